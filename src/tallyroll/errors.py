@@ -1,0 +1,238 @@
+"""Every error that tallyroll raises.
+
+::
+
+    TallyrollError
+    ├── SettingsError            a setting, or settings that contradict each other
+    │   └── MissingExtra         an optional dependency is not installed
+    ├── EventError
+    │   ├── InvalidEvent         the caller built or offered a bad event
+    │   ├── Undecodable          bytes that no tallyroll event can be read from
+    │   └── UnknownSchema        written by a newer version than this one
+    ├── IncompatibleSchema       a change of an event type that would break readers
+    ├── LogError
+    │   ├── LogUnavailable *     the log cannot be reached now
+    │   ├── PublishRejected      the log refused; the event is not in it
+    │   ├── PublishUncertain     nobody knows yet; do not publish anew
+    │   └── Backpressure *       nothing was accepted, try later
+    ├── TopicConflict            the topics of the log contradict the catalogue
+    ├── StoreError
+    │   ├── StoreUnavailable *   the store of a follower cannot be reached now
+    │   └── PositionConflict     another writer of the same results is running
+    └── ReplayError
+        └── SpanGone             retention removed the start of what was asked for
+
+``*`` marks what may succeed when it is tried again; the class attribute ``retriable`` says the same to programs.
+Constructors take data and build the sentence. No message holds a payload, a secret or a personal value.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TallyrollError(Exception):
+    """The root: catch it to catch whatever tallyroll raises on purpose.
+
+    Whose fault and what next: see the subclass. A slip in an argument is a ValueError or TypeError, not this.
+    """
+
+    retriable: ClassVar[bool] = False
+
+
+class SettingsError(TallyrollError, ValueError):
+    """A setting has a value that is not accepted, or two settings contradict each other.
+
+    Operator: change the named setting; nothing was started. Not TopicConflict, where the broker is at odds with us.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"{name}: {reason}")
+
+
+class MissingExtra(SettingsError, ImportError):
+    """An optional dependency is needed and not installed.
+
+    Operator: run the command in the message. Not SettingsError in general: no value is wrong.
+    """
+
+    def __init__(self, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"extra '{extra}'", f"not installed; run: pip install 'tallyroll[{extra}]'")
+
+
+class EventError(TallyrollError):
+    """Something is wrong with one event. See the subclasses for whose fault it is."""
+
+
+class InvalidEvent(EventError, ValueError):
+    """The caller offered an event that is not one; ``field`` is the path of what is wrong, e.g. ``payload.cost``.
+
+    Caller: mend the named field; nothing was accepted. Not Undecodable, which is about bytes that were read.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+class Undecodable(EventError):
+    """Bytes from which no event can be read. ``reason`` is a fixed code, ``detail`` never quotes the content.
+
+    Operator: look at the dead letter, mend the writer, then redrive or drop it. Not UnknownSchema: that one is
+    well-formed and only too new.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class UnknownSchema(EventError):
+    """The event was written under a schema version that this installation does not know.
+
+    Operator: upgrade tallyroll, or register the type; then redrive. Nobody's data is damaged. Not Undecodable.
+    """
+
+    def __init__(self, event_type: str, version: str, known: str) -> None:
+        self.event_type = event_type
+        self.version = version
+        self.known = known
+        super().__init__(f"{event_type} {version} is newer than what is known here (up to {known}); upgrade, then redrive")
+
+
+class IncompatibleSchema(TallyrollError):
+    """A changed event type would break readers of old or new events; ``problems`` names each field and rule.
+
+    Developer: give the type a new version with an upcaster, or undo the change. Not UnknownSchema, which is met at run time.
+    """
+
+    def __init__(self, event_type: str, mode: str, problems: tuple[str, ...]) -> None:
+        self.event_type = event_type
+        self.mode = mode
+        self.problems = problems
+        super().__init__(f"{event_type} is not {mode} compatible: " + "; ".join(problems))
+
+
+class LogError(TallyrollError):
+    """Trouble between us and the log. The subclasses say what became of the event."""
+
+
+class LogUnavailable(LogError):
+    """The log did not answer, or answered that it cannot serve now. Nothing is known to be lost.
+
+    Operator: check the address and the broker (``tallyroll doctor``). Not PublishUncertain, which is about one event.
+    """
+
+    retriable = True
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what = what
+        self.reason = reason
+        super().__init__(f"{what}: {reason}")
+
+
+class PublishRejected(LogError):
+    """The log, or a check before it, refused the event: it is not in the log and will not be.
+
+    Caller: mend what ``reason`` names and publish again. Not PublishUncertain: here the answer is certain.
+    """
+
+    def __init__(self, event_id: str, reason: str) -> None:
+        self.event_id = event_id
+        self.reason = reason
+        super().__init__(f"event {event_id} was refused: {reason}")
+
+
+class PublishUncertain(LogError):
+    """The deadline passed without an answer; the event may be in the log or may still come into it.
+
+    Caller: with ``kept`` true do nothing, the event goes out under its id by itself; with ``kept`` false publish the
+    *same* event object again. A new event with the same content would count twice. Not PublishRejected.
+    """
+
+    def __init__(self, event_id: str, reason: str, *, kept: bool) -> None:
+        self.event_id = event_id
+        self.reason = reason
+        self.kept = kept
+        next_step = "it is kept and will be sent under the same id" if kept else "publish the same event object again"
+        super().__init__(f"event {event_id} is neither confirmed nor refused ({reason}); {next_step}")
+
+
+class Backpressure(LogError):
+    """Buffers and spool are full; nothing of this call was accepted.
+
+    Caller: wait and try again, or shed load. Operator: bring the broker back or raise the bound. Not LogUnavailable:
+    while there is room, an absent broker raises nothing here.
+    """
+
+    retriable = True
+
+    def __init__(self, what: str, limit: str) -> None:
+        self.what = what
+        self.limit = limit
+        super().__init__(f"{what} is full ({limit}); nothing was accepted, try again later")
+
+
+class TopicConflict(TallyrollError):
+    """The topics in the log contradict the catalogue, or a change was asked for that would break the order of keys.
+
+    Operator: ``tallyroll topics drift`` shows the difference. Not SettingsError: the settings are well-formed.
+    """
+
+    def __init__(self, topic: str, reason: str) -> None:
+        self.topic = topic
+        self.reason = reason
+        super().__init__(f"topic {topic}: {reason}")
+
+
+class StoreError(TallyrollError):
+    """Trouble between a follower and the place where it keeps its results."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer or is locked. The follower holds its position and tries again.
+
+    Operator: check disk and permissions of the store. Not PositionConflict: nobody else is involved.
+    """
+
+    retriable = True
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store = store
+        self.reason = reason
+        super().__init__(f"{store}: {reason}")
+
+
+class PositionConflict(StoreError):
+    """The store is at another position than this writer expects: a second writer is running, or took over.
+
+    Operator: nothing is lost; if it repeats, two services share a store without sharing a group. Not a damaged store.
+    """
+
+    def __init__(self, where: str, *, stored: int | None, expected: int | None) -> None:
+        self.where = where
+        self.stored = stored
+        self.expected = expected
+        super().__init__(f"{where}: the store is at {stored}, this writer expected {expected}; it yields to the other")
+
+
+class ReplayError(TallyrollError):
+    """A replay could not give a true answer."""
+
+
+class SpanGone(ReplayError):
+    """Retention removed the start of a partition that the answer needs, so any state would be built from a part.
+
+    Operator: replay from an archive, or ask for a truncated answer by name. ``missing`` maps ``topic/partition`` to
+    the first offset that still exists. Not LogUnavailable: the log works, the history is over.
+    """
+
+    def __init__(self, missing: dict[str, int]) -> None:
+        self.missing = missing
+        listed = ", ".join(f"{where} starts at {start}" for where, start in sorted(missing.items()))
+        super().__init__(f"retention removed the start of the history: {listed}; allow a truncated answer to go on")

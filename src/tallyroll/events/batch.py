@@ -1,0 +1,112 @@
+"""The currency between log, loop and folds: one partition's records in offset order, as columns.
+
+Raw bytes are kept as read. Decoded views are made when first asked for, once, and shared by every follower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from tallyroll.errors import Undecodable
+from tallyroll.events.codec import Head, decode, decode_head
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import Position, TopicPartition
+
+Headers = Sequence[tuple[str, bytes | None]]
+_NO_HEADERS: Final[Headers] = ()
+
+
+class Batch:
+    """Records of one partition, in offset order; offsets may have holes (transaction markers, retention).
+
+    ``next_offset`` is the position after the batch, at or above the last offset + 1. ``timestamps_ms`` are the log's
+    record timestamps, -1 where there is none. Columns have equal length, at least 1. Treat them as read-only.
+    """
+
+    __slots__ = ("_headers", "_heads", "keys", "leader_epoch", "next_offset", "offsets", "partition", "timestamps_ms", "topic", "values")
+
+    def __init__(  # noqa: PLR0913  # one argument per column
+        self,
+        topic: str,
+        partition: int,
+        *,
+        offsets: Sequence[int],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps_ms: Sequence[int],
+        headers: Sequence[Headers] | None = None,
+        next_offset: int | None = None,
+        leader_epoch: int | None = None,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.offsets = offsets
+        self.keys = keys
+        self.values = values
+        self.timestamps_ms = timestamps_ms
+        self._headers = headers
+        self.next_offset = offsets[-1] + 1 if next_offset is None else next_offset
+        self.leader_epoch = leader_epoch
+        self._heads: list[Head | Undecodable] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __repr__(self) -> str:
+        return f"Batch({self.topic}/{self.partition}, {self.offsets[0]}..{self.offsets[-1]}, {len(self)} records)"
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        """Where the records lie."""
+        return TopicPartition(self.topic, self.partition)
+
+    def position(self, index: int) -> Position:
+        """The position of one record."""
+        return Position(self.topic, self.partition, self.offsets[index])
+
+    def headers(self, index: int) -> Headers:
+        """The headers of one record, in order."""
+        return self._headers[index] if self._headers is not None else _NO_HEADERS
+
+    def heads(self) -> Sequence[Head | Undecodable]:
+        """Per record the decoded head, or why there is none. Decoded once."""
+        if self._heads is None:
+            heads: list[Head | Undecodable] = []
+            for value in self.values:
+                try:
+                    heads.append(decode_head(value))
+                except Undecodable as error:  # noqa: PERF203  # one bad record must not cost its neighbours
+                    heads.append(error)
+            self._heads = heads
+        return self._heads
+
+    def event(self, index: int) -> AgentEvent:
+        """One record as an event; made anew at each call. Raises Undecodable."""
+        return decode(self.values[index])
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """The records with indexes ``start`` to ``stop`` (exclusive), at least one; shares what has been decoded."""
+        part = Batch(
+            self.topic,
+            self.partition,
+            offsets=self.offsets[start:stop],
+            keys=self.keys[start:stop],
+            values=self.values[start:stop],
+            timestamps_ms=self.timestamps_ms[start:stop],
+            headers=self._headers[start:stop] if self._headers is not None else None,
+            next_offset=self.next_offset if stop >= len(self) else self.offsets[stop],
+            leader_epoch=self.leader_epoch,
+        )
+        if self._heads is not None:
+            part._heads = self._heads[start:stop]  # noqa: SLF001  # own class
+        return part
+
+    def since(self, offset: int) -> Batch | None:
+        """The part at or above ``offset``; None if there is none."""
+        if self.offsets[0] >= offset:
+            return self
+        for index, own in enumerate(self.offsets):
+            if own >= offset:
+                return self.slice(index, len(self))
+        return None

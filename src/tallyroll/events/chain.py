@@ -1,0 +1,211 @@
+"""The publisher's chain: each session numbers its events per partition and carries the hash of the one before.
+
+Anyone who reads the topic finds loss, reorder, repetition and alteration between publisher and reader, with no
+coordination between publishers. The link is four CloudEvents extensions at the end of every record:
+
+==============  =====================================================================================================
+chainsession    32 hex digits, one per publisher process and partition run; a new one after a refusal by the log
+chainnumber     decimal text, from 1, without holes inside a session
+chainprev       SHA-256 in hex of the value bytes of number - 1; 64 zeros for number 1
+chainvoids      only on number 1: ``session/number`` of events that were numbered and then refused, comma-separated
+==============  =====================================================================================================
+
+``sha256sum`` over one record's value must print the next record's ``chainprev``. Pure: no clock, no randomness, no I/O.
+
+Not promised: to notice that the newest records of a session are missing; nobody who only reads the log can. Nor to find
+an attacker who rewrites a whole session; the audit ledger is for that.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, Literal, NamedTuple
+
+GENESIS: Final = "0" * 64
+MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
+MAX_MISSING: Final = 1_024  # numbers of one session that may still arrive late
+
+
+class Link(NamedTuple):
+    """One record's place in its publisher's chain."""
+
+    session: str
+    number: int
+    previous: str
+    voids: str = ""
+
+
+class Chain:
+    """The writing side for one partition: turns bodies into linked values.
+
+    Not thread-safe: one publisher owns it. The session name comes from outside, since randomness does.
+    """
+
+    __slots__ = ("_number", "_pending_voids", "_previous", "_voids", "session")
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        self._number = 0
+        self._previous = GENESIS
+        self._voids = ""
+        self._pending_voids: list[str] = []
+
+    @property
+    def number(self) -> int:
+        """How many records of this session have been linked."""
+        return self._number
+
+    def link(self, body: bytes, sequence: int) -> bytes:
+        """The value to append: ``body`` (a JSON object) with sequence and link spliced in before its closing brace."""
+        self._number = number = self._number + 1
+        tail = f',"sequence":"{sequence}","chainsession":"{self.session}","chainnumber":"{number}","chainprev":"{self._previous}"{self._voids}}}'
+        value = body[:-1] + tail.encode()
+        self._voids = ""
+        self._previous = sha256(value).hexdigest()
+        return value
+
+    def void(self, session: str, number: int, new_session: str) -> None:
+        """After the log refused ``session/number``: a new session begins and names what it stands in for."""
+        if self._number or not self._pending_voids:
+            self.session = new_session
+            self._number = 0
+            self._previous = GENESIS
+            self._pending_voids = []
+        # A new session that has sent nothing yet only names one more.
+        self._pending_voids.append(f"{session}/{number}")
+        self._voids = f',"chainvoids":"{",".join(self._pending_voids)}"'
+
+
+class ChainFinding(NamedTuple):
+    """What a reader found: the rule that is broken, the offset where it showed, session and number."""
+
+    kind: Literal["gap", "altered", "reordered", "unlinked"]
+    offset: int
+    session: str
+    number: int
+
+
+@dataclass(slots=True)
+class _Session:
+    high: int = 0
+    digest: str = GENESIS
+    missing: dict[int, None] = field(default_factory=dict)
+
+
+class ChainChecker:
+    """The reading side for one partition: feed it every record in offset order, then ask for what is open.
+
+    A repeated record (the same number again) is counted, not reported: re-sending is how nothing gets lost. A gap is
+    reported by ``open_gaps`` at the end, since a late re-send or a void may still close it.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._voids: set[tuple[str, int]] = set()
+        self._gap_offsets: dict[tuple[str, int], int] = {}
+        self.linked = 0
+        self.unlinked = 0
+        self.repeats = 0
+
+    @property
+    def sessions(self) -> int:
+        """How many publisher sessions have been seen."""
+        return len(self._sessions)
+
+    def feed(self, offset: int, value: bytes, link: Link | None) -> ChainFinding | None:
+        """Takes one record; returns what is wrong with it, or None."""
+        if link is None:
+            self.unlinked += 1
+            return None
+        for void in filter(None, link.voids.split(",")):
+            session, _, number = void.rpartition("/")
+            if number.isdigit():
+                self._voids.add((session, int(number)))
+        state = self._sessions.get(link.session)
+        if state is None:
+            state = self._sessions[link.session] = _Session()
+            if len(self._sessions) > MAX_SESSIONS:
+                self._sessions.popitem(last=False)
+        else:
+            self._sessions.move_to_end(link.session)
+        if link.number <= state.high:
+            if link.number in state.missing:
+                del state.missing[link.number]
+                return ChainFinding("reordered", offset, link.session, link.number)
+            self.repeats += 1
+            return None
+        self.linked += 1
+        contiguous = link.number == state.high + 1
+        altered = contiguous and link.previous != state.digest
+        for number in range(state.high + 1, min(link.number, state.high + 1 + MAX_MISSING)):
+            state.missing[number] = None
+            self._gap_offsets[link.session, number] = offset
+        state.high = link.number
+        state.digest = sha256(value).hexdigest()
+        return ChainFinding("altered", offset, link.session, link.number) if altered else None
+
+    def open_gaps(self) -> list[ChainFinding]:
+        """Numbers that never arrived and that no later session declared refused."""
+        return [
+            ChainFinding("gap", self._gap_offsets[session, number], session, number)
+            for session, state in self._sessions.items()
+            for number in state.missing
+            if (session, number) not in self._voids
+        ]
+
+
+class RepeatFilter:
+    """Tells first copies from repeats in one partition, in constant memory: what makes effects happen once.
+
+    A repeat is a (session, number) at or below the session's high mark that is not among its missing numbers. Records
+    without a link are always first copies here. The decisions depend on the records alone, in offset order, so live
+    and replayed folds agree. ``dump`` and ``load`` carry it across restarts, beside the position it belongs to.
+
+    Not promised: to recognise a session again after 4,096 other sessions wrote to the partition.
+    """
+
+    __slots__ = ("_sessions",)
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, tuple[int, dict[int, None] | None]] = OrderedDict()
+
+    def is_first(self, session: str, number: int) -> bool:
+        """Whether this is the first copy; remembers it. Feed records in offset order, each once."""
+        known = self._sessions.get(session)
+        if known is not None and number == known[0] + 1:
+            self._sessions[session] = (number, known[1])
+            return True
+        return self._unusual(session, number, known)
+
+    def _unusual(self, session: str, number: int, known: tuple[int, dict[int, None] | None] | None) -> bool:
+        high, missing = known if known is not None else (0, None)
+        if known is None and len(self._sessions) >= MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        if number <= high:
+            if missing is None or number not in missing:
+                return False
+            del missing[number]
+            return True
+        if number > high + 1 and known is not None:
+            missing = dict(missing or {})
+            missing.update(dict.fromkeys(range(max(high + 1, number - MAX_MISSING), number)))
+            while len(missing) > MAX_MISSING:
+                del missing[next(iter(missing))]
+        # A session first met in its middle has no missing numbers: what came before was removed by retention.
+        self._sessions[session] = (number, missing)
+        return True
+
+    def dump(self) -> list[tuple[str, int, list[int]]]:
+        """The state as plain values, oldest session first."""
+        return [(session, high, list(missing or ())) for session, (high, missing) in self._sessions.items()]
+
+    @classmethod
+    def load(cls, dumped: Iterable[tuple[str, int, list[int]]]) -> RepeatFilter:
+        """The filter that ``dump`` described."""
+        result = cls()
+        for session, high, missing in dumped:
+            result._sessions[session] = (high, dict.fromkeys(missing) if missing else None)  # noqa: SLF001  # own class
+        return result

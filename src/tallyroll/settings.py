@@ -1,0 +1,311 @@
+"""Every setting: its variable, its unit, its default. Frozen; read from the environment only by ``Settings.from_env``."""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final, Literal, Self, get_args, get_origin
+
+from tallyroll.errors import SettingsError
+from tallyroll.kafka_options import check_consumer_options, check_producer_options
+
+Preset = Literal["default", "throughput", "latency"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+
+_TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+
+class Secret:
+    """A value that shows itself to nobody: ``repr``, ``str`` and formatting give ``***``; ``reveal()`` gives the value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself; hand it to the client that needs it and to nothing else."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a secret is not pickled; hand over the setting that names its file")
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """What the documentation says of one setting."""
+
+    env: str
+    unit: str
+    accepts: str
+    help: str
+
+
+def _setting(env: str, default: Any, help: str, *, unit: str = "", accepts: str = "") -> Any:  # noqa: A002, ANN401
+    metadata = {"variable": Variable(env, unit, accepts, help)}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a roll is put together. Times in milliseconds, sizes in bytes, retention in days; the suffix says which.
+
+    ``Settings()`` is the embedded log in ``./tallyroll-data``. Every field has a variable (see ``from_env``); secrets can
+    also be given as ``…_FILE``. Raises SettingsError naming the variable for values that contradict each other.
+    """
+
+    # Where the log is
+    url: str = _setting("TALLYROLL_URL", "sqlite:///./tallyroll-data", "Which log: the embedded one in a folder, in memory, or Kafka.",
+                        accepts="sqlite:///FOLDER, sqlite://:memory:, kafka://HOST:PORT,…")  # fmt: skip
+    data_dir: Path = _setting(
+        "TALLYROLL_DATA_DIR",
+        Path("tallyroll-data"),
+        "Where spool and local stores lie; with sqlite:///FOLDER it is that folder.",
+        accepts="a folder",
+    )
+    source: str = _setting(
+        "TALLYROLL_SOURCE", "tallyroll", "Names the producer in every event (CloudEvents source).", accepts="a URI reference"
+    )
+    topic_prefix: str = _setting(
+        "TALLYROLL_TOPIC_PREFIX", "", "Put before every topic and group name, for instance for a tenant.", accepts="letters, digits, . _ -"
+    )
+    replication: int = _setting(
+        "TALLYROLL_REPLICATION",
+        0,
+        "Copies of each partition when topics are created; 0 means 3, or fewer where there are fewer brokers.",
+        accepts="0 or more",
+    )
+    topics: Mapping[str, Mapping[str, Any]] = _setting("TALLYROLL_TOPICS", {}, "Overrides per topic.",
+                        accepts='JSON such as {"task-events": {"partitions": 16, "retention_days": 30}}; also "durability": "write-ahead"')  # fmt: skip
+
+    # Publishing
+    wait_for_ack: bool = _setting(
+        "KAFKA_WAIT_FOR_ACK",
+        True,
+        "false: publishing returns once the event is in the spool on disk; needs a Kafka log.",
+        accepts="boolean",
+    )
+    publish_deadline_ms: int = _setting(
+        "TALLYROLL_PUBLISH_DEADLINE_MS", 30_000, "How long a caller waits for the log before the outcome is called uncertain.", unit="ms"
+    )
+    stall_ms: int = _setting(
+        "TALLYROLL_STALL_MS", 2_000, "A partition without any report for so long, while records are out, goes through the spool.", unit="ms"
+    )
+    exit_grace_ms: int = _setting(
+        "TALLYROLL_EXIT_GRACE_MS",
+        10_000,
+        "How long closing, exit and SIGTERM wait for acknowledgements before the rest is spooled.",
+        unit="ms",
+    )
+    max_in_flight: int = _setting(
+        "TALLYROLL_MAX_IN_FLIGHT", 50_000, "Records handed to the client and not yet acknowledged; more wait.", unit="records"
+    )
+    max_in_flight_bytes: int = _setting("TALLYROLL_MAX_IN_FLIGHT_BYTES", 67_108_864, "The same bound in bytes.", unit="bytes")
+    max_record_bytes: int = _setting(
+        "TALLYROLL_MAX_RECORD_BYTES", 900_000, "Value, key and headers together; larger events are refused.", unit="bytes"
+    )
+    spool_max_bytes: int = _setting(
+        "TALLYROLL_SPOOL_MAX_BYTES", 1_073_741_824, "How much the spool may hold while the log is away.", unit="bytes"
+    )
+
+    # Following
+    group_prefix: str = _setting(
+        "TALLYROLL_GROUP_PREFIX", "tallyroll", "Consumer groups are named PREFIX.FOLLOWER.", accepts="letters, digits, . _ -"
+    )
+    instance_id: str = _setting(
+        "TALLYROLL_INSTANCE_ID", "", "Static membership: a name that stays the same over restarts of this process.", accepts="text"
+    )
+    batch_records: int = _setting(
+        "TALLYROLL_BATCH_RECORDS", 500, "Most records read at once; more is slower, see the performance page.", unit="records"
+    )
+    flush_interval_ms: int = _setting("TALLYROLL_FLUSH_INTERVAL_MS", 250, "How often followers write results and positions.", unit="ms")
+    session_timeout_ms: int = _setting("TALLYROLL_SESSION_TIMEOUT_MS", 10_000, "How long a dead follower keeps its partitions.", unit="ms")
+    read_wait_ms: int = _setting("TALLYROLL_READ_WAIT_MS", 2_000, "How long a read waits for what this process has published.", unit="ms")
+
+    # Kafka client
+    kafka_preset: Preset = _setting(
+        "TALLYROLL_KAFKA_PRESET", "default", "A set of producer options; explicit options win.", accepts="default, throughput, latency"
+    )
+    kafka_producer: Mapping[str, Any] = _setting(
+        "TALLYROLL_KAFKA_PRODUCER", {}, "Producer options by their known names.", accepts="JSON; see the Kafka options page"
+    )
+    kafka_consumer: Mapping[str, Any] = _setting(
+        "TALLYROLL_KAFKA_CONSUMER", {}, "Consumer options by their known names.", accepts="JSON; see the Kafka options page"
+    )
+    kafka_security_protocol: SecurityProtocol = _setting(
+        "KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", "Encryption and authentication.", accepts="PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"
+    )
+    kafka_sasl_mechanism: str = _setting(
+        "KAFKA_SASL_MECHANISM", "SCRAM-SHA-512", "How SASL proves who we are.", accepts="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER"
+    )
+    kafka_sasl_username: str = _setting("KAFKA_SASL_USERNAME", "", "The principal.", accepts="text")
+    kafka_sasl_password: Secret | None = _setting(
+        "KAFKA_SASL_PASSWORD", None, "Its password; better as KAFKA_SASL_PASSWORD_FILE.", accepts="text"
+    )
+    kafka_ssl_ca: Path | None = _setting(
+        "KAFKA_SSL_CA_LOCATION", None, "The authorities that brokers are checked against.", accepts="a PEM file; unset: the system's"
+    )
+    kafka_ssl_certificate: Path | None = _setting(
+        "KAFKA_SSL_CERTIFICATE_LOCATION", None, "Our certificate for mutual TLS.", accepts="a PEM file"
+    )
+    kafka_ssl_key: Path | None = _setting("KAFKA_SSL_KEY_LOCATION", None, "Its private key.", accepts="a PEM file")
+    kafka_ssl_key_password: Secret | None = _setting(
+        "KAFKA_SSL_KEY_PASSWORD", None, "The key's password; better as KAFKA_SSL_KEY_PASSWORD_FILE.", accepts="text"
+    )
+    kafka_tls_minimum: Literal["1.3", "1.2"] = _setting(
+        "TALLYROLL_KAFKA_TLS_MINIMUM", "1.3", "Brokers that do not speak this version are not talked to.", accepts="1.3, 1.2"
+    )
+
+    # The embedded log
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = _setting(
+        "TALLYROLL_SQLITE_SYNCHRONOUS",
+        "FULL",
+        "FULL: an acknowledged event survives a power cut. NORMAL: only the death of the process.",
+        accepts="FULL, NORMAL",
+    )
+
+    def __post_init__(self) -> None:
+        scheme, found, rest = self.url.partition("://")
+        if not found or scheme not in ("sqlite", "kafka") or not rest:
+            raise SettingsError("TALLYROLL_URL", "expected sqlite:///FOLDER, sqlite://:memory: or kafka://HOST:PORT,…")
+        if scheme == "sqlite" and rest != ":memory:":
+            if not rest.startswith("/") or rest == "/":
+                raise SettingsError("TALLYROLL_URL", "a folder follows sqlite:/// (relative), sqlite://// (absolute)")
+            object.__setattr__(self, "data_dir", Path(rest[1:]))
+        if not self.wait_for_ack and not self.is_kafka:
+            raise SettingsError("KAFKA_WAIT_FOR_ACK", "false needs the spool before a Kafka log; the embedded log is on disk already")
+        for name in ("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "batch_records",
+                     "flush_interval_ms", "session_timeout_ms", "spool_max_bytes"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise SettingsError(variable_of(name).env, "expected more than 0")
+        for name in ("topic_prefix", "group_prefix"):
+            value = getattr(self, name)
+            if not all(c.isascii() and (c.isalnum() or c in "._-") for c in value):
+                raise SettingsError(variable_of(name).env, "expected letters, digits, dot, underscore, hyphen")
+        check_producer_options(self.kafka_producer)
+        check_consumer_options(self.kafka_consumer)
+        if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_username and self.kafka_sasl_mechanism != "OAUTHBEARER":
+            raise SettingsError("KAFKA_SASL_USERNAME", f"needed with {self.kafka_security_protocol}")
+        if (self.kafka_ssl_certificate is None) != (self.kafka_ssl_key is None):
+            raise SettingsError("KAFKA_SSL_CERTIFICATE_LOCATION", "certificate and key are given together")
+
+    @property
+    def is_kafka(self) -> bool:
+        """Whether the log is Apache Kafka."""
+        return self.url.startswith("kafka://")
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing is kept: log and stores live and die with the process."""
+        return self.url == "sqlite://:memory:"
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """``host:port,…`` of a Kafka log; empty otherwise."""
+        return self.url.removeprefix("kafka://") if self.is_kafka else ""
+
+    def with_kafka(self, *, producer: Mapping[str, Any] | None = None, consumer: Mapping[str, Any] | None = None) -> Self:
+        """The same settings with client options by their known names, such as ``batch_size`` or ``linger_ms``.
+
+        Raises SettingsError for names that are not known and for contradictions such as ``acks=1`` with idempotence.
+        """
+        return replace(
+            self,
+            kafka_producer={**self.kafka_producer, **(producer or {})},
+            kafka_consumer={**self.kafka_consumer, **(consumer or {})},
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:  # noqa: ANN401
+        """The settings that the environment describes; ``overrides`` (by field name) win over it.
+
+        ``TALLYROLL_URL`` wins over ``KAFKA_BOOTSTRAP_SERVERS``, which stands for ``kafka://…``. A secret may be in the file
+        that ``NAME_FILE`` names. Raises SettingsError naming the variable and what it accepts, never its value.
+        """
+        environ = os.environ if environ is None else environ
+        hints = typing.get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            variable: Variable = item.metadata["variable"]
+            text = environ.get(variable.env)
+            file_name = environ.get(f"{variable.env}_FILE")
+            if file_name and Secret in get_args(hints[item.name]):
+                if text:
+                    raise SettingsError(variable.env, f"given twice, also as {variable.env}_FILE")
+                text = _read_secret(variable.env, Path(file_name))
+            if text:
+                values[item.name] = _parse(variable, hints[item.name], text)
+        servers = environ.get(BOOTSTRAP_VARIABLE)
+        if servers and "url" not in values:
+            values["url"] = f"kafka://{servers}"
+        return cls(**{**values, **overrides})
+
+
+BOOTSTRAP_VARIABLE: Final = "KAFKA_BOOTSTRAP_SERVERS"
+
+
+def variable_of(name: str) -> Variable:
+    """The documentation of the setting with that field name."""
+    variable: Variable = Settings.__dataclass_fields__[name].metadata["variable"]
+    return variable
+
+
+def _read_secret(env: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{env}_FILE", f"cannot be read: {type(error).__name__}") from None
+
+
+def _parse(variable: Variable, hint: Any, text: str) -> Any:  # noqa: ANN401, PLR0911
+    options = get_args(hint)
+    if get_origin(hint) is Literal:
+        for option in options:
+            if option.lower() == text.lower():
+                return option
+        raise SettingsError(variable.env, f"expected one of {', '.join(options)}")
+    if hint is bool:
+        if text.lower() in _TRUE | _FALSE:
+            return text.lower() in _TRUE
+        raise SettingsError(variable.env, f"expected one of {', '.join(sorted(_TRUE | _FALSE))}")
+    if hint is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise SettingsError(variable.env, f"expected a whole number{f' of {variable.unit}' if variable.unit else ''}") from None
+    if hint is Path or Path in options:
+        return Path(text)
+    if Secret in options:
+        return Secret(text)
+    if get_origin(hint) is Mapping:
+        return _parse_json(variable, text)
+    return text
+
+
+def _parse_json(variable: Variable, text: str) -> dict[str, Any]:
+    import json  # noqa: PLC0415  # only when such a variable is set
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise SettingsError(variable.env, f"expected {variable.accepts}") from None
+    if not isinstance(value, dict):
+        raise SettingsError(variable.env, f"expected {variable.accepts}")
+    return value

@@ -1,0 +1,91 @@
+"""Every metric that tallyroll counts, and the hook through which they leave.
+
+Nothing is exported from here: a hook is any callable object with ``count`` and ``observe``; adapters bring exporters.
+The names are part of the public surface; a metric that is not in METRICS cannot be sent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its name as exported, what kind it is, its unit, labels and one line of help."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+SEND_RATE = Metric("kafka_producer_send_rate", "histogram", "events/s", "Rate of each flush of acknowledged events.")
+PRODUCER_ERRORS = Metric("kafka_producer_errors_total", "counter", "errors", "Reports of the log that were not a delivery.", ("reason",))
+ACCEPTED = Metric(
+    "publisher_events_accepted_total", "counter", "events", "Events taken in; equals the sum of delivered, rejected, spooled and in flight."
+)
+DELIVERED = Metric("publisher_events_delivered_total", "counter", "events", "Events the log has acknowledged.")
+REJECTED = Metric("publisher_events_rejected_total", "counter", "events", "Events the log has refused for good.")
+UNCERTAIN = Metric("publisher_events_uncertain_total", "counter", "events", "Events whose deadline passed before an answer.")
+SHED = Metric("publisher_events_shed_total", "counter", "events", "Events refused because buffers and spool were full.")
+SPOOLED = Metric("publisher_events_spooled_total", "counter", "events", "Events written to the spool.")
+SPOOL_DEPTH = Metric("publisher_spool_depth", "gauge", "events", "Events that lie in the spool now.")
+LANES_SPOOLING = Metric("publisher_lanes_spooling", "gauge", "partitions", "Partitions whose events go through the spool now.")
+CALLBACK_ERRORS = Metric("publisher_callback_errors_total", "counter", "errors", "Exceptions in delivery callbacks and event handlers.")
+CLIENT_RESTARTS = Metric(
+    "kafka_client_restarts_total", "counter", "restarts", "Client instances replaced after a fatal error.", ("reason",)
+)
+FOLLOWED = Metric("follow_records_total", "counter", "records", "Records applied.", ("follower",))
+FOLLOW_REPEATS = Metric(
+    "follow_repeats_total", "counter", "records", "Records dropped because they had been applied before.", ("follower",)
+)
+FOLLOW_RETRIES = Metric("follow_retries_total", "counter", "retries", "Batches tried again after a retriable error.", ("follower",))
+FOLLOW_CONFLICTS = Metric(
+    "follow_position_conflicts_total", "counter", "conflicts", "Flushes that yielded to another writer.", ("follower",)
+)
+FOLLOW_GAPS = Metric(
+    "follow_position_gaps_total", "counter", "records", "Records that retention removed before they were read.", ("follower",)
+)
+DEAD_LETTERS = Metric("dead_letters_total", "counter", "records", "Records put aside with their reason.", ("follower", "reason"))
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+
+class Telemetry(Protocol):
+    """Where measurements go. Called from several threads; must be quick, must not block, must not raise."""
+
+    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+        """Adds to a counter."""
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        """Sets a gauge or adds one observation to a histogram."""
+
+
+class Counters:
+    """Keeps sums and last values in memory: the default, and what tests read.
+
+    Not promised: history, or percentiles; an exporter has them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = defaultdict(float)
+
+    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+        with self._lock:
+            self._values[metric.name, tuple(sorted(labels.items()))] += amount
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        with self._lock:
+            self._values[metric.name, tuple(sorted(labels.items()))] = value
+
+    def value(self, metric: Metric, **labels: str) -> float:
+        """The sum or last value; without labels the sum over all label sets. 0 if never touched."""
+        with self._lock:
+            if labels:
+                return self._values.get((metric.name, tuple(sorted(labels.items()))), 0.0)
+            return sum(value for (name, _), value in self._values.items() if name == metric.name)
