@@ -1,12 +1,10 @@
-"""Finds the programs that the servers need and fetches the Kafka jars; installs what is missing when it may.
-
-`python3 -m services.install` does all of it ahead of time, for a machine that shall be ready before the first test.
-"""
+"""Finds the programs that the servers need and fetches the Kafka jars; installs what is missing when it may."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -26,12 +24,14 @@ SERVICES = Path(__file__).resolve().parent
 HOME = SERVICES.parent / ".services"
 """Everything that is downloaded or written lies here; the folder tells git to ignore it."""
 
-_PACKAGES = {
+PACKAGES = {
     "java": "default-jre-headless",
     "mvn": "maven",
     "redis-server": "redis-server",
     "nats-server": "nats-server",
 }
+"""The Debian package of each program."""
+
 _OLDEST_JAVA = 17
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _DOWNLOAD_TIMEOUT_S = 900  # 45 MB of jars, or one apt transaction, on a slow line
@@ -64,7 +64,7 @@ def tool(name: str) -> Path:
                 _apt_install(name)
                 found = _find(name)
     if found is None:
-        raise MissingToolError(tool=name, package=_PACKAGES[name], reason="still not found after installing")
+        raise MissingToolError(tool=name, package=PACKAGES[name], reason="still not found after installing")
     return found
 
 
@@ -104,30 +104,22 @@ def make_home(home: Path) -> None:
 
 
 def _find(name: str) -> Path | None:
+    found = shutil.which(name, path=_SEARCH_PATH)
     if name != "java":
-        found = shutil.which(name, path=_SEARCH_PATH)
         return Path(found) if found else None
-    homes = [os.environ.get("JAVA_HOME", "")]
-    candidates = [str(Path(home) / "bin" / "java") for home in homes if home]
-    candidates += [found for found in [shutil.which("java", path=_SEARCH_PATH)] if found]
-    for candidate in candidates:
-        path = Path(candidate).resolve()
-        if path.is_file() and _java_version(path) >= _OLDEST_JAVA:
-            return path
-    return None
+    in_home = shutil.which("java", path=str(Path(os.environ.get("JAVA_HOME", "/nowhere")) / "bin"))
+    candidates = [Path(path).resolve() for path in (in_home, found) if path]
+    return next((path for path in candidates if _java_version(path) >= _OLDEST_JAVA), None)
 
 
 def _java_version(java: Path) -> int:
-    try:
-        done = _run([str(java), "-version"], timeout_s=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
+    done = _run([str(java), "-version"], timeout_s=60)
     match = re.search(r'version "(?:1\.)?(\d+)', done.stdout)
     return int(match.group(1)) if match else 0
 
 
 def _apt_install(name: str) -> None:
-    package = _PACKAGES[name]
+    package = PACKAGES[name]
     wanted = f"not found (needs version {_OLDEST_JAVA} or newer)" if name == "java" else "not found"
     if shutil.which("apt-get") is None:
         raise MissingToolError(tool=name, package=package, reason=f"{wanted}, and this machine has no apt-get")
@@ -135,15 +127,22 @@ def _apt_install(name: str) -> None:
         raise MissingToolError(tool=name, package=package, reason=f"{wanted}, and only root may install it")
     say(f"installing Debian package {package} ...")
     install = ["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", package]
+    output = ""
     with _no_service_starts():
-        output = ""
         for _ in range(2):  # a second time, for a mirror that was away for a moment
-            updated = _run(["apt-get", "update", "-q"], timeout_s=_DOWNLOAD_TIMEOUT_S)
+            output = _apt_update()
             done = _run(install, timeout_s=_DOWNLOAD_TIMEOUT_S)
             if done.returncode == 0:
                 return
-            output = updated.stdout[-1_000:] + done.stdout[-2_000:]
+            output = f"{output[-1_000:]}\n{done.stdout[-2_000:]}"
+            _apt_update.cache_clear()
     raise MissingToolError(tool=name, package=package, reason=f"{wanted}, and apt-get failed twice:\n{output}\n")
+
+
+@functools.cache
+def _apt_update() -> str:
+    """What apt-get says; asked once per process. A failure shows when the install after it fails."""
+    return _run(["apt-get", "update", "-q"], timeout_s=_DOWNLOAD_TIMEOUT_S).stdout
 
 
 @contextlib.contextmanager
@@ -172,31 +171,31 @@ def _download_jars(maven: Path, folder: Path) -> None:
     output = ""
     for extra in ((), ("-U",)):  # -U: Maven remembers a failed download and would not ask again
         part.mkdir()
-        try:
-            done = _run([*command, *extra], timeout_s=_DOWNLOAD_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            output = f"no end after {_DOWNLOAD_TIMEOUT_S} s"
-        else:
-            if done.returncode == 0:
-                part.rename(folder)
-                return
-            output = done.stdout[-3_000:]
+        done = _run([*command, *extra], timeout_s=_DOWNLOAD_TIMEOUT_S)
+        if done.returncode == 0:
+            part.rename(folder)
+            return
+        output = done.stdout[-3_000:]
         shutil.rmtree(part)
     raise ServiceError(f"Maven could not fetch the Kafka jars, tried twice: {' '.join(command)}\n{output}")
 
 
 def _run(command: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  # a list, no shell; fixed programs
-        list(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=timeout_s,
-        check=False,
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-    )
+    """The finished command; one that could not be run or took too long shows as failed, with the reason as output."""
+    try:
+        return subprocess.run(  # noqa: S603  # a list, no shell; fixed programs
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(list(command), returncode=127, stdout=str(error))
 
 
 def _digest(raw: bytes) -> str:
@@ -206,21 +205,3 @@ def _digest(raw: bytes) -> str:
 def say(text: str) -> None:
     """A line of progress on standard error; standard output belongs to results."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201  # this is a command's own output
-
-
-def main() -> int:
-    """Install everything; exit code 1 and one sentence when something is missing."""
-    from services.archive import ensure_archive  # noqa: PLC0415  # archive.py needs this module
-
-    try:
-        for name in _PACKAGES:
-            say(f"{name}: {tool(name)}")
-        say(f"Kafka: {ensure_archive(kafka_kit()).parent}")
-    except ServiceError as error:
-        say(str(error))
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -223,14 +223,18 @@ class KafkaCluster:
         return self.data_dir / f"node-{node}.log"
 
     def partition(self, topic: str, index: int) -> PartitionState:
-        """Leader (a node id), replicas and in-sync replicas now. Raises ServiceError when it does not exist."""
-        found = self._metadata([topic]).partitions.get((topic, index))
-        if found is None:
-            raise ServiceError(f"there is no partition {index} of topic {topic!r}")
-        return found
+        """Leader, replicas and in-sync replicas, as the node that knows the newest leader sees it.
+
+        Raises ServiceError when no running broker knows this partition.
+        """
+        found = [known.partitions.get((topic, index)) for known in self._metadata([topic])]
+        states = [state for state in found if state is not None]
+        if not states:
+            raise ServiceError(f"no running broker knows partition {index} of topic {topic!r}")
+        return max(states, key=lambda state: state.leader_epoch)
 
     def wait_in_sync(self, *, timeout_s: float = 60.0) -> None:
-        """Every replica of every partition is in sync and has a leader when this returns.
+        """Every replica of every partition is in sync and has a leader, as all running nodes see it.
 
         For the step between two faults, as in a rolling restart. Raises ServiceError naming what is behind.
         """
@@ -239,7 +243,8 @@ class KafkaCluster:
         def all_in_sync() -> bool:
             behind[:] = [
                 f"{topic}/{index} {state}"
-                for (topic, index), state in self._metadata(None).partitions.items()
+                for known in self._metadata(None)  # all nodes: one just thawed still believes what was before
+                for (topic, index), state in known.partitions.items()
                 if state.leader < 0 or set(state.in_sync) != set(state.replicas)
             ]
             return not behind
@@ -322,9 +327,7 @@ class KafkaCluster:
         logging = f"-Dlog4j2.configurationFile={(SERVICES / 'log4j2.properties').as_uri()}"
         class_path = ":".join(map(str, kit.jars))
         flags = [*_JVM, *archive, *options, logging, f"-Djava.io.tmpdir={temporary}", "-cp", class_path]
-        return Process(
-            [str(kit.java), *flags, *arguments], log=log, cwd=self.data_dir, die_with_parent=self._die_with_parent
-        )
+        return Process([str(kit.java), *flags, *arguments], log=log, cwd=self.data_dir, die_with_parent=self._die_with_parent)
 
     def _wait_ready(self, nodes: Collection[int], timeout_s: float) -> None:
         waiting = set(nodes)
@@ -356,14 +359,18 @@ class KafkaCluster:
             return f"{type(error).__name__}: {error}"
         return "" if known >= expected else f"it knows nodes {sorted(known)} of {sorted(expected)}"
 
-    def _metadata(self, topics: Sequence[str] | None) -> Metadata:
+    def _metadata(self, topics: Sequence[str] | None) -> list[Metadata]:
+        """What each running node knows that is not frozen, and answers. Raises ServiceError when none does."""
+        answers = []
         reason = "none runs"
         for node in sorted(set(self.running()) - self._frozen):
             try:
-                return fetch_metadata(self._ports[node].client, user=self._admin(), topics=topics)
+                answers.append(fetch_metadata(self._ports[node].client, user=self._admin(), topics=topics))
             except (OSError, WireError) as error:
                 reason = f"node {node}: {error}"
-        raise ServiceError(f"no broker gave metadata; {reason}")
+        if not answers:
+            raise ServiceError(f"no broker gave metadata; {reason}")
+        return answers
 
     def _admin(self) -> tuple[str, str] | None:
         return None if self._passwords is None else (ADMIN, self._passwords[ADMIN])

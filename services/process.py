@@ -180,14 +180,17 @@ def wait_until(ready: Callable[[], bool], *, timeout_s: float) -> bool:
 
 
 def last_lines(log: Path, count: int = 25) -> str:
-    """The last `count` lines of a log, indented; empty when there is none."""
+    """The last `count` lines of a log, and the last few errors before them, indented; empty when there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 64 * 1024))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(f"    {line}" for line in text.splitlines()[-count:])
+    lines = text.splitlines()
+    # A broker that gives up still says much about its shutdown; the reason stands before that.
+    errors = [line for line in lines[:-count] if " ERROR " in line or line.startswith("Caused by:")]
+    return "\n".join(f"    {line}" for line in errors[-6:] + lines[-count:])
 
 
 def _born(pid: int) -> str | None:

@@ -122,10 +122,7 @@ def _addresses(listeners: Mapping[str, int]) -> str:
 
 def _sasl(listeners: Mapping[str, int], passwords: Mapping[str, str]) -> dict[str, str]:
     users = " ".join(f'user_{name}="{password}"' for name, password in passwords.items())
-    jaas = (
-        "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        f'username="{ADMIN}" password="{passwords[ADMIN]}" {users};'
-    )
+    jaas = f'org.apache.kafka.common.security.plain.PlainLoginModule required username="{ADMIN}" password="{passwords[ADMIN]}" {users};'
     return {
         "sasl.enabled.mechanisms": "PLAIN",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
@@ -152,5 +149,6 @@ def _tls(tls: Tls) -> dict[str, str]:
 def _escape(value: str) -> str:
     escaped = value.replace("\\", "\\\\").encode("utf-16-be")
     units = [int.from_bytes(escaped[at : at + 2], "big") for at in range(0, len(escaped), 2)]
-    text = "".join(chr(unit) if 0x20 <= unit < 0x7F else f"\\u{unit:04x}" for unit in units)
+    characters = [chr(unit) if chr(unit).isascii() and chr(unit).isprintable() else f"\\u{unit:04x}" for unit in units]
+    text = "".join(characters)
     return "\\" + text if text.startswith(" ") else text

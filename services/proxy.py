@@ -143,9 +143,7 @@ class KafkaProxy:
     def counts(self) -> ProxyCounts:
         """A snapshot."""
         with self._changed:
-            return ProxyCounts(
-                self._connections, dict(self._requests), self._dropped_requests, self._dropped_responses
-            )
+            return ProxyCounts(self._connections, dict(self._requests), self._dropped_requests, self._dropped_responses)
 
     def wait_until(self, reached: Callable[[ProxyCounts], bool], *, timeout_s: float = 10.0) -> ProxyCounts:
         """The first counts for which `reached` holds. Raises TimeoutError with the last ones."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RedisServer(Server):
-    """redis-server on 127.0.0.1. Nothing outlives it unless `appendonly`: then every write is on disk once acknowledged.
+    """redis-server on 127.0.0.1. Nothing outlives it unless `appendonly`: then a write is on disk once acknowledged.
 
     Not promised: a password, TLS, more than one node.
     """

@@ -1,4 +1,4 @@
-"""What Redis and NATS have in common here: one process, one port on 127.0.0.1, one question that it answers when ready."""
+"""What Redis and NATS have in common here: one process, one port on 127.0.0.1, one question asked until it is ready."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from services import nats, redis
@@ -91,7 +92,7 @@ class Stack:
             return self._start(brokers or (1 if state is None else state["brokers"]))
 
     def down(self, *, wipe: bool = False) -> list[str]:
-        """None of our servers runs when this returns: the names of those that were ended. `wipe`: their data is gone."""
+        """None of our servers runs when this returns: the names of those it ended. `wipe`: their data is gone too."""
         make_home(self._home)
         with locked(self._home / "stack.lock"):
             ended = self._end_all(self._load())
@@ -128,9 +129,7 @@ class Stack:
                 _service(f"kafka-{node}", process, kafka.listen_port(node), f"127.0.0.1:{kafka.listen_port(node)}")
                 for node, process in kafka.running().items()
             ]
-            services += [
-                _service(server.name, server.process, server.port, server.url) for server in (redis_server, nats_server)
-            ]
+            services += [_service(server.name, server.process, server.port, server.url) for server in (redis_server, nats_server)]
             env = {
                 "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
                 "REDIS_HOST": "127.0.0.1",
@@ -198,10 +197,9 @@ def _status(service: ServiceState) -> ServiceStatus:
 
 def _wait_for_answers(state: StackState) -> None:
     for service in state["services"]:
-        name, port = service["name"], service["port"]
-        if not wait_until(lambda name=name, port=port: _answers(name, port), timeout_s=_SILENCE_S):  # type: ignore[misc]
+        if not wait_until(partial(_answers, service["name"], service["port"]), timeout_s=_SILENCE_S):
             raise ServiceError(
-                f"{name} (pid {service['pid']}) runs but has not answered for {_SILENCE_S} s; "
+                f"{service['name']} (pid {service['pid']}) runs but has not answered for {_SILENCE_S} s; "
                 f"look at {service['log']}, then: scripts/services down && scripts/services up"
             )
 

@@ -1,6 +1,6 @@
 """As much of the Kafka protocol as readiness and faults need, by hand: no client library is installed yet.
 
-Source: the protocol guide of Apache Kafka; ApiVersions 0, Metadata 4, SaslHandshake 1, SaslAuthenticate 0.
+Source: the protocol guide of Apache Kafka; ApiVersions 0, Metadata 7, SaslHandshake 1, SaslAuthenticate 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _METADATA, _SASL_HANDSHAKE, _API_VERSIONS, _SASL_AUTHENTICATE = 3, 17, 18, 36
-_METADATA_VERSION = 4  # the newest version without tagged fields that we need anything of
+_METADATA_VERSION = 7  # the oldest with the leader's epoch, and still without tagged fields
+_CORRELATION_BYTES = 4  # of the id that begins every response; with one request at a time it says nothing
 _MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # a metadata answer is some kilobytes; more means this is no broker
 
 
@@ -24,9 +25,10 @@ class WireError(Exception):
 
 @dataclass(frozen=True)
 class PartitionState:
-    """One partition as a broker sees it now. `leader` is -1 while there is none."""
+    """One partition as a broker sees it. `leader` is a node id, -1 while there is none; its epoch grows with each."""
 
     leader: int
+    leader_epoch: int
     replicas: tuple[int, ...]
     in_sync: tuple[int, ...]
 
@@ -39,9 +41,7 @@ class Metadata:
     partitions: Mapping[tuple[str, int], PartitionState]
 
 
-def fetch_metadata(
-    port: int, *, user: tuple[str, str] | None, topics: Sequence[str] | None = (), timeout_s: float = 2.0
-) -> Metadata:
+def fetch_metadata(port: int, *, user: tuple[str, str] | None, topics: Sequence[str] | None = (), timeout_s: float = 2.0) -> Metadata:
     """Metadata from the plain listener at 127.0.0.1:`port`; `topics=None` asks for all that `user` may see.
 
     `user` is (name, password) for SASL/PLAIN. Raises OSError (no connection, time-out) or WireError.
@@ -88,8 +88,14 @@ def _read_metadata(reader: _Reader) -> Metadata:
         reader.take(1)
         for _ in range(reader.int32()):
             reader.int16()
-            index, leader = reader.int32(), reader.int32()
-            partitions[topic, index] = PartitionState(leader, reader.int32s(), reader.int32s())
+            index = reader.int32()
+            partitions[topic, index] = PartitionState(
+                leader=reader.int32(),
+                leader_epoch=reader.int32(),
+                replicas=reader.int32s(),
+                in_sync=reader.int32s(),
+            )
+            reader.int32s()  # offline replicas
     return Metadata(brokers, partitions)
 
 
@@ -97,9 +103,9 @@ def _call(sock: socket.socket, api_key: int, version: int, body: bytes) -> bytes
     header = struct.pack(">hhi", api_key, version, 1) + _string("services")
     sock.sendall(struct.pack(">i", len(header) + len(body)) + header + body)
     (size,) = struct.unpack(">i", receive_exactly(sock, 4))
-    if not 4 <= size <= _MAX_RESPONSE_BYTES:
+    if not _CORRELATION_BYTES <= size <= _MAX_RESPONSE_BYTES:
         raise WireError(f"a response of {size} bytes: not a Kafka listener, or one with another security protocol")
-    return receive_exactly(sock, size)[4:]
+    return receive_exactly(sock, size)[_CORRELATION_BYTES:]
 
 
 def receive_exactly(sock: socket.socket, count: int) -> bytes:

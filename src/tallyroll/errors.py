@@ -102,7 +102,7 @@ class UnknownSchema(EventError):
         self.event_type = event_type
         self.version = version
         self.known = known
-        super().__init__(f"{event_type} {version} is newer than what is known here (up to {known}); upgrade, then redrive")
+        super().__init__(f"{event_type} {version} is not known here (the newest is {known}); upgrade or register it, then redrive")
 
 
 class IncompatibleSchema(TallyrollError):

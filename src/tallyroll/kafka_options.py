@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from tallyroll.errors import SettingsError
+
+DEFAULT_PORT: Final = 9092
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +57,62 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 _COMPRESSIONS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 _MAX_IN_FLIGHT_IDEMPOTENT: Final = 5  # librdkafka's own bound
+_MAX_INT: Final = 2_147_483_647
+
+# The lowest and highest value of each numeric option, in our units. librdkafka's own bounds, except that what only makes
+# sense above 0 starts at 1.
+_RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    "batch_size": (1, _MAX_INT),
+    "linger_ms": (0, 900_000),
+    "retries": (0, _MAX_INT),
+    "buffer_memory": (1_024, _MAX_INT * 1_024),
+    "send_buffer_bytes": (0, 100_000_000),
+    "receive_buffer_bytes": (0, 100_000_000),
+    "max_in_flight_requests_per_connection": (1, 1_000_000),
+    "fetch_min_bytes": (1, 100_000_000),
+    "fetch_max_wait_ms": (0, 300_000),
+    "max_partition_fetch_bytes": (1, 1_000_000_000),
+    "auto_commit_interval_ms": (1, 86_400_000),
+}
+_BOOLEANS: Final = frozenset({"enable_idempotence", "enable_auto_commit"})
+
+
+def parse_servers(text: str) -> list[tuple[str, int]]:
+    """The brokers in ``host:port,…`` as pairs; port 9092 where none is given. Raises ValueError on anything else.
+
+    A user or a password in an address is refused: addresses are shown, and end up in logs.
+    """
+    servers = []
+    for item in text.split(","):
+        address = urlsplit(f"//{item.strip()}")
+        if not address.hostname or address.username is not None or address.path or address.query or address.fragment:
+            raise ValueError("expected HOST:PORT, separated by commas")
+        servers.append((address.hostname, address.port or DEFAULT_PORT))
+    return servers
 
 
 def check_producer_options(options: Mapping[str, Any]) -> None:
     """Raises SettingsError for unknown names, bad values, and options that contradict each other."""
     _check_names("producer", options, PRODUCER_OPTIONS)
+    _check_values(options)
     if "acks" in options and str(options["acks"]) not in ("0", "1", "all", "-1"):
         raise SettingsError("acks", "expected 0, 1 or all")
-    if options.get("compression_type") not in (None, *_COMPRESSIONS):
+    if options.get("compression_type") not in (None, *_COMPRESSIONS):  # None is what other clients call none
         raise SettingsError("compression_type", f"expected one of {', '.join(_COMPRESSIONS)}")
     idempotent = _is_idempotent(options)
     if idempotent and _acks(options) != "all":
         raise SettingsError(
             "acks", f"acks={options['acks']} contradicts enable_idempotence; set enable_idempotence=False as well, and read what that loses"
         )
-    if idempotent and int(options.get("max_in_flight_requests_per_connection", 1)) > _MAX_IN_FLIGHT_IDEMPOTENT:
+    if idempotent and options.get("max_in_flight_requests_per_connection", 1) > _MAX_IN_FLIGHT_IDEMPOTENT:
         raise SettingsError("max_in_flight_requests_per_connection", "at most 5 with idempotence, or order is lost")
 
 
 def check_consumer_options(options: Mapping[str, Any]) -> None:
     """Raises SettingsError for unknown names and bad values."""
     _check_names("consumer", options, CONSUMER_OPTIONS)
-    if options.get("auto_offset_reset") not in (None, "earliest", "latest"):
+    _check_values(options)
+    if options.get("auto_offset_reset", "earliest") not in ("earliest", "latest"):
         raise SettingsError("auto_offset_reset", "expected earliest or latest")
 
 
@@ -92,7 +129,7 @@ def delivery_warnings(options: Mapping[str, Any]) -> list[str]:
 
 
 def producer_config(preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """librdkafka's configuration for the producer: the preset, then the options, then what is not negotiable."""
+    """The producer's configuration for librdkafka: the preset, then the options, then what is not negotiable."""
     merged = {**PRESETS[preset], **options}
     merged.pop("retries", None)
     config = _translate(merged, PRODUCER_OPTIONS)
@@ -102,7 +139,7 @@ def producer_config(preset: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def consumer_config(options: Mapping[str, Any]) -> dict[str, Any]:
-    """librdkafka's configuration for fetching. How offsets are stored and reset is the adapter's, not the user's."""
+    """What librdkafka is told about fetching. How offsets are stored and reset is the adapter's, not the user's."""
     own = {"auto_offset_reset", "enable_auto_commit", "auto_commit_interval_ms"}
     return _translate({name: value for name, value in options.items() if name not in own}, CONSUMER_OPTIONS)
 
@@ -113,18 +150,30 @@ def _check_names(what: str, options: Mapping[str, Any], known: Mapping[str, Opti
             raise SettingsError(name, f"not a {what} option; known are {', '.join(sorted(known))}")
 
 
+def _check_values(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name in _BOOLEANS and not isinstance(value, bool):
+            raise SettingsError(name, "expected true or false")
+        if name in _RANGES:
+            low, high = _RANGES[name]
+            # bool is an int to Python; only lingering knows fractions
+            number = type(value) is int or (name == "linger_ms" and type(value) is float)
+            if not number or not low <= value <= high:
+                raise SettingsError(name, f"expected a number from {low} to {high}")
+
+
 def _acks(options: Mapping[str, Any]) -> str:
     acks = str(options.get("acks", "all"))
     return "all" if acks == "-1" else acks
 
 
 def _is_idempotent(options: Mapping[str, Any]) -> bool:
-    return bool(options.get("enable_idempotence", True))
+    return options.get("enable_idempotence", True) is True
 
 
 def _translate(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for name, value in options.items():
         option = known[name]
-        config[option.client_name] = max(1, int(value) // option.divisor) if option.divisor != 1 else value
+        config[option.client_name] = "none" if value is None else value if option.divisor == 1 else value // option.divisor
     return config

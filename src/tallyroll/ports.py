@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from tallyroll.errors import LogError
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
-from tallyroll.events.topics import Topic
+from tallyroll.events.topics import Topic, TopicState
+
+# Structs the garbage collector need not look at: there are many of them at a time, and they form no cycles.
 
 
-class Encoded(NamedTuple):
+class Encoded(msgspec.Struct, frozen=True, gc=False):
     """One record on its way into the log: the partition is chosen, the bytes are final, also for every re-send."""
 
     event_id: str
@@ -27,7 +31,7 @@ class Encoded(NamedTuple):
     timestamp_ms: int
 
 
-class Delivered(NamedTuple):
+class Delivered(msgspec.Struct, frozen=True, gc=False):
     """The record is in the log, at this position, as durably as the log's settings promise."""
 
     position: Position
@@ -128,13 +132,12 @@ class EventLog(Protocol):
         client's buffer is full; then none of these records was taken. Call it from one thread.
         """
 
-    async def read(self, spans: Sequence[Span], *, max_records: int = 500) -> AsyncIterator[Batch]:
+    def read(self, spans: Sequence[Span], *, max_records: int = 500) -> AsyncIterator[Batch]:
         """Every record of the spans: per partition in offset order, partitions in any order; joins no group, commits nothing.
 
         Ends when each span's end is reached, also where transaction markers or compaction left holes. Raises SpanGone if
         a start no longer exists, LogUnavailable.
         """
-        yield  # type: ignore[misc]  # makes this an async generator for type checkers
 
     async def subscribe(self, group: str, topics: Sequence[str], listener: AssignmentListener, *, max_records: int = 500) -> Subscription:
         """Joins the group and shares the topics' partitions with its other members, in this and other processes."""
@@ -162,15 +165,6 @@ class EventLog(Protocol):
 
     async def close(self) -> None:
         """Ends the client. What is not settled becomes Unknown."""
-
-
-class TopicState(NamedTuple):
-    """One topic as the log has it."""
-
-    name: str
-    partitions: int
-    replication: int
-    config: Mapping[str, str]
 
 
 class TopicAdmin(Protocol):
@@ -242,6 +236,73 @@ class Follower(Protocol):
         """Closes what the follower opened. Does not flush."""
 
 
+class Progress(NamedTuple):
+    """How far the stored parts of one partition go: made by ``fold_id`` of the offsets ``first`` to ``next`` (exclusive).
+
+    ``repeats`` is what tells the partition's records from their repeats, as of ``next``; empty where it was not asked for.
+    """
+
+    fold_id: str
+    first: int
+    next: int
+    repeats: bytes = b""
+
+
+class PartitionWrite(NamedTuple):
+    """What one flush writes of one partition: changed parts as ``(view, owner, part)``, and how far they go.
+
+    ``expected`` is the ``next`` that the writer has built upon, None if there was no progress under its ``fold_id``.
+    """
+
+    partition: TopicPartition
+    expected: int | None
+    progress: Progress
+    parts: Sequence[tuple[str, str, bytes]]
+
+
+class OwnerParts(NamedTuple):
+    """One owner's parts per partition, and how far every partition of the store goes; both of the same moment."""
+
+    progress: Mapping[TopicPartition, Progress]
+    parts: Mapping[TopicPartition, bytes]
+
+
+class StateStore(Protocol):
+    """Where the state follower keeps its parts, together with the position they belong to.
+
+    Parts are opaque bytes; their key is (view, owner, partition). Several processes may share a store, each writing the
+    partitions it holds; who writes without holding gets PositionConflict. Every method raises StoreUnavailable when the
+    store cannot be reached; then nothing was written, and trying again is safe.
+    Not promised: that results survive a crash of the machine right after ``commit``. Parts and progress go back together
+    then, and the follower reads the difference from the log again.
+    """
+
+    async def load_progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, Progress]:
+        """How far the store is, with ``repeats``; partitions never written are left out. None asks for all of them."""
+
+    def load_parts(self, partition: TopicPartition, view: str, owners: Sequence[str]) -> Mapping[str, bytes]:
+        """Parts of many owners in one partition, whatever fold made them; owners without one are left out.
+
+        Blocks the calling thread: a follower needs it while it applies. The one method that is not awaited.
+        """
+
+    async def parts_of(self, fold_id: str, view: str, owner: str) -> OwnerParts:
+        """Everything the fold has stored of one owner; partitions built by another fold are left out."""
+
+    async def owners(self, fold_id: str, view: str, *, after: str = "", limit: int = 100) -> Sequence[str]:
+        """Owners in ascending order of their text (by code point), those behind ``after``, at most ``limit``."""
+
+    async def commit(self, writes: Sequence[PartitionWrite]) -> None:
+        """Writes parts and progress of all partitions in one transaction, or nothing.
+
+        The first write of another fold removes what the earlier one stored for that partition. Raises PositionConflict
+        when a partition's stored progress is not the expected one.
+        """
+
+    async def close(self) -> None:
+        """Waits for what is running, then closes the store."""
+
+
 class Clock(Protocol):
     """Time, as an argument. Not promised: that ``now_us`` never goes back; ``monotonic`` does not."""
 
@@ -253,3 +314,49 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Waits that long on this clock."""
+
+
+class Spooled(NamedTuple):
+    """One record in the spool: its number there (rising in the order of ``put``) and the record."""
+
+    number: int
+    record: Encoded
+
+
+class Spool(Protocol):
+    """Where accepted records wait on disk while the log is away. One process owns it; calls come from one event loop.
+
+    Not promised: to survive the loss of the disk; to hold more than its bound.
+    """
+
+    @property
+    def depth(self) -> int:
+        """How many records wait, refused ones left out."""
+
+    @property
+    def refused(self) -> int:
+        """How many records the log refused for good; they stay for an operator to look at."""
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether records of that size would be taken now."""
+
+    def lanes(self) -> Mapping[TopicPartition, int]:
+        """Per partition how many records wait."""
+
+    async def put(self, records: Sequence[Encoded]) -> Sequence[int]:
+        """Their numbers; durable when it returns. Raises Backpressure: full, disk full or read-only; then none was written."""
+
+    async def take(self, lane: TopicPartition, limit: int) -> Sequence[Spooled]:
+        """The oldest records of one partition, in order. They stay until ``remove``."""
+
+    async def remove(self, numbers: Sequence[int]) -> None:
+        """They are in the log now."""
+
+    async def refuse(self, refusals: Mapping[int, str]) -> None:
+        """The log refused these for good, with the reason: they are set aside, never sent, never deleted."""
+
+    def put_now(self, records: Sequence[Encoded], timeout_s: float) -> bool:
+        """``put`` for the end of the process: blocks the calling thread; false if it could not be written in time."""
+
+    async def close(self) -> None:
+        """Closes the file; what is in it is found again by the next process."""

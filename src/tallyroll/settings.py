@@ -1,5 +1,6 @@
 """Every setting: its variable, its unit, its default. Frozen; read from the environment only by ``Settings.from_env``."""
 
+# ruff: noqa: RUF009  # _setting() makes the dataclass field itself
 from __future__ import annotations
 
 import os
@@ -10,13 +11,34 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args, get_origin
 
 from tallyroll.errors import SettingsError
-from tallyroll.kafka_options import check_consumer_options, check_producer_options
+from tallyroll.kafka_options import check_consumer_options, check_producer_options, parse_servers
 
 Preset = Literal["default", "throughput", "latency"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+TlsVersion = Literal["1.3", "1.2"]
+Synchronous = Literal["FULL", "NORMAL"]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+_DEFAULT_URL: Final = "sqlite:///./tallyroll-data"
+_DEFAULT_DIR: Final = Path("tallyroll-data")
+
+_CHOICES: Final = {
+    "kafka_preset": get_args(Preset),
+    "kafka_security_protocol": get_args(SecurityProtocol),
+    "kafka_sasl_mechanism": get_args(SaslMechanism),
+    "kafka_tls_minimum": get_args(TlsVersion),
+    "sqlite_synchronous": get_args(Synchronous),
+}
+_ABOVE_ZERO: Final = (
+    *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
+    *("batch_records", "flush_interval_ms", "session_timeout_ms"),
+)
+_NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms")
+_NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
+_MAX_NAME_CHARS: Final = 200  # Kafka takes 249 for a topic or a group; the rest is room for our own part of the name
 
 
 class Secret:
@@ -72,12 +94,12 @@ class Settings:
     """
 
     # Where the log is
-    url: str = _setting("TALLYROLL_URL", "sqlite:///./tallyroll-data", "Which log: the embedded one in a folder, in memory, or Kafka.",
+    url: str = _setting("TALLYROLL_URL", _DEFAULT_URL, "Which log: the embedded one in a folder, in memory, or Kafka.",
                         accepts="sqlite:///FOLDER, sqlite://:memory:, kafka://HOST:PORT,…")  # fmt: skip
     data_dir: Path = _setting(
         "TALLYROLL_DATA_DIR",
-        Path("tallyroll-data"),
-        "Where spool and local stores lie; with sqlite:///FOLDER it is that folder.",
+        _DEFAULT_DIR,
+        "Where spool and local stores lie; with sqlite:///FOLDER it is that folder, and without a URL the log lies here too.",
         accepts="a folder",
     )
     source: str = _setting(
@@ -92,8 +114,12 @@ class Settings:
         "Copies of each partition when topics are created; 0 means 3, or fewer where there are fewer brokers.",
         accepts="0 or more",
     )
-    topics: Mapping[str, Mapping[str, Any]] = _setting("TALLYROLL_TOPICS", {}, "Overrides per topic.",
-                        accepts='JSON such as {"task-events": {"partitions": 16, "retention_days": 30}}; also "durability": "write-ahead"')  # fmt: skip
+    topics: Mapping[str, Mapping[str, Any]] = _setting(
+        "TALLYROLL_TOPICS",
+        {},
+        "Overrides per topic: partitions, retention_days, durability (memory or write-ahead).",
+        accepts='JSON such as {"task-events": {"partitions": 16, "retention_days": 30}}',
+    )
 
     # Publishing
     wait_for_ack: bool = _setting(
@@ -130,7 +156,10 @@ class Settings:
         "TALLYROLL_GROUP_PREFIX", "tallyroll", "Consumer groups are named PREFIX.FOLLOWER.", accepts="letters, digits, . _ -"
     )
     instance_id: str = _setting(
-        "TALLYROLL_INSTANCE_ID", "", "Static membership: a name that stays the same over restarts of this process.", accepts="text"
+        "TALLYROLL_INSTANCE_ID",
+        "",
+        "Static membership: a name that stays the same over restarts of this process.",
+        accepts="letters, digits, . _ -",
     )
     batch_records: int = _setting(
         "TALLYROLL_BATCH_RECORDS", 500, "Most records read at once; more is slower, see the performance page.", unit="records"
@@ -152,8 +181,8 @@ class Settings:
     kafka_security_protocol: SecurityProtocol = _setting(
         "KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", "Encryption and authentication.", accepts="PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"
     )
-    kafka_sasl_mechanism: str = _setting(
-        "KAFKA_SASL_MECHANISM", "SCRAM-SHA-512", "How SASL proves who we are.", accepts="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER"
+    kafka_sasl_mechanism: SaslMechanism = _setting(
+        "KAFKA_SASL_MECHANISM", "SCRAM-SHA-512", "How SASL proves who we are.", accepts="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"
     )
     kafka_sasl_username: str = _setting("KAFKA_SASL_USERNAME", "", "The principal.", accepts="text")
     kafka_sasl_password: Secret | None = _setting(
@@ -169,12 +198,12 @@ class Settings:
     kafka_ssl_key_password: Secret | None = _setting(
         "KAFKA_SSL_KEY_PASSWORD", None, "The key's password; better as KAFKA_SSL_KEY_PASSWORD_FILE.", accepts="text"
     )
-    kafka_tls_minimum: Literal["1.3", "1.2"] = _setting(
+    kafka_tls_minimum: TlsVersion = _setting(
         "TALLYROLL_KAFKA_TLS_MINIMUM", "1.3", "Brokers that do not speak this version are not talked to.", accepts="1.3, 1.2"
     )
 
     # The embedded log
-    sqlite_synchronous: Literal["FULL", "NORMAL"] = _setting(
+    sqlite_synchronous: Synchronous = _setting(
         "TALLYROLL_SQLITE_SYNCHRONOUS",
         "FULL",
         "FULL: an acknowledged event survives a power cut. NORMAL: only the death of the process.",
@@ -182,27 +211,54 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        self._check_url()
+        self._check_values()
+        self._check_security()
+        check_producer_options(self.kafka_producer)
+        check_consumer_options(self.kafka_consumer)
+
+    def _check_url(self) -> None:
+        if self.url == _DEFAULT_URL and self.data_dir != _DEFAULT_DIR:  # a folder alone says where the embedded log lies
+            object.__setattr__(self, "url", f"sqlite:///{self.data_dir}")
         scheme, found, rest = self.url.partition("://")
         if not found or scheme not in ("sqlite", "kafka") or not rest:
             raise SettingsError("TALLYROLL_URL", "expected sqlite:///FOLDER, sqlite://:memory: or kafka://HOST:PORT,…")
+        if scheme == "kafka":
+            try:
+                parse_servers(rest)
+            except ValueError:
+                raise SettingsError("TALLYROLL_URL", "expected kafka://HOST:PORT,… without user, password or path") from None
         if scheme == "sqlite" and rest != ":memory:":
             if not rest.startswith("/") or rest == "/":
                 raise SettingsError("TALLYROLL_URL", "a folder follows sqlite:/// (relative), sqlite://// (absolute)")
             object.__setattr__(self, "data_dir", Path(rest[1:]))
         if not self.wait_for_ack and not self.is_kafka:
             raise SettingsError("KAFKA_WAIT_FOR_ACK", "false needs the spool before a Kafka log; the embedded log is on disk already")
-        for name in ("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "batch_records",
-                     "flush_interval_ms", "session_timeout_ms", "spool_max_bytes"):  # fmt: skip
+
+    def _check_values(self) -> None:
+        for name, options in _CHOICES.items():
+            if getattr(self, name) not in options:
+                raise SettingsError(variable_of(name).env, f"expected one of {', '.join(options)}")
+        for name in _ABOVE_ZERO:
             if getattr(self, name) <= 0:
                 raise SettingsError(variable_of(name).env, "expected more than 0")
-        for name in ("topic_prefix", "group_prefix"):
-            value = getattr(self, name)
-            if not all(c.isascii() and (c.isalnum() or c in "._-") for c in value):
-                raise SettingsError(variable_of(name).env, "expected letters, digits, dot, underscore, hyphen")
-        check_producer_options(self.kafka_producer)
-        check_consumer_options(self.kafka_consumer)
-        if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_username and self.kafka_sasl_mechanism != "OAUTHBEARER":
-            raise SettingsError("KAFKA_SASL_USERNAME", f"needed with {self.kafka_security_protocol}")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise SettingsError(variable_of(name).env, "expected 0 or more")
+        for name in _NAMES:
+            if not _is_name(getattr(self, name)):
+                raise SettingsError(variable_of(name).env, f"expected letters, digits, dot, underscore, hyphen; at most {_MAX_NAME_CHARS}")
+        if not self.group_prefix:
+            raise SettingsError("TALLYROLL_GROUP_PREFIX", "expected at least one letter or digit")
+
+    def _check_security(self) -> None:
+        if self.kafka_security_protocol.startswith("SASL"):
+            if not self.kafka_sasl_username:
+                raise SettingsError("KAFKA_SASL_USERNAME", f"needed with {self.kafka_security_protocol}")
+            if self.kafka_sasl_password is None:
+                raise SettingsError(
+                    "KAFKA_SASL_PASSWORD", f"needed with {self.kafka_security_protocol}; better as KAFKA_SASL_PASSWORD_FILE"
+                )
         if (self.kafka_ssl_certificate is None) != (self.kafka_ssl_key is None):
             raise SettingsError("KAFKA_SSL_CERTIFICATE_LOCATION", "certificate and key are given together")
 
@@ -220,6 +276,10 @@ class Settings:
     def bootstrap_servers(self) -> str:
         """``host:port,…`` of a Kafka log; empty otherwise."""
         return self.url.removeprefix("kafka://") if self.is_kafka else ""
+
+    def group(self, follower: str) -> str:
+        """The name of the consumer group in which the instances of a follower share its partitions."""
+        return f"{self.topic_prefix}{self.group_prefix}.{follower}"
 
     def with_kafka(self, *, producer: Mapping[str, Any] | None = None, consumer: Mapping[str, Any] | None = None) -> Self:
         """The same settings with client options by their known names, such as ``batch_size`` or ``linger_ms``.
@@ -267,20 +327,24 @@ def variable_of(name: str) -> Variable:
     return variable
 
 
+def _is_name(text: str) -> bool:
+    return len(text) <= _MAX_NAME_CHARS and all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
+
+
 def _read_secret(env: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{env}_FILE", f"cannot be read: {type(error).__name__}") from None
+    if not text:
+        raise SettingsError(f"{env}_FILE", "the file is empty")
+    return text
 
 
 def _parse(variable: Variable, hint: Any, text: str) -> Any:  # noqa: ANN401, PLR0911
     options = get_args(hint)
     if get_origin(hint) is Literal:
-        for option in options:
-            if option.lower() == text.lower():
-                return option
-        raise SettingsError(variable.env, f"expected one of {', '.join(options)}")
+        return _parse_choice(variable, options, text)
     if hint is bool:
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
@@ -297,6 +361,13 @@ def _parse(variable: Variable, hint: Any, text: str) -> Any:  # noqa: ANN401, PL
     if get_origin(hint) is Mapping:
         return _parse_json(variable, text)
     return text
+
+
+def _parse_choice(variable: Variable, options: tuple[str, ...], text: str) -> str:
+    for option in options:
+        if option.lower() == text.lower():
+            return option
+    raise SettingsError(variable.env, f"expected one of {', '.join(options)}")
 
 
 def _parse_json(variable: Variable, text: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Raw bytes are kept as read. Decoded views are made when first asked for, once, a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
@@ -76,7 +77,7 @@ class Batch:
             for value in self.values:
                 try:
                     heads.append(decode_head(value))
-                except Undecodable as error:  # noqa: PERF203  # one bad record must not cost its neighbours
+                except Undecodable as error:  # one bad record must not cost its neighbours
                     heads.append(error)
             self._heads = heads
         return self._heads
@@ -99,14 +100,12 @@ class Batch:
             leader_epoch=self.leader_epoch,
         )
         if self._heads is not None:
-            part._heads = self._heads[start:stop]  # noqa: SLF001  # own class
+            part._heads = self._heads[start:stop]  # own class
         return part
 
     def since(self, offset: int) -> Batch | None:
         """The part at or above ``offset``; None if there is none."""
         if self.offsets[0] >= offset:
             return self
-        for index, own in enumerate(self.offsets):
-            if own >= offset:
-                return self.slice(index, len(self))
-        return None
+        index = bisect_left(self.offsets, offset)
+        return self.slice(index, len(self)) if index < len(self) else None

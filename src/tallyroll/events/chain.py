@@ -19,14 +19,14 @@ an attacker who rewrites a whole session; the audit ledger is for that.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
 GENESIS: Final = "0" * 64
 MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
 MAX_MISSING: Final = 1_024  # numbers of one session that may still arrive late
+MAX_NUMBER_DIGITS: Final = 18  # fits 64 bits; Python refuses to read thousands of digits, and a forger would send them
 
 
 class Link(NamedTuple):
@@ -61,7 +61,10 @@ class Chain:
     def link(self, body: bytes, sequence: int) -> bytes:
         """The value to append: ``body`` (a JSON object) with sequence and link spliced in before its closing brace."""
         self._number = number = self._number + 1
-        tail = f',"sequence":"{sequence}","chainsession":"{self.session}","chainnumber":"{number}","chainprev":"{self._previous}"{self._voids}}}'
+        tail = (
+            f',"sequence":"{sequence}","chainsession":"{self.session}","chainnumber":"{number}"'
+            f',"chainprev":"{self._previous}"{self._voids}}}'
+        )
         value = body[:-1] + tail.encode()
         self._voids = ""
         self._previous = sha256(value).hexdigest()
@@ -70,10 +73,12 @@ class Chain:
     def void(self, session: str, number: int, new_session: str) -> None:
         """After the log refused ``session/number``: a new session begins and names what it stands in for."""
         if self._number or not self._pending_voids:
+            # If the refused record is the one that carried the voids, nobody has read them: they are said again.
+            if (session, number) != (self.session, 1):
+                self._pending_voids = []
             self.session = new_session
             self._number = 0
             self._previous = GENESIS
-            self._pending_voids = []
         # A new session that has sent nothing yet only names one more.
         self._pending_voids.append(f"{session}/{number}")
         self._voids = f',"chainvoids":"{",".join(self._pending_voids)}"'
@@ -82,37 +87,35 @@ class Chain:
 class ChainFinding(NamedTuple):
     """What a reader found: the rule that is broken, the offset where it showed, session and number."""
 
-    kind: Literal["gap", "altered", "reordered", "unlinked"]
+    kind: Literal["gap", "altered", "reordered"]
     offset: int
     session: str
     number: int
-
-
-@dataclass(slots=True)
-class _Session:
-    high: int = 0
-    digest: str = GENESIS
-    missing: dict[int, None] = field(default_factory=dict)
 
 
 class ChainChecker:
     """The reading side for one partition: feed it every record in offset order, then ask for what is open.
 
     A repeated record (the same number again) is counted, not reported: re-sending is how nothing gets lost. A gap is
-    reported by ``open_gaps`` at the end, since a late re-send or a void may still close it.
+    reported by ``open_gaps`` at the end, since a late re-send or a void may still close it. ``from_start`` is false when
+    retention has removed the partition's start: then a session may begin in its middle.
+
+    Not promised: to tell a session that was forgotten (see MAX_SESSIONS) from one whose start was removed, nor to name
+    more than MAX_MISSING numbers of one gap.
     """
 
-    def __init__(self) -> None:
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+    def __init__(self, *, from_start: bool = True) -> None:
+        self._sessions: OrderedDict[str, tuple[int, str]] = OrderedDict()  # session -> highest number, its digest
+        self._gaps: dict[tuple[str, int], int] = {}  # (session, number) -> offset where it was missed
         self._voids: set[tuple[str, int]] = set()
-        self._gap_offsets: dict[tuple[str, int], int] = {}
+        self._may_begin_late = not from_start
         self.linked = 0
         self.unlinked = 0
         self.repeats = 0
 
     @property
     def sessions(self) -> int:
-        """How many publisher sessions have been seen."""
+        """How many publisher sessions are remembered."""
         return len(self._sessions)
 
     def feed(self, offset: int, value: bytes, link: Link | None) -> ChainFinding | None:
@@ -120,41 +123,49 @@ class ChainChecker:
         if link is None:
             self.unlinked += 1
             return None
-        for void in filter(None, link.voids.split(",")):
-            session, _, number = void.rpartition("/")
-            if number.isdigit():
-                self._voids.add((session, int(number)))
-        state = self._sessions.get(link.session)
-        if state is None:
-            state = self._sessions[link.session] = _Session()
-            if len(self._sessions) > MAX_SESSIONS:
-                self._sessions.popitem(last=False)
-        else:
-            self._sessions.move_to_end(link.session)
-        if link.number <= state.high:
-            if link.number in state.missing:
-                del state.missing[link.number]
-                return ChainFinding("reordered", offset, link.session, link.number)
-            self.repeats += 1
-            return None
+        session, number = link.session, link.number
+        if link.voids:
+            self._voids.update(_parse_voids(link.voids))
+        known = self._sessions.get(session)
+        high, digest = known if known is not None else (0, GENESIS)
+        own = sha256(value).hexdigest()
+        if number <= high:
+            return self._old(offset, link, altered=number == high and own != digest)
         self.linked += 1
-        contiguous = link.number == state.high + 1
-        altered = contiguous and link.previous != state.digest
-        for number in range(state.high + 1, min(link.number, state.high + 1 + MAX_MISSING)):
-            state.missing[number] = None
-            self._gap_offsets[link.session, number] = offset
-        state.high = link.number
-        state.digest = sha256(value).hexdigest()
+        if known is None and number > 1 and self._may_begin_late:
+            altered = False
+        else:
+            altered = number == high + 1 and link.previous != digest
+            for missing in range(high + 1, min(number, high + 1 + MAX_MISSING)):
+                self._gaps[session, missing] = offset
+        self._sessions[session] = (number, own)
+        self._sessions.move_to_end(session)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+            self._may_begin_late = True
+        return ChainFinding("altered", offset, session, number) if altered else None
+
+    def _old(self, offset: int, link: Link, *, altered: bool) -> ChainFinding | None:
+        if self._gaps.pop((link.session, link.number), None) is not None:
+            self.linked += 1
+            return ChainFinding("reordered", offset, link.session, link.number)
+        self.repeats += 1
         return ChainFinding("altered", offset, link.session, link.number) if altered else None
 
     def open_gaps(self) -> list[ChainFinding]:
         """Numbers that never arrived and that no later session declared refused."""
         return [
-            ChainFinding("gap", self._gap_offsets[session, number], session, number)
-            for session, state in self._sessions.items()
-            for number in state.missing
+            ChainFinding("gap", offset, session, number)
+            for (session, number), offset in self._gaps.items()
             if (session, number) not in self._voids
         ]
+
+
+def _parse_voids(text: str) -> Iterator[tuple[str, int]]:
+    for void in text.split(","):
+        session, _, number = void.rpartition("/")
+        if number.isdecimal() and len(number) <= MAX_NUMBER_DIGITS:
+            yield session, int(number)
 
 
 class RepeatFilter:
@@ -207,5 +218,5 @@ class RepeatFilter:
         """The filter that ``dump`` described."""
         result = cls()
         for session, high, missing in dumped:
-            result._sessions[session] = (high, dict.fromkeys(missing) if missing else None)  # noqa: SLF001  # own class
+            result._sessions[session] = (high, dict.fromkeys(missing) if missing else None)  # own class
         return result

@@ -9,7 +9,7 @@ that a compiled core would replace.
 
 from __future__ import annotations
 
-from copy import copy
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -17,8 +17,8 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from tallyroll.errors import Undecodable
-from tallyroll.events.chain import Link
-from tallyroll.events.event import DEFAULT_SOURCE, DEFAULT_VERSION, AgentEvent, EventMetadata, agent_of
+from tallyroll.events.chain import MAX_NUMBER_DIGITS, Link
+from tallyroll.events.event import DEFAULT_VERSION, AgentEvent, EventMetadata, agent_of
 from tallyroll.events.types import EventType
 
 CONTENT_TYPE: Final = b"application/cloudevents+json; charset=UTF-8"
@@ -26,7 +26,7 @@ HEADERS: Final = [("content-type", CONTENT_TYPE)]
 SCHEMA_URI: Final = "urn:tallyroll:schema:"
 
 
-class _Envelope(msgspec.Struct, omit_defaults=True, gc=False):
+class Envelope(msgspec.Struct, omit_defaults=True, gc=False):
     """The document in the order of its members on the wire. Optional ones are left out when unset."""
 
     id: str
@@ -70,12 +70,15 @@ class Head(msgspec.Struct, gc=False):
     chainprev: str = ""
     chainvoids: str = ""
     data: msgspec.Raw = msgspec.Raw(b"{}")
+    data_base64: str = ""
 
     def link(self) -> Link | None:
         """The record's place in its publisher's chain, None if it has none."""
-        if not self.chainsession or not self.chainnumber.isdecimal():
+        text = self.chainnumber
+        # Number 0 is nobody's: taken for a link, it would look like a repeat of something and be dropped.
+        if not self.chainsession or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS or (number := int(text)) == 0:
             return None
-        return Link(self.chainsession, int(self.chainnumber), self.chainprev, self.chainvoids)
+        return Link(self.chainsession, number, self.chainprev, self.chainvoids)
 
 
 class _Document(Head, gc=False):
@@ -92,7 +95,6 @@ class _Document(Head, gc=False):
     metadataversion: str = DEFAULT_VERSION
     createdat: str | None = None
     privacyprotected: bool = False
-    datacontenttype: str = "application/json"
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -110,7 +112,7 @@ def encode(event: AgentEvent) -> bytes:
     return (
         _PREFIX
         + _encode(
-            _Envelope(
+            Envelope(
                 event.event_id,
                 metadata.source,
                 event.event_type,
@@ -140,11 +142,6 @@ def encode(event: AgentEvent) -> bytes:
 def decode_head(value: bytes | None) -> Head:
     """The head of a record. Raises Undecodable with a reason code; never quotes the content."""
     head: Head = _parse(_decode_head, value)
-    if not head.aggregateid or not head.aggregatetype:
-        # Another producer's CloudEvent: its subject may name the aggregate.
-        head.aggregatetype, _, head.aggregateid = head.subject.partition(":")
-        if not head.aggregateid:
-            raise Undecodable("no_aggregate", "neither aggregatetype and aggregateid nor a subject 'type:id'")
     return head
 
 
@@ -155,61 +152,59 @@ def timestamp_us(head: Head) -> int:
         delta = moment - _EPOCH
     except (ValueError, TypeError):
         raise Undecodable("bad_time", "time is missing, malformed, or has no zone") from None
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    micros = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    if not _FIRST_US <= micros <= _LAST_US:
+        raise Undecodable("bad_time", "time lies outside the years 1 to 9999 in UTC")
+    return micros
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def decode(value: bytes | None) -> AgentEvent:
     """The event in a record. Types this process does not know are kept as text. Raises Undecodable."""
     document: _Document = _parse(_decode_document, value)
-    if not document.aggregateid or not document.aggregatetype:
-        document.aggregatetype, _, document.aggregateid = document.subject.partition(":")
-        if not document.aggregateid:
-            raise Undecodable("no_aggregate", "neither aggregatetype and aggregateid nor a subject 'type:id'")
     timestamp = moment_at(timestamp_us(document))
     try:
         payload = _decode_payload(document.data)
-    except (msgspec.DecodeError, RecursionError):
-        raise Undecodable("bad_data", "data is not a JSON object") from None
-    metadata = copy(_BLANK_METADATA)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Undecodable("bad_data", "data is not a JSON object, or one nested too deeply") from None
+    traceparent = document.traceparent
     trace_id = document.traceid
-    if trace_id is None and document.traceparent is not None:
-        trace_id = document.traceparent[3:35]
-    for name, item in (
-        ("correlation_id", document.correlationid),
-        ("causation_id", document.causationid),
-        ("session_id", document.sessionid),
-        ("user_id", document.userid),
-        ("trace_id", trace_id),
-        ("source", DEFAULT_SOURCE if document.source == DEFAULT_SOURCE else document.source),
-        ("version", document.metadataversion),
-        ("created_at", timestamp if document.createdat is None else _moment(document.createdat)),
-        ("tenant_id", document.tenantid),
-        ("traceparent", document.traceparent),
-        ("tracestate", document.tracestate),
-    ):
-        force_setattr(metadata, name, item)
-    event = copy(_BLANK_EVENT)
-    for name, item in (
-        ("event_type", _MEMBERS.get(document.type, document.type)),
-        ("aggregate_id", document.aggregateid),
-        ("aggregate_type", document.aggregatetype),
-        ("payload", payload),
-        ("metadata", metadata),
-        ("event_id", document.id),
-        ("timestamp", timestamp),
-        ("schema_version", document.schemaversion),
-        ("privacy_protected", document.privacyprotected),
-    ):
-        force_setattr(event, name, item)
+    if trace_id is None and traceparent is not None:
+        trace_id = traceparent[3:35]
+    metadata = _blank_metadata()
+    force_setattr(metadata, "correlation_id", document.correlationid)
+    force_setattr(metadata, "causation_id", document.causationid)
+    force_setattr(metadata, "session_id", document.sessionid)
+    force_setattr(metadata, "user_id", document.userid)
+    force_setattr(metadata, "trace_id", trace_id)
+    force_setattr(metadata, "source", document.source)
+    force_setattr(metadata, "version", document.metadataversion)
+    force_setattr(metadata, "created_at", timestamp if document.createdat is None else _moment(document.createdat))
+    force_setattr(metadata, "tenant_id", document.tenantid)
+    force_setattr(metadata, "traceparent", traceparent)
+    force_setattr(metadata, "tracestate", document.tracestate)
+    event = _blank_event()
+    force_setattr(event, "event_type", _MEMBERS.get(document.type, document.type))
+    force_setattr(event, "aggregate_id", document.aggregateid)
+    force_setattr(event, "aggregate_type", document.aggregatetype)
+    force_setattr(event, "payload", payload)
+    force_setattr(event, "metadata", metadata)
+    force_setattr(event, "event_id", document.id)
+    force_setattr(event, "timestamp", timestamp)
+    force_setattr(event, "schema_version", document.schemaversion)
+    force_setattr(event, "privacy_protected", document.privacyprotected)
     return event
 
 
 # Copied, not constructed: what is in the log has happened, and is not judged by the rules for new events.
-_BLANK_METADATA: Final = EventMetadata(correlation_id="-", created_at=_EPOCH)
-_BLANK_EVENT: Final = AgentEvent(EventType.AGENT_CREATED, "-", "agent", {}, _BLANK_METADATA, "-", _EPOCH)
+_METADATA: Final = EventMetadata(correlation_id="-", created_at=_EPOCH)
+_EVENT: Final = AgentEvent(EventType.AGENT_CREATED, "-", "agent", {}, _METADATA, "-", _EPOCH)
+_blank_metadata: Final[Callable[[], EventMetadata]] = _METADATA.__copy__  # type: ignore[attr-defined]  # every Struct has it
+_blank_event: Final[Callable[[], AgentEvent]] = _EVENT.__copy__  # type: ignore[attr-defined]  # every Struct has it
 _MEMBERS: Final[dict[str, EventType]] = {member.value: member for member in EventType}
 
 
@@ -221,12 +216,12 @@ def moment_at(micros: int) -> datetime:
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise Undecodable("bad_time", "createdat is malformed") from None
-    return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _parse(decoder: Any, value: bytes | None) -> Any:  # noqa: ANN401
+def _parse(decoder: Any, value: bytes | None) -> Any:  # noqa: ANN401  # a decoder of Head or of _Document, and what it gives
     if not value:
         raise Undecodable("empty", "the record has no value")
     try:
@@ -241,6 +236,13 @@ def _parse(decoder: Any, value: bytes | None) -> Any:  # noqa: ANN401
         raise Undecodable("not_json", "the value is not UTF-8") from None
     if document.specversion != "1.0":
         raise Undecodable("not_an_event", "specversion is not 1.0")
+    if document.data_base64:
+        raise Undecodable("bad_data", "data_base64 holds bytes, and an event's data is a JSON object")
+    if not document.aggregateid or not document.aggregatetype:
+        # Another producer's CloudEvent: its subject may name the aggregate.
+        document.aggregatetype, _, document.aggregateid = document.subject.partition(":")
+        if not document.aggregateid:
+            raise Undecodable("no_aggregate", "neither aggregatetype and aggregateid nor a subject 'type:id'")
     return document
 
 

@@ -22,8 +22,9 @@ from tallyroll.errors import InvalidEvent
 if TYPE_CHECKING:
     from tallyroll.events.event import AgentEvent
 
-# W3C Trace Context, section 3.2: version, trace id, parent id, flags; all-zero ids are invalid, so is version ff.
-_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+# W3C Trace Context, section 3.2: version, trace id, parent id, flags; all-zero ids are invalid, so is version ff, and so is
+# anything after the flags in version 00.
+_TRACEPARENT: Final = re.compile(r"(?!ff|00-.{53})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class EventContext:
     tracestate: str | None = None
 
 
-_EMPTY: Final = EventContext()
-_current: ContextVar[EventContext] = ContextVar("tallyroll_event_context", default=_EMPTY)
+NO_CONTEXT: Final = EventContext()
+_current: ContextVar[EventContext] = ContextVar("tallyroll_event_context", default=NO_CONTEXT)
 
 
 def current_context() -> EventContext:
@@ -50,7 +51,7 @@ def current_context() -> EventContext:
 
 def check_traceparent(value: str) -> str:
     """The value if it is a W3C ``traceparent``; else InvalidEvent."""
-    if not _TRACEPARENT.fullmatch(value):
+    if not isinstance(value, str) or not _TRACEPARENT.fullmatch(value):
         raise InvalidEvent("traceparent", "expected version-traceid-parentid-flags in lower-case hex (W3C Trace Context)")
     return value
 
@@ -88,6 +89,16 @@ def event_context(  # noqa: PLR0913  # one keyword per thing that is carried
     token = _current.set(replace(_current.get(), **given))
     try:
         yield _current.get()
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def no_context() -> Iterator[None]:
+    """Inside, nothing is filled in from outside: for events that are read back, not made."""
+    token = _current.set(NO_CONTEXT)
+    try:
+        yield
     finally:
         _current.reset(token)
 

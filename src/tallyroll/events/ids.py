@@ -6,18 +6,25 @@ millisecond are not ordered among each other; order comes from positions in the 
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from datetime import UTC, datetime
+from random import Random
+from typing import Final
 
 _VERSION_AND_VARIANT = 0x7000_8000_0000_0000_0000
 _RANDOM_MASK = 0x0FFF_3FFF_FFFF_FFFF_FFFF
 
+# A source of our own: with the module's functions, a host program that calls random.seed(42) would make the same ids again,
+# and readers would drop its events as repeats. Seeded by the operating system, and once more in every forked child.
+_random: Final = Random()  # noqa: S311  # uniqueness is all that is needed
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
 
 def new_id() -> str:
     """A new UUIDv7 in its canonical text form. Unique, not secret: it may be predicted."""
-    # The random module is seeded from the operating system and again after a fork; uniqueness is all that is needed.
-    tail = random.getrandbits(80) & _RANDOM_MASK | _VERSION_AND_VARIANT
+    tail = _random.getrandbits(80) & _RANDOM_MASK | _VERSION_AND_VARIANT
     text = f"{(time.time_ns() // 1_000_000) << 80 | tail:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

@@ -5,10 +5,11 @@ The result shares nothing with the input, so a later change by the caller alters
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from math import isfinite
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,6 +21,7 @@ MAX_PAYLOAD_BYTES: Final = 900_000  # below the broker's and librdkafka's defaul
 MAX_DEPTH: Final = 64  # far above real payloads, far below the decoder's recursion limit
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1  # what every JSON reader with 64-bit integers, and our state, can hold
+_AS_IS: Final = frozenset({str, bool, type(None)})
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -55,20 +57,35 @@ def _clean_dict(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
             key = str(key.value) if isinstance(key, Enum) else str(key)  # noqa: PLW2901  # str subclasses become plain text
         kind = type(item)
         # The common cases first and without a call: this runs for every field of every event.
-        if kind is str or kind is bool or item is None or (kind is int and _INT_MIN <= item <= _INT_MAX):
+        if kind in _AS_IS or (kind is int and _INT_MIN <= item <= _INT_MAX) or (kind is float and isfinite(item)):
             result[key] = item
         else:
             result[key] = _clean(item, f"{path}.{key}", depth)
     return result
 
 
-def _clean(value: Any, path: str, depth: int) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912  # one branch per accepted kind
+def _clean_list(value: Iterable[Any], path: str, depth: int) -> list[Any]:
     if depth > MAX_DEPTH:
         raise InvalidEvent(path, f"nested deeper than {MAX_DEPTH}")
-    if value is None or isinstance(value, bool):
-        return value
+    result: list[Any] = []
+    for index, item in enumerate(value):
+        kind = type(item)
+        if kind in _AS_IS or (kind is int and _INT_MIN <= item <= _INT_MAX) or (kind is float and isfinite(item)):
+            result.append(item)
+        else:
+            result.append(_clean(item, f"{path}[{index}]", depth))
+    return result
+
+
+def _clean(value: Any, path: str, depth: int) -> Any:  # noqa: ANN401, C901, PLR0911, PLR0912  # one branch per accepted kind
+    if isinstance(value, dict):
+        return _clean_dict(value, path, depth + 1)
+    if isinstance(value, (list, tuple)):
+        return _clean_list(value, path, depth + 1)
     if isinstance(value, Enum):
         return _clean(value.value, path, depth)
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
@@ -76,25 +93,22 @@ def _clean(value: Any, path: str, depth: int) -> Any:  # noqa: ANN401, C901, PLR
             raise InvalidEvent(path, "integers are 64 bits signed; send larger ones as text")
         return int(value)
     if isinstance(value, float):
-        if not math.isfinite(value):
+        if not isfinite(value):
             raise InvalidEvent(path, "NaN and infinities have no JSON form; leave the field out or send None")
         return float(value)
-    if isinstance(value, dict):
-        return _clean_dict(value, path, depth + 1)
-    if isinstance(value, (list, tuple)):
-        return [_clean(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     if isinstance(value, (set, frozenset)):
-        items = [_clean(item, f"{path}{{}}", depth + 1) for item in value]
         try:
-            return sorted(items)
+            return sorted(_clean_list(value, path, depth + 1))
         except TypeError:
             raise InvalidEvent(path, "a set is sent sorted, and these items cannot be ordered") from None
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise InvalidEvent(path, "a datetime without a zone could mean any hour; make it aware")
         return value.isoformat()
-    if isinstance(value, (date, UUID)):
-        return value.isoformat() if isinstance(value, date) else str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise InvalidEvent(path, "NaN and infinities have no JSON form; leave the field out or send None")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic. Sorts by topic, then partition."""
@@ -15,8 +17,8 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}/{self.partition}"
 
 
-class Position(NamedTuple):
-    """One record's place: ``topic/partition/offset``. Comparable within one partition only."""
+class Position(msgspec.Struct, frozen=True, order=True, gc=False):
+    """One record's place: ``topic/partition/offset``. Its order means something within one partition only."""
 
     topic: str
     partition: int

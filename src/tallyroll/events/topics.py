@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 from tallyroll.errors import InvalidEvent, SettingsError
 from tallyroll.events.partition import partition_for
@@ -16,6 +16,9 @@ AUDIT_TOPIC: Final = "audit-events"
 DEAD_LETTER_TOPIC: Final = "dead-letters"
 
 Durability = Literal["memory", "write-ahead"]
+
+_MAX_PARTITIONS: Final = 10_000  # far above what one cluster serves well
+_MAX_RETENTION_DAYS: Final = 36_500  # a hundred years: no rule asks for more, and a slip of a unit is noticed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class Topic:
     what: str
     durability: Durability = "memory"
     cleanup_policy: str = "delete"
+
+    @property
+    def user(self) -> bool:
+        """Whether events of users go there; the audit and dead-letter topics are written by services only."""
+        return self.base not in (AUDIT_TOPIC, DEAD_LETTER_TOPIC)
 
     @property
     def retention_days(self) -> float:
@@ -55,6 +63,15 @@ BUILT_IN: Final[tuple[Topic, ...]] = (
 )
 
 
+class TopicState(NamedTuple):
+    """One topic as the log has it."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class TopicOverride:
     """What a setting may change of one catalogued topic; None keeps the built-in value."""
@@ -74,7 +91,7 @@ class Catalogue:
         overrides = overrides or {}
         unknown = set(overrides) - {topic.base for topic in BUILT_IN}
         if unknown:
-            raise SettingsError("topics", f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(t.base for t in BUILT_IN)}")
+            raise SettingsError(_VARIABLE, f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(t.base for t in BUILT_IN)}")
         self.prefix = prefix
         self.topics: tuple[Topic, ...] = tuple(_apply(topic, prefix, overrides.get(topic.base)) for topic in BUILT_IN)
         self._by_base = {topic.base: topic for topic in self.topics}
@@ -113,14 +130,56 @@ class Catalogue:
         ]
 
 
+class TopicSettings(Protocol):
+    """The part of the settings that the catalogue is made from. Not promised: that the overrides are well-formed."""
+
+    @property
+    def topic_prefix(self) -> str:
+        """Put before every topic name."""
+
+    @property
+    def topics(self) -> Mapping[str, Any]:
+        """Per base name the overrides as they were given."""
+
+
+def catalogue_of(settings: TopicSettings) -> Catalogue:
+    """The topics in force under these settings. Raises SettingsError naming the override that is not accepted."""
+    return Catalogue(
+        prefix=settings.topic_prefix,
+        overrides={base: _override(f"{_VARIABLE}.{base}", given) for base, given in settings.topics.items()},
+    )
+
+
+_VARIABLE: Final = "TALLYROLL_TOPICS"
+_OVERRIDES: Final = tuple(TopicOverride.__dataclass_fields__)
+
+
+def _override(where: str, given: object) -> TopicOverride:
+    if not isinstance(given, Mapping):
+        raise SettingsError(where, f"expected an object with {', '.join(_OVERRIDES)}")
+    if unknown := sorted(str(name) for name in given if name not in _OVERRIDES):
+        raise SettingsError(where, f"unknown: {', '.join(unknown)}; known are {', '.join(_OVERRIDES)}")
+    override = TopicOverride(**given)
+    # bool is an int to Python, and true partitions are a slip
+    if type(override.partitions) not in (int, type(None)):
+        raise SettingsError(f"{where}.partitions", "expected a whole number")
+    if type(override.retention_days) not in (int, float, type(None)):
+        raise SettingsError(f"{where}.retention_days", "expected a number of days")
+    return override
+
+
 def _apply(topic: Topic, prefix: str, override: TopicOverride | None) -> Topic:
     name = f"{prefix}{topic.base}"
     if override is None:
         return replace(topic, name=name)
-    if override.partitions is not None and not 1 <= override.partitions <= 10_000:  # noqa: PLR2004  # far above what one cluster serves well
-        raise SettingsError(f"topics.{topic.base}.partitions", "expected 1 to 10000")
-    if override.retention_days is not None and override.retention_days <= 0:
-        raise SettingsError(f"topics.{topic.base}.retention_days", "expected more than 0")
+    where = f"{_VARIABLE}.{topic.base}"
+    if override.partitions is not None and not 1 <= override.partitions <= _MAX_PARTITIONS:
+        raise SettingsError(f"{where}.partitions", f"expected 1 to {_MAX_PARTITIONS}")
+    # a day has 86,400,000 ms, so what is above 0 days here is at least 1 ms there; NaN fails both comparisons
+    if override.retention_days is not None and not 1 / DAY_MS <= override.retention_days <= _MAX_RETENTION_DAYS:
+        raise SettingsError(f"{where}.retention_days", f"expected more than 0, at most {_MAX_RETENTION_DAYS}")
+    if override.durability not in (None, *get_args(Durability)):
+        raise SettingsError(f"{where}.durability", f"expected one of {', '.join(get_args(Durability))}")
     return replace(
         topic,
         name=name,

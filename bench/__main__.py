@@ -1,0 +1,26 @@
+"""``scripts/bench NAME [options]``: runs one benchmark."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+BENCHES: Final = {
+    "publish": "publishing beside raw clients",
+    "follow": "the loop into the state store",
+    "events": "where each microsecond goes",
+}
+
+
+def main() -> int:
+    """Runs the named benchmark, or lists them."""
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:  # noqa: PLR2004  # a name is expected
+        print("usage: scripts/bench NAME [--help]\n", *(f"  {name:10} {what}" for name, what in BENCHES.items()), sep="\n", file=sys.stderr)
+        return 2
+    importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

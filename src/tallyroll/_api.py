@@ -1,0 +1,44 @@
+"""The convenience functions: each one delegating line over the default roll."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from tallyroll._default import current_roll
+from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.publish.publisher import EventPublisher
+from tallyroll.replay.views import AGENT, TASK
+
+
+async def publish_agent_event(
+    event_type: str, agent_id: str, payload: dict[str, Any] | None = None, metadata: EventMetadata | None = None
+) -> str:
+    """The id of the event, once the log has it. Aggregate ``agent:{agent_id}``. Raises as ``EventPublisher.publish``."""
+    return await (await get_event_publisher()).publish_event(AgentEvent(event_type, agent_id, "agent", payload or {}, metadata))
+
+
+async def publish_task_event(
+    event_type: str, task_id: str, payload: dict[str, Any] | None = None, metadata: EventMetadata | None = None
+) -> str:
+    """The id of the event, once the log has it. Aggregate ``task:{task_id}``. Raises as ``EventPublisher.publish``."""
+    return await (await get_event_publisher()).publish_event(AgentEvent(event_type, task_id, "task", payload or {}, metadata))
+
+
+async def get_event_publisher() -> EventPublisher:
+    """The default roll's publisher, ready; the same object at each call in one process and event loop."""
+    return (await current_roll()).publisher
+
+
+async def replay_agent_state(agent_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
+    """The agent's state from the log alone, now or at a moment (event time, inclusive); None if it had no event by then.
+
+    Waits first for what this process has published. Raises SpanGone when retention removed the start of the history, and
+    ValueError for a naive ``target_time``.
+    """
+    return await (await current_roll()).replayed_state(AGENT, agent_id, target_time)
+
+
+async def replay_task_state(task_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
+    """The task's state from the log alone; as ``replay_agent_state``."""
+    return await (await current_roll()).replayed_state(TASK, task_id, target_time)

@@ -1,0 +1,1 @@
+"""The only place that imports client libraries, one folder per technology."""

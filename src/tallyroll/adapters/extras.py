@@ -1,0 +1,35 @@
+"""Which optional dependencies are installed. Looks without importing them, so that asking costs nothing and opens nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Final
+
+from tallyroll.errors import MissingExtra
+
+EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
+    "kafka": ("confluent_kafka",),
+    "redis": ("redis",),
+    "nats": ("nats",),
+    "cli": ("typer", "rich"),
+}
+
+
+def available(extra: str) -> bool:
+    """Whether every module of the extra is installed. Raises KeyError for a name that is not in EXTRAS.
+
+    Not promised: that importing them succeeds, for instance with a broken system library.
+    """
+    return all(find_spec(module) is not None for module in EXTRAS[extra])
+
+
+def require(extra: str) -> None:
+    """Nothing if the extra is installed; else raises MissingExtra, whose message is the command that installs it."""
+    if not available(extra):
+        raise MissingExtra(extra)
+
+
+KAFKA_AVAILABLE: Final = available("kafka")
+REDIS_AVAILABLE: Final = available("redis")
+NATS_AVAILABLE: Final = available("nats")

@@ -1,0 +1,133 @@
+"""Apache Kafka as the log, through confluent-kafka (librdkafka)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from tallyroll.adapters.kafka.config import client_config, consumer_config, producer_config
+from tallyroll.adapters.kafka.producer import KafkaProducer, PendingRecords
+from tallyroll.adapters.kafka.reader import SpanReader
+from tallyroll.adapters.kafka.subscription import KafkaSubscription
+from tallyroll.adapters.kafka.tls import probe_tls
+from tallyroll.errors import LogUnavailable, TopicConflict
+from tallyroll.events.batch import Batch
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import AssignmentListener, Clock, Encoded, Span
+from tallyroll.settings import Settings
+from tallyroll.telemetry import Telemetry
+
+log: Final = logging.getLogger("tallyroll.kafka")
+
+_REQUEST_S: Final = 15.0  # one administrative request; a healthy broker answers in milliseconds
+_QUEUE_SLACK: Final = 2  # the client's queue holds twice what the publisher keeps in flight, so it is never the one that is full
+
+
+class KafkaLog:
+    """Implements ``ports.EventLog`` on Apache Kafka 4.x.
+
+    Durability: with ``acks=all`` (the default) a Delivered record is on every in-sync replica; that is replication, not
+    fsync. Ordering: per partition, in the order of ``append``, also over re-sends (idempotent producer).
+    Not promised: anything of that with ``acks`` 0 or 1; survival of all replicas losing power at once.
+    """
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._producer = KafkaProducer(
+            producer_config(settings), clock=clock, telemetry=telemetry, max_records=settings.max_in_flight * _QUEUE_SLACK
+        )
+        self._admin: AdminClient | None = None
+
+    @classmethod
+    async def open(cls, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry) -> KafkaLog:
+        """Checks TLS and contradictory settings; connects lazily. Raises SettingsError, never LogUnavailable: a broker may come later."""
+        await asyncio.to_thread(probe_tls, settings)
+        return cls(settings, catalogue, clock=clock, telemetry=telemetry)
+
+    @property
+    def durable_spool_needed(self) -> bool:
+        return True
+
+    def append(self, records: Sequence[Encoded]) -> PendingRecords:
+        return self._producer.append(records)
+
+    def drain(self, timeout_s: float) -> int:
+        return self._producer.drain(timeout_s)
+
+    def read(self, spans: Sequence[Span], *, max_records: int = 500) -> AsyncIterator[Batch]:
+        return SpanReader(consumer_config(self._settings, None), spans, max_records=max_records).batches()
+
+    async def subscribe(
+        self, group: str, topics: Sequence[str], listener: AssignmentListener, *, max_records: int = 500
+    ) -> KafkaSubscription:
+        subscription = KafkaSubscription(consumer_config(self._settings, group), topics, listener, max_records=max_records)
+        await subscription.start()
+        return subscription
+
+    async def starts(self, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
+        return await self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the client has no types there
+
+    async def ends(self, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
+        return await self._offsets(topics, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the client has no types there
+
+    async def positions_at(self, topics: Sequence[str], timestamp_ms: int) -> Mapping[TopicPartition, int]:
+        found = await self._offsets(topics, OffsetSpec.for_timestamp(timestamp_ms))
+        ends = await self.ends(topics)
+        return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
+
+    async def committed(self, group: str, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
+        wanted = [ClientPartition(*partition) for partition in self._partitions(topics)]
+        try:
+            request = self._client().list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)], request_timeout=_REQUEST_S)
+            answer = await asyncio.wrap_future(request[group])
+        except KafkaException as error:
+            raise _translated(error) from None
+        return {TopicPartition(item.topic, item.partition): item.offset for item in answer.topic_partitions if item.offset >= 0}
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._producer.close)
+        self._admin = None
+
+    def _client(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = AdminClient(client_config(self._settings))
+        return self._admin
+
+    def _partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
+        known = [topic for topic in (self._catalogue.named(name) for name in topics) if topic is not None]
+        return [TopicPartition(topic.name, partition) for topic in known for partition in range(topic.partitions)]
+
+    async def _offsets(self, topics: Sequence[str], spec: Any) -> dict[TopicPartition, int]:  # noqa: ANN401
+        request = {ClientPartition(*partition): spec for partition in self._partitions(topics)}
+        if not request:
+            return {}
+        futures = self._client().list_offsets(request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_REQUEST_S)
+        result: dict[TopicPartition, int] = {}
+        try:
+            for partition, future in futures.items():
+                answer = await asyncio.wrap_future(future)
+                result[TopicPartition(partition.topic, partition.partition)] = answer.offset
+        except KafkaException as error:
+            for future in futures.values():
+                with contextlib.suppress(Exception):
+                    future.cancel()
+            raise _translated(error) from None
+        return result
+
+
+def _translated(error: KafkaException) -> LogUnavailable | TopicConflict:
+    inner = error.args[0] if error.args else None
+    if isinstance(inner, KafkaError):
+        if inner.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
+            return TopicConflict("of the catalogue", "does not exist in the cluster; run tallyroll topics apply")
+        return LogUnavailable("broker", inner.name())
+    return LogUnavailable("broker", type(error).__name__)

@@ -1,0 +1,56 @@
+"""What a delivery report of librdkafka means for the event: delivered, refused for certain, or unknown.
+
+Only codes that a broker or the client gives *before* it appends are refusals. Everything else is Unknown: with the
+broker frozen past a time-out, all events that the client reported as failed were in the log.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from confluent_kafka import KafkaError
+
+from tallyroll.errors import LogUnavailable, PublishRejected
+from tallyroll.ports import Rejected, Unknown
+
+_AUTHORISATION: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
+
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # librdkafka's own codes start with an underscore
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        *_AUTHORISATION,
+    }
+)
+
+_FATAL: Final = frozenset(
+    {
+        KafkaError._FATAL,  # noqa: SLF001
+        KafkaError._FENCED,  # noqa: SLF001
+        KafkaError._AUTHENTICATION,  # noqa: SLF001
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+    }
+)
+
+
+def outcome_of(error: KafkaError, event_id: str, *, disconnected_since: bool) -> Rejected | Unknown:
+    """The outcome behind an error. ``disconnected_since``: a connection broke after the record was handed over.
+
+    A refusal of authorisation is only believed without such a break: an earlier try may have been appended.
+    """
+    code = error.code()
+    if code in _REFUSED and not (disconnected_since and code in _AUTHORISATION):
+        return Rejected(PublishRejected(event_id, error.name()))
+    return Unknown(LogUnavailable("broker", error.name()))
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client instance that reported this will never work again."""
+    return bool(error.fatal()) or error.code() in _FATAL

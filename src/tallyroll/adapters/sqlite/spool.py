@@ -1,0 +1,320 @@
+"""The spool as one SQLite file per process, written by a thread of its own with group commit.
+
+A file is held by a lock for as long as its process lives. A file whose lock is free belongs to a dead process: its
+records are taken over, in order, before own ones. A damaged file is moved aside and reported, never deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tallyroll.errors import Backpressure, SettingsError
+from tallyroll.events.ids import new_id
+from tallyroll.events.position import TopicPartition
+from tallyroll.ports import Encoded, Spooled
+
+log: Final = logging.getLogger("tallyroll.spool")
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS record (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL,
+    key BLOB NOT NULL, value BLOB NOT NULL, headers BLOB NOT NULL, timestamp_ms INTEGER NOT NULL,
+    refused TEXT
+) STRICT;
+CREATE INDEX IF NOT EXISTS lane ON record (topic, partition, number) WHERE refused IS NULL;
+"""
+_COLUMNS: Final = "event_id, topic, partition, key, value, headers, timestamp_ms"
+_ROW_OVERHEAD: Final = 200  # bytes of a row and its index entry beside key and value, rounded up
+_BUSY_MS: Final = 5_000
+_GROUP: Final = 256  # jobs joined into one commit at the most
+T = TypeVar("T")
+
+
+class SqliteSpool:
+    """Implements ``ports.Spool``. ``folder`` None keeps it in memory: bounded, and gone with the process.
+
+    Durability: ``synchronous=FULL``; what ``put`` returned for survives a power cut. Not promised: speed of single puts;
+    many concurrent ones share a commit.
+    """
+
+    def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lanes: Counter[TopicPartition] = Counter()
+        self._sizes: dict[int, tuple[TopicPartition, int]] = {}
+        self._bytes = 0
+        self._refused = 0
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._path: Path | None = None
+        self._lock_file: int | None = None
+        if folder is not None:
+            self._path, self._lock_file = _claim_new(folder)
+        self._connection = _connect(self._path)
+        self._connection.executescript(_SCHEMA)
+        if folder is not None:
+            for orphan, lock_file in _orphans(folder, self._path):
+                self._adopt(orphan, lock_file)
+        self._thread = threading.Thread(target=self._work, name="tallyroll-spool", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        return self._lanes.total()
+
+    @property
+    def refused(self) -> int:
+        return self._refused
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much the waiting records take."""
+        return self._bytes
+
+    def has_room(self, size_bytes: int) -> bool:
+        return self._bytes + size_bytes <= self._max_bytes
+
+    def lanes(self) -> Mapping[TopicPartition, int]:
+        return {lane: count for lane, count in self._lanes.items() if count}
+
+    async def put(self, records: Sequence[Encoded]) -> Sequence[int]:
+        size = sum(map(_size, records))
+        if not self.has_room(size):
+            raise Backpressure("the spool", f"{self._max_bytes} bytes")
+        self._bytes += size  # reserved at once, so that concurrent puts cannot exceed the bound together
+        try:
+            numbers: list[int] = await self._run(lambda: self._insert(records))
+        except BaseException:
+            self._bytes -= size
+            raise
+        self._bytes -= size
+        self._account(zip(numbers, records, strict=True))
+        return numbers
+
+    async def take(self, lane: TopicPartition, limit: int) -> Sequence[Spooled]:
+        sql = f"SELECT number, {_COLUMNS} FROM record WHERE topic = ? AND partition = ? AND refused IS NULL ORDER BY number LIMIT ?"  # noqa: S608  # constant columns
+        rows = await self._run(lambda: self._connection.execute(sql, (*lane, limit)).fetchall())
+        return [Spooled(row[0], _record(row[1:])) for row in rows]
+
+    async def remove(self, numbers: Sequence[int]) -> None:
+        await self._run(lambda: self._connection.executemany("DELETE FROM record WHERE number = ?", [(number,) for number in numbers]))
+        self._forget(numbers)
+
+    async def refuse(self, refusals: Mapping[int, str]) -> None:
+        rows = [(reason, number) for number, reason in refusals.items()]
+        await self._run(lambda: self._connection.executemany("UPDATE record SET refused = ? WHERE number = ?", rows))
+        self._forget(list(refusals))
+        self._refused += len(refusals)
+
+    def put_now(self, records: Sequence[Encoded], timeout_s: float) -> bool:
+        if not self.has_room(sum(map(_size, records))):
+            return False
+        done = threading.Event()
+        failed: list[BaseException] = []
+
+        def finish(_: Any, error: BaseException | None) -> None:  # noqa: ANN401
+            if error is not None:
+                failed.append(error)
+            done.set()
+
+        self._jobs.put(_Job(lambda: self._insert(records), finish))
+        return done.wait(timeout_s) and not failed
+
+    async def close(self) -> None:
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+        empty = self.depth == 0 and self._refused == 0
+        self._connection.close()
+        if self._path is not None and self._lock_file is not None:
+            if empty:
+                _delete(self._path)
+            os.close(self._lock_file)
+
+    def _account(self, numbered: Any) -> None:  # noqa: ANN401  # pairs of number and record
+        for number, record in numbered:
+            lane, size = TopicPartition(record.topic, record.partition), _size(record)
+            self._sizes[number] = (lane, size)
+            self._lanes[lane] += 1
+            self._bytes += size
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            known = self._sizes.pop(number, None)
+            if known is not None:
+                self._lanes[known[0]] -= 1
+                self._bytes -= known[1]
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def finish(result: T, error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+                loop.call_soon_threadsafe(settle, result, error)
+
+        self._jobs.put(_Job(work, finish))
+        return await future
+
+    # What follows runs in the spool's own thread, or before it starts.
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            group = [job]
+            with contextlib.suppress(queue.Empty):
+                while len(group) < _GROUP:
+                    following = self._jobs.get_nowait()
+                    if following is None:
+                        self._jobs.put(None)
+                        break
+                    group.append(following)
+            self._commit(group)
+
+    def _commit(self, group: Sequence[_Job]) -> None:
+        """One transaction for the whole group; if that fails, one for each, so that one bad job spoils no other."""
+        try:
+            results = self._transact([job.work for job in group])
+        except sqlite3.Error as error:
+            if len(group) > 1:
+                for job in group:
+                    self._commit([job])
+                return
+            group[0].finish(None, _translated(error))
+            return
+        for job, result in zip(group, results, strict=True):
+            job.finish(result, None)
+
+    def _transact(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            results = [work() for work in works]
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+        return results
+
+    def _insert(self, records: Sequence[Encoded]) -> list[int]:
+        sql = f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # constant columns
+        execute = self._connection.execute
+        return [
+            int(execute(sql, (r.event_id, r.topic, r.partition, r.key, r.value, _pack(r.headers), r.timestamp_ms)).lastrowid or 0)
+            for r in records
+        ]
+
+    def _adopt(self, path: Path, lock_file: int) -> None:
+        try:
+            other = _connect(path)
+            other.executescript(_SCHEMA)
+            rows = other.execute(f"SELECT {_COLUMNS}, refused FROM record ORDER BY number").fetchall()  # noqa: S608  # constant columns
+            other.close()
+        except sqlite3.DatabaseError as error:
+            aside = path.with_suffix(".damaged")
+            path.rename(aside)
+            log.error("spool %s of a dead process is damaged (%s); kept as %s", path.name, type(error).__name__, aside.name)  # noqa: TRY400
+            os.close(lock_file)
+            return
+        records = [_record(row[:7]) for row in rows if row[7] is None]
+        numbers = self._transact([lambda: self._insert(records), lambda: self._copy_refused([row for row in rows if row[7] is not None])])[
+            0
+        ]
+        # A crash between the commit above and this leaves both files: the records go out twice under their ids.
+        _delete(path)
+        os.close(lock_file)
+        self._account(zip(numbers, records, strict=True))
+        if records:
+            log.warning("took over %d events that a dead process had not delivered", len(records))
+
+    def _copy_refused(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._connection.executemany(f"INSERT INTO record ({_COLUMNS}, refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
+        self._refused += len(rows)
+
+
+class _Job:
+    __slots__ = ("finish", "work")
+
+    def __init__(self, work: Callable[[], Any], finish: Callable[[Any, BaseException | None], None]) -> None:
+        self.work = work
+        self.finish = finish
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    connection = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _claim_new(folder: Path) -> tuple[Path, int]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{new_id()}.db"
+        return path, _lock(path)
+    except OSError as error:
+        raise SettingsError("TALLYROLL_DATA_DIR", f"the spool cannot be made there: {error.strerror}") from None
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _orphans(folder: Path, own: Path | None) -> list[tuple[Path, int]]:
+    """Files of dead processes, oldest first, each locked by us now."""
+    found = []
+    for path in sorted(folder.glob("*.db")):
+        if path != own:
+            with contextlib.suppress(OSError):
+                found.append((path, _lock(path)))
+    return found
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _size(record: Encoded) -> int:
+    return len(record.key) + len(record.value) + _ROW_OVERHEAD
+
+
+def _pack(headers: Sequence[tuple[str, bytes]]) -> bytes:
+    return msgspec.msgpack.encode(headers)
+
+
+_unpack: Final = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
+
+
+def _record(row: Sequence[Any]) -> Encoded:
+    event_id, topic, partition, key, value, headers, timestamp_ms = row
+    return Encoded(event_id, topic, partition, key, value, _unpack(headers), timestamp_ms)
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    return Backpressure("the spool's disk", str(error.sqlite_errorname) if hasattr(error, "sqlite_errorname") else type(error).__name__)

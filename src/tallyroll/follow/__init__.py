@@ -1,0 +1,1 @@
+"""Out of the log: the only consume loop, its retries, its dead letters."""

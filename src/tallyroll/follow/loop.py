@@ -1,0 +1,376 @@
+"""Out of the log: the only consume loop. Reads batches, offers them to followers, flushes, commits.
+
+Order of trust: the position in the log, then the position a follower stored with its results, then the committed offset,
+which is only a hint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tallyroll.errors import LogError, PositionConflict, SpanGone, TallyrollError
+from tallyroll.events.batch import Batch
+from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.topics import Catalogue
+from tallyroll.follow.deadletter import DeadLetters
+from tallyroll.follow.retry import Backoff
+from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, Subscription
+from tallyroll.settings import Settings
+from tallyroll.telemetry import FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED, Telemetry
+
+log: Final = logging.getLogger("tallyroll.follow")
+
+_POLL_MS: Final = 50  # how long an idle loop waits before it looks at its timers
+_FLUSH_RECORDS: Final = 50_000  # unflushed records that force a flush, whatever the clock says: bounds memory
+
+
+class _Held:
+    """A batch that could not be applied yet: its partition is paused until it is."""
+
+    __slots__ = ("backoff", "batch", "due", "first_us", "follower")
+
+    def __init__(self, follower: Follower, batch: Batch, due: float, first_us: int) -> None:
+        self.follower = follower
+        self.batch = batch
+        self.backoff = Backoff()
+        self.due = due
+        self.first_us = first_us
+
+
+class FollowLoop:
+    """Drives several followers over one read of the log, as one member of a group.
+
+    Several processes with the same group share the partitions. A follower sees each record once, in offset order per
+    partition; after a crash it goes on from the position stored with its results.
+    Not promised: that two members never hold a partition at the same moment; PositionConflict settles that.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        event_log: EventLog,
+        followers: Sequence[Follower],
+        catalogue: Catalogue,
+        settings: Settings,
+        *,
+        group: str,
+        dead_letters: DeadLetters,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._log = event_log
+        self._followers = tuple(followers)
+        self._catalogue = catalogue
+        self._settings = settings
+        self._group = group
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._telemetry = telemetry
+        self._topics = {follower.name: frozenset(catalogue[base].name for base in follower.topics) for follower in followers}
+        self._applied: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
+        self._flushed: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
+        self._committed: dict[TopicPartition, int] = {}
+        self._held: dict[tuple[str, TopicPartition], _Held] = {}
+        self._subscription: Subscription | None = None
+        self._unflushed = 0
+        self._last_flush = 0.0
+        self._flush_backoff = Backoff()
+        self._flush_due = 0.0
+        self._flush_asked = False
+        self._choked = False
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self._progress = asyncio.Condition()
+        self.failure: BaseException | None = None
+
+    # The surface
+
+    def start(self) -> None:
+        """Begins to follow, in a task of its own. Safe to call twice."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"follow {self._group}")
+
+    async def stop(self) -> None:
+        """Flushes, commits, leaves the group."""
+        self._stopping = True
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def finished(self) -> None:
+        """Waits until the loop ends; raises what ended it."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def caught_up(self, position: Position, timeout_s: float) -> bool:
+        """Waits until every follower of that topic has stored results beyond ``position``; false if it takes too long.
+
+        Results may be stored by another process of the group: then the store is asked. Raises what ended the loop.
+        """
+        deadline = self._clock.monotonic() + timeout_s
+        partition = position.topic_partition
+        concerned = [follower for follower in self._followers if partition.topic in self._topics[follower.name]]
+        while True:
+            if self.failure is not None:
+                raise self.failure
+            if all([await self._is_past(follower, partition, position.offset) for follower in concerned]):
+                return True
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return False
+            self._flush_asked = True
+            with contextlib.suppress(TimeoutError):
+                async with self._progress:
+                    await asyncio.wait_for(self._progress.wait(), min(left, _POLL_MS / 1000))
+
+    @property
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions this member holds now."""
+        return {partition for applied in self._applied.values() for partition in applied}
+
+    @property
+    def flushed(self) -> Mapping[str, Mapping[TopicPartition, int]]:
+        """Per follower the next offset that its stored results stand for."""
+        return self._flushed
+
+    # The group's calls
+
+    async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Each follower resumes from its own store; a follower without a position starts at the log's start."""
+        starts = await self._log.starts(sorted({partition.topic for partition in partitions}))
+        begin: dict[TopicPartition, int] = {}
+        for follower in self._followers:
+            ours = [partition for partition in partitions if partition.topic in self._topics[follower.name]]
+            stored = await follower.positions(ours) if ours else {}
+            for partition in ours:
+                position = stored.get(partition, starts.get(partition, 0))
+                self._applied[follower.name][partition] = position
+                if partition in stored:
+                    self._flushed[follower.name][partition] = position
+                begin[partition] = min(position, begin.get(partition, position))
+        return begin
+
+    async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Results are stored and committed before somebody else goes on."""
+        await self._flush()
+        self._release(partitions)
+
+    async def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Somebody else goes on already: what is not stored is theirs to do."""
+        self._release(partitions)
+
+    def _release(self, partitions: Sequence[TopicPartition]) -> None:
+        for follower in self._followers:
+            follower.drop(partitions)
+            for partition in partitions:
+                self._applied[follower.name].pop(partition, None)
+                self._flushed[follower.name].pop(partition, None)
+                self._held.pop((follower.name, partition), None)
+        for partition in partitions:
+            self._committed.pop(partition, None)
+
+    # The loop
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        try:
+            while not self._stopping:
+                try:
+                    await self._subscribe()
+                    await self._turn()
+                    backoff.reset()
+                except LogError as error:
+                    if not error.retriable:
+                        raise
+                    log.warning("%s; trying again", error)
+                    await self._clock.sleep(backoff.next_s())
+            await self._last_flush_of_all()
+        except BaseException as error:
+            self.failure = error
+            if not isinstance(error, asyncio.CancelledError):
+                log.error("following stopped: %s", error)  # noqa: TRY400  # the caller gets the exception itself
+            raise
+        finally:
+            await self._leave()
+            async with self._progress:
+                self._progress.notify_all()
+
+    async def _subscribe(self) -> None:
+        if self._subscription is None:
+            topics = sorted(set().union(*self._topics.values()))
+            self._subscription = await self._log.subscribe(self._group, topics, self, max_records=self._settings.batch_records)
+
+    async def _turn(self) -> None:
+        assert self._subscription is not None  # noqa: S101  # _subscribe has set it
+        for batch in await self._subscription.poll(_POLL_MS):
+            for follower in self._followers:
+                if batch.topic in self._topics[follower.name]:
+                    await self._offer(follower, batch)
+        await self._retry_held()
+        now = self._clock.monotonic()
+        interval_over = now - self._last_flush >= self._settings.flush_interval_ms / 1000
+        if (
+            (self._unflushed or self._flush_asked)
+            and now >= self._flush_due
+            and (interval_over or self._flush_asked or self._unflushed >= _FLUSH_RECORDS)
+        ):
+            await self._flush()
+
+    async def _offer(self, follower: Follower, batch: Batch) -> None:
+        """Applies the new part of a batch, unless the partition waits for an earlier batch."""
+        partition = batch.topic_partition
+        applied = self._applied[follower.name].get(partition)
+        held = self._held.get((follower.name, partition))
+        if applied is None or held is not None:
+            return  # given up meanwhile; or paused, and offered again from the held batch on
+        fresh = batch.since(applied)
+        if fresh is not None:
+            await self._apply(follower, fresh)
+        else:
+            self._applied[follower.name][partition] = max(applied, batch.next_offset)
+
+    async def _apply(self, follower: Follower, batch: Batch, held: _Held | None = None) -> None:
+        try:
+            letters = follower.apply(batch)
+        except Exception as error:  # noqa: BLE001  # whatever a follower raises is retried, or becomes a dead letter
+            if isinstance(error, TallyrollError) and error.retriable:
+                self._hold(follower, batch, held)
+                return
+            if isinstance(error, PositionConflict):
+                await self._start_over(follower)
+                return
+            try:
+                letters = self._one_by_one(follower, batch)
+            except TallyrollError:
+                await self._start_over(follower)  # in the middle of the batch: back to what is stored
+                return
+        try:
+            await self._dead_letters.write(
+                follower.name, batch, letters, attempts=held.backoff.attempts + 1 if held else 1, first_us=held.first_us if held else None
+            )
+        except LogError:
+            # The letters come first: going on without them would drop records unseen. What was applied is forgotten again.
+            await self._start_over(follower)
+            raise
+        self._applied[follower.name][batch.topic_partition] = batch.next_offset
+        self._unflushed += len(batch)
+        self._telemetry.count(FOLLOWED, len(batch), follower=follower.name)
+
+    def _one_by_one(self, follower: Follower, batch: Batch) -> list[DeadLetter]:
+        """After a failure that is not going to pass: the record at fault is put aside, its neighbours are applied.
+
+        Raises a retriable error that comes up on the way.
+        """
+        letters: list[DeadLetter] = []
+        for index in range(len(batch)):
+            try:
+                letters += [DeadLetter(index, letter.reason, letter.error) for letter in follower.apply(batch.slice(index, index + 1))]
+            except Exception as error:  # the one place where anything a follower raises becomes a dead letter
+                if isinstance(error, TallyrollError) and error.retriable:
+                    raise
+                letters.append(DeadLetter(index, "follower_failed", type(error).__name__))
+                log.exception("%s could not apply %s", follower.name, batch.position(index))
+        return letters
+
+    def _hold(self, follower: Follower, batch: Batch, held: _Held | None) -> None:
+        partition = batch.topic_partition
+        if held is None:
+            held = self._held[follower.name, partition] = _Held(follower, batch, 0.0, self._clock.now_us())
+            if self._subscription is not None:
+                self._subscription.pause(partition)
+        held.batch = batch
+        held.due = self._clock.monotonic() + held.backoff.next_s()
+        self._telemetry.count(FOLLOW_RETRIES, follower=follower.name)
+
+    async def _retry_held(self) -> None:
+        now = self._clock.monotonic()
+        for where, held in list(self._held.items()):
+            if held.due <= now and where in self._held:
+                due = held.due
+                await self._apply(held.follower, held.batch, held)
+                if held.due == due and self._held.pop(where, None) is not None:
+                    await self._go_on(where[1])
+
+    async def _go_on(self, partition: TopicPartition) -> None:
+        """Nobody waits for the partition any more: reading resumes where the slowest follower stands."""
+        if self._subscription is None or any(where[1] == partition for where in self._held):
+            return
+        positions = [applied[partition] for applied in self._applied.values() if partition in applied]
+        if positions:
+            await self._subscription.seek(partition, min(positions))
+            self._subscription.resume(partition)
+
+    async def _start_over(self, follower: Follower) -> None:
+        """Forgets what is not stored and goes on from the stored positions."""
+        partitions = list(self._applied[follower.name])
+        follower.drop(partitions)
+        for partition in partitions:
+            self._held.pop((follower.name, partition), None)
+        begin = await self.assigned(partitions)
+        for partition, offset in begin.items():
+            if self._subscription is not None:
+                await self._subscription.seek(partition, offset)
+                self._subscription.resume(partition)
+
+    async def _flush(self) -> None:
+        """Stores results with their positions, then commits the lowest stored position per partition."""
+        self._flush_asked = False
+        for follower in self._followers:
+            try:
+                self._flushed[follower.name].update(await follower.flush())
+            except PositionConflict as error:
+                self._telemetry.count(FOLLOW_CONFLICTS, follower=follower.name)
+                log.warning("%s: %s", follower.name, error)
+                await self._start_over(follower)
+            except TallyrollError as error:
+                if not error.retriable:
+                    raise
+                self._telemetry.count(FOLLOW_RETRIES, follower=follower.name)
+                self._flush_due = self._clock.monotonic() + self._flush_backoff.next_s()
+                log.warning("%s: %s; trying again", follower.name, error)
+                self._choke(choked=self._unflushed >= _FLUSH_RECORDS)
+                return
+        self._flush_backoff.reset()
+        self._choke(choked=False)
+        self._unflushed = 0
+        self._last_flush = self._clock.monotonic()
+        await self._commit()
+        async with self._progress:
+            self._progress.notify_all()
+
+    def _choke(self, *, choked: bool) -> None:
+        """While the store is away nothing more is read than memory should hold; polling goes on, or the group would drop us."""
+        if choked == self._choked or self._subscription is None:
+            return
+        self._choked = choked
+        waiting = {partition for _, partition in self._held}
+        for partition in self.assignment - waiting:
+            (self._subscription.pause if choked else self._subscription.resume)(partition)
+
+    async def _commit(self) -> None:
+        lowest: dict[TopicPartition, int] = {}
+        for flushed in self._flushed.values():
+            for partition, offset in flushed.items():
+                lowest[partition] = min(offset, lowest.get(partition, offset))
+        news = {partition: offset for partition, offset in lowest.items() if self._committed.get(partition) != offset}
+        if news and self._subscription is not None:
+            await self._subscription.commit(news)
+            self._committed.update(news)
+
+    async def _last_flush_of_all(self) -> None:
+        with contextlib.suppress(SpanGone):
+            await self._flush()
+
+    async def _leave(self) -> None:
+        if self._subscription is not None:
+            with contextlib.suppress(LogError):
+                await self._subscription.close()  # calls revoked(), which flushes and commits
+            self._subscription = None
+
+    async def _is_past(self, follower: Follower, partition: TopicPartition, offset: int) -> bool:
+        known = self._flushed[follower.name].get(partition)
+        if known is None and partition not in self._applied[follower.name]:
+            known = (await follower.positions([partition])).get(partition)  # another member holds it
+        return known is not None and known > offset

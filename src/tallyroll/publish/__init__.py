@@ -1,0 +1,1 @@
+"""Into the log: acceptance, delivery, the spool, and leaving a process without loss."""

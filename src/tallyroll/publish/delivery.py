@@ -1,0 +1,357 @@
+"""What becomes of accepted records: flights to the log, the spool while it is away, and the way back.
+
+A lane goes through the spool when its partition has not reported for a while, when an outcome is unknown, or when the
+client is full. It goes direct again only when its spool is empty and nothing is in flight: a new event must not pass an
+old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final
+
+from tallyroll.errors import Backpressure
+from tallyroll.events.codec import decode_head
+from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Pending, Rejected, Spool, Unknown
+from tallyroll.publish.lane import Lane
+from tallyroll.publish.receipt import Ticket
+from tallyroll.telemetry import DELIVERED, LANES_SPOOLING, REJECTED, SHED, SPOOL_DEPTH, SPOOLED, UNCERTAIN, Telemetry
+
+log: Final = logging.getLogger("tallyroll.publish")
+
+OnDelivered = Callable[[Sequence[Encoded], Sequence[Outcome]], None]
+"""Told of the records and outcomes of each flight that has landed."""
+
+_WINDOW: Final = 1_000  # spooled records on their way at once per lane
+_BACKOFF_S: Final = (0.1, 5.0)  # first and longest pause of a lane whose records stay unknown
+_TAKEN: Final = -1  # a record that is being copied to the spool and has no number yet
+
+
+class Load:
+    """Records that go the same way together, their lanes, and whose they are (ticket, first slot, count: run by run)."""
+
+    __slots__ = ("lanes", "owners", "records", "size")
+
+    def __init__(self) -> None:
+        self.records: list[Encoded] = []
+        self.lanes: list[Lane] = []
+        self.owners: list[tuple[Ticket, int, int]] = []
+        self.size = 0
+
+    def owner_of(self, index: int) -> tuple[Ticket, int]:
+        """The ticket and slot of one record."""
+        for ticket, slot, count in self.owners:
+            if index < count:
+                return ticket, slot + index
+            index -= count
+        raise IndexError(index)
+
+    def each(self) -> Iterator[tuple[Encoded, Lane, Ticket, int]]:
+        """Record by record."""
+        index = 0
+        for ticket, slot, count in self.owners:
+            for offset in range(count):
+                yield self.records[index], self.lanes[index], ticket, slot + offset
+                index += 1
+
+
+class _Flight:
+    """A load on its way to the log. ``spooled`` maps an index to its number in the spool, once it was copied there."""
+
+    __slots__ = ("load", "pending", "since", "spills", "spooled")
+
+    def __init__(self, load: Load, pending: Pending, since: float) -> None:
+        self.load = load
+        self.pending = pending
+        self.since = since
+        self.spooled: dict[int, int] = {}
+        self.spills: list[asyncio.Task[None]] = []
+
+    def open(self) -> Iterator[int]:
+        """Indexes whose outcome is not definite and that are not in the spool."""
+        for index, outcome in enumerate(self.pending.outcomes):
+            if (outcome is None or type(outcome) is Unknown) and index not in self.spooled:
+                yield index
+
+
+class Delivery:
+    """Carries loads in order and fills their tickets. Belongs to one event loop and one process."""
+
+    def __init__(  # noqa: PLR0913  # what it carries between
+        self, event_log: EventLog, spool: Spool | None, *, clock: Clock, telemetry: Telemetry, stall_ms: int, on_delivered: OnDelivered
+    ) -> None:
+        self._log = event_log
+        self.spool = spool
+        self._clock = clock
+        self._telemetry = telemetry
+        self._stall_s = stall_ms / 1000
+        self._on_delivered = on_delivered
+        self._flights: dict[_Flight, None] = {}
+        self._waiting: dict[int, tuple[Ticket, int]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._puts: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()
+        self._stopped = False
+        self.in_flight = 0
+        self.in_flight_bytes = 0
+
+    def send(self, load: Load) -> None:
+        """Hands a load over, of lanes that go direct."""
+        try:
+            pending = self._log.append(load.records)
+        except Backpressure as error:
+            if self.spool is None:
+                self._turn_away(load, error)
+                return
+            for lane in load.lanes:
+                lane.spooling = True
+            self.put(load)
+            return
+        flight = _Flight(load, pending, self._clock.monotonic())
+        self._flights[flight] = None
+        self.in_flight += len(load.records)
+        self.in_flight_bytes += load.size
+        for lane in load.lanes:
+            lane.in_flight += 1
+        self._spawn(self._land(flight))
+
+    def put(self, load: Load) -> None:
+        """Hands a load over, of lanes that go through the spool."""
+        for lane in load.lanes:
+            lane.puts += 1
+        task = self._spawn(self._write(load))
+        self._puts.add(task)
+        task.add_done_callback(self._puts.discard)
+
+    async def on_disk(self) -> None:
+        """Waits until every load given to ``put`` so far is in the spool."""
+        await asyncio.gather(*self._puts)
+
+    async def movement(self, at_most_s: float) -> None:
+        """Waits until something has landed or left the spool, or for so long."""
+        self._moved.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._moved.wait(), at_most_s)
+
+    def resume(self, lane: Lane) -> None:
+        """Starts to empty the lane's spool, unless that is under way or something is still in flight."""
+        if lane.spooling and lane.in_flight == 0 and lane.drain is None and self.spool is not None and not self._stopped:
+            lane.drain = self._spawn(self._drain(lane))
+
+    def watch(self, lanes: Sequence[Lane], *, force: bool = False) -> None:
+        """Looks for lanes without progress and sends their events through the spool; with ``force`` all that have some open."""
+        if self.spool is None:
+            return
+        oldest: dict[Lane, object] = {}
+        now, spooling = self._clock.monotonic(), 0
+        for flight in self._flights:
+            if now - flight.since < self._stall_s / 2 and not force:
+                break  # in order of departure: the rest is younger
+            for index, outcome in enumerate(flight.pending.outcomes):
+                if outcome is None:
+                    oldest.setdefault(flight.load.lanes[index], flight.load.records[index])
+        for lane in lanes:
+            if lane.stalled(oldest.get(lane), now, self._stall_s / 2) or (force and lane in oldest):
+                if not lane.spooling:
+                    log.warning("no report for %s in %.1f s: its events go through the spool", lane.target, self._stall_s)
+                self._spill(lane)
+            spooling += lane.spooling and not lane.write_ahead
+        self._telemetry.observe(LANES_SPOOLING, spooling)
+        self._telemetry.observe(SPOOL_DEPTH, self.spool.depth)
+
+    def unsettled(self, lanes: Sequence[Lane]) -> int:
+        """Records that are not yet known to be in the log."""
+        spooled = self.spool.depth if self.spool is not None else 0
+        copies = sum(number != _TAKEN for flight in self._flights for number in flight.spooled.values())
+        return self.in_flight + spooled - copies + sum(lane.puts for lane in lanes)
+
+    def open_records(self) -> list[Encoded]:
+        """What is in flight, not confirmed and not in the spool, in order. Readable from any thread."""
+        return [flight.load.records[index] for flight in list(self._flights) for index in flight.open()]
+
+    async def stop(self) -> bool:
+        """Ends all work; what is open goes into the spool. False if that was not possible."""
+        self._stopped = True
+        records = self.open_records()
+        kept = self.spool is not None
+        if records and self.spool is not None:
+            try:
+                await self.spool.put(records)
+            except Backpressure:
+                kept = False
+                log.error("%d events could not be written to the spool", len(records))  # noqa: TRY400  # no traceback needed
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return kept
+
+    # Direct
+
+    async def _land(self, flight: _Flight) -> None:
+        outcomes = await flight.pending.settled()
+        load = flight.load
+        delivered = sum([type(outcome) is Delivered for outcome in outcomes])
+        self._telemetry.count(DELIVERED, delivered)
+        try:
+            if delivered == len(outcomes):
+                start = 0
+                for ticket, slot, count in load.owners:
+                    ticket.fill(slot, outcomes if count == len(outcomes) else outcomes[start : start + count])
+                    start += count
+            else:
+                await self._sort_out(flight, outcomes)
+            self._on_delivered(load.records, outcomes)
+            if flight.spills:
+                await asyncio.gather(*flight.spills)
+                settled = [number for index, number in flight.spooled.items() if type(outcomes[index]) is not Unknown]
+                if settled and self.spool is not None:
+                    await self.spool.remove(settled)
+        finally:
+            del self._flights[flight]
+            self.in_flight -= len(load.records)
+            self.in_flight_bytes -= load.size
+            for lane, outcome in zip(load.lanes, outcomes, strict=True):
+                lane.in_flight -= 1
+                if type(outcome) is Delivered:
+                    lane.last = outcome.position
+                if lane.spooling:
+                    self.resume(lane)
+            self._moved.set()
+
+    async def _sort_out(self, flight: _Flight, outcomes: Sequence[Outcome]) -> None:
+        """A flight with trouble: refusals are told and voided, what is unknown is kept in the spool and sent again."""
+        load = flight.load
+        if self.spool is not None:
+            for lane in dict.fromkeys(load.lanes[index] for index, outcome in enumerate(outcomes) if type(outcome) is Unknown):
+                self._spill(lane)
+            await asyncio.gather(*flight.spills)
+        for index, (record, lane, ticket, slot) in enumerate(load.each()):
+            outcome = outcomes[index]
+            if isinstance(outcome, Rejected):
+                self._telemetry.count(REJECTED)
+                _void(lane, record)
+            elif isinstance(outcome, Unknown):
+                if index in flight.spooled:
+                    self._waiting[flight.spooled[index]] = (ticket, slot)
+                    continue
+                self._telemetry.count(UNCERTAIN)
+                outcome = Unknown(outcome.error, kept=False)
+            ticket.fill(slot, [outcome])
+
+    def _turn_away(self, load: Load, error: Backpressure) -> None:
+        self._telemetry.count(SHED, len(load.records))
+        for record, lane, ticket, slot in load.each():
+            _void(lane, record)
+            ticket.fill(slot, [Rejected(error)])
+
+    # Through the spool
+
+    async def _write(self, load: Load) -> None:
+        assert self.spool is not None  # noqa: S101  # lanes spool only where there is one
+        try:
+            numbers = await self.spool.put(load.records)
+        except Backpressure as error:
+            self._turn_away(load, error)
+        else:
+            self._telemetry.count(SPOOLED, len(numbers))
+            for number, (_, _, ticket, slot) in zip(numbers, load.each(), strict=True):
+                self._waiting[number] = (ticket, slot)
+        finally:
+            for lane in load.lanes:
+                lane.puts -= 1
+            for lane in set(load.lanes):
+                self.resume(lane)
+
+    def _spill(self, lane: Lane) -> None:
+        """Copies what the lane has in flight, in order, into the spool; new events follow it there."""
+        lane.spooling = True
+        copies = [(flight, index) for flight in self._flights for index in flight.open() if flight.load.lanes[index] is lane]
+        if copies:
+            for flight, index in copies:
+                flight.spooled[index] = _TAKEN
+            task = self._spawn(self._copy(copies))
+            for flight in dict.fromkeys(flight for flight, _ in copies):
+                flight.spills.append(task)
+
+    async def _copy(self, copies: list[tuple[_Flight, int]]) -> None:
+        assert self.spool is not None  # noqa: S101  # lanes spool only where there is one
+        try:
+            numbers = await self.spool.put([flight.load.records[index] for flight, index in copies])
+        except Backpressure:
+            for flight, index in copies:
+                del flight.spooled[index]
+            log.error("the spool is full: events in flight are only in memory")  # noqa: TRY400  # a state, not a fault of this line
+            return
+        self._telemetry.count(SPOOLED, len(copies))
+        for number, (flight, index) in zip(numbers, copies, strict=True):
+            flight.spooled[index] = number
+
+    async def _drain(self, lane: Lane) -> None:
+        """Sends the lane's spooled records in order; when nothing is left, new events go direct again."""
+        assert self.spool is not None  # noqa: S101  # lanes spool only where there is one
+        pause = _BACKOFF_S[0]
+        try:
+            while True:
+                window = await self.spool.take(lane.target, _WINDOW)
+                if window:
+                    if await self._send_window(lane, [item.number for item in window], [item.record for item in window]):
+                        pause = _BACKOFF_S[0]
+                    else:
+                        await self._clock.sleep(pause)
+                        pause = min(pause * 2, _BACKOFF_S[1])
+                elif lane.puts:
+                    await self.on_disk()
+                else:
+                    lane.spooling = lane.write_ahead
+                    return
+        finally:
+            lane.drain = None
+            self._moved.set()
+
+    async def _send_window(self, lane: Lane, numbers: list[int], records: list[Encoded]) -> bool:
+        """One window; true when every record has a definite outcome."""
+        assert self.spool is not None  # noqa: S101  # lanes spool only where there is one
+        try:
+            outcomes = await self._log.append(records).settled()
+        except Backpressure:
+            return False
+        delivered: list[int] = []
+        refused: dict[int, str] = {}
+        for number, record, outcome in zip(numbers, records, outcomes, strict=True):
+            if isinstance(outcome, Unknown):
+                continue
+            waiting = self._waiting.pop(number, None)
+            if waiting is not None:
+                waiting[0].fill(waiting[1], [outcome])
+            if isinstance(outcome, Delivered):
+                delivered.append(number)
+                lane.last = outcome.position
+            else:
+                refused[number] = type(outcome.error).__name__
+                _void(lane, record)
+                log.error("the log refused event %s, which had been kept for it (%s)", record.event_id, refused[number])
+        self._telemetry.count(DELIVERED, len(delivered))
+        self._telemetry.count(REJECTED, len(refused))
+        if delivered:
+            await self.spool.remove(delivered)
+        if refused:
+            await self.spool.refuse(refused)
+        self._on_delivered(records, outcomes)
+        self._moved.set()
+        return len(delivered) + len(refused) == len(numbers)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _void(lane: Lane, record: Encoded) -> None:
+    """A numbered record will never be in the log: the chain says so in its next record."""
+    link = decode_head(record.value).link()
+    if link is not None:
+        lane.void(link.session, link.number)

@@ -1,0 +1,54 @@
+"""Telling this process's own code of delivered events. What it raises is counted and logged, never passed on."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from tallyroll.events.codec import decode
+from tallyroll.events.event import AgentEvent
+from tallyroll.ports import Delivered, Encoded, Outcome
+from tallyroll.telemetry import CALLBACK_ERRORS, Telemetry
+
+log: Final = logging.getLogger("tallyroll.publish")
+
+Handler = Callable[[AgentEvent], Awaitable[None] | None]
+"""Told of an event after it was delivered. Its exceptions are counted and logged, never raised."""
+
+
+class Handlers:
+    """Handlers by event type, each call in a task of its own. Not promised: that calls end in the order of delivery."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._by_type: dict[str, list[Handler]] = defaultdict(list)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, event_type: str, handler: Handler) -> None:
+        """From now on ``handler`` is told of such events."""
+        self._by_type[event_type].append(handler)
+
+    def tell(self, records: Sequence[Encoded], outcomes: Sequence[Outcome]) -> None:
+        """Starts the handlers of what was delivered. Costs nothing while there are none."""
+        if not self._by_type:
+            return
+        for record, outcome in zip(records, outcomes, strict=True):
+            if isinstance(outcome, Delivered):
+                event = decode(record.value)
+                for handler in self._by_type.get(event.event_type, ()):
+                    task = asyncio.get_running_loop().create_task(self._call(handler, event))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, handler: Handler, event: AgentEvent) -> None:
+        try:
+            result = handler(event)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            self._telemetry.count(CALLBACK_ERRORS)
+            log.exception("an event handler failed; the event is published all the same")

@@ -1,0 +1,393 @@
+"""Into the log: every event gets one of three true outcomes, in the order in which it was accepted.
+
+The path of an event: processors, bytes, lane, link; then a load that ``delivery`` carries to the log or the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tallyroll.errors import Backpressure, InvalidEvent, LogError, LogUnavailable, PublishRejected, PublishUncertain
+from tallyroll.events.codec import HEADERS, encode
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.ids import new_id
+from tallyroll.events.partition import partition_for
+from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.topics import Catalogue, Topic
+from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Pending, Rejected, Spool, Unknown
+from tallyroll.publish import exit as exit_hooks
+from tallyroll.publish.delivery import Delivery, Load
+from tallyroll.publish.handlers import Handler, Handlers
+from tallyroll.publish.lane import Lane
+from tallyroll.publish.receipt import Receipt, Ticket
+from tallyroll.settings import Settings
+from tallyroll.telemetry import ACCEPTED, REJECTED, SHED, UNCERTAIN, Telemetry
+
+log: Final = logging.getLogger("tallyroll.publish")
+
+Processor = Callable[[AgentEvent], AgentEvent]
+"""One step before an event is encoded: returns it or another one in its place; raises InvalidEvent to refuse it."""
+
+SpoolFactory = Callable[[], Spool]
+"""Opens the spool of this process; called again in a forked child."""
+
+_CHUNK: Final = 1_000  # events encoded between two looks at the event loop: some 5 ms
+_LINK_BYTES: Final = 320  # sequence, chain and headers, at the most
+_TICK_S: Final = 0.1  # how exactly deadlines and stalls are kept
+_LOOK_S: Final = 0.05  # how long a wait for movement lasts before the deadline is looked at
+
+
+class EventPublisher:
+    """Publishes events with a true outcome for each.
+
+    Durability: as the log promises from Delivered on; before that, events of write-ahead topics are on disk when accepted,
+    the others are written to disk as soon as the log stalls or the process ends in any way but ``kill -9``.
+    Ordering: one key's events lie in the log in the order of acceptance, first copies counted.
+    Used from one event loop at a time; a forked child gets a life of its own. Made by ``Roll``, not by hand.
+    Not promised: order between keys; that a cancelled ``publish`` did not publish.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        event_log: EventLog,
+        catalogue: Catalogue,
+        settings: Settings,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+        open_spool: SpoolFactory | None,
+        processors: Sequence[Processor] = (),
+    ) -> None:
+        self._log = event_log
+        self._catalogue = catalogue
+        self._settings = settings
+        self._clock = clock
+        self._telemetry = telemetry
+        self._open_spool = open_spool
+        self._processors = tuple(processors)
+        self._handlers = Handlers(telemetry)
+        self._closed = False
+        self._inherited: list[object] = []
+        self._begin()
+        exit_hooks.watch(self, settings.exit_grace_ms / 1000)
+
+    def _begin(self) -> None:
+        """A fresh life: at the start, and in a forked child."""
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._direct = Load()
+        self._spooled = Load()
+        self._tickets: deque[Ticket] = deque()
+        self._spool: Spool | None = self._open_spool() if self._open_spool is not None else None
+        self._delivery: Delivery
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._lanes_by_topic: dict[str, list[Lane | None]] = {topic.name: [None] * topic.partitions for topic in self._catalogue.topics}
+        for target in self._spool.lanes() if self._spool is not None else ():
+            topic = self._catalogue.named(target.topic)
+            if topic is not None and target.partition < topic.partitions:
+                self._new_lane(topic, target.partition).spooling = True
+
+    # The surface
+
+    async def publish(self, event: AgentEvent) -> Receipt:
+        """Proof that the event is in the log: its id and position.
+
+        Raises PublishRejected (it is not in the log), PublishUncertain (deadline passed; see ``kept``), Backpressure
+        (nothing was accepted), LogUnavailable (the embedded log could not write), InvalidEvent.
+        """
+        loop = self._enter()
+        if not isinstance(event, AgentEvent):
+            raise InvalidEvent("event", f"expected AgentEvent, got {type(event).__name__}")
+        if self._full:
+            await self._room()
+        ticket = self._ticket(loop, 1)
+        if not (self._direct.records or self._spooled.records):
+            loop.call_soon(self._send)  # events accepted in the same turn of the loop travel together
+        self._accept((event,), ticket, 0)
+        if not self._settings.wait_for_ack and ticket.outcomes[0] is None:
+            self._send()
+            await self._delivery.on_disk()
+            return Receipt(event.event_id, None) if ticket.outcomes[0] is None else _receipt(event, ticket.outcomes[0])
+        await ticket.future
+        return _receipt(event, ticket.outcomes[0])
+
+    async def publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
+        """The outcome of each event, in the order given: Delivered with its position, Rejected or Unknown with the error.
+
+        Raises InvalidEvent only for what is no AgentEvent at all, before anything is accepted. One event's refusal does not
+        stop the others.
+        """
+        loop = self._enter()
+        for event in events:
+            if not isinstance(event, AgentEvent):
+                raise InvalidEvent("events", f"expected AgentEvent, got {type(event).__name__}")
+        if not events:
+            return []
+        ticket = self._ticket(loop, len(events))
+        for start in range(0, len(events), _CHUNK):
+            if self._full:
+                await self._room()
+            self._accept(events[start : start + _CHUNK], ticket, start)
+            self._send()
+            if start + _CHUNK < len(events):
+                await asyncio.sleep(0)  # noqa: TID251  # lets the loop breathe, waits for nothing
+        await ticket.future
+        return [outcome for outcome in ticket.outcomes if outcome is not None]
+
+    async def publish_event(self, event: AgentEvent, topic: str | None = None, partition_key: str | None = None) -> str:
+        """The id of the published event; as ``publish``. ``topic`` and ``partition_key`` can only name what follows anyway.
+
+        Another topic than the type's, or another key than the event's, is InvalidEvent: one aggregate in two partitions has
+        no order.
+        """
+        own = self._catalogue.for_type(event.event_type)
+        if topic not in (None, own.name, own.base):
+            raise InvalidEvent("topic", f"{event.event_type} belongs to {own.base}")
+        if partition_key not in (None, event.key):
+            raise InvalidEvent("partition_key", "the key follows from the aggregate: one aggregate in two partitions has no order")
+        return (await self.publish(event)).event_id
+
+    async def publish_events_batch(self, events: Sequence[AgentEvent]) -> dict[str, bool]:
+        """Per event id whether the log has acknowledged it. For reasons and positions use ``publish_batch``."""
+        outcomes = await self.publish_batch(events)
+        return {event.event_id: isinstance(outcome, Delivered) for event, outcome in zip(events, outcomes, strict=True)}
+
+    def register_event_handler(self, event_type: str, handler: Handler) -> None:
+        """Calls ``handler`` in the event loop after each delivery of such an event by this process."""
+        self._handlers.add(event_type, handler)
+
+    async def flush(self, timeout_s: float | None = None) -> int:
+        """Waits until everything accepted is in the log; returns how many events are not when the time is over."""
+        self._enter()
+        return await self._settle(timeout_s)
+
+    async def close(self) -> None:
+        """Refuses new events, waits out the grace, spools the rest. Safe to call twice; in a forked child it leaves the parent's alone."""
+        if self._closed:
+            return
+        self._closed = True
+        exit_hooks.forget(self)
+        if self._pid != os.getpid():
+            return
+        if self._loop is not None:
+            await self._settle(self._settings.exit_grace_ms / 1000)
+            kept = await self._delivery.stop()
+            if self._keeper is not None:
+                self._keeper.cancel()
+            for ticket in self._tickets:
+                if not ticket.done:
+                    ticket.expire("closed before the log answered", kept=kept)
+        if self._spool is not None:
+            await self._spool.close()
+
+    async def connect(self) -> bool:
+        """True: the publisher is ready. It connects by itself, and spools while the broker is away."""
+        self._enter()
+        return True
+
+    async def disconnect(self) -> None:
+        """Flushes and closes, as ``close``."""
+        await self.close()
+
+    @property
+    def unsettled(self) -> int:
+        """Accepted events that are not yet known to be in the log: staged, in flight, and spooled."""
+        if self._loop is None:
+            return self.spool_depth
+        staged = len(self._direct.records) + len(self._spooled.records)
+        return staged + self._delivery.unsettled(list(self._lanes.values()))
+
+    def last_positions(self) -> list[Position]:
+        """Per partition the newest position this process knows to have published; what reads of one's own writes wait for."""
+        return [lane.last for lane in self._lanes.values() if lane.last is not None]
+
+    @property
+    def spool_depth(self) -> int:
+        """Events that lie in the spool now."""
+        return self._spool.depth if self._spool is not None else 0
+
+    @property
+    def refused_in_spool(self) -> int:
+        """Events that the log refused after their caller was told that they are kept; an operator must look."""
+        return self._spool.refused if self._spool is not None else 0
+
+    # Acceptance
+
+    def _enter(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():
+            # A forked child. The parent's buffers and its open files stay the parent's: referenced, never touched.
+            self._inherited += [self._spool, self._delivery if self._loop is not None else None, self._lanes]
+            self._closed = False
+            self._begin()
+            exit_hooks.watch(self, self._settings.exit_grace_ms / 1000)
+        if self._closed:
+            raise LogUnavailable("publisher", "closed")
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError("a publisher is used from one event loop at a time")
+            self._loop = loop
+            self._delivery = Delivery(
+                self._log, self._spool, clock=self._clock, telemetry=self._telemetry,
+                stall_ms=self._settings.stall_ms, on_delivered=self._handlers.tell,
+            )  # fmt: skip
+            self._keeper = loop.create_task(self._keep())
+            for lane in self._lanes.values():
+                lane.in_flight, lane.puts, lane.drain = 0, 0, None
+                self._delivery.resume(lane)
+        return loop
+
+    def _ticket(self, loop: asyncio.AbstractEventLoop, count: int) -> Ticket:
+        ticket = Ticket(count, self._clock.monotonic() + self._settings.publish_deadline_ms / 1000, loop.create_future())
+        self._tickets.append(ticket)
+        return ticket
+
+    def _new_lane(self, topic: Topic, partition: int) -> Lane:
+        write_ahead = self._spool is not None and (topic.durability == "write-ahead" or not self._settings.wait_for_ack)
+        lane = Lane(TopicPartition(topic.name, partition), write_ahead=write_ahead, new_session=_new_session)
+        self._lanes[lane.target] = lane
+        self._lanes_by_topic[topic.name][partition] = lane
+        return lane
+
+    def _accept(self, events: Sequence[AgentEvent], ticket: Ticket, slot: int) -> None:
+        """Encodes, links and stages events. From here on their place in the order is fixed."""
+        max_bytes = self._settings.max_record_bytes - _LINK_BYTES
+        now_ms = self._clock.now_us() // 1_000
+        direct, for_type = self._direct, self._catalogue.for_type
+        for event in events:
+            try:
+                if self._processors:
+                    event = self._process(event)  # noqa: PLW2901  # a processor may put another event in its place
+                topic = for_type(event.event_type)
+            except InvalidEvent as error:
+                if len(events) == 1:
+                    ticket.fill(slot, [Rejected(PublishRejected(event.event_id, str(error)))])
+                    raise
+                self._refuse(ticket, slot, PublishRejected(event.event_id, str(error)))
+                slot += 1
+                continue
+            key = event.key.encode()
+            body = encode(event)
+            if len(body) + len(key) > max_bytes:
+                size = len(body) + len(key) + _LINK_BYTES
+                self._refuse(
+                    ticket, slot, PublishRejected(event.event_id, f"{size} bytes, at most {self._settings.max_record_bytes} are allowed")
+                )
+                slot += 1
+                continue
+            partition = partition_for(key, topic.partitions)
+            lane = self._lanes_by_topic[topic.name][partition] or self._new_lane(topic, partition)
+            load = direct
+            if lane.spooling:
+                if self._spool is not None and not self._spool.has_room(len(body) + _LINK_BYTES):
+                    self._telemetry.count(SHED)
+                    ticket.fill(slot, [Rejected(Backpressure("the spool", f"{self._settings.spool_max_bytes} bytes"))])
+                    slot += 1
+                    continue
+                load = self._spooled
+            value = lane.link(key, body)
+            load.records.append(Encoded(event.event_id, topic.name, partition, key, value, HEADERS, now_ms))
+            load.lanes.append(lane)
+            load.size += len(value)
+            owners = load.owners
+            if owners and owners[-1][0] is ticket and owners[-1][1] + owners[-1][2] == slot:
+                owners[-1] = (ticket, owners[-1][1], owners[-1][2] + 1)
+            else:
+                owners.append((ticket, slot, 1))
+            slot += 1
+
+    def _process(self, event: AgentEvent) -> AgentEvent:
+        for processor in self._processors:
+            event = processor(event)
+        return event
+
+    def _refuse(self, ticket: Ticket, slot: int, error: LogError) -> None:
+        self._telemetry.count(REJECTED)
+        ticket.fill(slot, [Rejected(error)])
+
+    def _send(self) -> None:
+        """Hands what is staged to delivery, in order."""
+        direct, spooled = self._direct, self._spooled
+        if direct.records:
+            self._direct = Load()
+            self._telemetry.count(ACCEPTED, len(direct.records))
+            self._delivery.send(direct)
+        if spooled.records:
+            self._spooled = Load()
+            self._telemetry.count(ACCEPTED, len(spooled.records))
+            self._delivery.put(spooled)
+
+    @property
+    def _full(self) -> bool:
+        delivery = self._delivery
+        return delivery.in_flight >= self._settings.max_in_flight or delivery.in_flight_bytes >= self._settings.max_in_flight_bytes
+
+    async def _room(self) -> None:
+        """Waits while too much is in flight; not longer than a stall, after which new events go through the spool."""
+        deadline = self._clock.monotonic() + self._settings.stall_ms / 1000
+        while self._full:
+            if self._spool is not None and self._clock.monotonic() >= deadline:
+                self._delivery.watch(list(self._lanes.values()), force=True)
+                return
+            await self._delivery.movement(_LOOK_S)
+
+    async def _settle(self, timeout_s: float | None) -> int:
+        if self._loop is None:
+            return self.unsettled
+        self._send()
+        deadline = None if timeout_s is None else self._clock.monotonic() + timeout_s
+        while (left := self.unsettled) and (deadline is None or self._clock.monotonic() < deadline):
+            await self._delivery.movement(_LOOK_S)
+        return left
+
+    async def _keep(self) -> None:
+        """Keeps deadlines and looks for stalled lanes."""
+        while True:
+            await self._clock.sleep(_TICK_S)
+            now = self._clock.monotonic()
+            tickets = self._tickets
+            while tickets and (tickets[0].done or tickets[0].deadline <= now):
+                ticket = tickets.popleft()
+                if not ticket.done:
+                    self._telemetry.count(UNCERTAIN, ticket.expire("deadline passed", kept=self._spool is not None))
+            self._delivery.watch(list(self._lanes.values()))
+
+    def drain_now(self, grace_s: float) -> None:
+        """For the end of the process: blocks the calling thread until all is in the log, or on disk. Not from the loop's thread."""
+        if self._closed or self._pid != os.getpid():
+            return
+        self._closed = True
+        late: Pending | None = None
+        with contextlib.suppress(Backpressure):
+            late = self._log.append(self._direct.records) if self._direct.records else None
+        if self._spooled.records and self._spool is not None:
+            self._spool.put_now(self._spooled.records, grace_s)
+        if not self._log.drain(grace_s) or self._spool is None:
+            return
+        records = self._delivery.open_records() if self._loop is not None else []
+        if late is not None:
+            records += [
+                record for record, outcome in zip(self._direct.records, late.outcomes, strict=True) if not isinstance(outcome, Delivered)
+            ]
+        if records and not self._spool.put_now(records, grace_s):
+            log.error("%d events could not be written to the spool in time", len(records))
+
+
+def _new_session() -> str:
+    return new_id().replace("-", "")
+
+
+def _receipt(event: AgentEvent, outcome: Outcome | None) -> Receipt:
+    if isinstance(outcome, Delivered):
+        return Receipt(event.event_id, outcome.position)
+    if isinstance(outcome, Rejected):
+        raise outcome.error
+    reason = outcome.error.reason if isinstance(outcome, Unknown) and isinstance(outcome.error, LogUnavailable) else "no answer"
+    raise PublishUncertain(event.event_id, reason, kept=isinstance(outcome, Unknown) and outcome.kept)

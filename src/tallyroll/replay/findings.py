@@ -1,0 +1,112 @@
+"""What a replay finds wrong with the records it reads, apart from the state that it makes of the rest.
+
+``sequence`` counts one aggregate's events in one topic within a publisher's session, from 1; an aggregate's events lie in
+one partition, so its numbers need nothing from other partitions. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+from tallyroll.events.codec import Head
+from tallyroll.events.position import Position
+
+MAX_LISTED: Final = 1_000  # findings kept with their position; all are counted
+_MAX_DIGITS: Final = 18
+_RECENT_IDS: Final = 8  # of one aggregate and session, to tell a repeated event from another one with its number
+_MAX_MISSING: Final = 1_024  # numbers of one run that may still arrive late
+
+FindingKind = Literal["poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded", "gap", "fork"]
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong with a record.
+
+    ``poison``: cannot be read, ``reason`` says why. ``unknown_schema``: written by a newer version. ``repeat``: sent
+    again by its publisher. ``duplicate``: published again under its id. ``skew_exceeded``: it came later than the
+    expected disorder allows. ``gap``: the numbers of its aggregate jump here, ``missing`` of them never came. ``fork``:
+    its number was used before by another event, so the aggregate had two writers.
+    """
+
+    kind: FindingKind
+    position: Position
+    reason: str = ""
+    aggregate: str = ""
+    missing: int = 0
+
+
+@dataclass(slots=True)
+class Findings:
+    """All findings of a replay: how many of each kind, and the first 1,000 of them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    listed: list[Finding] = field(default_factory=list)
+
+    def add(self, finding: Finding) -> None:
+        """Counts one, and lists it while there is room."""
+        self.counts[finding.kind] += 1
+        if len(self.listed) < MAX_LISTED:
+            self.listed.append(finding)
+
+
+class _Run:
+    __slots__ = ("high", "missing", "recent")
+
+    def __init__(self, number: int, event_id: str) -> None:
+        self.high = number
+        self.missing: dict[int, Position] = {}
+        self.recent: dict[str, None] = {event_id: None}
+
+
+class SequenceCheck:
+    """Follows the sequence numbers of one partition; feed it every first copy in offset order.
+
+    A run met in its middle starts there, since its start may have been removed by retention.
+    Not promised: to notice that the newest events of a run are missing.
+    """
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._runs: dict[tuple[str, str, str], _Run] = {}
+        self._closed: list[tuple[str, dict[int, Position]]] = []
+        self._forks: list[Finding] = []
+
+    def feed(self, offset: int, head: Head) -> None:
+        """Takes one record."""
+        digits = head.sequence
+        if not digits.isdecimal() or len(digits) > _MAX_DIGITS or not head.chainsession:
+            return
+        number = int(digits)
+        key = (head.chainsession, head.aggregatetype, head.aggregateid)
+        run = self._runs.get(key)
+        if run is None or (number == 1 and head.id not in run.recent):
+            if run is not None and run.missing:
+                self._closed.append((_name(head), run.missing))
+            self._runs[key] = _Run(number, head.id)
+            return
+        if head.id in run.recent:
+            return
+        run.recent[head.id] = None
+        if len(run.recent) > _RECENT_IDS:
+            del run.recent[next(iter(run.recent))]
+        if number > run.high:
+            place = Position(self._topic, self._partition, offset)
+            run.missing.update(dict.fromkeys(range(max(run.high + 1, number - _MAX_MISSING), number), place))
+            run.high = number
+        elif run.missing.pop(number, None) is None:
+            self._forks.append(Finding("fork", Position(self._topic, self._partition, offset), aggregate=_name(head)))
+
+    def findings(self) -> list[Finding]:
+        """Forks, and the jumps that no late record has filled, in offset order."""
+        opened = [(f"{kind}:{name}", run.missing) for (_, kind, name), run in self._runs.items() if run.missing]
+        found = list(self._forks)
+        for aggregate, missing in (*self._closed, *opened):
+            found += [Finding("gap", place, aggregate=aggregate, missing=count) for place, count in Counter(missing.values()).items()]
+        return sorted(found, key=lambda finding: finding.position.offset)
+
+
+def _name(head: Head) -> str:
+    return f"{head.aggregatetype}:{head.aggregateid}"

@@ -1,0 +1,300 @@
+"""The fold: events → parts → one joined state. The same code runs live and over a bounded span.
+
+A *part* is what the events of one owner in one partition amount to, folded strictly in offset order. Parts of several
+partitions are *joined*; the order key ``(order_us, topic, partition, offset)`` decides between them, where ``order_us`` is
+the largest event time the part has met so far, so that the key never contradicts the log's own order. The state therefore
+depends on nothing but how far each partition was read: not on batches, restarts, or which partition came first.
+
+Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+
+from tallyroll.errors import UnknownSchema
+from tallyroll.events.codec import Head
+from tallyroll.replay.fields import COUNT, INT_MAX, LAST, SUM, Change, Field, Place, Slots, Update, Value
+from tallyroll.replay.values import AGENT_ID, EVENT_TIME, NULL
+
+RECENT_IDS: Final = 32  # per part; an event published again comes soon after the first time, or through the publisher's chain
+MAX_ID_CHARS: Final = 64  # a UUID has 36
+
+State = Mapping[str, Any]
+"""A joined state: integers, text, booleans, None, lists and text-keyed maps. Always has ``version`` and ``last_updated_us``."""
+
+
+class Schemas(Protocol):
+    """What the fold asks of the catalogue of payload versions. Not promised: speed; only old versions come here."""
+
+    def upcast(self, event_type: str, version: str, payload: dict[str, Any]) -> list[dict[str, Any]]:
+        """The payloads of the current version that an old one amounts to. Raises UnknownSchema."""
+
+    def current(self, event_type: str) -> str:
+        """The version whose payloads are folded as they are."""
+
+    def fingerprint(self, event_types: Iterable[str] | None = None) -> str:
+        """Changes whenever ``upcast`` may give something else for one of the types."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What is made of the events of one owner, as a declaration.
+
+    ``topics`` are the base names it reads, ``types`` the event types that count for it. ``owner``: ``agent`` is whose deed
+    the event is (the aggregate if that is an agent, else ``payload.agent_id``); any other word is the aggregate of that
+    type. ``version`` goes up whenever the same events would give another state under the same declaration.
+    """
+
+    name: str
+    version: int
+    owner: str
+    topics: tuple[str, ...]
+    types: tuple[str, ...]
+    fields: Mapping[str, Field]
+
+    def describe(self) -> list[Any]:
+        """The declaration as plain values."""
+        fields = {name: field.describe() for name, field in self.fields.items()}
+        return [self.name, self.version, self.owner, sorted(self.topics), sorted(self.types), fields]
+
+
+class Part:
+    """One owner's events in one partition, folded. ``version`` counts them; ``recent`` holds the ids of the last 32."""
+
+    __slots__ = ("dirty", "order_us", "owner", "recent", "slots", "version", "view")
+
+    def __init__(self, view: int, owner: str, slots: Slots) -> None:
+        self.view = view
+        self.owner = owner
+        self.slots = slots
+        self.order_us = 0
+        self.version = 0
+        self.recent: dict[str, None] = {}
+        self.dirty = False
+
+    def dump(self) -> bytes:
+        """The part as JSON, for the store."""
+        return _encode([self.version, self.order_us, list(self.recent), self.slots])
+
+    def load(self, dumped: bytes) -> None:
+        """Becomes the part that ``dump`` described."""
+        self.version, self.order_us, recent, self.slots = _decode_part(dumped)
+        self.recent = dict.fromkeys(recent)
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
+_decode_part: Final = msgspec.json.Decoder(tuple[int, int, list[str], list[Any]]).decode
+_decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Step(NamedTuple):
+    """What one event type does to a part of one view. Number n stands for the n-th value of the event.
+
+    Three common changes are told apart, so that they cost no call: counts add 1, sums add a number, lasts keep the newest.
+    """
+
+    view: int
+    aggregate: str
+    counts: tuple[int, ...]
+    sums: tuple[tuple[int, int], ...]
+    lasts: tuple[tuple[int, int], ...]
+    updates: tuple[tuple[Update, int, int], ...]
+
+
+class Program(NamedTuple):
+    """What one event type does in one topic: decode the members that are read, take the values out, change the parts.
+
+    The values of an event are its time in µs, its agent, the constants, and what the getters give, in this order.
+    """
+
+    decode: Callable[[msgspec.Raw], Any]
+    current_version: str
+    constants: tuple[str | int, ...]
+    getters: tuple[Callable[[Any, Head, int], Any], ...]
+    steps: tuple[Step, ...]
+
+
+class Fold:
+    """Several views compiled together. A record counts for all of them or, if it cannot be read, for none.
+
+    ``fold_id`` names what the parts mean: of equal ids, parts may be mixed; otherwise they have to be built anew.
+    What the schemas say is taken once, when the fold is first used: register own versions before.
+    """
+
+    def __init__(self, views: Sequence[View], schemas: Schemas) -> None:
+        self.views = tuple(views)
+        self.schemas = schemas
+        self.topics = tuple(sorted({topic for view in views for topic in view.topics}))
+        self._index = {view.name: number for number, view in enumerate(views)}
+
+    @cached_property
+    def reducer_ids(self) -> Mapping[str, str]:
+        """Per view the hash of its declaration and of the upcasters: the same id, the same meaning of its states."""
+        return {
+            view.name: sha256(_encode_sorted([view.describe(), self.schemas.fingerprint(view.types)])).hexdigest() for view in self.views
+        }
+
+    @cached_property
+    def fold_id(self) -> str:
+        """One hash over all reducer ids."""
+        return sha256(_encode_sorted(self.reducer_ids)).hexdigest()
+
+    @cached_property
+    def _programs(self) -> Mapping[str, Mapping[str, Program]]:
+        return {topic: self._compile(topic) for topic in self.topics}
+
+    def index(self, view: str) -> int:
+        """The number of a view. Raises ValueError for a name that is not among them."""
+        try:
+            return self._index[view]
+        except KeyError:
+            raise ValueError(f"no view {view!r}; there are {', '.join(self._index)}") from None
+
+    def programs(self, topic: str) -> Mapping[str, Program]:
+        """Per event type what happens in a topic (base name)."""
+        return self._programs[topic]
+
+    def blank(self, view: int, owner: str) -> Part:
+        """A part without events."""
+        return Part(view, owner, [field.start() for field in self.views[view].fields.values()])
+
+    def _compile(self, topic: str) -> dict[str, Program]:
+        reading = [(number, view) for number, view in enumerate(self.views) if topic in view.topics]
+        types = sorted({event_type for _, view in reading for event_type in view.types})
+        return {
+            event_type: _program(event_type, self.schemas.current(event_type), [pair for pair in reading if event_type in pair[1].types])
+            for event_type in types
+        }
+
+
+def _program(event_type: str, current_version: str, reading: Sequence[tuple[int, View]]) -> Program:
+    taken = [(number, view, slot, step) for number, view in reading for slot, step in _steps(event_type, view)]
+    values = {step[0].name: step[0] for _, _, _, step in taken if step[1] is not COUNT} | {AGENT_ID.name: AGENT_ID}
+    constants = [value for value in values.values() if value.constant is not None]
+    getters = [value for value in values.values() if value.constant is None and value not in (EVENT_TIME, AGENT_ID)]
+    place = {value.name: at for at, value in enumerate((EVENT_TIME, AGENT_ID, *constants, *getters))}
+    steps = []
+    for number, view in reading:
+        own = [(slot, place.get(value.name, -1), change) for at, _, slot, (value, change) in taken if at == number]
+        steps.append(
+            Step(
+                number,
+                view.owner,
+                counts=tuple(slot for slot, _, change in own if change is COUNT),
+                sums=tuple((slot, at) for slot, at, change in own if change is SUM),
+                lasts=tuple((slot, at) for slot, at, change in own if change is LAST),
+                updates=tuple((change, slot, at) for slot, at, change in own if not isinstance(change, str)),
+            )
+        )
+    return Program(
+        msgspec.json.Decoder(_facts(event_type, values.values())).decode,
+        current_version,
+        tuple(value.constant for value in constants if value.constant is not None),
+        tuple(value.get for value in getters),
+        tuple(steps),
+    )
+
+
+def _steps(event_type: str, view: View) -> Iterable[tuple[int, tuple[Value, Change]]]:
+    for slot, field in enumerate(view.fields.values()):
+        step = field.step(event_type)
+        if step is not None:
+            yield slot, step
+
+
+def _facts(event_type: str, values: Iterable[Value]) -> type[Any]:
+    """A struct with just the payload members that are read, so that no other member can be of a wrong type."""
+    members: dict[str, Any] = {}
+    for value in values:
+        for name, kind in value.reads:
+            if members.setdefault(name, kind) is not kind and members[name] != kind:
+                raise ValueError(f"{event_type}: {name} is read as two different types")
+    fields = [(name, kind, NULL if kind is msgspec.Raw else None) for name, kind in members.items()]
+    return msgspec.defstruct(f"Facts of {event_type}", fields, gc=False)
+
+
+class Unfoldable(Exception):
+    """A record that cannot be folded: a fixed reason code and the name of the error's class. Stays inside the fold."""
+
+    def __init__(self, reason: str, error: str) -> None:
+        self.reason = reason
+        self.error = error
+        super().__init__(reason)
+
+
+def old_facts(program: Program, head: Head, schemas: Schemas) -> Sequence[Any]:
+    """The facts that a payload of another version than the current one amounts to. Raises Unfoldable, or as decoding does."""
+    payload = _decode_payload(head.data)
+    try:
+        payloads = schemas.upcast(head.type, head.schemaversion, payload)
+    except UnknownSchema:
+        raise Unfoldable("unknown_schema", "UnknownSchema") from None
+    except Exception as error:  # an upcaster is foreign code, and live and replay must put its record aside alike
+        raise Unfoldable("upcast_failed", type(error).__name__) from error
+    # Through JSON again, so that old and new payloads are held to the same types.
+    return [program.decode(msgspec.Raw(_encode(one))) for one in payloads]
+
+
+def short_id(event_id: str) -> str:
+    """What stands for a foreign producer's very long event id in a part."""
+    return sha256(event_id.encode()).hexdigest()
+
+
+def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
+    """The state that the parts amount to, None if no event was applied. Parts must lie in different places.
+
+    Raises OverflowError when an integer is beyond 64 bits signed.
+    """
+    joined: list[Any] | None = None
+    version, last_us = 0, None
+    for place, part in parts:
+        if not part.version:
+            continue
+        version += part.version
+        last_us = part.order_us if last_us is None else max(last_us, part.order_us)
+        lifted = [field.lift(slot, place) for field, slot in zip(view.fields.values(), part.slots, strict=True)]
+        joined = lifted if joined is None else [f.join(a, b) for f, a, b in zip(view.fields.values(), joined, lifted, strict=True)]
+    if joined is None:
+        return None
+    state = {name: field.show(value) for (name, field), value in zip(view.fields.items(), joined, strict=True)}
+    state["version"], state["last_updated_us"] = version, last_us
+    check_canonical(state)
+    return state
+
+
+def check_canonical(value: Any, path: str = "state") -> None:  # noqa: ANN401  # anything may be offered
+    """Raises TypeError for a float or a foreign object, OverflowError beyond 64 bits, with the path of the value."""
+    if value is None or isinstance(value, str | bool):
+        return
+    if isinstance(value, int):
+        if not -INT_MAX <= value <= INT_MAX:
+            raise OverflowError(f"{path}: beyond 64 bits signed")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            check_canonical(item, f"{path}[{index}]")
+    elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        for key, item in value.items():
+            check_canonical(item, f"{path}.{key}")
+    else:
+        raise TypeError(f"{path}: {type(value).__name__} has no canonical form; a state holds integers, text, lists and maps")
+
+
+def state_hash(state: State) -> str:
+    """SHA-256 in hex over the canonical bytes of a state: JSON with sorted keys, no blanks, UTF-8."""
+    return sha256(_encode_sorted(state)).hexdigest()
+
+
+def states_hash(states: Mapping[str, State]) -> str:
+    """SHA-256 in hex over the sorted ``[owner, state hash]`` lines of a set of states."""
+    digest = sha256()
+    for owner in sorted(states):
+        digest.update(_encode([owner, state_hash(states[owner])]) + b"\n")
+    return digest.hexdigest()

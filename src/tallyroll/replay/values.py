@@ -1,0 +1,143 @@
+"""What the built-in views take out of payloads, and how numbers become integers.
+
+Member names and units: ``events.payloads``. Floats are turned into whole units once, per event, and never enter a sum: the
+sum of floats depends on its order.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any, Final
+
+import msgspec
+
+from tallyroll.events.codec import Head, head_agent
+from tallyroll.replay.fields import INT_MAX, Value
+
+Facts = Any
+"""The payload members that some view reads, as a struct made for the event type. Missing ones are None, or a raw null."""
+
+MICRO: Final = 1_000_000
+MAX_ERROR_CHARS: Final = 500  # enough to recognise an error; the event itself has the whole text
+NULL: Final = msgspec.Raw(b"null")
+_NUMBER: Final = int | float | str | None
+_DECIMAL: Final = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def micro(number: float | str, scale: int = MICRO) -> int:
+    """``number`` × ``scale`` as the nearest integer, ties to even; decimal text is taken exactly, not through a float.
+
+    Raises ValueError for text that is no decimal number, for NaN and infinities, and beyond 64 bits signed.
+    """
+    if isinstance(number, int):
+        units = number * scale
+    elif isinstance(number, str):
+        if not _DECIMAL.fullmatch(number):
+            raise ValueError("not a decimal number")
+        units = round(Fraction(number) * scale)
+    else:
+        try:
+            units = round(number * scale)
+        except OverflowError:
+            raise ValueError("not a finite number") from None
+    return _within(units)
+
+
+def _within(number: int) -> int:
+    if not -INT_MAX <= number <= INT_MAX:
+        raise ValueError("beyond 64 bits")
+    return number
+
+
+def _whole(number: float) -> int:
+    if isinstance(number, int):
+        return _within(number)
+    if not number.is_integer():
+        raise ValueError("not a whole number")
+    return _within(int(number))
+
+
+def text(member: str) -> Value:
+    """A payload member that is text; empty text counts as missing."""
+    return Value(member, ((member, str | None),), lambda facts, _head, _time_us: getattr(facts, member) or None)
+
+
+def opaque(member: str) -> Value:
+    """A member of any shape as JSON text with sorted keys, so that equal values are equal text; only compared and shown."""
+
+    def get(facts: Facts, _head: Head, _time_us: int) -> str | None:
+        value = _decode(getattr(facts, member))
+        return None if value is None else _encode_sorted(value).decode()
+
+    return Value(f"json({member})", ((member, msgspec.Raw),), get)
+
+
+def micros(member: str) -> Value:
+    """A number in millionths."""
+
+    def get(facts: Facts, _head: Head, _time_us: int) -> int | None:
+        number = getattr(facts, member)
+        return None if number is None else micro(number)
+
+    return Value(f"micro({member})", ((member, _NUMBER),), get)
+
+
+def whole(member: str) -> Value:
+    """A number of things; a float is accepted when it is whole."""
+
+    def get(facts: Facts, _head: Head, _time_us: int) -> int | None:
+        number = getattr(facts, member)
+        return None if number is None else _whole(number)
+
+    return Value(f"whole({member})", ((member, int | float | None),), get)
+
+
+def _event_time(_facts: Facts, _head: Head, time_us: int) -> int:
+    return time_us
+
+
+def _agent(facts: Facts, head: Head, _time_us: int) -> str | None:
+    return head_agent(head, facts.agent_id)
+
+
+def _task(facts: Facts, head: Head, _time_us: int) -> str | None:
+    return head.aggregateid if head.aggregatetype == "task" else facts.task_id or None
+
+
+def _tokens(facts: Facts, _head: Head, _time_us: int) -> int | None:
+    if facts.tokens is not None:
+        return _whole(facts.tokens)
+    if facts.input_tokens is None and facts.output_tokens is None:
+        return None
+    return _whole(facts.input_tokens or 0) + _whole(facts.output_tokens or 0)
+
+
+def _cost(facts: Facts, _head: Head, _time_us: int) -> int | None:
+    return None if facts.cost is None else micro(facts.cost)
+
+
+def _duration(facts: Facts, _head: Head, _time_us: int) -> int | None:
+    if facts.duration_ms is not None:
+        return micro(facts.duration_ms, 1_000)
+    return None if facts.execution_time is None else micro(facts.execution_time)
+
+
+def _error(facts: Facts, _head: Head, _time_us: int) -> str | None:
+    error = _decode(facts.error)
+    if error is None or error == "":
+        return (facts.error_type or facts.reason or "")[:MAX_ERROR_CHARS] or None
+    return (error if isinstance(error, str) else _encode_sorted(error).decode())[:MAX_ERROR_CHARS]
+
+
+_COUNT: Final = int | float | None
+
+EVENT_TIME: Final = Value("event time", (), _event_time)
+AGENT_ID: Final = Value("agent", (("agent_id", Any),), _agent)
+TASK_ID: Final = Value("task", (("task_id", str | None),), _task)
+TOKENS: Final = Value("tokens", (("tokens", _COUNT), ("input_tokens", _COUNT), ("output_tokens", _COUNT)), _tokens)
+COST: Final = Value("micro(cost)", (("cost", _NUMBER),), _cost)
+DURATION: Final = Value("duration µs", (("duration_ms", _NUMBER), ("execution_time", _NUMBER)), _duration)
+ERROR: Final = Value("error", (("error", msgspec.Raw), ("error_type", str | None), ("reason", str | None)), _error)

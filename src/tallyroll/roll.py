@@ -1,0 +1,275 @@
+"""The composition root: opens what the settings name, joins features and adapters, closes everything on one exit stack."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+from tallyroll.adapters.extras import require
+from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.topics import Catalogue, catalogue_of
+from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
+from tallyroll.follow.loop import FollowLoop
+from tallyroll.follow.tail import Seen, tail, timeline
+from tallyroll.ports import Clock, EventLog, Outcome, StateStore, TopicAdmin
+from tallyroll.publish.publisher import EventPublisher, Processor, SpoolFactory
+from tallyroll.publish.receipt import Receipt
+from tallyroll.replay.chain import ChainReport, verify_chain
+from tallyroll.replay.engine import Replayed, replay
+from tallyroll.replay.fold import View
+from tallyroll.replay.state import StateFollower, stored_owners, stored_positions, stored_state
+from tallyroll.replay.views import AGENT, TASK, WORKFLOW, AgentState, TaskState, WorkflowState
+from tallyroll.settings import Settings
+from tallyroll.telemetry import Counters, Telemetry
+
+STATE_FOLLOWER: Final = "state"
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far one follower is behind in one partition. ``stored`` is None where it has not stored anything yet."""
+
+    follower: str
+    partition: TopicPartition
+    stored: int | None
+    end: int
+
+    @property
+    def records(self) -> int:
+        """How many records it has still to apply."""
+        return self.end - (self.stored or 0)
+
+
+class Roll:
+    """Everything that one process does with one log: publishing, following, replaying, and looking.
+
+    ::
+
+        async with Roll.open("sqlite:///./tallyroll-data") as roll:
+            receipt = await roll.publish(event)
+            await roll.caught_up(receipt.position)
+            state = await roll.agent_state("agent-1")
+
+    Nothing is followed until a state is asked for (or ``run`` is called): a process that only publishes joins no group.
+    Used from one event loop. What is handed in stays open; what was opened here is closed at the end of the block.
+    Not promised: state on more than one host; the built-in store is a file on this one.
+    """
+
+    def __init__(  # noqa: PLR0913  # made by open() only
+        self, settings: Settings, catalogue: Catalogue, log: EventLog, *, clock: Clock, telemetry: Telemetry, publisher: EventPublisher
+    ) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.log = log
+        self.clock = clock
+        self.telemetry = telemetry
+        self.publisher = publisher
+        self._stack = AsyncExitStack()
+        self._store: StateStore | None = None
+        self._loop: FollowLoop | None = None
+        self._opening = asyncio.Lock()
+
+    @staticmethod
+    @asynccontextmanager
+    async def open(
+        target: str | Settings | None = None,
+        *,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
+        processors: Sequence[Processor] = (),
+    ) -> AsyncIterator[Roll]:
+        """The roll for a log URL, for settings, or (with nothing) for what the environment says.
+
+        Closing flushes the publisher within its grace and stops the followers at a flushed position. Raises SettingsError,
+        MissingExtra, TopicConflict; an absent broker raises nothing, the publisher spools until it is there.
+        """
+        settings = target if isinstance(target, Settings) else Settings.from_env(**({} if target is None else {"url": target}))
+        clock, telemetry = clock or SystemClock(), telemetry or Counters()
+        catalogue = catalogue_of(settings)
+        async with AsyncExitStack() as stack:
+            log = await _open_log(settings, catalogue, clock, telemetry)
+            stack.push_async_callback(log.close)
+            publisher = EventPublisher(
+                log, catalogue, settings, clock=clock, telemetry=telemetry, open_spool=_spool_of(settings, log), processors=processors
+            )
+            stack.push_async_callback(publisher.close)
+            roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher)
+            stack.push_async_callback(roll._stack.aclose)  # own class
+            yield roll
+
+    # Into the log
+
+    async def publish(self, event: AgentEvent) -> Receipt:
+        """As ``EventPublisher.publish``."""
+        return await self.publisher.publish(event)
+
+    async def publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
+        """As ``EventPublisher.publish_batch``."""
+        return await self.publisher.publish_batch(events)
+
+    # Following
+
+    async def follow(self) -> FollowLoop:
+        """The loop of this process, started: it keeps the state store current until the roll is closed."""
+        async with self._opening:
+            if self._loop is None:
+                store = await self._state_store()
+                follower = StateFollower(store, self.catalogue, telemetry=self.telemetry)
+                self._stack.push_async_callback(follower.close)
+                letters = DeadLetters(
+                    self.log, self.catalogue, clock=self.clock, telemetry=self.telemetry, max_record_bytes=self.settings.max_record_bytes
+                )
+                self._loop = FollowLoop(
+                    self.log, [follower], self.catalogue, self.settings,
+                    group=self.settings.group(STATE_FOLLOWER), dead_letters=letters, clock=self.clock, telemetry=self.telemetry,
+                )  # fmt: skip
+                self._loop.start()
+                self._stack.push_async_callback(self._loop.stop)
+            return self._loop
+
+    async def run(self) -> None:
+        """Follows until cancelled; raises what ends it otherwise."""
+        await (await self.follow()).finished()
+
+    async def caught_up(self, position: Position | None, timeout_s: float | None = None) -> bool:
+        """Waits until the stored state contains the record at ``position``; false when the time is over first.
+
+        The time is ``read_wait_ms`` unless given. None, the position of an event that is only spooled, is never reached.
+        """
+        if position is None:
+            return False
+        wait_s = self.settings.read_wait_ms / 1000 if timeout_s is None else timeout_s
+        return await (await self.follow()).caught_up(position, wait_s)
+
+    async def lag(self) -> list[Lag]:
+        """Per partition how far the stored state is behind the log; reads the store, follows nothing."""
+        bases = StateFollower.TOPICS
+        ends = await self.log.ends([self.catalogue[base].name for base in bases])
+        stored = await stored_positions(await self._state_store())
+        return [Lag(STATE_FOLLOWER, partition, stored.get(partition), end) for partition, end in sorted(ends.items())]
+
+    # State, live and replayed
+
+    async def state(self, view: View, owner: str) -> dict[str, Any] | None:
+        """One owner's state as stored now; None if no stored event names it. ``as_of`` says up to which offsets.
+
+        Waits first, at most ``read_wait_ms``, until what this process has published is in it.
+        """
+        await self._read_your_writes()
+        found = await stored_state(await self._state_store(), view, owner)
+        return None if found is None else found.shown()
+
+    async def agent_state(self, agent_id: str) -> AgentState | None:
+        """As ``state``, of an agent."""
+        return cast("AgentState | None", await self.state(AGENT, agent_id))
+
+    async def task_state(self, task_id: str) -> TaskState | None:
+        """As ``state``, of a task."""
+        return cast("TaskState | None", await self.state(TASK, task_id))
+
+    async def workflow_state(self, workflow_id: str) -> WorkflowState | None:
+        """As ``state``, of a workflow."""
+        return cast("WorkflowState | None", await self.state(WORKFLOW, workflow_id))
+
+    async def owners(self, view: View, *, after: str = "", limit: int = 100) -> Sequence[str]:
+        """A page of the ids that have a stored state, ascending; the next page starts ``after`` the last one."""
+        await self._read_your_writes()
+        return await stored_owners(await self._state_store(), view, after=after, limit=limit)
+
+    async def replay(  # what to make of the log, and up to where
+        self,
+        view: View,
+        owner: str | None = None,
+        until: datetime | None = None,
+        *,
+        as_of_offsets: Mapping[TopicPartition, int] | None = None,
+        allow_truncated: bool = False,
+    ) -> Replayed:
+        """One owner's state, or everybody's, made from the log alone, at any moment (event time, inclusive) or offset vector.
+
+        Publishes nothing, commits nothing, joins no group. Raises SpanGone where retention removed the start, unless
+        ``allow_truncated``; ValueError for a naive ``until``.
+        """
+        return await replay(self.log, self.catalogue, view, owner, until, as_of_offsets=as_of_offsets, allow_truncated=allow_truncated)
+
+    async def replayed_state(self, view: View, owner: str, until: datetime | None = None) -> dict[str, Any] | None:
+        """The state that ``replay`` gives, for callers; None if no event named the owner by then."""
+        return (await self.replay(view, owner, until)).shown(owner)
+
+    # Looking
+
+    def tail(self, *, since: datetime | None = None, last: int | None = None, follow: bool = False) -> AsyncIterator[Seen]:
+        """Records of all user topics as they come; see ``follow.tail.tail``."""
+        return tail(self.log, self._user_topics(), clock=self.clock, since=since, last=last, follow=follow)
+
+    async def agent_timeline(self, agent_id: str) -> list[Seen]:
+        """Every event that is this agent's deed, in order of event time."""
+        return await timeline(self.log, self._user_topics(), lambda event: event.agent_id == agent_id)
+
+    async def verify_chain(self) -> ChainReport:
+        """Checks the publisher chain over all user topics."""
+        return await verify_chain(self.log, self._user_topics())
+
+    def dead_letters(self, follower: str | None = None) -> AsyncIterator[Letter]:
+        """The dead letters still kept, of one follower or of all."""
+        return read_letters(self.log, self.catalogue, follower=follower)
+
+    def topic_admin(self) -> TopicAdmin:
+        """For creating and altering topics; Kafka only. Raises SettingsError on the embedded log, which makes its own."""
+        from tallyroll.adapters.kafka.admin import KafkaAdmin  # noqa: PLC0415  # needs the extra
+
+        return KafkaAdmin(self.settings)
+
+    async def _read_your_writes(self) -> None:
+        loop = await self.follow()
+        wait_until = self.clock.monotonic() + self.settings.read_wait_ms / 1000
+        for position in self.publisher.last_positions():
+            if not await loop.caught_up(position, max(0.0, wait_until - self.clock.monotonic())):
+                return
+
+    def _user_topics(self) -> list[str]:
+        return [topic.name for topic in self.catalogue.topics if topic.user]
+
+    async def _state_store(self) -> StateStore:
+        if self._store is None:
+            from tallyroll.adapters.sqlite.state_store import SqliteStateStore  # noqa: PLC0415  # opened when first needed
+
+            path = None if self.settings.in_memory else self.settings.data_dir / "state.db"
+            self._store = await SqliteStateStore.open(path)
+            self._stack.push_async_callback(self._store.close)
+        return self._store
+
+
+async def _open_log(settings: Settings, catalogue: Catalogue, clock: Clock, telemetry: Telemetry) -> EventLog:
+    """Each adapter is imported only when its log is chosen: a missing extra must not be noticed by the others."""
+    if settings.is_kafka:
+        require("kafka")
+        from tallyroll.adapters.kafka.log import KafkaLog  # noqa: PLC0415
+
+        return await KafkaLog.open(settings, catalogue, clock=clock, telemetry=telemetry)
+    from tallyroll.adapters.sqlite.log import SqliteLog  # noqa: PLC0415
+
+    return await SqliteLog.open(
+        None if settings.in_memory else settings.data_dir,
+        catalogue,
+        clock=clock,
+        synchronous=settings.sqlite_synchronous,
+        max_record_bytes=settings.max_record_bytes,
+        session_timeout_ms=settings.session_timeout_ms,
+    )
+
+
+def _spool_of(settings: Settings, log: EventLog) -> SpoolFactory | None:
+    if not log.durable_spool_needed:
+        return None
+    from tallyroll.adapters.sqlite.spool import SqliteSpool  # noqa: PLC0415
+
+    folder: Path = settings.data_dir / "spool"
+    return lambda: SqliteSpool(folder, max_bytes=settings.spool_max_bytes)

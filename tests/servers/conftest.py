@@ -1,0 +1,52 @@
+"""Servers for tests: one Kafka broker for the whole run, the one of ``scripts/services`` if it is up.
+
+A server that cannot be started is a failure, never a skip: run with ``--embedded`` to leave these tests out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from services import KafkaCluster, ServiceError
+from services.stack import Stack
+
+from tallyroll.events.ids import new_id
+from tallyroll.settings import Settings
+
+
+def _running_kafka() -> str | None:
+    """The brokers of ``scripts/services up``, or None. Changes nothing: what runs is left running."""
+    brokers = [service for service in Stack().status() if service["name"].startswith("kafka-")]
+    if brokers and all(service["state"] == "running" for service in brokers):
+        return ",".join(service["url"] for service in brokers)
+    return None
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of a broker that all tests share: use a topic prefix of your own (``prefix``)."""
+    running = _running_kafka()
+    if running is not None:
+        yield running
+        return
+    cluster = KafkaCluster(Path(tmp_path_factory.mktemp("kafka")))
+    try:
+        cluster.start()
+    except ServiceError as error:
+        pytest.fail(f"no Kafka broker can be started ({error}); mend it, or leave these tests out with --embedded", pytrace=False)
+    yield cluster.bootstrap
+    cluster.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix for topics and groups that no other test has."""
+    return f"t{new_id().replace('-', '')[-16:]}."
+
+
+@pytest.fixture
+def kafka_settings(kafka: str, prefix: str, tmp_path: Path) -> Settings:
+    """Settings for the shared broker, with topics and groups of this test's own; nothing is created yet."""
+    return Settings(url=f"kafka://{kafka}", topic_prefix=prefix, data_dir=tmp_path)

@@ -1,0 +1,185 @@
+"""Random histories of a log, as raw records, and a log in memory that only reads them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+from tallyroll.errors import SpanGone
+from tallyroll.events.batch import Batch
+from tallyroll.events.chain import Chain
+from tallyroll.events.codec import encode
+from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue, TopicOverride
+from tallyroll.ports import Span
+
+CATALOGUE = Catalogue(
+    overrides={
+        "agent-events": TopicOverride(partitions=2),
+        "task-events": TopicOverride(partitions=3),
+        "workflow-events": TopicOverride(partitions=2),
+    }
+)
+TOPICS = ("agent-events", "task-events", "workflow-events")
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+Log = dict[TopicPartition, list[bytes]]
+"""Per partition the values in offset order, from offset 0."""
+
+
+def batch_of(partition: TopicPartition, values: Sequence[bytes | None], start: int = 0) -> Batch:
+    count = len(values)
+    return Batch(*partition, offsets=range(start, start + count), keys=[None] * count, values=values, timestamps_ms=[-1] * count)
+
+
+class ReadOnlyLog:
+    """Reads a ``Log``; ``starts`` says what retention has removed."""
+
+    def __init__(self, log: Log, *, removed: Mapping[TopicPartition, int] | None = None) -> None:
+        self.log = log
+        self.removed = dict(removed or {})
+        self.reads: list[Span] = []
+
+    async def ends(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        return {partition: len(values) for partition, values in self.log.items() if partition.topic in topics}
+
+    async def starts(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        return {partition: self.removed.get(partition, 0) for partition in self.log if partition.topic in topics}
+
+    async def read(self, spans: Sequence[Span], *, max_records: int = 500) -> AsyncIterator[Batch]:
+        for span in spans:
+            self.reads.append(span)
+            partition = TopicPartition(span.topic, span.partition)
+            if span.start < self.removed.get(partition, 0):
+                raise SpanGone({str(partition): self.removed[partition]})
+            for start in range(span.start, span.end, max_records):
+                yield batch_of(partition, self.log[partition][start : min(start + max_records, span.end)], start)
+
+
+class Publisher:
+    """One publisher session: its chain per partition, its sequence per topic and aggregate."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.chains: dict[TopicPartition, Chain] = {}
+        self.sequences: dict[tuple[str, str], int] = {}
+
+    def record(self, event: AgentEvent, *, skip: int = 0, again: bool = False) -> tuple[TopicPartition, bytes]:
+        """The next record; ``skip`` leaves out numbers, ``again`` uses the last sequence number a second time."""
+        place = CATALOGUE.place(event.event_type, event.key.encode())
+        chain = self.chains.setdefault(place, Chain(f"{self.name}{place.topic[:4]}{place.partition}".ljust(32, "0")))
+        key = (place.topic, event.key)
+        self.sequences[key] = self.sequences.get(key, 0) + skip + (0 if again else 1)
+        for _ in range(skip):
+            chain.link(b"{}", 0)
+        return place, chain.link(encode(event), max(self.sequences[key], 1))
+
+
+def empty_log() -> Log:
+    return {partition: [] for partition in CATALOGUE.partitions(TOPICS)}
+
+
+def log_of(events: Sequence[AgentEvent]) -> Log:
+    publisher, log = Publisher("p"), empty_log()
+    for event in events:
+        place, value = publisher.record(event)
+        log[place].append(value)
+    return log
+
+
+def event(
+    kind: str, aggregate: str, payload: Mapping[str, Any] | None = None, *, at_s: float = 0, event_id: str | None = None, version: str = "1.0.0"
+) -> AgentEvent:
+    """``aggregate`` is ``type:id``, ``at_s`` seconds after T0."""
+    aggregate_type, _, aggregate_id = aggregate.partition(":")
+    at = T0 + timedelta(seconds=at_s)
+    return AgentEvent(
+        kind,
+        aggregate_id,
+        aggregate_type,
+        dict(payload or {}),
+        EventMetadata(correlation_id="c", created_at=at),
+        event_id or f"{kind}/{aggregate}/{at_s}/{len(payload or ())}",
+        at,
+        version,
+    )
+
+
+_AGENTS = ("agent-1", "agent-12", 'agent "q" ü\\1')
+_TASK_KINDS = ("created", "assigned", "started", "progressed", "completed", "failed", "cancelled", "retry")
+
+
+def random_event(rng: Random, number: int, clock_s: float) -> AgentEvent:
+    agent = rng.choice(_AGENTS)
+    task = f"task-{rng.randrange(6)}"
+    at_s = clock_s + (rng.choice((-400.0, 0.25, 3_600.0)) if rng.random() < 0.25 else 0.0)
+    payload: dict[str, Any] = {"agent_id": agent, "task_id": task, "tool_name": rng.choice(("grep", "shell", ""))}
+    if rng.random() < 0.6:
+        payload |= {"cost": rng.choice((0.1, 0.2, "0.3", 1e15 / 3, 3)), "tokens": rng.randrange(100), "duration_ms": rng.random() * 1e4}
+    if rng.random() < 0.06:
+        payload[rng.choice(("cost", "progress_percent", "error_type", "step"))] = rng.choice(("no number", [1], {"a": 1}))
+    family = rng.random()
+    if family < 0.25:
+        kind, aggregate = "agent." + rng.choice(("created", "started", "stopped", "failed", "heartbeat")), f"agent:{agent}"
+        payload |= {"configuration": {"n": number, "a": 0.5}, "capabilities": ["x"], "error": {"code": number}}
+    elif family < 0.8:
+        kind = "task." + rng.choice(_TASK_KINDS) if rng.random() < 0.8 else "tool." + rng.choice(("invoked", "completed", "failed"))
+        aggregate = f"task:{task}" if rng.random() < 0.8 else f"agent:{agent}"
+        payload |= {"progress_percent": rng.random() * 100}
+    else:
+        kind = rng.choice(("workflow.started", "workflow.step.completed", "workflow.completed", "message.sent", "message.received"))
+        aggregate = rng.choice(("workflow:w-1", "workflow:w-2", f"agent:{agent}"))
+    version = "99.0.0" if rng.random() < 0.03 else "1.0.0"
+    event_id = str(number) if rng.random() < 0.9 else f"{'long ' * 20}{number}"
+    return event(kind, aggregate, payload, at_s=at_s, event_id=event_id, version=version)
+
+
+def random_log(rng: Random, count: int) -> Log:
+    """Records of two publishers with skewed clocks, late and repeated records, duplicates, gaps, forks and garbage."""
+    publishers = [Publisher("a"), Publisher("b")]
+    log = empty_log()
+    late: list[tuple[TopicPartition, bytes]] = []
+    events: list[AgentEvent] = []
+    for number in range(count):
+        dice = rng.random()
+        publisher = rng.choice(publishers)
+        if dice < 0.04:
+            log[rng.choice(list(log))].append(rng.choice((b"", b"{", b"[]", b'{"id":"x"}', b'{"specversion":"1.0"}\xff')))
+            continue
+        if dice < 0.08 and any(log.values()):
+            place = rng.choice([one for one, values in log.items() if values])
+            log[place].append(rng.choice(log[place]))
+            continue
+        if dice < 0.12 and events:
+            late.append(publisher.record(rng.choice(events[-5:])))
+        else:
+            events.append(random_event(rng, number, number * 2.0))
+            late.append(publisher.record(events[-1], skip=int(rng.random() < 0.03) * 2, again=rng.random() < 0.03))
+        if rng.random() < 0.85:
+            rng.shuffle(late)
+            while late:
+                place, value = late.pop()
+                log[place].append(value)
+    for place, value in late:
+        log[place].append(value)
+    return log
+
+
+def cuts(rng: Random, log: Log) -> list[Batch]:
+    """The log as batches of random sizes, partitions interleaved at random, each partition in offset order."""
+    left = {partition: 0 for partition, values in log.items() if values}
+    batches = []
+    while left:
+        partition = rng.choice(list(left))
+        start = left[partition]
+        stop = min(len(log[partition]), start + rng.randint(1, 7))
+        batches.append(batch_of(partition, log[partition][start:stop], start))
+        left[partition] = stop
+        if stop == len(log[partition]):
+            del left[partition]
+    return batches
+
+
