@@ -44,7 +44,7 @@ def provenance() -> dict[str, Any]:
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "command": "scripts/bench " + " ".join(sys.argv[1:] if sys.argv[0].endswith("__main__.py") else sys.argv),
+        "command": "scripts/bench " + " ".join(sys.argv[1:]),
         "versions": versions,
         "commit": commit or "unknown",
     }

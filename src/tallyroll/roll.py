@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,13 +12,14 @@ from typing import Any, Final, cast
 
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.errors import SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.follow.tail import Seen, tail, timeline
-from tallyroll.ports import Clock, EventLog, Outcome, StateStore, TopicAdmin
+from tallyroll.ports import Clock, EventLog, Outcome, PartitionWrite, Progress, StateStore, TopicAdmin
 from tallyroll.publish.publisher import EventPublisher, Processor, SpoolFactory
 from tallyroll.publish.receipt import Receipt
 from tallyroll.replay.chain import ChainReport, verify_chain
@@ -30,6 +31,7 @@ from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
 
 STATE_FOLLOWER: Final = "state"
+_NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +157,32 @@ class Roll:
         stored = await stored_positions(await self._state_store())
         return [Lag(STATE_FOLLOWER, partition, stored.get(partition), end) for partition, end in sorted(ends.items())]
 
+    async def rebuild_state(self, partitions: Collection[TopicPartition], *, allow_truncated: bool = False) -> None:
+        """Forgets what is stored of these partitions, so that whoever follows them makes it anew from the log's start.
+
+        For records that were put aside and can be applied now: a fold is only right in the order of the log. Another
+        follower of the same store notices at its next flush (PositionConflict) and begins anew as well. Raises SpanGone
+        where retention removed the start, since what is stored then knows more than the log; StoreUnavailable.
+        """
+        starts = await self.log.starts(sorted({partition.topic for partition in partitions}))
+        gone = {str(partition): starts[partition] for partition in partitions if starts.get(partition, 0) > 0}
+        if gone and not allow_truncated:
+            raise SpanGone(gone)
+        store = await self._state_store()
+        stored = await store.load_progress(list(partitions))
+        forgotten = [partition for partition in partitions if partition in stored and stored[partition].fold_id != _NO_FOLD]
+        await store.commit([PartitionWrite(partition, None, Progress(_NO_FOLD, 0, 0), []) for partition in forgotten])
+
     # State, live and replayed
 
-    async def state(self, view: View, owner: str) -> dict[str, Any] | None:
+    async def state(self, view: View, owner: str, *, follow: bool = True) -> dict[str, Any] | None:
         """One owner's state as stored now; None if no stored event names it. ``as_of`` says up to which offsets.
 
-        Waits first, at most ``read_wait_ms``, until what this process has published is in it.
+        Waits first, at most ``read_wait_ms``, until what this process has published is in it. With ``follow`` false it
+        only looks into the store, and joins no group.
         """
-        await self._read_your_writes()
+        if follow:
+            await self._read_your_writes()
         found = await stored_state(await self._state_store(), view, owner)
         return None if found is None else found.shown()
 
@@ -178,9 +198,13 @@ class Roll:
         """As ``state``, of a workflow."""
         return cast("WorkflowState | None", await self.state(WORKFLOW, workflow_id))
 
-    async def owners(self, view: View, *, after: str = "", limit: int = 100) -> Sequence[str]:
-        """A page of the ids that have a stored state, ascending; the next page starts ``after`` the last one."""
-        await self._read_your_writes()
+    async def owners(self, view: View, *, after: str = "", limit: int = 100, follow: bool = True) -> Sequence[str]:
+        """A page of the ids that have a stored state, ascending; the next page starts ``after`` the last one.
+
+        ``follow`` as in ``state``.
+        """
+        if follow:
+            await self._read_your_writes()
         return await stored_owners(await self._state_store(), view, after=after, limit=limit)
 
     async def replay(  # what to make of the log, and up to where
@@ -205,9 +229,11 @@ class Roll:
 
     # Looking
 
-    def tail(self, *, since: datetime | None = None, last: int | None = None, follow: bool = False) -> AsyncIterator[Seen]:
+    def tail(
+        self, *, since: datetime | None = None, last: int | None = None, follow: bool = False, at_end: Callable[[], None] | None = None
+    ) -> AsyncIterator[Seen]:
         """Records of all user topics as they come; see ``follow.tail.tail``."""
-        return tail(self.log, self._user_topics(), clock=self.clock, since=since, last=last, follow=follow)
+        return tail(self.log, self._user_topics(), clock=self.clock, since=since, last=last, follow=follow, at_end=at_end)
 
     async def agent_timeline(self, agent_id: str) -> list[Seen]:
         """Every event that is this agent's deed, in order of event time."""

@@ -90,8 +90,14 @@ def log_of(events: Sequence[AgentEvent]) -> Log:
     return log
 
 
-def event(
-    kind: str, aggregate: str, payload: Mapping[str, Any] | None = None, *, at_s: float = 0, event_id: str | None = None, version: str = "1.0.0"
+def event(  # noqa: PLR0913  # what an event has
+    kind: str,
+    aggregate: str,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    at_s: float = 0,
+    event_id: str | None = None,
+    version: str = "1.0.0",
 ) -> AgentEvent:
     """``aggregate`` is ``type:id``, ``at_s`` seconds after T0."""
     aggregate_type, _, aggregate_id = aggregate.partition(":")
@@ -181,5 +187,3 @@ def cuts(rng: Random, log: Log) -> list[Batch]:
         if stop == len(log[partition]):
             del left[partition]
     return batches
-
-

@@ -117,7 +117,11 @@ def test_a_wrong_field_is_refused_by_name(field, value):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [(name, bad) for name in ("correlation_id", "causation_id", "session_id", "user_id", "trace_id", "tenant_id", "tracestate") for bad in (7, "")]
+    [
+        (name, bad)
+        for name in ("correlation_id", "causation_id", "session_id", "user_id", "trace_id", "tenant_id", "tracestate")
+        for bad in (7, "")
+    ]
     + [
         ("source", None),
         ("source", ""),
@@ -168,8 +172,12 @@ def test_events_are_equal_by_value():
 
 
 def full(member: EventType) -> AgentEvent:
-    metadata = EventMetadata("c-1", "e-0", "s-1", "u-1", None, "https://host/agent", "1.2.3", T - timedelta(seconds=1), "acme", TRACEPARENT, "k=v")
-    return AgentEvent(member, "x-1", "task", {"a": [1, 2.5, None, {"ü": "€"}]}, metadata, timestamp=T, schema_version="2.1.0", privacy_protected=True)
+    metadata = EventMetadata(
+        "c-1", "e-0", "s-1", "u-1", None, "https://host/agent", "1.2.3", T - timedelta(seconds=1), "acme", TRACEPARENT, "k=v"
+    )
+    return AgentEvent(
+        member, "x-1", "task", {"a": [1, 2.5, None, {"ü": "€"}]}, metadata, timestamp=T, schema_version="2.1.0", privacy_protected=True
+    )
 
 
 @pytest.mark.parametrize("member", EventType)

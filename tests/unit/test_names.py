@@ -12,7 +12,8 @@ def test_every_built_in_name_is_a_good_one(member):
 
 
 @pytest.mark.parametrize(
-    "name", ["invoice.approved", "invoice.line.approved", "order_item.was_shipped", "mail.sent", "goal.met", "a1.closed", "x.red_led_lit_up_ended"]
+    "name",
+    ["invoice.approved", "invoice.line.approved", "order_item.was_shipped", "mail.sent", "goal.met", "a1.closed", "x.red_led_lit_up_ended"],
 )
 def test_a_dotted_fact_in_the_past_tense_is_accepted(name):
     assert name_problem(name) is None

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyroll.errors import InvalidEvent
@@ -184,7 +184,8 @@ JSON_VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(max_size=8), JSON_VALUES, max_size=6))
+@settings(max_examples=40)
+@given(st.dictionaries(st.text(max_size=8), JSON_VALUES, max_size=4))
 def test_json_values_come_back_as_they_are_and_survive_json(payload):
     cleaned = clean_payload(payload)
     assert cleaned == payload

@@ -19,13 +19,14 @@ an attacker who rewrites a whole session; the audit ledger is for that.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
 GENESIS: Final = "0" * 64
 MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
 MAX_MISSING: Final = 1_024  # numbers of one session that may still arrive late
+MAX_RECENT_IDS: Final = 256  # per partition; some 10 KB that every flush writes
 MAX_NUMBER_DIGITS: Final = 18  # fits 64 bits; Python refuses to read thousands of digits, and a forger would send them
 
 
@@ -100,8 +101,8 @@ class ChainChecker:
     reported by ``open_gaps`` at the end, since a late re-send or a void may still close it. ``from_start`` is false when
     retention has removed the partition's start: then a session may begin in its middle.
 
-    Not promised: to tell a session that was forgotten (see MAX_SESSIONS) from one whose start was removed, nor to name
-    more than MAX_MISSING numbers of one gap.
+    Not promised: to tell a session that was forgotten (see MAX_SESSIONS) from one whose start was removed, to name more
+    than MAX_MISSING numbers of one gap, or to compare a late repeat with its first copy; followers drop it unread.
     """
 
     def __init__(self, *, from_start: bool = True) -> None:
@@ -168,55 +169,76 @@ def _parse_voids(text: str) -> Iterator[tuple[str, int]]:
             yield session, int(number)
 
 
+RepeatState = tuple[list[tuple[str, int, list[int]]], list[str]]
+"""What ``RepeatFilter.dump`` gives: (session, highest number, missing numbers), and recent event ids."""
+
+
 class RepeatFilter:
     """Tells first copies from repeats in one partition, in constant memory: what makes effects happen once.
 
-    A repeat is a (session, number) at or below the session's high mark that is not among its missing numbers. Records
-    without a link are always first copies here. The decisions depend on the records alone, in offset order, so live
-    and replayed folds agree. ``dump`` and ``load`` carry it across restarts, beside the position it belongs to.
+    A repeat is a (session, number) at or below the session's high mark that is not among its missing numbers; records
+    without a link are always first copies to ``is_first``. A duplicate is an event that was published twice: the same id
+    among the last 256 of the partition. The decisions depend on the records alone, in offset order, so live and replayed
+    folds agree. ``dump`` and ``load`` carry it across restarts, beside the position it belongs to.
 
     Not promised: to recognise a session again after 4,096 other sessions wrote to the partition.
     """
 
-    __slots__ = ("_sessions",)
+    __slots__ = ("_recent", "_sessions")
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, tuple[int, dict[int, None] | None]] = OrderedDict()
+        self._recent: dict[str, None] = {}
+
+    def is_duplicate(self, event_id: str) -> bool:
+        """Whether one of the last 256 records had this id; remembers it. Feed the records that ``is_first`` let pass."""
+        recent = self._recent
+        if event_id in recent:
+            return True
+        recent[event_id] = None
+        if len(recent) > MAX_RECENT_IDS:
+            del recent[next(iter(recent))]
+        return False
 
     def is_first(self, session: str, number: int) -> bool:
         """Whether this is the first copy; remembers it. Feed records in offset order, each once."""
         known = self._sessions.get(session)
         if known is not None and number == known[0] + 1:
             self._sessions[session] = (number, known[1])
+            self._sessions.move_to_end(session)
             return True
         return self._unusual(session, number, known)
 
     def _unusual(self, session: str, number: int, known: tuple[int, dict[int, None] | None] | None) -> bool:
         high, missing = known if known is not None else (0, None)
-        if known is None and len(self._sessions) >= MAX_SESSIONS:
-            self._sessions.popitem(last=False)
         if number <= high:
             if missing is None or number not in missing:
                 return False
             del missing[number]
             return True
-        if number > high + 1 and known is not None:
+        # A session first met far in its middle misses nothing: what came before was removed by retention.
+        if number > high + 1 and (known is not None or number <= MAX_MISSING):
             missing = dict(missing or {})
             missing.update(dict.fromkeys(range(max(high + 1, number - MAX_MISSING), number)))
             while len(missing) > MAX_MISSING:
                 del missing[next(iter(missing))]
-        # A session first met in its middle has no missing numbers: what came before was removed by retention.
         self._sessions[session] = (number, missing)
+        self._sessions.move_to_end(session)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
         return True
 
-    def dump(self) -> list[tuple[str, int, list[int]]]:
-        """The state as plain values, oldest session first."""
-        return [(session, high, list(missing or ())) for session, (high, missing) in self._sessions.items()]
+    def dump(self) -> RepeatState:
+        """The state as plain values: sessions, the one that was silent longest first, and recent ids, the oldest first."""
+        sessions = [(session, high, list(missing or ())) for session, (high, missing) in self._sessions.items()]
+        return sessions, list(self._recent)
 
     @classmethod
-    def load(cls, dumped: Iterable[tuple[str, int, list[int]]]) -> RepeatFilter:
+    def load(cls, dumped: RepeatState) -> RepeatFilter:
         """The filter that ``dump`` described."""
         result = cls()
-        for session, high, missing in dumped:
+        sessions, recent = dumped
+        result._recent = dict.fromkeys(recent)  # own class
+        for session, high, missing in sessions:
             result._sessions[session] = (high, dict.fromkeys(missing) if missing else None)  # own class
         return result

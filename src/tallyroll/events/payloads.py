@@ -32,9 +32,6 @@ class Payload(Struct, kw_only=True, omit_defaults=True):
     task_id: str | None = None
 
 
-# Parts that several types share.
-
-
 class Usage(Payload):
     """What something took: time, tokens, money. ``duration_ms`` wins over ``execution_time`` where both are given."""
 
@@ -64,9 +61,6 @@ class FailedWork(Usage):
     error_type: str | None = None
     reason: str | None = None
     retriable: bool | None = None
-
-
-# Agents.
 
 
 class AgentDescribed(Payload):
@@ -105,9 +99,6 @@ class AgentHeartbeat(Payload):
     cpu_percent: Percent | None = None
     memory_bytes: Bytes | None = None
     uptime_ms: Milliseconds | None = None
-
-
-# Tasks.
 
 
 class TaskCreated(Payload):
@@ -179,9 +170,6 @@ class TaskRetry(Failure):
     delay_ms: Milliseconds | None = None
 
 
-# Tools.
-
-
 class ToolInvoked(Payload):
     """An agent called a tool. ``invocation_id`` joins the call with its end."""
 
@@ -205,9 +193,6 @@ class ToolFailed(FailedWork):
 
     tool_name: str | None = None
     invocation_id: str | None = None
-
-
-# Workflows, and messages between agents.
 
 
 class WorkflowStarted(Payload):
@@ -267,9 +252,6 @@ class MessageFailed(Message):
     retriable: bool | None = None
 
 
-# Performance and resources.
-
-
 class PerformanceMetric(Payload):
     """One measurement."""
 
@@ -288,9 +270,6 @@ class Resource(Payload):
     limit: Number | str | None = None
     unit: str | None = None
     reason: str | None = None
-
-
-# Who may do what.
 
 
 class Authentication(Payload):
@@ -312,9 +291,6 @@ class Authorization(Payload):
     permission: str | None = None
     policy: str | None = None
     reason: str | None = None
-
-
-# State, configuration, anomalies, access to data.
 
 
 class StateChanged(Payload):

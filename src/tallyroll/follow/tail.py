@@ -34,14 +34,22 @@ async def read_events(log: EventLog, spans: Sequence[Span]) -> AsyncIterator[See
 
 
 async def tail(  # noqa: PLR0913  # one per thing that can be asked for
-    log: EventLog, topics: Sequence[str], *, clock: Clock, since: datetime | None = None, last: int | None = None, follow: bool = False
+    log: EventLog,
+    topics: Sequence[str],
+    *,
+    clock: Clock,
+    since: datetime | None = None,
+    last: int | None = None,
+    follow: bool = False,
+    at_end: Callable[[], None] | None = None,
 ) -> AsyncIterator[Seen]:
     """Records of the topics: since a moment, the last few of each partition, or all; with ``follow`` also those to come.
 
     ``since`` goes by the log's timestamps. Following ends when the caller stops.
 
     Ordering: per partition. What is there at the start is merged by event time, so that a person can read it; what comes
-    later is shown as it comes. Not promised: order between partitions.
+    later is shown as it comes. ``at_end`` is called once, when what was there at the start has been taken.
+    Not promised: order between partitions.
     """
     ends = dict(await log.ends(topics))
     begin = await _begin(log, topics, ends, since, last)
@@ -52,6 +60,8 @@ async def tail(  # noqa: PLR0913  # one per thing that can be asked for
     else:
         async for seen in read_events(log, _spans(begin, ends)):
             yield seen
+    if at_end is not None:
+        at_end()
     while follow:
         now = dict(await log.ends(topics))
         news = _spans(ends, now)

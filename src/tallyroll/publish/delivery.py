@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
-from tallyroll.errors import Backpressure
+from tallyroll.errors import Backpressure, LogError
 from tallyroll.events.codec import decode_head
 from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Pending, Rejected, Spool, Unknown
 from tallyroll.publish.lane import Lane
@@ -57,6 +57,24 @@ class Load:
                 yield self.records[index], self.lanes[index], ticket, slot + offset
                 index += 1
 
+    def add(self, record: Encoded, lane: Lane, ticket: Ticket, slot: int) -> None:
+        """One more record, after the others."""
+        self.records.append(record)
+        self.lanes.append(lane)
+        self.size += len(record.value)
+        owners = self.owners
+        if owners and owners[-1][0] is ticket and owners[-1][1] + owners[-1][2] == slot:
+            owners[-1] = (ticket, owners[-1][1], owners[-1][2] + 1)
+        else:
+            owners.append((ticket, slot, 1))
+
+    def split(self) -> tuple[Load, Load]:
+        """Those that go direct now, and those whose lane goes through the spool."""
+        parts = Load(), Load()
+        for record, lane, ticket, slot in self.each():
+            parts[lane.spooling].add(record, lane, ticket, slot)
+        return parts
+
 
 class _Flight:
     """A load on its way to the log. ``spooled`` maps an index to its number in the spool, once it was copied there."""
@@ -70,11 +88,13 @@ class _Flight:
         self.spooled: dict[int, int] = {}
         self.spills: list[asyncio.Task[None]] = []
 
-    def open(self) -> Iterator[int]:
-        """Indexes whose outcome is not definite and that are not in the spool."""
+    def open(self, *, or_taken: bool = False) -> Iterator[int]:
+        """Indexes whose outcome is not definite and that are not in the spool; ``or_taken``: nor known to be there."""
         for index, outcome in enumerate(self.pending.outcomes):
-            if (outcome is None or type(outcome) is Unknown) and index not in self.spooled:
-                yield index
+            if outcome is None or type(outcome) is Unknown:
+                number = self.spooled.get(index)
+                if number is None or (or_taken and number == _TAKEN):
+                    yield index
 
 
 class Delivery:
@@ -93,21 +113,31 @@ class Delivery:
         self._waiting: dict[int, tuple[Ticket, int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._puts: set[asyncio.Task[None]] = set()
+        self._loads_put: dict[Load, None] = {}
         self._moved = asyncio.Event()
         self._stopped = False
         self.in_flight = 0
         self.in_flight_bytes = 0
 
     def send(self, load: Load) -> None:
-        """Hands a load over, of lanes that go direct."""
+        """Hands a load over, of lanes that went direct when it was accepted."""
+        if any(lane.spooling for lane in set(load.lanes)):
+            # A lane that began to spool meanwhile: its records must not pass those that are in the spool.
+            load, late = load.split()
+            for lane in late.lanes:
+                lane.puts += 1
+            self.put(late)
+            if not load.records:
+                return
         try:
             pending = self._log.append(load.records)
-        except Backpressure as error:
+        except LogError as error:
             if self.spool is None:
                 self._turn_away(load, error)
                 return
             for lane in load.lanes:
                 lane.spooling = True
+                lane.puts += 1
             self.put(load)
             return
         flight = _Flight(load, pending, self._clock.monotonic())
@@ -119,15 +149,12 @@ class Delivery:
         self._spawn(self._land(flight))
 
     def put(self, load: Load) -> None:
-        """Hands a load over, of lanes that go through the spool."""
-        for lane in load.lanes:
-            lane.puts += 1
-        task = self._spawn(self._write(load))
-        self._puts.add(task)
-        task.add_done_callback(self._puts.discard)
+        """Hands a load over, of lanes that go through the spool; each record counts in its lane's ``puts`` already."""
+        self._loads_put[load] = None
+        self._spawn_put(self._write(load))
 
     async def on_disk(self) -> None:
-        """Waits until every load given to ``put`` so far is in the spool."""
+        """Waits until everything that goes into the spool so far is there."""
         await asyncio.gather(*self._puts)
 
     async def movement(self, at_most_s: float) -> None:
@@ -168,14 +195,24 @@ class Delivery:
         copies = sum(number != _TAKEN for flight in self._flights for number in flight.spooled.values())
         return self.in_flight + spooled - copies + sum(lane.puts for lane in lanes)
 
-    def open_records(self) -> list[Encoded]:
-        """What is in flight, not confirmed and not in the spool, in order. Readable from any thread."""
-        return [flight.load.records[index] for flight in list(self._flights) for index in flight.open()]
+    def open_records(self, *, spooling: bool) -> list[Encoded]:
+        """What is not confirmed and not known to be in the spool, in order, of the lanes that go that way.
+
+        Readable from any thread, for when the event loop does not run any more: a copy under way may never be made.
+        """
+        flying = [
+            flight.load.records[index]
+            for flight in list(self._flights)
+            for index in flight.open(or_taken=True)
+            if flight.load.lanes[index].spooling == spooling
+        ]
+        return flying + [record for load in list(self._loads_put) for record in load.records] if spooling else flying
 
     async def stop(self) -> bool:
         """Ends all work; what is open goes into the spool. False if that was not possible."""
         self._stopped = True
-        records = self.open_records()
+        await asyncio.gather(*self._puts, return_exceptions=True)  # cancelled before they began, they would keep nothing
+        records = [flight.load.records[index] for flight in self._flights for index in flight.open()]
         kept = self.spool is not None
         if records and self.spool is not None:
             try:
@@ -208,7 +245,8 @@ class Delivery:
                 await asyncio.gather(*flight.spills)
                 settled = [number for index, number in flight.spooled.items() if type(outcomes[index]) is not Unknown]
                 if settled and self.spool is not None:
-                    await self.spool.remove(settled)
+                    with contextlib.suppress(Backpressure):  # the spool's disk: what stays there goes out again under its id
+                        await self.spool.remove(settled)
         finally:
             del self._flights[flight]
             self.in_flight -= len(load.records)
@@ -241,7 +279,7 @@ class Delivery:
                 outcome = Unknown(outcome.error, kept=False)
             ticket.fill(slot, [outcome])
 
-    def _turn_away(self, load: Load, error: Backpressure) -> None:
+    def _turn_away(self, load: Load, error: LogError) -> None:
         self._telemetry.count(SHED, len(load.records))
         for record, lane, ticket, slot in load.each():
             _void(lane, record)
@@ -260,6 +298,7 @@ class Delivery:
             for number, (_, _, ticket, slot) in zip(numbers, load.each(), strict=True):
                 self._waiting[number] = (ticket, slot)
         finally:
+            del self._loads_put[load]
             for lane in load.lanes:
                 lane.puts -= 1
             for lane in set(load.lanes):
@@ -272,7 +311,7 @@ class Delivery:
         if copies:
             for flight, index in copies:
                 flight.spooled[index] = _TAKEN
-            task = self._spawn(self._copy(copies))
+            task = self._spawn_put(self._copy(copies))
             for flight in dict.fromkeys(flight for flight, _ in copies):
                 flight.spills.append(task)
 
@@ -295,13 +334,16 @@ class Delivery:
         pause = _BACKOFF_S[0]
         try:
             while True:
-                window = await self.spool.take(lane.target, _WINDOW)
-                if window:
-                    if await self._send_window(lane, [item.number for item in window], [item.record for item in window]):
-                        pause = _BACKOFF_S[0]
-                    else:
-                        await self._clock.sleep(pause)
-                        pause = min(pause * 2, _BACKOFF_S[1])
+                try:
+                    window = await self.spool.take(lane.target, _WINDOW)
+                    moved = not window or await self._send_window(lane, [item.number for item in window], [item.record for item in window])
+                except LogError:  # the client's queue is full, the log cannot take anything now, or the spool's disk is full
+                    moved = False
+                if not moved:
+                    await self._clock.sleep(pause)
+                    pause = min(pause * 2, _BACKOFF_S[1])
+                elif window:
+                    pause = _BACKOFF_S[0]
                 elif lane.puts:
                     await self.on_disk()
                 else:
@@ -312,12 +354,9 @@ class Delivery:
             self._moved.set()
 
     async def _send_window(self, lane: Lane, numbers: list[int], records: list[Encoded]) -> bool:
-        """One window; true when every record has a definite outcome."""
+        """One window; true when every record has a definite outcome. Raises Backpressure: nothing was sent, or not removed."""
         assert self.spool is not None  # noqa: S101  # lanes spool only where there is one
-        try:
-            outcomes = await self._log.append(records).settled()
-        except Backpressure:
-            return False
+        outcomes = await self._log.append(records).settled()
         delivered: list[int] = []
         refused: dict[int, str] = {}
         for number, record, outcome in zip(numbers, records, outcomes, strict=True):
@@ -347,6 +386,12 @@ class Delivery:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _spawn_put(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._spawn(coroutine)
+        self._puts.add(task)
+        task.add_done_callback(self._puts.discard)
         return task
 
 

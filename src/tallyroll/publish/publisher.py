@@ -20,7 +20,7 @@ from tallyroll.events.ids import new_id
 from tallyroll.events.partition import partition_for
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, Topic
-from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Pending, Rejected, Spool, Unknown
+from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, Unknown
 from tallyroll.publish import exit as exit_hooks
 from tallyroll.publish.delivery import Delivery, Load
 from tallyroll.publish.handlers import Handler, Handlers
@@ -84,6 +84,7 @@ class EventPublisher:
         self._keeper: asyncio.Task[None] | None = None
         self._direct = Load()
         self._spooled = Load()
+        self._handed_over = Load()
         self._tickets: deque[Ticket] = deque()
         self._spool: Spool | None = self._open_spool() if self._open_spool is not None else None
         self._delivery: Delivery
@@ -201,8 +202,7 @@ class EventPublisher:
         """Accepted events that are not yet known to be in the log: staged, in flight, and spooled."""
         if self._loop is None:
             return self.spool_depth
-        staged = len(self._direct.records) + len(self._spooled.records)
-        return staged + self._delivery.unsettled(list(self._lanes.values()))
+        return len(self._direct.records) + self._delivery.unsettled(list(self._lanes.values()))
 
     def last_positions(self) -> list[Position]:
         """Per partition the newest position this process knows to have published; what reads of one's own writes wait for."""
@@ -233,6 +233,9 @@ class EventPublisher:
         if loop is not self._loop:
             if self._loop is not None and not self._loop.is_closed():
                 raise RuntimeError("a publisher is used from one event loop at a time")
+            left: list[Encoded] = []
+            if self._loop is not None:
+                left = [record for spooling in (True, False) for record in self._delivery.open_records(spooling=spooling)]
             self._loop = loop
             self._delivery = Delivery(
                 self._log, self._spool, clock=self._clock, telemetry=self._telemetry,
@@ -241,8 +244,25 @@ class EventPublisher:
             self._keeper = loop.create_task(self._keep())
             for lane in self._lanes.values():
                 lane.in_flight, lane.puts, lane.drain = 0, 0, None
+            for lane in self._spooled.lanes:
+                lane.puts += 1
+            self._carry_over(left, loop)
+            self._send()
+            for lane in self._lanes.values():
                 self._delivery.resume(lane)
         return loop
+
+    def _carry_over(self, records: Sequence[Encoded], loop: asyncio.AbstractEventLoop) -> None:
+        """What a closed event loop has left open is numbered already: it goes through the spool, before anything new."""
+        if not records or self._spool is None:
+            return
+        load, ticket = Load(), self._ticket(loop, len(records))
+        for slot, record in enumerate(records):
+            lane = self._lanes[TopicPartition(record.topic, record.partition)]
+            lane.spooling = True
+            lane.puts += 1
+            load.add(record, lane, ticket, slot)
+        self._delivery.put(load)
 
     def _ticket(self, loop: asyncio.AbstractEventLoop, count: int) -> Ticket:
         ticket = Ticket(count, self._clock.monotonic() + self._settings.publish_deadline_ms / 1000, loop.create_future())
@@ -292,15 +312,9 @@ class EventPublisher:
                     slot += 1
                     continue
                 load = self._spooled
+                lane.puts += 1  # from now on the lane cannot go direct before this record
             value = lane.link(key, body)
-            load.records.append(Encoded(event.event_id, topic.name, partition, key, value, HEADERS, now_ms))
-            load.lanes.append(lane)
-            load.size += len(value)
-            owners = load.owners
-            if owners and owners[-1][0] is ticket and owners[-1][1] + owners[-1][2] == slot:
-                owners[-1] = (ticket, owners[-1][1], owners[-1][2] + 1)
-            else:
-                owners.append((ticket, slot, 1))
+            load.add(Encoded(event.event_id, topic.name, partition, key, value, HEADERS, now_ms), lane, ticket, slot)
             slot += 1
 
     def _process(self, event: AgentEvent) -> AgentEvent:
@@ -314,15 +328,16 @@ class EventPublisher:
 
     def _send(self) -> None:
         """Hands what is staged to delivery, in order."""
-        direct, spooled = self._direct, self._spooled
-        if direct.records:
-            self._direct = Load()
-            self._telemetry.count(ACCEPTED, len(direct.records))
-            self._delivery.send(direct)
-        if spooled.records:
-            self._spooled = Load()
+        if self._direct.records:
+            self._handed_over, self._direct = self._direct, Load()
+            self._telemetry.count(ACCEPTED, len(self._handed_over.records))
+            self._delivery.send(self._handed_over)
+            self._handed_over = Load()
+        if self._spooled.records:
+            spooled = self._spooled
             self._telemetry.count(ACCEPTED, len(spooled.records))
             self._delivery.put(spooled)
+            self._spooled = Load()
 
     @property
     def _full(self) -> bool:
@@ -364,19 +379,25 @@ class EventPublisher:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        late: Pending | None = None
-        with contextlib.suppress(Backpressure):
-            late = self._log.append(self._direct.records) if self._direct.records else None
-        if self._spooled.records and self._spool is not None:
-            self._spool.put_now(self._spooled.records, grace_s)
-        if not self._log.drain(grace_s) or self._spool is None:
-            return
-        records = self._delivery.open_records() if self._loop is not None else []
-        if late is not None:
-            records += [
-                record for record, outcome in zip(self._direct.records, late.outcomes, strict=True) if not isinstance(outcome, Delivered)
-            ]
-        if records and not self._spool.put_now(records, grace_s):
+        delivery = self._delivery if self._loop is not None else None
+        # A signal may come in the middle of handing a load over: sending it twice is harmless, losing it is not.
+        staged = [load.split() for load in (self._handed_over, self._direct)]
+        # What goes to disk goes there first: the grace may be longer than whoever ends us is patient.
+        spooled = delivery.open_records(spooling=True) if delivery is not None else []
+        spooled += [record for _, diverted in staged for record in diverted.records]
+        self._keep_now(spooled + self._spooled.records, grace_s)
+        direct = [record for load, _ in staged for record in load.records]
+        late: Sequence[Outcome | None] = [None] * len(direct)
+        if direct:
+            with contextlib.suppress(LogError):
+                late = self._log.append(direct).outcomes
+        self._log.drain(grace_s)
+        flying = delivery.open_records(spooling=False) if delivery is not None else []
+        flying += [record for record, outcome in zip(direct, late, strict=True) if outcome is None or isinstance(outcome, Unknown)]
+        self._keep_now(flying, grace_s)
+
+    def _keep_now(self, records: Sequence[Encoded], timeout_s: float) -> None:
+        if records and (self._spool is None or not self._spool.put_now(records, timeout_s)):
             log.error("%d events could not be written to the spool in time", len(records))
 
 

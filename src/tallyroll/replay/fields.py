@@ -42,13 +42,14 @@ class Value:
 
     ``name`` stands for the rule in the reducer id: another rule needs another name. ``get`` takes the decoded members,
     the head and the event time in µs since 1970; it raises ValueError when the members make no sense. A ``constant`` is
-    the same for every event.
+    the same for every event. Unless ``always``, the value is None when none of its members is there, and ``get`` is not called.
     """
 
     name: str
     reads: tuple[tuple[str, Any], ...]
     get: Callable[[Any, Head, int], Any]
     constant: str | int | None = None
+    always: bool = False
 
 
 def constant(value: str | int) -> Value:

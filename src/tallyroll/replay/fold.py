@@ -10,21 +10,18 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from tallyroll.errors import UnknownSchema
 from tallyroll.events.codec import Head
-from tallyroll.replay.fields import COUNT, INT_MAX, LAST, SUM, Change, Field, Place, Slots, Update, Value
-from tallyroll.replay.values import AGENT_ID, EVENT_TIME, NULL
-
-RECENT_IDS: Final = 32  # per part; an event published again comes soon after the first time, or through the publisher's chain
-MAX_ID_CHARS: Final = 64  # a UUID has 36
+from tallyroll.replay.fields import INT_MAX, Field, Place, Slots
+from tallyroll.replay.program import Program, compile_program
 
 State = Mapping[str, Any]
 """A joined state: integers, text, booleans, None, lists and text-keyed maps. Always has ``version`` and ``last_updated_us``."""
@@ -66,9 +63,9 @@ class View:
 
 
 class Part:
-    """One owner's events in one partition, folded. ``version`` counts them; ``recent`` holds the ids of the last 32."""
+    """One owner's events in one partition, folded. ``version`` counts them."""
 
-    __slots__ = ("dirty", "order_us", "owner", "recent", "slots", "version", "view")
+    __slots__ = ("dirty", "order_us", "owner", "slots", "version", "view")
 
     def __init__(self, view: int, owner: str, slots: Slots) -> None:
         self.view = view
@@ -76,50 +73,21 @@ class Part:
         self.slots = slots
         self.order_us = 0
         self.version = 0
-        self.recent: dict[str, None] = {}
         self.dirty = False
 
     def dump(self) -> bytes:
         """The part as JSON, for the store."""
-        return _encode([self.version, self.order_us, list(self.recent), self.slots])
+        return _encode([self.version, self.order_us, self.slots])
 
     def load(self, dumped: bytes) -> None:
         """Becomes the part that ``dump`` described."""
-        self.version, self.order_us, recent, self.slots = _decode_part(dumped)
-        self.recent = dict.fromkeys(recent)
+        self.version, self.order_us, self.slots = _decode_part(dumped)
 
 
 _encode: Final = msgspec.json.Encoder().encode
 _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
-_decode_part: Final = msgspec.json.Decoder(tuple[int, int, list[str], list[Any]]).decode
+_decode_part: Final = msgspec.json.Decoder(tuple[int, int, list[Any]]).decode
 _decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-class Step(NamedTuple):
-    """What one event type does to a part of one view. Number n stands for the n-th value of the event.
-
-    Three common changes are told apart, so that they cost no call: counts add 1, sums add a number, lasts keep the newest.
-    """
-
-    view: int
-    aggregate: str
-    counts: tuple[int, ...]
-    sums: tuple[tuple[int, int], ...]
-    lasts: tuple[tuple[int, int], ...]
-    updates: tuple[tuple[Update, int, int], ...]
-
-
-class Program(NamedTuple):
-    """What one event type does in one topic: decode the members that are read, take the values out, change the parts.
-
-    The values of an event are its time in µs, its agent, the constants, and what the getters give, in this order.
-    """
-
-    decode: Callable[[msgspec.Raw], Any]
-    current_version: str
-    constants: tuple[str | int, ...]
-    getters: tuple[Callable[[Any, Head, int], Any], ...]
-    steps: tuple[Step, ...]
 
 
 class Fold:
@@ -133,6 +101,8 @@ class Fold:
         self.views = tuple(views)
         self.schemas = schemas
         self.topics = tuple(sorted({topic for view in views for topic in view.topics}))
+        # Most slots start as a number or None, which can be shared; only containers are made for each part.
+        self._blanks = [_blank_of(view) for view in views]
         self._index = {view.name: number for number, view in enumerate(views)}
 
     @cached_property
@@ -164,61 +134,27 @@ class Fold:
 
     def blank(self, view: int, owner: str) -> Part:
         """A part without events."""
-        return Part(view, owner, [field.start() for field in self.views[view].fields.values()])
+        template, containers = self._blanks[view]
+        slots = template.copy()
+        for slot, field in containers:
+            slots[slot] = field.start()
+        return Part(view, owner, slots)
 
     def _compile(self, topic: str) -> dict[str, Program]:
         reading = [(number, view) for number, view in enumerate(self.views) if topic in view.topics]
         types = sorted({event_type for _, view in reading for event_type in view.types})
         return {
-            event_type: _program(event_type, self.schemas.current(event_type), [pair for pair in reading if event_type in pair[1].types])
+            event_type: compile_program(
+                event_type, self.schemas.current(event_type), [pair for pair in reading if event_type in pair[1].types]
+            )
             for event_type in types
         }
 
 
-def _program(event_type: str, current_version: str, reading: Sequence[tuple[int, View]]) -> Program:
-    taken = [(number, view, slot, step) for number, view in reading for slot, step in _steps(event_type, view)]
-    values = {step[0].name: step[0] for _, _, _, step in taken if step[1] is not COUNT} | {AGENT_ID.name: AGENT_ID}
-    constants = [value for value in values.values() if value.constant is not None]
-    getters = [value for value in values.values() if value.constant is None and value not in (EVENT_TIME, AGENT_ID)]
-    place = {value.name: at for at, value in enumerate((EVENT_TIME, AGENT_ID, *constants, *getters))}
-    steps = []
-    for number, view in reading:
-        own = [(slot, place.get(value.name, -1), change) for at, _, slot, (value, change) in taken if at == number]
-        steps.append(
-            Step(
-                number,
-                view.owner,
-                counts=tuple(slot for slot, _, change in own if change is COUNT),
-                sums=tuple((slot, at) for slot, at, change in own if change is SUM),
-                lasts=tuple((slot, at) for slot, at, change in own if change is LAST),
-                updates=tuple((change, slot, at) for slot, at, change in own if not isinstance(change, str)),
-            )
-        )
-    return Program(
-        msgspec.json.Decoder(_facts(event_type, values.values())).decode,
-        current_version,
-        tuple(value.constant for value in constants if value.constant is not None),
-        tuple(value.get for value in getters),
-        tuple(steps),
-    )
-
-
-def _steps(event_type: str, view: View) -> Iterable[tuple[int, tuple[Value, Change]]]:
-    for slot, field in enumerate(view.fields.values()):
-        step = field.step(event_type)
-        if step is not None:
-            yield slot, step
-
-
-def _facts(event_type: str, values: Iterable[Value]) -> type[Any]:
-    """A struct with just the payload members that are read, so that no other member can be of a wrong type."""
-    members: dict[str, Any] = {}
-    for value in values:
-        for name, kind in value.reads:
-            if members.setdefault(name, kind) is not kind and members[name] != kind:
-                raise ValueError(f"{event_type}: {name} is read as two different types")
-    fields = [(name, kind, NULL if kind is msgspec.Raw else None) for name, kind in members.items()]
-    return msgspec.defstruct(f"Facts of {event_type}", fields, gc=False)
+def _blank_of(view: View) -> tuple[list[Any], list[tuple[int, Field]]]:
+    fields = list(view.fields.values())
+    template = [field.start() for field in fields]
+    return template, [(slot, fields[slot]) for slot, start in enumerate(template) if isinstance(start, dict | list)]
 
 
 class Unfoldable(Exception):
@@ -241,11 +177,6 @@ def old_facts(program: Program, head: Head, schemas: Schemas) -> Sequence[Any]:
         raise Unfoldable("upcast_failed", type(error).__name__) from error
     # Through JSON again, so that old and new payloads are held to the same types.
     return [program.decode(msgspec.Raw(_encode(one))) for one in payloads]
-
-
-def short_id(event_id: str) -> str:
-    """What stands for a foreign producer's very long event id in a part."""
-    return sha256(event_id.encode()).hexdigest()
 
 
 def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:

@@ -11,7 +11,7 @@ import msgspec
 
 from tallyroll.errors import PositionConflict
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
+from tallyroll.events.chain import RepeatFilter, RepeatState
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import DeadLetter, OwnerParts, PartitionWrite, Progress, StateStore
@@ -25,7 +25,7 @@ log: Final = logging.getLogger("tallyroll.state")
 
 MAX_CACHED_PARTS: Final = 20_000  # some 2 to 5 KB each: at most about 100 MB
 _encode: Final = msgspec.json.Encoder().encode
-_decode_repeats: Final = msgspec.json.Decoder(list[tuple[str, int, list[int]]]).decode
+_decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
 
 
 @dataclass(slots=True)

@@ -13,12 +13,15 @@ from typing import Any, Final
 import msgspec
 
 from tallyroll.events.codec import Head, head_agent
-from tallyroll.replay.fields import INT_MAX, Value
+from tallyroll.replay.fields import Value
 
 Facts = Any
 """The payload members that some view reads, as a struct made for the event type. Missing ones are None, or a raw null."""
 
 MICRO: Final = 1_000_000
+# What every JSON reader holds exactly; also 285 years in µs, and 9 thousand millions in millionths. Larger is a mistake, and
+# it takes a thousand of them to leave the 64 bits of a sum.
+AMOUNT_MAX: Final = 2**53 - 1
 MAX_ERROR_CHARS: Final = 500  # enough to recognise an error; the event itself has the whole text
 NULL: Final = msgspec.Raw(b"null")
 _NUMBER: Final = int | float | str | None
@@ -30,11 +33,9 @@ _decode: Final = msgspec.json.Decoder().decode
 def micro(number: float | str, scale: int = MICRO) -> int:
     """``number`` × ``scale`` as the nearest integer, ties to even; decimal text is taken exactly, not through a float.
 
-    Raises ValueError for text that is no decimal number, for NaN and infinities, and beyond 64 bits signed.
+    Raises ValueError for text that is no decimal number, for NaN and infinities, and for what is beyond 53 bits.
     """
-    if isinstance(number, int):
-        units = number * scale
-    elif isinstance(number, str):
+    if isinstance(number, str):
         if not _DECIMAL.fullmatch(number):
             raise ValueError("not a decimal number")
         units = round(Fraction(number) * scale)
@@ -43,21 +44,18 @@ def micro(number: float | str, scale: int = MICRO) -> int:
             units = round(number * scale)
         except OverflowError:
             raise ValueError("not a finite number") from None
-    return _within(units)
-
-
-def _within(number: int) -> int:
-    if not -INT_MAX <= number <= INT_MAX:
-        raise ValueError("beyond 64 bits")
-    return number
+    if -AMOUNT_MAX <= units <= AMOUNT_MAX:
+        return units
+    raise ValueError("beyond 53 bits")
 
 
 def _whole(number: float) -> int:
-    if isinstance(number, int):
-        return _within(number)
-    if not number.is_integer():
+    amount = int(number)
+    if amount != number:
         raise ValueError("not a whole number")
-    return _within(int(number))
+    if -AMOUNT_MAX <= amount <= AMOUNT_MAX:
+        return amount
+    raise ValueError("beyond 53 bits")
 
 
 def text(member: str) -> Value:
@@ -136,7 +134,7 @@ _COUNT: Final = int | float | None
 
 EVENT_TIME: Final = Value("event time", (), _event_time)
 AGENT_ID: Final = Value("agent", (("agent_id", Any),), _agent)
-TASK_ID: Final = Value("task", (("task_id", str | None),), _task)
+TASK_ID: Final = Value("task", (("task_id", str | None),), _task, always=True)
 TOKENS: Final = Value("tokens", (("tokens", _COUNT), ("input_tokens", _COUNT), ("output_tokens", _COUNT)), _tokens)
 COST: Final = Value("micro(cost)", (("cost", _NUMBER),), _cost)
 DURATION: Final = Value("duration µs", (("duration_ms", _NUMBER), ("execution_time", _NUMBER)), _duration)

@@ -27,6 +27,7 @@ from tallyroll.telemetry import Telemetry
 
 log: Final = logging.getLogger("tallyroll.kafka")
 
+_LOOK_S: Final = 2.0  # how long an opening process waits for a broker; it goes on without one
 _REQUEST_S: Final = 15.0  # one administrative request; a healthy broker answers in milliseconds
 _QUEUE_SLACK: Final = 2  # the client's queue holds twice what the publisher keeps in flight, so it is never the one that is full
 
@@ -49,9 +50,15 @@ class KafkaLog:
 
     @classmethod
     async def open(cls, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry) -> KafkaLog:
-        """Checks TLS and contradictory settings; connects lazily. Raises SettingsError, never LogUnavailable: a broker may come later."""
+        """Checks TLS, and the topics if a broker answers within two seconds.
+
+        Raises SettingsError, and TopicConflict for a topic with another partition count than the catalogue's: keys would
+        lie elsewhere than readers look. Never LogUnavailable: a broker may come later.
+        """
         await asyncio.to_thread(probe_tls, settings)
-        return cls(settings, catalogue, clock=clock, telemetry=telemetry)
+        opened = cls(settings, catalogue, clock=clock, telemetry=telemetry)
+        await asyncio.to_thread(opened._check_topics)
+        return opened
 
     @property
     def durable_spool_needed(self) -> bool:
@@ -97,14 +104,33 @@ class KafkaLog:
         await asyncio.to_thread(self._producer.close)
         self._admin = None
 
+    def _check_topics(self) -> None:
+        try:
+            found = self._client().list_topics(timeout=_LOOK_S).topics
+        except KafkaException:
+            return  # away, or not to be asked: the first publish or read will say
+        for topic in self._catalogue.topics:
+            metadata = found.get(topic.name)
+            if metadata is None:
+                log.warning("topic %s is not there, or may not be seen; see: tallyroll topics plan", topic.name)
+            elif metadata.error is None and len(metadata.partitions) < topic.partitions:
+                raise TopicConflict(topic.name, f"has {len(metadata.partitions)} partitions, the catalogue says {topic.partitions}")
+            elif metadata.error is None and len(metadata.partitions) > topic.partitions:
+                log.warning("topic %s has more partitions than the catalogue's %d; keys stay in those", topic.name, topic.partitions)
+
     def _client(self) -> AdminClient:
         if self._admin is None:
             self._admin = AdminClient(client_config(self._settings))
         return self._admin
 
     def _partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
-        known = [topic for topic in (self._catalogue.named(name) for name in topics) if topic is not None]
-        return [TopicPartition(topic.name, partition) for topic in known for partition in range(topic.partitions)]
+        result = []
+        for name in topics:
+            topic = self._catalogue.named(name)
+            if topic is None:
+                raise TopicConflict(name, "is not in the catalogue")
+            result += [TopicPartition(name, partition) for partition in range(topic.partitions)]
+        return result
 
     async def _offsets(self, topics: Sequence[str], spec: Any) -> dict[TopicPartition, int]:  # noqa: ANN401
         request = {ClientPartition(*partition): spec for partition in self._partitions(topics)}

@@ -29,6 +29,7 @@ from tallyroll.telemetry import CALLBACK_ERRORS, CLIENT_RESTARTS, PRODUCER_ERROR
 log: Final = logging.getLogger("tallyroll.kafka")
 
 _DRAIN_LOOK_S: Final = 0.005
+_LOCK_S: Final = 0.5  # making a client takes some ms
 _POLL_S: Final = 0.1  # how long the poll thread sleeps in librdkafka when nothing happens; reports wake it at once
 _BACKOFF_S: Final = (0.1, 5.0)  # first and longest wait before a new instance after a fatal error
 _PROBE_AFTER: Final = 5  # instances in a row without one delivery: from then on only one try each _BACKOFF_S[1]
@@ -167,7 +168,9 @@ class KafkaProducer:
             self._after_fork()
         if self._producer is not None and self._fatal is None:
             return self._producer
-        with self._lock:
+        if not self._lock.acquire(timeout=_LOCK_S):
+            return None  # whoever holds it was interrupted by the signal that ends us
+        try:
             if self._producer is None and not self._closing and self._clock.monotonic() >= self._next_try:
                 self._fatal = None
                 self._producer = Producer({**self._config, "error_cb": self._on_error})
@@ -175,6 +178,8 @@ class KafkaProducer:
                     self._thread = threading.Thread(target=self._poll_forever, name="tallyroll-kafka-poll", daemon=True)
                     self._thread.start()
             return self._producer if self._fatal is None else None
+        finally:
+            self._lock.release()
 
     def _report(self, pending: PendingRecords, index: int, error: KafkaError | None, message: Message) -> None:
         # An exception here would come out of somebody else's poll() or flush().

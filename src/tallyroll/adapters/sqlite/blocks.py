@@ -1,9 +1,9 @@
 """Records as blocks, and blocks as batches: how the log looks inside a row, and every query that reads it.
 
 A block holds its records as columns in MessagePack: ``[timestamps_ms, keys, values, header sets, which set each has]``;
-the last is empty when all have the first. Blocks instead of a row per record, because SQLite's Python binding gives up
-the interpreter's lock at each row: beside a busy event loop that costs up to 5 ms a row. They are quicker anyway: on one
-disk 2.6 times in writing and 2.2 times in reading.
+the last is empty when all have the first. Blocks instead of a row per record, because SQLite's Python binding gives up the
+interpreter's lock at each row: beside a busy event loop 500 rows took 270 to 680 ms, one block of them 5 to 20 ms. They
+are quicker anyway: on one disk 2.6 times in writing and 2.2 times in reading (batches of 1,000 records of 690 bytes).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import os
 import queue
 import sqlite3
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,10 @@ _GROUP: Final = 256  # jobs joined into one commit at the most
 T = TypeVar("T")
 
 
+def _nothing(*_: object) -> None:
+    """A job that changes no count."""
+
+
 class SqliteSpool:
     """Implements ``ports.Spool``. ``folder`` None keeps it in memory: bounded, and gone with the process.
 
@@ -53,6 +58,9 @@ class SqliteSpool:
 
     def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        # No lock: a signal handler that interrupts whoever holds it could not write its records any more.
+        self._reserved = 0  # bytes, only ever added to, by those who put
+        self._written = 0  # bytes of puts that have ended, by the spool's thread
         self._lanes: Counter[TopicPartition] = Counter()
         self._sizes: dict[int, tuple[TopicPartition, int]] = {}
         self._bytes = 0
@@ -67,12 +75,13 @@ class SqliteSpool:
         if folder is not None:
             for orphan, lock_file in _orphans(folder, self._path):
                 self._adopt(orphan, lock_file)
+        _release_in_children(self)
         self._thread = threading.Thread(target=self._work, name="tallyroll-spool", daemon=True)
         self._thread.start()
 
     @property
     def depth(self) -> int:
-        return self._lanes.total()
+        return sum(list(self._lanes.values()))
 
     @property
     def refused(self) -> int:
@@ -84,24 +93,20 @@ class SqliteSpool:
         return self._bytes
 
     def has_room(self, size_bytes: int) -> bool:
-        return self._bytes + size_bytes <= self._max_bytes
+        return self._bytes + self._reserved - self._written + size_bytes <= self._max_bytes
 
     def lanes(self) -> Mapping[TopicPartition, int]:
-        return {lane: count for lane, count in self._lanes.items() if count}
+        return {lane: count for lane, count in list(self._lanes.items()) if count}
 
     async def put(self, records: Sequence[Encoded]) -> Sequence[int]:
-        size = sum(map(_size, records))
-        if not self.has_room(size):
+        size = self._reserve(records)
+        if size is None:
             raise Backpressure("the spool", f"{self._max_bytes} bytes")
-        self._bytes += size  # reserved at once, so that concurrent puts cannot exceed the bound together
-        try:
-            numbers: list[int] = await self._run(lambda: self._insert(records))
-        except BaseException:
-            self._bytes -= size
-            raise
-        self._bytes -= size
-        self._account(zip(numbers, records, strict=True))
-        return numbers
+        return await self._run(
+            lambda: self._insert(records),
+            lambda numbers: self._account(size, numbers, records),
+            lambda: self._account(size, (), ()),
+        )
 
     async def take(self, lane: TopicPartition, limit: int) -> Sequence[Spooled]:
         sql = f"SELECT number, {_COLUMNS} FROM record WHERE topic = ? AND partition = ? AND refused IS NULL ORDER BY number LIMIT ?"  # noqa: S608  # constant columns
@@ -109,22 +114,27 @@ class SqliteSpool:
         return [Spooled(row[0], _record(row[1:])) for row in rows]
 
     async def remove(self, numbers: Sequence[int]) -> None:
-        await self._run(lambda: self._connection.executemany("DELETE FROM record WHERE number = ?", [(number,) for number in numbers]))
-        self._forget(numbers)
+        rows = [(number,) for number in numbers]
+        await self._run(lambda: self._connection.executemany("DELETE FROM record WHERE number = ?", rows), lambda _: self._forget(numbers))
 
     async def refuse(self, refusals: Mapping[int, str]) -> None:
         rows = [(reason, number) for number, reason in refusals.items()]
-        await self._run(lambda: self._connection.executemany("UPDATE record SET refused = ? WHERE number = ?", rows))
-        self._forget(list(refusals))
-        self._refused += len(refusals)
+
+        def set_aside(_: object) -> None:
+            self._forget(list(refusals))
+            self._refused += len(refusals)
+
+        await self._run(lambda: self._connection.executemany("UPDATE record SET refused = ? WHERE number = ?", rows), set_aside)
 
     def put_now(self, records: Sequence[Encoded], timeout_s: float) -> bool:
-        if not self.has_room(sum(map(_size, records))):
+        size = self._reserve(records)
+        if size is None:
             return False
         done = threading.Event()
         failed: list[BaseException] = []
 
-        def finish(_: Any, error: BaseException | None) -> None:  # noqa: ANN401
+        def finish(numbers: list[int] | None, error: BaseException | None) -> None:
+            self._account(size, numbers or (), records if numbers else ())
             if error is not None:
                 failed.append(error)
             done.set()
@@ -142,21 +152,16 @@ class SqliteSpool:
                 _delete(self._path)
             os.close(self._lock_file)
 
-    def _account(self, numbered: Any) -> None:  # noqa: ANN401  # pairs of number and record
-        for number, record in numbered:
-            lane, size = TopicPartition(record.topic, record.partition), _size(record)
-            self._sizes[number] = (lane, size)
-            self._lanes[lane] += 1
-            self._bytes += size
+    def _reserve(self, records: Sequence[Encoded]) -> int | None:
+        """Their size, counted at once, so that concurrent puts cannot exceed the bound together; None without room."""
+        size = sum(map(_size, records))
+        if not self.has_room(size):
+            return None
+        self._reserved += size
+        return size
 
-    def _forget(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            known = self._sizes.pop(number, None)
-            if known is not None:
-                self._lanes[known[0]] -= 1
-                self._bytes -= known[1]
-
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T], then: Callable[[T], object] = _nothing, otherwise: Callable[[], object] = _nothing) -> T:
+        """What ``work`` gives, done by the spool's thread; it also counts what came of it, whether or not anybody still waits."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -169,6 +174,10 @@ class SqliteSpool:
                 future.set_exception(error)
 
         def finish(result: T, error: BaseException | None) -> None:
+            if error is None:
+                then(result)
+            else:
+                otherwise()
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
                 loop.call_soon_threadsafe(settle, result, error)
 
@@ -193,7 +202,7 @@ class SqliteSpool:
         """One transaction for the whole group; if that fails, one for each, so that one bad job spoils no other."""
         try:
             results = self._transact([job.work for job in group])
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  # the thread must live on, or every later put would wait for ever
             if len(group) > 1:
                 for job in group:
                     self._commit([job])
@@ -241,13 +250,42 @@ class SqliteSpool:
         # A crash between the commit above and this leaves both files: the records go out twice under their ids.
         _delete(path)
         os.close(lock_file)
-        self._account(zip(numbers, records, strict=True))
+        self._account(0, numbers, records)
         if records:
             log.warning("took over %d events that a dead process had not delivered", len(records))
+
+    def _account(self, reserved: int, numbers: Sequence[int], records: Sequence[Encoded]) -> None:
+        """Counts the records that were written, in place of the room reserved for them."""
+        self._written += reserved
+        for number, record in zip(numbers, records, strict=True):
+            lane, size = TopicPartition(record.topic, record.partition), _size(record)
+            self._sizes[number] = (lane, size)
+            self._lanes[lane] += 1
+            self._bytes += size
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            known = self._sizes.pop(number, None)
+            if known is not None:
+                self._lanes[known[0]] -= 1
+                self._bytes -= known[1]
 
     def _copy_refused(self, rows: Sequence[tuple[Any, ...]]) -> None:
         self._connection.executemany(f"INSERT INTO record ({_COLUMNS}, refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
         self._refused += len(rows)
+
+
+def _release_in_children(spool: SqliteSpool) -> None:
+    """A forked child holds a copy of the lock: it must let go, or the file of a dead parent would never look orphaned."""
+    reference = weakref.ref(spool)
+
+    def after_fork() -> None:
+        parent = reference()
+        if parent is not None and parent._lock_file is not None:  # noqa: SLF001  # own class
+            os.close(parent._lock_file)  # noqa: SLF001  # own class
+            parent._lock_file = None  # noqa: SLF001  # own class
+
+    os.register_at_fork(after_in_child=after_fork)
 
 
 class _Job:
@@ -316,5 +354,7 @@ def _record(row: Sequence[Any]) -> Encoded:
     return Encoded(event_id, topic, partition, key, value, _unpack(headers), timestamp_ms)
 
 
-def _translated(error: sqlite3.Error) -> Exception:
+def _translated(error: Exception) -> Exception:
+    if not isinstance(error, sqlite3.Error):
+        return error
     return Backpressure("the spool's disk", str(error.sqlite_errorname) if hasattr(error, "sqlite_errorname") else type(error).__name__)

@@ -1,0 +1,158 @@
+"""The root command: finds the verb and imports only that one, and turns every error into two lines and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from tallyroll.cli.exits import MEANINGS, ExitCode, explain
+from tallyroll.cli.printing import note, paint, plain, say_json
+from tallyroll.cli.session import Json, Session, Url
+
+
+class Verb(NamedTuple):
+    """Where a command lives, and its line in the list of commands."""
+
+    module: str
+    help: str
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    "demo": Verb("demo", "A fleet at work on an embedded log, live; under a minute."),
+    "publish": Verb("publish", "Put one event into the log."),
+    "tail": Verb("tail", "Show events as they come, filtered, or export them."),
+    "events": Verb("events", "Event types, checks of event files, single events."),
+    "agents": Verb("agents", "Agents: list, state now or then, timeline."),
+    "tasks": Verb("tasks", "A task's state, now or then."),
+    "workflows": Verb("workflows", "A workflow's state, now or then."),
+    "import": Verb("importing", "Recorded runs (OpenAI, Claude Code, OTLP) into the log."),
+    "simulate": Verb("simulate", "Publish the events of a made-up fleet."),
+    "run": Verb("run", "Keep the state store current until stopped."),
+    "lag": Verb("lag", "How far the stored state is behind the log."),
+    "verify": Verb("verify", "Check the publishers' chain: loss, reorder, alteration."),
+    "dlq": Verb("dlq", "Dead letters: what a follower could not apply."),
+    "topics": Verb("topics", "Topics and rights of a Kafka cluster."),
+    "doctor": Verb("doctor", "Check settings, log, topics, store and spool."),
+}
+
+_EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())
+
+
+class Root(TyperGroup):
+    """The command ``tallyroll``. A verb is imported when it is called, so that none pays for the others."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer names the base of its own class
+        """The verbs, in the order in which one meets them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ANN401  # as above
+        """The verb, imported now. Raises a usage error if there is none of that name."""
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            near = difflib.get_close_matches(cmd_name, VERBS, n=1)
+            ctx.fail(f"there is no command {plain(cmd_name)}" + (f"; did you mean {near[0]}?" if near else ""))
+        return get_command(import_module(f"tallyroll.cli.{verb.module}").app)
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ANN401, ARG002  # as above
+        """The list of verbs from the table: importing them all would cost ten times the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # noqa: ANN401
+        """Runs a command line and exits the process; never with a traceback unless TALLYROLL_DEBUG is set."""
+        words = list(sys.argv[1:] if args is None else args)
+        _quiet()
+        extra.pop("standalone_mode", None)
+        try:
+            code = super().main(args=words, prog_name=prog_name or "tallyroll", standalone_mode=False, **extra)
+        except typer.Abort:
+            code = ExitCode.INTERRUPTED
+        except typer.TyperException as error:
+            code = _report(ExitCode.USAGE, "UsageError", error.format_message(), f"see '{_path(error)} --help'", json="--json" in words)
+        except Exception as error:  # noqa: BLE001  # the end of the line: whatever it is becomes two lines and a code
+            if os.environ.get("TALLYROLL_DEBUG"):
+                traceback.print_exception(error)
+            trouble = explain(error)
+            code = _report(*trouble, json="--json" in words)
+        sys.exit(int(code or 0))
+
+
+class _Words(logging.Handler):
+    """Warnings of the library for people: one dim line each, the same one once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The message, unless it was said before."""
+        line = plain(record.getMessage())
+        if line not in self._said:
+            self._said.add(line)
+            note(line)
+
+
+def _quiet() -> None:
+    """A client that cannot connect says so many times a second; what matters of it comes back as an error."""
+    if os.environ.get("TALLYROLL_DEBUG"):
+        return
+    logging.getLogger("tallyroll.kafka").setLevel(logging.CRITICAL)
+    ours = logging.getLogger("tallyroll")
+    if not any(isinstance(handler, _Words) for handler in ours.handlers):
+        ours.addHandler(_Words())
+        ours.propagate = False
+
+
+def _path(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "tallyroll"
+
+
+def _report(code: ExitCode, kind: str, what: str, next_step: str, *, json: bool) -> ExitCode:
+    what = plain(" ".join(what.split()))
+    if json:
+        say_json({"error": what, "type": kind, "next": next_step})
+    else:
+        sys.stderr.write(f"{paint('tallyroll:', 'bold red', to=sys.stderr)} {what}\n{paint('  next:', 'dim', to=sys.stderr)} {next_step}\n")
+    return code
+
+
+app = typer.Typer(cls=Root, add_completion=False, rich_markup_mode=None)
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001  # a callback of an option
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415  # reads the disk
+
+        sys.stdout.write(f"tallyroll {version('tallyroll')}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+def tallyroll(
+    context: typer.Context,
+    *,
+    url: Url = None,
+    json: Json = False,
+    version: Annotated[  # noqa: ARG001  # done by its callback
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Every thing your agents do, once, in order, in one log; and what follows from it.
+
+    Without a URL the log is the embedded one in ./tallyroll-data. TALLYROLL_URL or KAFKA_BOOTSTRAP_SERVERS choose another;
+    'tallyroll doctor' says which one is in force and why. New here? Run 'tallyroll demo'.
+    """
+    context.obj = Session(url, json)
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")

@@ -1,0 +1,104 @@
+"""What every command shares: which log, which form of output, and running to an end that scripts can rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from tallyroll.cli.exits import CommandError, ExitCode
+from tallyroll.cli.moments import parse_moment, parse_span
+from tallyroll.events.ids import utc_now
+from tallyroll.roll import Roll
+from tallyroll.settings import Settings
+
+T = TypeVar("T")
+
+Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="Which log: sqlite:///FOLDER or kafka://HOST:PORT,…")]
+Json = Annotated[bool, typer.Option("--json", help="Machine output: JSON on standard output, words on standard error.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of a command. ``url`` None: what the environment says."""
+
+    url: str | None = None
+    json: bool = False
+
+    def settings(self) -> Settings:
+        """The settings in force. Raises SettingsError."""
+        return Settings.from_env(**({} if self.url is None else {"url": self.url}))
+
+    def roll(self) -> AbstractAsyncContextManager[Roll]:
+        """The roll that the command works on."""
+        return Roll.open(self.settings())
+
+
+def session_of(context: typer.Context, url: str | None, json: bool) -> Session:  # noqa: FBT001  # as the option gives it
+    """The session that the options of the command make, on top of those before it."""
+    outer = context.find_root().obj
+    above = outer if isinstance(outer, Session) else Session()
+    return Session(url or above.url, json or above.json)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's work. Ctrl-C closes the roll, which flushes, and ends with 130; a reader that left ends it quietly."""
+    try:
+        result = asyncio.run(work)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:
+        _leave_pipe()
+        raise typer.Exit(ExitCode.OK) from None
+    else:
+        return result
+
+
+def _leave_pipe() -> None:
+    """Python flushes standard output once more at exit; that must not find the broken pipe again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def moment_of(text: str | None, option: str) -> datetime | None:
+    """The moment that an option names. Raises CommandError."""
+    return None if text is None else _read(option, lambda: parse_moment(text, utc_now()))
+
+
+def span_of(text: str | None, option: str) -> timedelta | None:
+    """The duration that an option names. Raises CommandError."""
+    return None if text is None else _read(option, lambda: parse_span(text))
+
+
+def _read(option: str, parse: Callable[[], T]) -> T:
+    try:
+        return parse()
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, f"{option}: {error}", "see the examples in --help") from None
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: how it is used."""
+    listed = "\n".join(f"  {line}" for line in lines)
+    return f"\b\nExamples:\n{listed}"
+
+
+def verbs() -> typer.Typer:
+    """An empty collection of commands, with what all of ours share."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+def group_of(app: typer.Typer, help_text: str, *examples_given: str) -> None:
+    """Makes a collection of commands that shows its help when it is called without one."""
+
+    @app.callback(invoke_without_command=True, help=help_text, epilog=examples(*examples_given) if examples_given else None)
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            sys.stdout.write(context.get_help() + "\n")

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tallyroll.events.chain import GENESIS, MAX_MISSING, MAX_SESSIONS, Chain, ChainChecker, RepeatFilter
+from tallyroll.events.codec import decode_head
+
+BODY = '{"specversion":"1.0","id":"%s","source":"s","type":"task.started","aggregatetype":"task","aggregateid":"t"}'
+
+
+def body(name: object) -> bytes:
+    return (BODY % name).encode()
+
+
+def history(records: int, session: str = "s") -> list[bytes]:
+    chain = Chain(session)
+    return [chain.link(body(f"{session}-{number}"), number) for number in range(records)]
+
+
+def checked(values: list[bytes], *, from_start: bool = True) -> tuple[ChainChecker, list[str]]:
+    """The checker after reading, and every kind of finding: those of the records, then the open gaps."""
+    checker = ChainChecker(from_start=from_start)
+    found = [checker.feed(offset, value, decode_head(value).link()) for offset, value in enumerate(values)]
+    return checker, [finding.kind for finding in [*filter(None, found), *checker.open_gaps()]]
+
+
+LENGTHS = st.integers(2, 12)
+
+
+def test_a_record_carries_the_hash_of_the_bytes_before_it():
+    first, second = history(2)
+    assert decode_head(first).link() == ("s", 1, GENESIS, "")
+    assert decode_head(second).link() == ("s", 2, hashlib.sha256(first).hexdigest(), "")
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
+def test_a_good_history_of_interleaved_sessions_verifies(turns):
+    chains = {name: Chain(name) for name in "abc"}
+    values = [chains[name].link(body(index), index) for index, name in enumerate(turns)]
+    checker, findings = checked(values)
+    assert findings == []
+    assert (checker.linked, checker.repeats, checker.unlinked, checker.sessions) == (len(turns), 0, 0, len(set(turns)))
+
+
+@given(LENGTHS, st.data())
+def test_a_dropped_record_is_a_gap_with_its_number_and_where_it_showed(length, data):
+    values = history(length)
+    at = data.draw(st.integers(0, length - 2))
+    del values[at]
+    checker, findings = checked(values)
+    assert findings == ["gap"]
+    assert checker.open_gaps()[0][1:] == (at, "s", at + 1)
+
+
+@given(LENGTHS, st.data())
+def test_an_altered_record_is_found_at_the_next_one(length, data):
+    values = history(length)
+    at = data.draw(st.integers(0, length - 2))
+    values[at] = values[at].replace(b"task.started", b"task.stopped")
+    checker = ChainChecker()
+    found = [checker.feed(offset, value, decode_head(value).link()) for offset, value in enumerate(values)]
+    assert [(finding.kind, finding.offset) for finding in found if finding] == [("altered", at + 1)]
+
+
+@given(LENGTHS, st.data())
+def test_two_records_that_changed_places_are_found(length, data):
+    values = history(length)
+    one, two = sorted(data.draw(st.lists(st.integers(0, length - 1), min_size=2, max_size=2, unique=True)))
+    values[one], values[two] = values[two], values[one]
+    _, findings = checked(values)
+    assert "reordered" in findings
+
+
+@given(LENGTHS, st.data())
+def test_a_forged_record_in_place_of_the_next_one_is_found_whichever_comes_first(length, data):
+    values = history(length)
+    at = data.draw(st.integers(0, length - 1))
+    forged = values[at].replace(b"task.started", b"task.stopped")
+    for where in (at, at + 1):
+        _, findings = checked([*values[:where], forged, *values[where:]])
+        assert "altered" in findings
+
+
+@given(LENGTHS)
+def test_a_forged_record_that_runs_ahead_leaves_a_gap(length):
+    forged = history(length + 2)[-1].replace(b"task.started", b"task.stopped")
+    _, findings = checked([*history(length), forged])
+    assert findings == ["gap"]
+
+
+def test_an_inserted_record_without_a_link_is_counted():
+    values = history(3)
+    checker, findings = checked([values[0], body("x"), *values[1:]])
+    assert findings == []
+    assert checker.unlinked == 1
+
+
+@given(LENGTHS, st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=12))
+def test_repeats_are_counted_and_not_reported(length, again):
+    values = history(length)
+    copies = [[value] for value in values]
+    repeated = [(min(first, later), max(first, later)) for first, later in again if max(first, later) < length]
+    for first, later in repeated:
+        copies[later].append(values[first])
+    checker, findings = checked([value for group in copies for value in group])
+    assert findings == []
+    assert checker.repeats == len(repeated)
+
+
+def test_a_late_record_closes_its_gap_and_is_reported_as_reordered():
+    one, two, three, four = history(4)
+    checker, findings = checked([one, three, four, two])
+    assert findings == ["reordered"]
+    assert checker.linked == 4
+
+
+def refused_then_continued(*, say_so: bool) -> list[bytes]:
+    chain = Chain("a")
+    values = [chain.link(body(number), number) for number in range(2)]
+    chain.link(body("refused"), 2)
+    values.append(chain.link(body("after"), 3))
+    if say_so:
+        chain.void("a", 3, "b")
+    else:
+        chain = Chain("b")
+    return [*values, chain.link(body("next"), 4)]
+
+
+def test_a_void_justifies_the_gap_of_a_refused_record():
+    assert checked(refused_then_continued(say_so=True))[1] == []
+
+
+def test_without_a_void_the_refused_record_is_a_gap():
+    assert checked(refused_then_continued(say_so=False))[1] == ["gap"]
+
+
+def test_several_refusals_are_named_by_one_new_session():
+    chain = Chain("a")
+    values = [chain.link(body(number), number) for number in range(4)]
+    chain.void("a", 2, "b")
+    chain.void("a", 3, "c")
+    assert chain.session == "b"
+    values = [values[0], values[3], chain.link(body("next"), 4)]
+    assert decode_head(values[-1]).link().voids == "a/2,a/3"
+    assert checked(values)[1] == []
+
+
+def test_the_voids_of_a_record_that_was_refused_itself_are_said_again():
+    chain = Chain("a")
+    values = [chain.link(body(number), number) for number in range(3)]
+    chain.void("a", 2, "b")
+    chain.link(body("refused too"), 3)
+    chain.void("b", 1, "c")
+    values = [values[0], values[2], chain.link(body("next"), 4)]
+    assert decode_head(values[-1]).link() == ("c", 1, GENESIS, "a/2,b/1")
+    assert checked(values)[1] == []
+
+
+def test_voids_are_said_once():
+    chain = Chain("a")
+    chain.link(body(0), 0)
+    chain.void("a", 1, "b")
+    assert [bool(decode_head(chain.link(body(number), number)).link().voids) for number in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize("voids", ["", "/", ",", "a", "a/", "a/x", "a/²", "a/" + "9" * 5_000, "a/2,,/"])
+def test_malformed_voids_are_ignored(voids):
+    value = history(1)[0]
+    checker = ChainChecker()
+    assert checker.feed(0, value, decode_head(value).link()._replace(voids=voids)) is None
+
+
+def test_after_retention_a_session_may_begin_in_its_middle():
+    rest = history(9)[5:]
+    assert checked(rest, from_start=False)[1] == []
+    assert checked(rest, from_start=True)[1] == ["gap"] * 5
+    assert checked([rest[0], rest[2]], from_start=False)[1] == ["gap"]
+
+
+def test_the_gaps_of_a_forgotten_session_are_still_reported():
+    one, _, three = history(3, "old")
+    checker, findings = checked([one, three, *(history(1, f"new-{number}")[0] for number in range(MAX_SESSIONS))])
+    assert findings == ["gap"]
+    assert checker.sessions == MAX_SESSIONS
+
+
+def test_a_number_far_ahead_costs_bounded_memory():
+    value = history(1)[0]
+    checker = ChainChecker()
+    checker.feed(0, value, decode_head(value).link()._replace(number=10**17))
+    assert len(checker.open_gaps()) == MAX_MISSING
+
+
+ARRIVALS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 12)), max_size=60)
+
+
+def firsts(arrivals):
+    seen: set = set()
+    return [not (one in seen or seen.add(one)) for one in arrivals]
+
+
+@given(ARRIVALS)
+def test_in_any_order_with_any_repeats_exactly_the_first_copies_are_kept(arrivals):
+    repeats = RepeatFilter()
+    assert [repeats.is_first(*one) for one in arrivals] == firsts(arrivals)
+
+
+@given(ARRIVALS, st.integers(0, 60))
+def test_dumping_and_loading_in_mid_stream_changes_no_decision(arrivals, at):
+    repeats = RepeatFilter()
+    before = [repeats.is_first(*one) for one in arrivals[:at]]
+    loaded = RepeatFilter.load(json.loads(json.dumps(repeats.dump())))
+    assert before + [loaded.is_first(*one) for one in arrivals[at:]] == firsts(arrivals)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 3 * MAX_MISSING), max_size=40))
+def test_no_copy_counts_twice_however_far_numbers_jump(numbers):
+    repeats = RepeatFilter()
+    kept = [number for number in numbers if repeats.is_first("s", number)]
+    assert len(kept) == len(set(kept))
+
+
+def test_a_late_missing_number_is_accepted_once():
+    repeats = RepeatFilter()
+    assert [repeats.is_first("s", number) for number in (1, 3, 2, 2, 3, 1, 4)] == [True, True, True, False, False, False, True]
+
+
+def test_the_first_record_of_a_session_may_come_after_its_second():
+    repeats = RepeatFilter()
+    assert [repeats.is_first("s", number) for number in (2, 1, 1)] == [True, True, False]
+
+
+def test_a_session_met_far_in_its_middle_misses_nothing():
+    repeats = RepeatFilter()
+    assert repeats.is_first("s", 50_000)
+    assert repeats.dump() == ([("s", 50_000, [])], [])
+
+
+def test_a_session_that_goes_on_writing_is_not_forgotten():
+    repeats = RepeatFilter()
+    numbers = count(1)
+    for other in range(2 * MAX_SESSIONS):
+        repeats.is_first("busy", last := next(numbers))
+        repeats.is_first(f"other-{other}", 1)
+    assert not repeats.is_first("busy", last)
+    assert len(repeats.dump()[0]) == MAX_SESSIONS
+
+
+def test_missing_numbers_are_bounded():
+    repeats = RepeatFilter()
+    for number in (1, 10**6, 10**9):
+        repeats.is_first("s", number)
+    [(_, _, missing)], _ = repeats.dump()
+    assert len(missing) == MAX_MISSING
+    assert max(missing) == 10**9 - 1
+
+
+def test_an_id_is_a_duplicate_among_the_last_256_records_only():
+    repeats = RepeatFilter()
+    assert not repeats.is_duplicate("twice")
+    assert repeats.is_duplicate("twice")
+    for number in range(256):
+        assert not repeats.is_duplicate(f"other-{number}")
+    assert not repeats.is_duplicate("twice")
+
+
+def test_recent_ids_survive_a_restart():
+    repeats = RepeatFilter()
+    repeats.is_duplicate("twice")
+    assert RepeatFilter.load(repeats.dump()).is_duplicate("twice")
+    assert not RepeatFilter().is_duplicate("twice")

@@ -1,0 +1,115 @@
+"""Kinds of fields: what a part keeps, and that joins do not depend on the order of parts."""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tallyroll.replay import fields
+from tallyroll.replay.fields import COUNT, LAST, SUM, Count, CountBy, Field, First, Last, Max, Min, OpenSet, Place, Sum, Value
+
+GIVEN = Value("given", (), lambda facts, _head, _time_us: facts)
+KINDS = {
+    "count": Count(("up",)),
+    "sum": Sum(("up",), GIVEN),
+    "min": Min(("up",), GIVEN),
+    "max": Max(("up",), GIVEN),
+    "last": Last({"up": GIVEN}),
+    "first": First({"up": GIVEN}),
+    "count_by": CountBy(("up",), Value("name", (), lambda facts, _head, _time_us: None if facts is None else f"n{facts % 5}")),
+    "open_set": OpenSet(Value("id", (), lambda facts, _head, _time_us: None if facts is None else f"t{facts % 5}"), ("up",), ("down",)),
+}
+
+EVENTS = st.lists(st.tuples(st.sampled_from(["up", "down"]), st.none() | st.integers(-9, 9), st.integers(0, 5)), max_size=12)
+
+
+def slot_of(field: Field, events: list[tuple[str, int | None, int]]) -> object:
+    """What a part keeps after these (type, value, order_us), offsets from 0; the order never falls inside a part."""
+    slots, high = [field.start()], 0
+    for offset, (kind, given_value, order_us) in enumerate(events):
+        high = max(high, order_us)
+        step = field.step(kind)
+        if step is None:
+            continue
+        value = step[0].get(given_value, None, high)
+        if step[1] == COUNT:
+            slots[0] += 1
+        elif step[1] == SUM:
+            slots[0] += value or 0
+        elif step[1] == LAST:
+            slots[0] = slots[0] if value is None else (high, offset, value)
+        else:
+            step[1](slots, 0, value, high, offset)
+    return slots[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60)
+@given(parts=st.lists(EVENTS, min_size=1, max_size=4), seed=st.randoms(use_true_random=False))
+def test_joins_are_commutative_and_associative(kind: str, parts: list, seed: object) -> None:
+    field = KINDS[kind]
+    lifted = [field.lift(slot_of(field, events), Place("t", number)) for number, events in enumerate(parts)]
+    left = reduce(field.join, lifted)
+    right = reduce(lambda a, b: field.join(b, a), reversed(lifted))
+    seed.shuffle(lifted)
+    assert field.show(left) == field.show(right) == field.show(reduce(field.join, lifted))
+    assert left == right
+
+
+@settings(max_examples=100)
+@given(parts=st.lists(EVENTS, min_size=1, max_size=4))
+def test_last_and_first_are_decided_by_the_order_key(parts: list) -> None:
+    keyed = []
+    for number, events in enumerate(parts):
+        high = 0
+        for offset, (kind, value, order_us) in enumerate(events):
+            high = max(high, order_us)
+            if kind == "up" and value is not None:
+                keyed.append(((high, "t", number, offset), value))
+    for name, choose in (("last", max), ("first", min)):
+        field = KINDS[name]
+        joined = reduce(field.join, [field.lift(slot_of(field, events), Place("t", number)) for number, events in enumerate(parts)])
+        assert field.show(joined) == (choose(keyed)[1] if keyed else None)
+
+
+def test_an_end_closes_a_start_that_lies_in_another_part() -> None:
+    field = KINDS["open_set"]
+    start = field.lift(slot_of(field, [("up", 1, 3)]), Place("a", 0))
+    end = field.lift(slot_of(field, [("down", 1, 4)]), Place("b", 0))
+    before = field.lift(slot_of(field, [("down", 1, 2)]), Place("b", 0))
+    assert field.show(field.join(start, end)) == []
+    assert field.show(field.join(start, before)) == ["t1"]
+
+
+def test_an_open_set_remembers_so_many_ends_and_no_more() -> None:
+    field, slots = KINDS["open_set"], [[{}, {}, {}]]
+    for number in range(3_000):
+        field.close(slots, 0, f"elsewhere{number}", 1, number)
+        field.open(slots, 0, f"here{number}", 1, number)
+        field.close(slots, 0, f"here{number}", 1, number)
+    opened, here, elsewhere = slots[0]
+    assert (len(opened), len(here), len(elsewhere)) == (0, fields.CLOSED_HERE, fields.CLOSED_ELSEWHERE)
+    assert "elsewhere2999" in elsewhere
+    assert "elsewhere0" not in elsewhere
+
+
+def test_open_ids_of_a_part_are_bounded() -> None:
+    field, slots, numbers = KINDS["open_set"], [[{}, {}, {}]], count()
+    for number in range(fields.MAX_OPEN + 5):
+        field.open(slots, 0, f"t{number}", 1, next(numbers))
+    assert len(slots[0][0]) == fields.MAX_OPEN
+    assert "t0" not in slots[0][0]
+
+
+def test_names_beyond_the_bound_count_as_other() -> None:
+    slots = [{}]
+    for number in range(fields.MAX_NAMES + 5):
+        CountBy.update(slots, 0, f"n{number}", 1, number)
+    assert slots[0][fields.OTHER] == 5
+    assert len(slots[0]) == fields.MAX_NAMES + 1
+    CountBy.update(slots, 0, "n0", 1, 0)
+    assert slots[0]["n0"] == 2

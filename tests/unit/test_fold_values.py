@@ -1,0 +1,125 @@
+"""Numbers become integers exactly once, and a state holds nothing that two machines could add up differently."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallyroll.replay.fold import Fold, check_canonical, state_hash, states_hash
+from tallyroll.replay.values import COST, DURATION, ERROR, TOKENS, micro
+from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS
+
+INT_MAX = 2**63 - 1
+
+
+@given(st.integers(-(9 * 10**9), 9 * 10**9))
+def test_integers_are_exact(number: int) -> None:
+    assert micro(number) == number * 1_000_000
+
+
+@given(st.floats(-1e9, 1e9))
+def test_floats_are_rounded_once(number: float) -> None:
+    assert micro(number) == round(number * 1_000_000)
+
+
+@given(st.decimals(-(10**9), 10**9, places=9))
+def test_decimal_text_is_exact_and_does_not_pass_through_a_float(number: Decimal) -> None:
+    assert micro(str(number)) == int((number * 1_000_000).quantize(Decimal(1), ROUND_HALF_EVEN))
+
+
+def test_decimal_text_and_its_float_may_differ() -> None:
+    assert micro("0.0000025") == 2  # a tie, to even
+    assert micro("1.0000005") == 1_000_000
+    assert micro("9007199254.740991") == 9_007_199_254_740_991
+
+
+@pytest.mark.parametrize(
+    "number", ["", "nan", "inf", "1_000", " 1", "1 ", "0x10", "١", "1e999", "1,5", float("nan"), float("inf"), 1e300, 2**53, "9" * 41]
+)
+def test_what_is_no_number_within_53_bits_is_refused(number: object) -> None:
+    with pytest.raises(ValueError, match=r"not a|beyond|cannot convert"):
+        micro(number)
+
+
+class Facts:
+    def __init__(self, **members: object) -> None:
+        self.__dict__.update(members)
+
+
+@pytest.mark.parametrize(
+    ("members", "tokens"),
+    [((None, None, None), None), ((7, 1, 1), 7), ((0, 1, 1), 0), ((None, 3, None), 3), ((None, 3, 4.0), 7), ((5.0, None, None), 5)],
+)
+def test_tokens_are_the_total_else_input_and_output(members: tuple, tokens: int | None) -> None:
+    assert TOKENS.get(Facts(**dict(zip(("tokens", "input_tokens", "output_tokens"), members, strict=True))), None, 0) == tokens
+
+
+def test_parts_of_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="whole"):
+        TOKENS.get(Facts(tokens=1.5), None, 0)
+
+
+def test_milliseconds_win_over_seconds() -> None:
+    assert DURATION.get(Facts(duration_ms=1.5, execution_time=9), None, 0) == 1_500
+    assert DURATION.get(Facts(duration_ms=None, execution_time="5.2"), None, 0) == 5_200_000
+    assert DURATION.get(Facts(duration_ms=None, execution_time=None), None, 0) is None
+    assert COST.get(Facts(cost="0.000001"), None, 0) == 1
+
+
+def raw(text: str) -> msgspec.Raw:
+    return msgspec.Raw(text.encode())
+
+
+def test_an_error_is_text_or_json_and_cut() -> None:
+    assert ERROR.get(Facts(error=raw('"boom"'), error_type="T", reason=None), None, 0) == "boom"
+    assert ERROR.get(Facts(error=raw('{"b":1,"a":2}'), error_type=None, reason=None), None, 0) == '{"a":2,"b":1}'
+    assert ERROR.get(Facts(error=raw("null"), error_type="T", reason="why"), None, 0) == "T"
+    assert ERROR.get(Facts(error=raw("null"), error_type=None, reason=None), None, 0) is None
+    assert len(ERROR.get(Facts(error=raw(f'"{"x" * 9_000}"'), error_type=None, reason=None), None, 0)) == 500
+
+
+@pytest.mark.parametrize(
+    ("state", "path"), [({"a": [1, {"b": 0.5}]}, r"state\.a\[1\]\.b: float"), ({"a": b""}, r"state\.a"), ({"a": {1: 2}}, r"state\.a")]
+)
+def test_a_float_or_foreign_object_in_a_state_is_refused_with_its_path(state: object, path: str) -> None:
+    with pytest.raises(TypeError, match=path):
+        check_canonical(state)
+
+
+def test_integers_beyond_64_bits_are_refused() -> None:
+    check_canonical({"a": INT_MAX})
+    with pytest.raises(OverflowError, match=r"state\.a"):
+        check_canonical({"a": INT_MAX + 1})
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
+    assert state_hash({"a": 1, "b": {"c": 2, "d": 3}}) == state_hash({"b": {"d": 3, "c": 2}, "a": 1})
+    assert states_hash({"x": {"a": 1}, "y": {}}) == states_hash({"y": {}, "x": {"a": 1}}) != states_hash({"x": {}, "y": {"a": 1}})
+
+
+def test_the_reducer_id_follows_the_declaration_and_the_upcasters() -> None:
+    class Others:
+        def current(self, event_type: str) -> str:  # noqa: ARG002
+            return "1.0.0"
+
+        def fingerprint(self, event_types: object = None) -> str:  # noqa: ARG002
+            return "others"
+
+    again = Fold(VIEWS, FOLD.schemas)
+    fewer = {name: field for name, field in TASK.fields.items() if name != "tokens"}
+    assert again.reducer_ids == FOLD.reducer_ids
+    assert Fold([type(TASK)(**{**vars(TASK), "fields": fewer})], FOLD.schemas).reducer_ids["task"] != FOLD.reducer_ids["task"]
+    assert Fold([type(TASK)(**{**vars(TASK), "version": 2})], FOLD.schemas).reducer_ids["task"] != FOLD.reducer_ids["task"]
+    assert Fold(VIEWS, Others()).reducer_ids["agent"] != FOLD.reducer_ids["agent"]
+
+
+def test_every_field_of_the_views_is_described_by_plain_values() -> None:
+    for view in VIEWS:
+        assert msgspec.json.decode(msgspec.json.encode(view.describe()))[0] == view.name
+    assert FOLD.index(AGENT.name) == 0
+    with pytest.raises(ValueError, match="no view"):
+        FOLD.index("nothing")
