@@ -14,9 +14,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+from services.stack import Stack
+
 from bench.report import ROOT, save, table
 from bench.workload import Meter, drop_topics, events, make_topics
-from services.stack import Stack
 from tallyroll.errors import Undecodable
 from tallyroll.events.topics import catalogue_of
 from tallyroll.ports import Span
@@ -35,7 +36,7 @@ async def _spans(roll: Roll) -> list[Span]:
 
 async def bare(settings: Settings, count: int) -> dict[str, Any]:
     """confluent-kafka consume(500) in a loop, values dropped: as fast as the client reads. Kafka only."""
-    from confluent_kafka import Consumer, TopicPartition  # noqa: PLC0415
+    from confluent_kafka import Consumer, TopicPartition
 
     async with Roll.open(settings) as roll:
         spans = await _spans(roll)
@@ -76,8 +77,8 @@ async def follow(settings: Settings, count: int) -> dict[str, Any]:
         ends = {(span.topic, span.partition): span.end for span in await _spans(roll)}
         with Meter() as meter:
             loop = await roll.follow()
-            while sum(loop.flushed.get("state", {}).values()) < sum(ends.values()):
-                await asyncio.sleep(0.01)  # noqa: TID251  # the benchmark's own look
+            while sum(loop.flushed.get("state", {}).values()) < sum(ends.values()):  # noqa: ASYNC110  # the benchmark looks on from outside
+                await asyncio.sleep(0.01)  # noqa: TID251  # as above
         return dict(meter.per(count))
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from tallyroll.settings import Settings
 _LINGER_MS: Final = 5
 _BATCH: Final = 10_000
 _COMMON: Final = {"acks": "all", "enable.idempotence": True, "compression.type": "lz4", "linger.ms": _LINGER_MS}
-Contender = Callable[[str, str, int], Awaitable[dict[str, Any]]]
+Contender = Callable[[str, str, int], Coroutine[Any, Any, dict[str, Any]]]
 
 
 def _settings(bootstrap: str, prefix: str, folder: str, **more: Any) -> Settings:  # noqa: ANN401
@@ -113,7 +113,7 @@ async def confluent_reports(bootstrap: str, prefix: str, count: int) -> dict[str
             topic, partition, key, value = records[index % DISTINCT]
             while True:
                 try:
-                    producer.produce(topic, value, key, partition, on_delivery=report, headers=HEADERS)
+                    producer.produce(topic, value, key, partition, on_delivery=report, headers=list(HEADERS))
                     break
                 except BufferError:
                     producer.poll(0.05)
@@ -347,9 +347,8 @@ def main(argv: list[str]) -> None:
     if options.memory_events:
         print("memory", file=sys.stderr)
         flat = _worker(bootstrap, "memory", "--count", options.memory_events)
-        print(
-            f"\nmemory over {flat['events']:,} events: {flat['rss_mib'][2]:,.0f} MiB after a tenth, {flat['rss_mib'][-1]:,.0f} MiB at the end"
-        )
+        begin, end = flat["rss_mib"][2], flat["rss_mib"][-1]
+        print(f"\nmemory over {flat['events']:,} events: {begin:,.0f} MiB after a tenth, {end:,.0f} MiB at the end")
     where = save("publish", {"rounds": rounds, "events_per_s": rate, "cpu_us_per_event": cpu, "latency": latencies, "memory": flat})
     print(f"\nwritten to {where.relative_to(ROOT)}")
 

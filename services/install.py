@@ -183,7 +183,7 @@ def _download_jars(maven: Path, folder: Path) -> None:
 def _run(command: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """The finished command; one that could not be run or took too long shows as failed, with the reason as output."""
     try:
-        return subprocess.run(  # noqa: S603  # a list, no shell; fixed programs
+        return subprocess.run(  # a list, no shell; fixed programs
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -204,4 +204,4 @@ def _digest(raw: bytes) -> str:
 
 def say(text: str) -> None:
     """A line of progress on standard error; standard output belongs to results."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  # this is a command's own output
+    print(text, file=sys.stderr, flush=True)  # this is a command's own output

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import signal
 import socket
-import uuid
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
@@ -382,6 +382,6 @@ class KafkaCluster:
 
 def _new_cluster_id() -> str:
     """As Kafka's random-uuid; never with a leading '-', which its command line would take for an option."""
-    raw = bytearray(uuid.uuid4().bytes)
+    raw = bytearray(os.urandom(16))
     raw[0] &= 0x7F
     return base64.urlsafe_b64encode(bytes(raw)).decode().rstrip("=")

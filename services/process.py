@@ -213,7 +213,7 @@ def _spawn(command: Sequence[str], output: int, cwd: Path, *, die_with_parent: b
             os._exit(1)
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603  # a list, no shell; the program's path comes from install.py
+        return subprocess.Popen(  # a list, no shell; the program's path comes from install.py
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -15,14 +15,14 @@ async def publish_agent_event(
     event_type: str, agent_id: str, payload: dict[str, Any] | None = None, metadata: EventMetadata | None = None
 ) -> str:
     """The id of the event, once the log has it. Aggregate ``agent:{agent_id}``. Raises as ``EventPublisher.publish``."""
-    return await (await get_event_publisher()).publish_event(AgentEvent(event_type, agent_id, "agent", payload or {}, metadata))
+    return await (await get_event_publisher()).publish_event(_event(event_type, agent_id, "agent", payload, metadata))
 
 
 async def publish_task_event(
     event_type: str, task_id: str, payload: dict[str, Any] | None = None, metadata: EventMetadata | None = None
 ) -> str:
     """The id of the event, once the log has it. Aggregate ``task:{task_id}``. Raises as ``EventPublisher.publish``."""
-    return await (await get_event_publisher()).publish_event(AgentEvent(event_type, task_id, "task", payload or {}, metadata))
+    return await (await get_event_publisher()).publish_event(_event(event_type, task_id, "task", payload, metadata))
 
 
 async def get_event_publisher() -> EventPublisher:
@@ -42,3 +42,10 @@ async def replay_agent_state(agent_id: str, target_time: datetime | None = None)
 async def replay_task_state(task_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
     """The task's state from the log alone; as ``replay_agent_state``."""
     return await (await current_roll()).replayed_state(TASK, task_id, target_time)
+
+
+def _event(
+    event_type: str, aggregate_id: str, aggregate_type: str, payload: dict[str, Any] | None, metadata: EventMetadata | None
+) -> AgentEvent:
+    given: dict[str, Any] = {} if metadata is None else {"metadata": metadata}
+    return AgentEvent(event_type, aggregate_id, aggregate_type, payload or {}, **given)

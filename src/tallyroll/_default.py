@@ -28,7 +28,7 @@ def configure(settings: Settings | str | None = None, **overrides: Any) -> None:
     ``await close_default()``. Raises SettingsError.
     """
     global _settings  # noqa: PLW0603  # this module is where state may be
-    given = {"url": settings} if isinstance(settings, str) else {}
+    given: dict[str, Any] = {"url": settings} if isinstance(settings, str) else {}
     _settings = settings if isinstance(settings, Settings) else Settings.from_env(**given, **overrides)
 
 

@@ -52,7 +52,7 @@ class SettingsError(TallyrollError, ValueError):
         super().__init__(f"{name}: {reason}")
 
 
-class MissingExtra(SettingsError, ImportError):
+class MissingExtra(SettingsError):
     """An optional dependency is needed and not installed.
 
     Operator: run the command in the message. Not SettingsError in general: no value is wrong.

@@ -189,7 +189,7 @@ class TopicAdmin(Protocol):
         """How many brokers are alive, which bounds replication."""
 
 
-class DeadLetter(NamedTuple):
+class DeadLetter(msgspec.Struct, frozen=True):
     """A record that a follower could not apply: where it lies in the batch, a fixed reason code, the error's class."""
 
     index: int

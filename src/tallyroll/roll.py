@@ -92,7 +92,7 @@ class Roll:
         Closing flushes the publisher within its grace and stops the followers at a flushed position. Raises SettingsError,
         MissingExtra, TopicConflict; an absent broker raises nothing, the publisher spools until it is there.
         """
-        settings = target if isinstance(target, Settings) else Settings.from_env(**({} if target is None else {"url": target}))
+        settings = target if isinstance(target, Settings) else Settings.from_env(**_url(target))
         clock, telemetry = clock or SystemClock(), telemetry or Counters()
         catalogue = catalogue_of(settings)
         async with AsyncExitStack() as stack:
@@ -299,3 +299,7 @@ def _spool_of(settings: Settings, log: EventLog) -> SpoolFactory | None:
 
     folder: Path = settings.data_dir / "spool"
     return lambda: SqliteSpool(folder, max_bytes=settings.spool_max_bytes)
+
+
+def _url(target: str | None) -> dict[str, Any]:
+    return {} if target is None else {"url": target}

@@ -1,16 +1,17 @@
-"""A broker of its own for the pages that speak of Kafka, so that their output needs no prefix."""
+"""A broker of its own for each page that speaks of Kafka: the page begins with an empty cluster, and needs no prefix."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from services import KafkaCluster, ServiceError
 
 
-@pytest.fixture(scope="session")
-def pages_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    cluster = KafkaCluster(tmp_path_factory.mktemp("kafka"))
+@pytest.fixture
+def empty_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    cluster = KafkaCluster(Path(tmp_path_factory.mktemp("kafka")))
     try:
         cluster.start()
     except ServiceError as error:

@@ -46,8 +46,8 @@ def test_page_runs_on_the_embedded_log(page: str, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.server
 @pytest.mark.parametrize("page", having(kafka=True))
-def test_page_runs_on_kafka(page: str, pages_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environ = clean_environment() | {"KAFKA_BOOTSTRAP_SERVERS": pages_kafka}
+def test_page_runs_on_kafka(page: str, empty_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = clean_environment() | {"KAFKA_BOOTSTRAP_SERVERS": empty_kafka}
     settle_in(tmp_path, environ, monkeypatch)
     run_page(page, tmp_path, environ, kafka=True)
 

@@ -278,15 +278,36 @@ async def test_without_a_spool_backpressure_refuses_and_keeps_nothing():
         assert (await chain_findings(desk.log, desk.catalogue))[0] == []
 
 
-async def test_an_event_refused_after_it_was_kept_stays_for_an_operator():
-    async with publishing(publish_deadline_ms=3_000) as desk:
-        desk.log.next_records(Fault.LOSE)
+async def test_an_event_refused_at_its_first_try_from_the_spool_is_refused_and_stays_for_an_operator():
+    async with publishing(topics={"task-events": {"durability": "write-ahead"}}) as desk:
         desk.log.next_records(Fault.REFUSE)
         with pytest.raises(PublishRejected):
             await desk.passing(desk.publisher.publish(desk.events(1)[0]))
         await desk.until(lambda: desk.publisher.refused_in_spool == 1)
-        await desk.publisher.publish(desk.events(1, first=1)[0])
+        await desk.passing(desk.publisher.publish(desk.events(1, first=1)[0]))
         assert (await chain_findings(desk.log, desk.catalogue))[0] == []
+
+
+async def test_a_refusal_says_nothing_of_an_earlier_try_that_nobody_heard_of():
+    async with publishing() as desk:
+        desk.log.next_records(Fault.DROP_ACK)
+        desk.log.next_records(Fault.REFUSE)
+        with pytest.raises(PublishUncertain) as caught:
+            await desk.passing(desk.publisher.publish(desk.events(1)[0]))
+        assert not caught.value.kept
+        assert await desk.numbers() == [0]
+        await desk.until(lambda: desk.publisher.refused_in_spool == 1)
+
+
+async def test_callers_who_wait_for_room_are_accepted_in_the_order_of_their_calls():
+    async with publishing(max_in_flight=10) as desk:
+        desk.log.hold_acks()
+        tasks = [asyncio.create_task(desk.publisher.publish_batch(desk.events(5, first=first))) for first in range(0, 40, 5)]
+        await desk.until(lambda: desk.log.faults.total() == 0 and desk.publisher.unsettled >= 10)
+        desk.log.release()
+        tasks += [asyncio.create_task(desk.publisher.publish_batch(desk.events(5, first=first))) for first in range(40, 60, 5)]
+        await desk.passing(asyncio.gather(*tasks))
+        assert await desk.numbers() == list(range(60))
 
 
 async def test_metrics_of_the_spool_tell_its_depth():
@@ -410,7 +431,7 @@ async def test_flush_says_how_many_are_not_in_the_log():
         await asyncio.sleep(0)  # noqa: TID251  # lets it be accepted
         assert await desk.passing(desk.publisher.flush(0.5)) == 3
         await desk.spooling()
-        assert await desk.passing(desk.publisher.flush(0.5)) == 3, "in flight and in the spool counts once"
+        await desk.until(lambda: desk.publisher.unsettled == 3)  # in flight and in the spool counts once
         desk.log.release()
         await desk.passing(task)
         assert await desk.passing(desk.publisher.flush(30)) == 0

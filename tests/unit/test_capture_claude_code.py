@@ -84,7 +84,9 @@ def test_a_sub_agent_is_an_agent_of_its_own():
 
 def test_an_answer_says_how_long_its_call_took():
     took = {
-        event.payload["tool_name"]: (str(event.event_type), event.payload["duration_ms"]) for event in events() if "matched" in event.payload
+        event.payload["tool_name"]: (str(event.event_type), event.payload["duration_ms"])
+        for event in events()
+        if "matched" in event.payload
     }
     assert took == {"Read": ("tool.completed", 250), "Bash": ("tool.failed", 3_000), "Task": ("tool.completed", 3_000)}
 

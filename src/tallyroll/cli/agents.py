@@ -67,7 +67,11 @@ def list_agents(  # noqa: PLR0913  # one parameter per option
             say_json(one)
         return
     if not chosen:
-        note("no agent yet; 'tallyroll simulate' makes some" if not found else f"none of {number(len(found))} agents is {status}")
+        note(
+            "no agent in the stored state; 'tallyroll simulate' makes some"
+            if not found
+            else f"none of {number(len(found))} agents is {status}"
+        )
         return
     _show_agents(chosen[:limit], moment)
     if len(chosen) > limit:
@@ -108,7 +112,11 @@ def _show_agents(states: list[dict[str, Any]], at: datetime | None) -> None:
     table(columns, rows, right=columns[2:])
 
 
-@app.command(epilog=examples("tallyroll agents state coder-001", "tallyroll agents state coder-001 --at 2h", "tallyroll agents state coder-001 --json"))
+@app.command(
+    epilog=examples(
+        "tallyroll agents state coder-001", "tallyroll agents state coder-001 --at 2h", "tallyroll agents state coder-001 --json"
+    )
+)
 def state(  # noqa: PLR0913  # one parameter per option
     context: typer.Context,
     agent: Annotated[str, typer.Argument(metavar="AGENT")],
@@ -142,14 +150,19 @@ def timeline(  # noqa: PLR0913  # one parameter per option
     session, begin = session_of(context, url, json), moment_of(since, "--since")
     found = run(_timeline(session, agent))
     if not found:
-        raise CommandError(ExitCode.NOT_FOUND, f"no event names the agent {plain(agent)}", "'tallyroll agents ls' lists those that are known")
+        raise CommandError(
+            ExitCode.NOT_FOUND, f"no event names the agent {plain(agent)}", "'tallyroll agents ls' lists those that are known"
+        )
     chosen = [seen for seen in found if begin is None or (not isinstance(seen.event, Undecodable) and seen.event.timestamp >= begin)]
     shown = deque(chosen, maxlen=last)
     if session.json:
         for seen in shown:
             say_json(to_document(seen))
         return
-    say(f"{paint(plain(agent), 'bold')}  {number(len(found))} events" + (f", the newest {number(len(shown))}:" if len(shown) < len(found) else ""))
+    say(
+        f"{paint(plain(agent), 'bold')}  {number(len(found))} events"
+        + (f", the newest {number(len(shown))}:" if len(shown) < len(found) else "")
+    )
     show_timeline(shown)
 
 
@@ -170,5 +183,5 @@ def show_timeline(seen: deque[Seen]) -> None:
             say(paint(f"── {day} UTC ──", "dim"))
         elif before is not None and (pause := (moment - before).total_seconds()) >= _PAUSE_S:
             say(paint(f"   ⋮  {short_span(pause)}", "dim"))
-        say(line_of(one, columns=width()))
+        say(line_of(one, columns=width(), with_agent=False))
         before = moment

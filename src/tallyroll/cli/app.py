@@ -51,7 +51,7 @@ _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" f
 class Root(TyperGroup):
     """The command ``tallyroll``. A verb is imported when it is called, so that none pays for the others."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer names the base of its own class
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002  # typer names a base of its class
         """The verbs, in the order in which one meets them."""
         return list(VERBS)
 
@@ -68,13 +68,20 @@ class Root(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # noqa: ANN401
+    def main(  # as its parent has it
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002, FBT001, FBT002  # as its parent has it; how it ends is ours
+        windows_expand_args: bool = True,  # noqa: FBT001, FBT002  # as its parent has it
+        **extra: Any,  # noqa: ANN401  # as its parent has it
+    ) -> Any:  # noqa: ANN401  # as its parent has it
         """Runs a command line and exits the process; never with a traceback unless TALLYROLL_DEBUG is set."""
         words = list(sys.argv[1:] if args is None else args)
         _quiet()
-        extra.pop("standalone_mode", None)
         try:
-            code = super().main(args=words, prog_name=prog_name or "tallyroll", standalone_mode=False, **extra)
+            code = super().main(words, prog_name or "tallyroll", complete_var, False, windows_expand_args, **extra)
         except typer.Abort:
             code = ExitCode.INTERRUPTED
         except typer.TyperException as error:

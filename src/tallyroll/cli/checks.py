@@ -41,7 +41,9 @@ def url_check(settings: Settings, environ: Mapping[str, str], given: str | None)
         why = FOLDER_VARIABLE if environ.get(FOLDER_VARIABLE) else "the default; no variable names a log"
     says = f"{settings.url}, from {why}"
     if url and servers and url != f"kafka://{servers}":
-        return Check("log", "warn", f"{says}; {BOOTSTRAP_VARIABLE} names another one and is ignored", f"unset {BOOTSTRAP_VARIABLE} or {URL_VARIABLE}")
+        return Check(
+            "log", "warn", f"{says}; {BOOTSTRAP_VARIABLE} names another one and is ignored", f"unset {BOOTSTRAP_VARIABLE} or {URL_VARIABLE}"
+        )
     return Check("log", "ok", says)
 
 
@@ -49,11 +51,14 @@ def setting_checks(settings: Settings, environ: Mapping[str, str]) -> Iterator[C
     """Settings that lose events, lower security, contradict each other, or are not ours at all."""
     found = [*_unknown(environ), *_secrets(environ), *(_kafka(settings) if settings.is_kafka else _embedded(settings))]
     if settings.is_kafka:
-        found += [Check("delivery", "warn", warning, "leave acks and enable_idempotence at their defaults") for warning in delivery_warnings(settings.kafka_producer)]
+        found += [
+            Check("delivery", "warn", warning, "leave acks and enable_idempotence at their defaults")
+            for warning in delivery_warnings(settings.kafka_producer)
+        ]
     yield from found
     if not found:
         changed = sum(1 for item in fields(settings) if environ.get(_variable(item.metadata).env))
-        yield Check("settings", "ok", f"{changed} variables set; nothing loses events, nothing contradicts")
+        yield Check("settings", "ok", f"set by variables: {changed}; nothing loses events, nothing contradicts")
 
 
 def _variable(metadata: Mapping[str, Variable]) -> Variable:
@@ -74,7 +79,12 @@ def _secrets(environ: Mapping[str, str]) -> Iterator[Check]:
     for item in fields(Settings):
         variable = _variable(item.metadata)
         if Secret.__name__ in str(item.type) and environ.get(variable.env):
-            yield Check("settings", "warn", f"{variable.env} holds a secret in the environment, where other programs may see it", f"put it into a file and set {variable.env}_FILE")
+            yield Check(
+                "settings",
+                "warn",
+                f"{variable.env} holds a secret in the environment, where other programs may see it",
+                f"put it into a file and set {variable.env}_FILE",
+            )
 
 
 def _embedded(settings: Settings) -> Iterator[Check]:
@@ -93,7 +103,9 @@ def _kafka(settings: Settings) -> Iterator[Check]:
     if settings.kafka_tls_minimum != "1.3":
         yield Check("security", "warn", f"TLS {settings.kafka_tls_minimum} is accepted", "set TALLYROLL_KAFKA_TLS_MINIMUM=1.3")
     if not protocol.startswith("SASL") and (settings.kafka_sasl_username or settings.kafka_sasl_password):
-        yield Check("security", "warn", f"a SASL user or password is set, and {protocol} does not use it", "set KAFKA_SECURITY_PROTOCOL=SASL_SSL")
+        yield Check(
+            "security", "warn", f"a SASL user or password is set, and {protocol} does not use it", "set KAFKA_SECURITY_PROTOCOL=SASL_SSL"
+        )
     if settings.kafka_consumer.get("auto_offset_reset") == "latest":
         yield Check("following", "warn", "auto_offset_reset=latest: a new follower skips what is there", "leave it at earliest")
 

@@ -55,20 +55,27 @@ def list_letters(
     now = utc_now()
     rows = [
         (
-            one.letter.info.id[:12], markup(one.letter.info.follower), markup(one.letter.position), markup(one.letter.info.reason, "red"),
-            markup(one.letter.info.error), age(one.letter.last_at, now), markup("applies", "green") if one.refusal is None else markup(one.refusal),
+            one.letter.info.id[:12],
+            markup(one.letter.info.follower),
+            markup(one.letter.position),
+            markup(one.letter.info.reason, "red"),
+            markup(one.letter.info.error),
+            age(one.letter.last_at, now),
+            markup("applies", "green") if one.refusal is None else markup(one.refusal),
         )
         for one in found[-limit:]
-    ]  # fmt: skip
+    ]
     table(("letter", "follower", "record", "reason", "error", "put aside", "now"), rows)
     counts = count_by_reason([one.letter for one in found])
     note("; ".join(f"{who}: {reason} × {number(count)}" for (who, reason), count in sorted(counts.items())))
 
 
 @app.command(epilog=examples("tallyroll dlq show 3fa9c2d1", "tallyroll dlq show task-events/3/41 --raw"))
-def show(  # noqa: PLR0913  # one parameter per option
+def show(  # one parameter per option
     context: typer.Context,
-    which: Annotated[str, typer.Argument(metavar="LETTER|POSITION", help="The begin of a letter's id, or the record's topic/partition/offset.")],
+    which: Annotated[
+        str, typer.Argument(metavar="LETTER|POSITION", help="The begin of a letter's id, or the record's topic/partition/offset.")
+    ],
     *,
     raw: Annotated[bool, typer.Option("--raw", help="The record's value, byte for byte, and nothing else.")] = False,
     url: Url = None,
@@ -114,7 +121,13 @@ def redrive(  # noqa: PLR0913  # one parameter per option
     left = run(_rebuild(session, ready, wait_s=wait, allow_truncated=allow_truncated)) if yes and ready else None
     if session.json:
         say_json(
-            {"letters": len(found), "would_apply": len(ready), "partitions": [str(one) for one in partitions], "done": left == 0, "behind": left}
+            {
+                "letters": len(found),
+                "would_apply": len(ready),
+                "partitions": [str(one) for one in partitions],
+                "done": left == 0,
+                "behind": left,
+            }
         )
     else:
         say(f"{number(len(found))} letters of the state follower, {number(len(ready))} of them would be applied now")
@@ -126,7 +139,9 @@ def redrive(  # noqa: PLR0913  # one parameter per option
             say("done: the stored states contain these records")
     if left:
         raise CommandError(
-            ExitCode.UNAVAILABLE, f"{number(left)} records are still to be applied", "another process holds their partitions: restart 'tallyroll run'"
+            ExitCode.UNAVAILABLE,
+            f"{number(left)} records are still to be applied",
+            "another process holds their partitions: restart 'tallyroll run'",
         )
 
 

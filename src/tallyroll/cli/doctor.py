@@ -22,7 +22,7 @@ from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.cli.checks import Check, Verdict, setting_checks, url_check
 from tallyroll.cli.exits import ExitCode, explain
 from tallyroll.cli.moments import short_span
-from tallyroll.cli.printing import number, paint, plain, say, say_json
+from tallyroll.cli.printing import counted, number, paint, plain, say, say_json
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
 from tallyroll.errors import LogUnavailable, TallyrollError
 from tallyroll.events.topic_plan import drift, replication_for
@@ -63,7 +63,11 @@ def doctor(context: typer.Context, *, url: Url = None, json: Json = False) -> No
             if check.next:
                 say(f"  {' ' * wide}  {paint('→', style)} {plain(check.next)}")
         say()
-        say(paint("all is well", "green") if not failed + warned else f"{failed} failed, {warned} warnings, {len(found) - failed - warned} fine")
+        say(
+            paint("all is well", "green")
+            if not failed + warned
+            else f"{failed} failed, {counted(warned, 'warning')}, {len(found) - failed - warned} fine"
+        )
     if failed:
         raise typer.Exit(ExitCode.FINDINGS)
 
@@ -149,11 +153,15 @@ async def _cluster(settings: Settings, catalogue: Catalogue) -> AsyncIterator[Ch
         yield Check("tls", "warn", f"not reached: {', '.join(away)}", "start these brokers, or mend the address")
     admin = KafkaAdmin(settings, request_s=_REQUEST_S)
     if not away and settings.kafka_security_protocol.endswith("SSL"):
-        yield Check("tls", "ok", f"every broker that answers speaks TLS {settings.kafka_tls_minimum} or better, with a certificate we trust")
+        yield Check(
+            "tls", "ok", f"every broker that answers speaks TLS {settings.kafka_tls_minimum} or better, with a certificate we trust"
+        )
     try:
         brokers = await admin.broker_count()
     except LogUnavailable as error:
-        yield Check("brokers", "fail", f"{settings.bootstrap_servers} does not answer ({error.reason})", "start the broker, or mend the address")
+        yield Check(
+            "brokers", "fail", f"{settings.bootstrap_servers} does not answer ({error.reason})", "start the broker, or mend the address"
+        )
         return
     yield Check("brokers", "ok", f"{number(brokers)} alive; we are {settings.kafka_sasl_username or 'anonymous or known by certificate'}")
     async for check in _topics(settings, catalogue, admin, brokers):
@@ -165,17 +173,25 @@ async def _topics(settings: Settings, catalogue: Catalogue, admin: KafkaAdmin, b
     missing = [topic.name for topic in catalogue.topics if topic.name not in states]
     if missing:
         yield Check(
-            "topics", "fail", f"missing, or hidden from us: {', '.join(missing)}", "run 'tallyroll topics apply'; if they exist, see 'tallyroll topics acls'"
+            "topics",
+            "fail",
+            f"missing, or hidden from us: {', '.join(missing)}",
+            "run 'tallyroll topics apply'; if they exist, see 'tallyroll topics acls'",
         )
     differences = [
         one
-        for one in drift(catalogue, states, replication=replication_for(settings.replication, brokers), max_record_bytes=settings.max_record_bytes)
+        for one in drift(
+            catalogue, states, replication=replication_for(settings.replication, brokers), max_record_bytes=settings.max_record_bytes
+        )
         if one.actual is not None
     ]
     if differences:
         first = differences[0]
         yield Check(
-            "topics", "warn", f"{number(len(differences))} differences from the catalogue, first {first.topic} {first.what}", "see 'tallyroll topics drift'"
+            "topics",
+            "warn",
+            f"{counted(len(differences), 'difference')} from the catalogue, first {first.topic} {first.what}",
+            "see 'tallyroll topics drift'",
         )
     if not missing and not differences:
         yield Check("topics", "ok", f"all {len(catalogue.topics)} as the catalogue says")
@@ -194,7 +210,12 @@ async def _look(settings: Settings, catalogue: Catalogue, log: EventLog) -> list
     found = [Check("records", "ok", f"{number(held)} in {len(ends)} partitions")]
     if ahead:
         found.append(
-            Check("clock", "warn", f"up to {number(ahead)} records are more than {short_span(_FUTURE_MS / 1_000)} in the future", "set the clocks right, of this machine and of the publishers")
+            Check(
+                "clock",
+                "warn",
+                f"up to {number(ahead)} records are more than {short_span(_FUTURE_MS / 1_000)} in the future",
+                "set the clocks right, of this machine and of the publishers",
+            )
         )
     else:
         found.append(Check("clock", "ok", "no record comes from the future (the log tells no time of its own to compare with)"))
@@ -214,9 +235,13 @@ async def _store(settings: Settings, catalogue: Catalogue, log: EventLog) -> Che
     ends = await log.ends([catalogue[base].name for base in StateFollower.TOPICS])
     behind = sum(max(0, end - stored.get(partition, 0)) for partition, end in ends.items())
     if any(stored.get(partition, 0) > end for partition, end in ends.items()):
-        return Check("store", "fail", f"{path} is ahead of the log: it belongs to another log", "move it away; it is made anew from the log")
+        return Check(
+            "store", "fail", f"{path} is ahead of the log: it belongs to another log", "move it away; it is made anew from the log"
+        )
     if behind:
-        return Check("store", "warn", f"{number(behind)} records behind the log", "run 'tallyroll run' as a service, or 'tallyroll run --once'")
+        return Check(
+            "store", "warn", f"{number(behind)} records behind the log", "run 'tallyroll run' as a service, or 'tallyroll run --once'"
+        )
     return Check("store", "ok", "up to date with the log")
 
 
@@ -226,7 +251,12 @@ def _spool(settings: Settings) -> Check:
     report = spool_report(settings.data_dir / "spool")
     said = f"{number(report.waiting)} events wait, {number(report.refused)} were refused by the log"
     if report.damaged:
-        return Check("spool", "fail", f"{said}; not readable: {', '.join(report.damaged)}", f"keep these files and look at the disk: {settings.data_dir / 'spool'}")
+        return Check(
+            "spool",
+            "fail",
+            f"{said}; not readable: {', '.join(report.damaged)}",
+            f"keep these files and look at the disk: {settings.data_dir / 'spool'}",
+        )
     if report.refused:
         return Check("spool", "fail", said, f"refused events are kept in {settings.data_dir / 'spool'}; mend what the log refuses")
     if report.waiting:

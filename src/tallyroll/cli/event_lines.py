@@ -45,19 +45,19 @@ def style_of(event_type: str) -> str:
     return _FAMILY_STYLES.get(event_type.partition(".")[0], "bold")
 
 
-def line_of(seen: Seen, *, columns: int | None = None, when: str | None = None) -> str:
+def line_of(seen: Seen, *, columns: int | None = None, when: str | None = None, with_agent: bool = True) -> str:
     """Time, type, whose deed, about what, and the facts that people look for; clipped to ``columns``."""
     event = seen.event
     if isinstance(event, Undecodable):
         return paint(clip(f"{'?':<15}  not readable: {event.reason} at {seen.position}", columns), "red")
     moment = clock_of(event.timestamp) if when is None else when
     kind = plain(event.event_type)
-    who = plain(event.agent_id or "-")
+    who = f"{plain(event.agent_id or '-'):<{_WHO_COLUMNS}}  " if with_agent else ""
     about = "" if event.aggregate_type == "agent" else plain(event.aggregate_id)
     rest = "  ".join(filter(None, (about, " · ".join(facts(event)))))
-    head = f"{moment}  {kind:<{_TYPE_COLUMNS}}  {who:<{_WHO_COLUMNS}}  "
+    head = f"{moment}  {kind:<{_TYPE_COLUMNS}}  {who}"
     rest = clip(rest, None if columns is None else max(columns - len(head), 0))
-    return f"{paint(moment, 'dim')}  {paint(f'{kind:<{_TYPE_COLUMNS}}', style_of(kind))}  {who:<{_WHO_COLUMNS}}  {rest}"
+    return f"{paint(moment, 'dim')}  {paint(f'{kind:<{_TYPE_COLUMNS}}', style_of(kind))}  {who}{rest}"
 
 
 def clock_of(moment: datetime) -> str:

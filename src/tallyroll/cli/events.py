@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -13,7 +13,7 @@ import typer
 from tallyroll.capture.recording import Skipped, documents
 from tallyroll.cli.event_lines import style_of
 from tallyroll.cli.exits import CommandError, ExitCode
-from tallyroll.cli.printing import markup, note, number, paint, plain, say, say_json, spread, table
+from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, spread, table
 from tallyroll.cli.session import Json, Session, Url, examples, group_of, run, session_of, verbs
 from tallyroll.errors import SpanGone, Undecodable
 from tallyroll.events.batch import Batch
@@ -74,8 +74,9 @@ def lint(
             if session.json:
                 say_json(one._asdict())
             else:
-                say(f"{paint(one.where, 'dim')}  {paint(plain(one.type), style_of(one.type))}  {plain(one.field)}: {one.advice}  {paint(one.rule, 'dim')}")
-    note(f"{number(checked)} events, {number(found)} findings")
+                kind = paint(plain(one.type), style_of(one.type))
+                say(f"{paint(one.where, 'dim')}  {kind}  {plain(one.field)}: {one.advice}  {paint(one.rule, 'dim')}")
+    note(f"{counted(checked, 'event')}, {counted(found, 'finding')}")
     if found:
         raise typer.Exit(ExitCode.FINDINGS)
 
@@ -103,7 +104,7 @@ def _lint(where: str, item: object) -> Iterator[Lint]:
 
 
 @app.command(epilog=examples("tallyroll events show task-events/3/41", "tallyroll events show 01a209fd-46d9-74f8-823a-50a6f5f05f5c --json"))
-def show(  # noqa: PLR0913  # one parameter per option
+def show(  # one parameter per option
     context: typer.Context,
     which: Annotated[str, typer.Argument(metavar="ID|POSITION", help="An event id (searches the log), or topic/partition/offset.")],
     *,

@@ -85,7 +85,9 @@ def explain(error: Exception) -> Trouble:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return Trouble(ExitCode.USAGE, name, f"{where}{error.strerror or name}", "check the path and its permissions")
-    return Trouble(ExitCode.DEFECT, name, f"unexpected {name}; this is a defect", "run it again with TALLYROLL_DEBUG=1 and report the trace")
+    return Trouble(
+        ExitCode.DEFECT, name, f"unexpected {name}; this is a defect", "run it again with TALLYROLL_DEBUG=1 and report the trace"
+    )
 
 
 def _after_uncertain(*, kept: bool) -> str:

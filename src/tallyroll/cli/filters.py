@@ -15,7 +15,12 @@ _TOP: Final = frozenset(AgentEvent.__struct_fields__)
 
 
 def event_filter(
-    *, types: Sequence[str] = (), agent: str | None = None, task: str | None = None, correlation: str | None = None, fields: Sequence[str] = ()
+    *,
+    types: Sequence[str] = (),
+    agent: str | None = None,
+    task: str | None = None,
+    correlation: str | None = None,
+    fields: Sequence[str] = (),
 ) -> Wanted | None:
     """The filter that the options describe, all of them together; None if there are none.
 

@@ -37,10 +37,16 @@ def import_(  # noqa: PLR0913  # one parameter per option
     context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The recording, or - for standard input.")],
     *,
-    format_name: Annotated[str | None, typer.Option("--format", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}; guessed unless given.")] = None,
-    content: Annotated[str, typer.Option(help="digest: sizes, names, outcomes, no texts. full: the texts too, personal data as a rule.")] = "digest",
+    format_name: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}; guessed unless given.")
+    ] = None,
+    content: Annotated[
+        str, typer.Option(help="digest: sizes, names, outcomes, no texts. full: the texts too, personal data as a rule.")
+    ] = "digest",
     agent: Annotated[str | None, typer.Option(help="Whose deeds these are, where the recording does not say.")] = None,
-    namespace: Annotated[str, typer.Option(help="Keeps imports apart that must not share ids; secret, it protects short texts from guessing.")] = "",
+    namespace: Annotated[
+        str, typer.Option(help="Keeps imports apart that must not share ids; secret, it protects short texts from guessing.")
+    ] = "",
     tenant: Annotated[str | None, typer.Option(help="The tenant of every event.")] = None,
     url: Url = None,
     json: Json = False,
@@ -56,14 +62,16 @@ def import_(  # noqa: PLR0913  # one parameter per option
     if format_name is not None and format_name not in FORMATS:
         raise CommandError(ExitCode.USAGE, f"--format: {plain(format_name)} is not known", f"choose one of {', '.join(FORMATS)}")
     form = detect(source) if format_name is None else FORMATS[format_name]
-    options = CaptureOptions(
-        content=cast("Literal['digest', 'full']", content), namespace=namespace, agent_id=agent, tenant_id=tenant
-    )
+    options = CaptureOptions(content=cast("Literal['digest', 'full']", content), namespace=namespace, agent_id=agent, tenant_id=tenant)
     items = list(form.read(source, options=options))
     report = run(_import(session, items))
     _show(session, form, report)
     if report.failed:
-        raise CommandError(ExitCode.UNCERTAIN, f"{number(len(report.failed))} events were not confirmed", "import the same file again: only these are published")
+        raise CommandError(
+            ExitCode.UNCERTAIN,
+            f"{number(len(report.failed))} events were not confirmed",
+            "import the same file again: only these are published",
+        )
     if report.skipped and not report.published and not report.already_there:
         raise CommandError(ExitCode.FINDINGS, "nothing in the file became an event", "name the right --format")
 
@@ -78,7 +86,15 @@ def _show(session: Session, form: Format, report: ImportReport) -> None:
     if session.json:
         skipped = [{"where": one.where, "reason": one.reason} for one in report.skipped]
         failed = [{"event_id": event_id, "reason": reason} for event_id, reason in report.failed]
-        say_json({"format": form.name, "published": report.published, "already_there": report.already_there, "skipped": skipped, "failed": failed})
+        say_json(
+            {
+                "format": form.name,
+                "published": report.published,
+                "already_there": report.already_there,
+                "skipped": skipped,
+                "failed": failed,
+            }
+        )
         return
     say(
         f"{form.name}: {paint(number(report.published), 'bold')} published, {number(report.already_there)} already there, "

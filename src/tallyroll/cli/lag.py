@@ -19,7 +19,9 @@ def lag(
     context: typer.Context,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Also partitions that are up to date.")] = False,
-    limit: Annotated[int | None, typer.Option("--max", min=0, metavar="N", help="Exit code 1 when more records than that are waiting.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--max", min=0, metavar="N", help="Exit code 1 when more records than that are waiting.")
+    ] = None,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -32,7 +34,13 @@ def lag(
             {
                 "records": total,
                 "partitions": [
-                    {"follower": one.follower, "partition": str(one.partition), "stored": one.stored, "end": one.end, "records": one.records}
+                    {
+                        "follower": one.follower,
+                        "partition": str(one.partition),
+                        "stored": one.stored,
+                        "end": one.end,
+                        "records": one.records,
+                    }
                     for one in found
                 ],
             }
@@ -40,7 +48,16 @@ def lag(
     else:
         shown = [one for one in found if everything or one.records]
         if shown:
-            rows = [(one.follower, markup(one.partition), "-" if one.stored is None else number(one.stored), number(one.end), number(one.records)) for one in shown]
+            rows = [
+                (
+                    one.follower,
+                    markup(one.partition),
+                    "-" if one.stored is None else number(one.stored),
+                    number(one.end),
+                    number(one.records),
+                )
+                for one in shown
+            ]
             table(("follower", "partition", "stored", "end", "behind"), rows, right=("stored", "end", "behind"))
         say(f"state: {number(total)} records behind" if total else "state: up to date")
     if limit is not None and total > limit:

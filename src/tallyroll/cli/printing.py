@@ -73,14 +73,18 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, highlight=False, soft_wrap=False, width=columns, no_color=not has_colours(stream) or None)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), styles: Mapping[str, str] | None = None) -> None:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), styles: Mapping[str, str] | None = None
+) -> None:
     """Prints rows under headings, as wide as needed; columns named in ``right`` hold numbers. Cells may hold rich markup."""
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415  # as above
 
     made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", style=(styles or {}).get(name), overflow="ellipsis", no_wrap=name in right)
+        made.add_column(
+            name, justify="right" if name in right else "left", style=(styles or {}).get(name), overflow="ellipsis", no_wrap=name in right
+        )
     for row in rows:
         made.add_row(*row)
     console().print(made)
@@ -97,6 +101,11 @@ def markup(text: object, style: str = "") -> str:
 def number(value: int) -> str:
     """A count with separators."""
     return f"{value:,}"
+
+
+def counted(value: int, what: str) -> str:
+    """A count and its noun, in the plural where it is not one."""
+    return f"{number(value)} {what}" if value == 1 else f"{number(value)} {what}s"
 
 
 def money(micro: int) -> str:

@@ -14,19 +14,22 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """``with Progress("reading", total) as progress: progress.advance_to(n)``. ``total`` None: how many is not known.
+    """``with Progress("reading", total) as progress: progress.advance_to(n)``.
 
+    ``total`` None: how many is not known. ``done``: how many are dealt with.
     Not promised: that anything is shown for work that is over at once.
     """
 
-    def __init__(self, what: str, total: int | None) -> None:
+    def __init__(self, what: str, total: int | None, *, silent: bool = False) -> None:
+        self.done = 0
+        self._silent = silent
         self._what = what
         self._total = total
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._silent:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415  # see ``console``
 
             self._bar = Progress(
@@ -39,6 +42,7 @@ class Progress:
 
     def advance_to(self, done: int) -> None:
         """So many are dealt with."""
+        self.done = done
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done)
 

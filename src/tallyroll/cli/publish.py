@@ -84,5 +84,7 @@ def _payload(given: str) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeError):
         value = None
     if not isinstance(value, dict):
-        raise CommandError(ExitCode.USAGE, "--payload is not a JSON object", """write it as '{"duration_ms": 5200}', @FILE, or - for standard input""")
+        raise CommandError(
+            ExitCode.USAGE, "--payload is not a JSON object", """write it as '{"duration_ms": 5200}', @FILE, or - for standard input"""
+        )
     return value

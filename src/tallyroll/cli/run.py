@@ -31,7 +31,7 @@ app = verbs()
         "tallyroll run --interval 1m --json >> state.log",
     ),
 )
-def run_(  # noqa: PLR0913  # one parameter per option
+def run_(  # one parameter per option
     context: typer.Context,
     *,
     interval: Annotated[str, typer.Option(metavar="SPAN", help="How often a line is printed.")] = "10s",

@@ -34,7 +34,7 @@ class Session:
 
     def settings(self) -> Settings:
         """The settings in force. Raises SettingsError."""
-        return Settings.from_env(**({} if self.url is None else {"url": self.url}))
+        return Settings.from_env() if self.url is None else Settings.from_env(url=self.url)
 
     def roll(self) -> AbstractAsyncContextManager[Roll]:
         """The roll that the command works on."""

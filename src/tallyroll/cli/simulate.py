@@ -63,16 +63,19 @@ def simulate(  # noqa: PLR0913  # one parameter per option
     report = run(_simulate(session, chosen, rate))
     again = f"--seed {chosen.seed} --agents {agents} --start {iso(chosen.start)}"
     if session.json:
-        say_json(
-            {"published": report.published, "failed": report.failed, "seconds": round(report.seconds, 3), "seed": chosen.seed, "agents": agents, "start": iso(chosen.start)}
-        )  # fmt: skip
+        story = {"seed": chosen.seed, "agents": agents, "start": iso(chosen.start)}
+        say_json({"published": report.published, "failed": report.failed, "seconds": round(report.seconds, 3), **story})
     else:
         speed = report.published / report.seconds if report.seconds else 0.0
         say(f"{number(report.published)} events in {report.seconds:.1f} s ({number(round(speed))} a second)")
         note(f"the same again: {again}")
         note("look at them: tallyroll tail, tallyroll agents ls")
     if report.failed:
-        raise CommandError(ExitCode.UNCERTAIN, f"{number(report.failed)} events were not confirmed: {report.reason}", "check the log with 'tallyroll doctor'")
+        raise CommandError(
+            ExitCode.UNCERTAIN,
+            f"{number(report.failed)} events were not confirmed: {report.reason}",
+            "check the log with 'tallyroll doctor'",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from tallyroll.cli.session import Session
 from tallyroll.events.event import iso
 from tallyroll.replay.fold import View
 
-At = Annotated[str | None, typer.Option("--at", metavar="WHEN", help="As it was then (event time): ISO 8601 with a zone, or 10m, 2h, 1d ago.")]
+At = Annotated[
+    str | None, typer.Option("--at", metavar="WHEN", help="As it was then (event time): ISO 8601 with a zone, or 10m, 2h, 1d ago.")
+]
 AllowTruncated = Annotated[bool, typer.Option("--allow-truncated", help="Answer also where retention removed the start.")]
 Wait = Annotated[float, typer.Option("--wait", min=0, metavar="S", help="How long to let the store catch up first, in seconds.")]
 
@@ -24,7 +26,9 @@ _ABOUT_THE_ANSWER: Final = ("coverage", "as_of", "version", "events_applied", "l
 _HEADINGS: Final = ("agent_id", "task_id", "workflow_id", "status")
 
 
-async def state_of(session: Session, view: View, owner: str, *, at: datetime | None, allow_truncated: bool, wait_s: float) -> dict[str, Any]:
+async def state_of(  # noqa: PLR0913  # one per option
+    session: Session, view: View, owner: str, *, at: datetime | None, allow_truncated: bool, wait_s: float
+) -> dict[str, Any]:
     """The state for callers, from the store or, for a moment, from the log alone. Raises CommandError when there is none."""
     async with session.roll() as roll:
         if at is None:
@@ -35,7 +39,9 @@ async def state_of(session: Session, view: View, owner: str, *, at: datetime | N
     if state is None:
         when = "" if at is None else f" by {iso(at)}"
         raise CommandError(
-            ExitCode.NOT_FOUND, f"no event names the {view.name} {plain(owner)}{when}", f"'tallyroll {view.name}s --help' shows how to look for it"
+            ExitCode.NOT_FOUND,
+            f"no event names the {view.name} {plain(owner)}{when}",
+            f"'tallyroll {view.name}s --help' shows how to look for it",
         )
     return state
 

@@ -41,7 +41,9 @@ def tail(  # noqa: PLR0913  # one parameter per option
     field: Annotated[
         list[str] | None, typer.Option(metavar="PATH=VALUE", help="Only where that payload or event field has the value; may be repeated.")
     ] = None,
-    since: Annotated[str | None, typer.Option(metavar="WHEN", help="From that moment on: ISO 8601 with a zone, or 10m, 2h, 1d ago.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="From that moment on: ISO 8601 with a zone, or 10m, 2h, 1d ago.")
+    ] = None,
     last: Annotated[int | None, typer.Option(min=0, metavar="N", help="The newest N that match [20 unless --since or --all].")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that is in the log; per partition in order.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
@@ -95,7 +97,9 @@ async def _tail(session: Session, choice: Choice) -> None:
             else:
                 kept.append(seen)
     if not screen.shown and not session.json:
-        note("no event matches" if choice.wanted is not None else "nothing there; 'tallyroll simulate' or 'tallyroll publish' puts events in")
+        note(
+            "no event matches" if choice.wanted is not None else "nothing there; 'tallyroll simulate' or 'tallyroll publish' puts events in"
+        )
 
 
 @dataclass(slots=True)

@@ -113,10 +113,9 @@ def describe(context: typer.Context, *, url: Url = None, json: Json = False) -> 
         state = None if cluster is None else cluster.states.get(topic.name)
         there = None if cluster is None else (f"{state.partitions} × {state.replication}" if state is not None else "missing")
         if session.json:
-            say_json(
-                {"name": topic.name, "partitions": topic.partitions, "retention_days": topic.retention_days, "durability": topic.durability,
-                 "what": topic.what, "actual": None if state is None else {"partitions": state.partitions, "replication": state.replication}}
-            )  # fmt: skip
+            actual = None if state is None else {"partitions": state.partitions, "replication": state.replication}
+            kept = {"retention_days": topic.retention_days, "durability": topic.durability}
+            say_json({"name": topic.name, "partitions": topic.partitions, **kept, "what": topic.what, "actual": actual})
         cells = (markup(topic.name, "bold"), number(topic.partitions), f"{topic.retention_days:g} d", markup(topic.what))
         rows.append(cells if there is None else (*cells[:3], markup(there, "red" if state is None else ""), cells[3]))
     if not session.json:
@@ -136,7 +135,9 @@ def acls(  # noqa: PLR0913  # one parameter per option
     *,
     service: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join((*SERVICES, OPERATIONS))}.")] = None,
     principal: Annotated[str | None, typer.Option(help="Who gets the rights of the one service named [PREFIX-SERVICE].")] = None,
-    apply_now: Annotated[bool, typer.Option("--apply", help="Give the rights instead of printing commands; needs an administrator.")] = False,
+    apply_now: Annotated[
+        bool, typer.Option("--apply", help="Give the rights instead of printing commands; needs an administrator.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --apply: do not ask.")] = False,
     url: Url = None,
     json: Json = False,
@@ -156,7 +157,15 @@ def acls(  # noqa: PLR0913  # one parameter per option
         run(_give(session, [(who, rules) for who, rules in rights.values()]))
     if session.json:
         for name, (who, rules) in rights.items():
-            say_json({"service": name, "principal": who, "acls": [rule._asdict() for rule in rules], "commands": commands(rules, who), "applied": apply_now})
+            say_json(
+                {
+                    "service": name,
+                    "principal": who,
+                    "acls": [rule._asdict() for rule in rules],
+                    "commands": commands(rules, who),
+                    "applied": apply_now,
+                }
+            )
         return
     for name, (who, rules) in rights.items():
         what = SERVICES[name].what if name in SERVICES else "creates and alters topics; reads and writes no record"
@@ -229,9 +238,23 @@ def _plan_document(made: Plan) -> dict[str, object]:
     changes: list[dict[str, object]] = []
     for change in made.changes:
         if isinstance(change, CreateTopic):
-            changes.append({"create": change.topic.name, "partitions": change.topic.partitions, "replication": change.replication, "config": dict(change.config)})
+            changes.append(
+                {
+                    "create": change.topic.name,
+                    "partitions": change.topic.partitions,
+                    "replication": change.replication,
+                    "config": dict(change.config),
+                }
+            )
         else:
-            changes.append({"set": change.name, "config": dict(change.config), "before": dict(change.before), "removes_records": change.removes_records})
+            changes.append(
+                {
+                    "set": change.name,
+                    "config": dict(change.config),
+                    "before": dict(change.before),
+                    "removes_records": change.removes_records,
+                }
+            )
     return {"changes": changes, "refusals": [refusal._asdict() for refusal in made.refusals]}
 
 
@@ -241,7 +264,8 @@ def _show_plan(made: Plan) -> None:
     for change in made.changes:
         if isinstance(change, CreateTopic):
             topic = change.topic
-            say(f"{paint('create', 'green')}  {topic.name}  {topic.partitions} partitions × {change.replication}, kept {topic.retention_days:g} days")
+            shape = f"{topic.partitions} partitions × {change.replication}, kept {topic.retention_days:g} days"
+            say(f"{paint('create', 'green')}  {topic.name}  {shape}")
             continue
         warning = paint("  removes records!", "bold red") if change.removes_records else ""
         say(f"{paint('set', 'yellow')}     {change.name}{warning}")

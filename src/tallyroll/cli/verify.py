@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from tallyroll.cli.exits import ExitCode
-from tallyroll.cli.printing import markup, note, number, paint, say, say_json, table
+from tallyroll.cli.printing import counted, markup, note, number, paint, say, say_json, table
 from tallyroll.cli.session import Json, Session, Url, examples, group_of, run, session_of, verbs
 from tallyroll.replay.chain import ChainReport
 
@@ -24,11 +24,19 @@ def chain(context: typer.Context, *, url: Url = None, json: Json = False) -> Non
     if session.json:
         say_json(
             {
-                "intact": report.intact, "records": report.records, "linked": report.linked, "unlinked": report.unlinked,
-                "repeats": report.repeats, "sessions": report.sessions, "truncated": [str(one) for one in report.truncated],
-                "findings": [{"kind": one.kind, "position": f"{where}/{one.offset}", "session": one.session, "number": one.number} for where, one in report.findings],
+                "intact": report.intact,
+                "records": report.records,
+                "linked": report.linked,
+                "unlinked": report.unlinked,
+                "repeats": report.repeats,
+                "sessions": report.sessions,
+                "truncated": [str(one) for one in report.truncated],
+                "findings": [
+                    {"kind": one.kind, "position": f"{where}/{one.offset}", "session": one.session, "number": one.number}
+                    for where, one in report.findings
+                ],
             }
-        )  # fmt: skip
+        )
     else:
         show_chain(report)
     if not report.intact:
@@ -42,10 +50,13 @@ async def _verify(session: Session) -> ChainReport:
 
 def show_chain(report: ChainReport) -> None:
     """Prints the verdict and what it rests on."""
-    verdict = paint("intact", "bold green") if report.intact else paint(f"{number(len(report.findings))} findings", "bold red")
-    say(f"{verdict}  {number(report.linked)} of {number(report.records)} records in {number(report.sessions)} publisher sessions")
+    verdict = paint("intact", "bold green") if report.intact else paint(counted(len(report.findings), "finding"), "bold red")
+    say(f"{verdict}  {number(report.linked)} of {number(report.records)} records, in {counted(report.sessions, 'chain')} of publishers")
     if report.findings:
-        rows = [(markup(one.kind, "red"), markup(f"{where}/{one.offset}"), number(one.number), one.session) for where, one in report.findings[:20]]
+        rows = [
+            (markup(one.kind, "red"), markup(f"{where}/{one.offset}"), number(one.number), one.session)
+            for where, one in report.findings[:20]
+        ]
         table(("what", "seen at", "number", "session"), rows, right=("number",))
     for partition in report.truncated:
         note(f"{partition}: retention removed its start; sessions are judged from their first record that is left")

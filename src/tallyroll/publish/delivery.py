@@ -111,6 +111,7 @@ class Delivery:
         self._on_delivered = on_delivered
         self._flights: dict[_Flight, None] = {}
         self._waiting: dict[int, tuple[Ticket, int]] = {}
+        self._tried: set[int] = set()  # numbers in the spool whose record an earlier try may have brought into the log
         self._tasks: set[asyncio.Task[None]] = set()
         self._puts: set[asyncio.Task[None]] = set()
         self._loads_put: dict[Load, None] = {}
@@ -121,6 +122,12 @@ class Delivery:
 
     def send(self, load: Load) -> None:
         """Hands a load over, of lanes that went direct when it was accepted."""
+        newest = next(reversed(self._flights), None)
+        if newest is not None and type(newest.pending.outcomes[-1]) is Unknown:
+            # The client failed, its successor may be at work already, and nobody has been told: what failed goes first.
+            for lane in dict.fromkeys(load.lanes):
+                if lane.in_flight and self.spool is not None:
+                    self._spill(lane)
         if any(lane.spooling for lane in set(load.lanes)):
             # A lane that began to spool meanwhile: its records must not pass those that are in the spool.
             load, late = load.split()
@@ -135,8 +142,9 @@ class Delivery:
             if self.spool is None:
                 self._turn_away(load, error)
                 return
+            for lane in dict.fromkeys(load.lanes):
+                self._spill(lane)  # what is in flight may yet turn out unknown: it comes first in the spool too
             for lane in load.lanes:
-                lane.spooling = True
                 lane.puts += 1
             self.put(load)
             return
@@ -245,6 +253,7 @@ class Delivery:
                 await asyncio.gather(*flight.spills)
                 settled = [number for index, number in flight.spooled.items() if type(outcomes[index]) is not Unknown]
                 if settled and self.spool is not None:
+                    self._tried.difference_update(settled)
                     with contextlib.suppress(Backpressure):  # the spool's disk: what stays there goes out again under its id
                         await self.spool.remove(settled)
         finally:
@@ -327,6 +336,7 @@ class Delivery:
         self._telemetry.count(SPOOLED, len(copies))
         for number, (flight, index) in zip(numbers, copies, strict=True):
             flight.spooled[index] = number
+        self._tried.update(numbers)
 
     async def _drain(self, lane: Lane) -> None:
         """Sends the lane's spooled records in order; when nothing is left, new events go direct again."""
@@ -361,10 +371,14 @@ class Delivery:
         refused: dict[int, str] = {}
         for number, record, outcome in zip(numbers, records, outcomes, strict=True):
             if isinstance(outcome, Unknown):
+                self._tried.add(number)
                 continue
             waiting = self._waiting.pop(number, None)
             if waiting is not None:
-                waiting[0].fill(waiting[1], [outcome])
+                # Refused now says nothing of an earlier try that nobody heard of.
+                told = Unknown(outcome.error) if isinstance(outcome, Rejected) and number in self._tried else outcome
+                waiting[0].fill(waiting[1], [told])
+            self._tried.discard(number)
             if isinstance(outcome, Delivered):
                 delivered.append(number)
                 lane.last = outcome.position

@@ -88,6 +88,8 @@ class EventPublisher:
         self._tickets: deque[Ticket] = deque()
         self._spool: Spool | None = self._open_spool() if self._open_spool is not None else None
         self._delivery: Delivery
+        self._queue: asyncio.Lock
+        self._queueing = 0
         self._lanes: dict[TopicPartition, Lane] = {}
         self._lanes_by_topic: dict[str, list[Lane | None]] = {topic.name: [None] * topic.partitions for topic in self._catalogue.topics}
         for target in self._spool.lanes() if self._spool is not None else ():
@@ -106,7 +108,7 @@ class EventPublisher:
         loop = self._enter()
         if not isinstance(event, AgentEvent):
             raise InvalidEvent("event", f"expected AgentEvent, got {type(event).__name__}")
-        if self._full:
+        if self._full or self._queueing:
             await self._room()
         ticket = self._ticket(loop, 1)
         if not (self._direct.records or self._spooled.records):
@@ -133,7 +135,7 @@ class EventPublisher:
             return []
         ticket = self._ticket(loop, len(events))
         for start in range(0, len(events), _CHUNK):
-            if self._full:
+            if self._full or self._queueing:
                 await self._room()
             self._accept(events[start : start + _CHUNK], ticket, start)
             self._send()
@@ -237,6 +239,7 @@ class EventPublisher:
             if self._loop is not None:
                 left = [record for spooling in (True, False) for record in self._delivery.open_records(spooling=spooling)]
             self._loop = loop
+            self._queue, self._queueing = asyncio.Lock(), 0
             self._delivery = Delivery(
                 self._log, self._spool, clock=self._clock, telemetry=self._telemetry,
                 stall_ms=self._settings.stall_ms, on_delivered=self._handlers.tell,
@@ -345,13 +348,21 @@ class EventPublisher:
         return delivery.in_flight >= self._settings.max_in_flight or delivery.in_flight_bytes >= self._settings.max_in_flight_bytes
 
     async def _room(self) -> None:
-        """Waits while too much is in flight; not longer than a stall, after which new events go through the spool."""
-        deadline = self._clock.monotonic() + self._settings.stall_ms / 1000
-        while self._full:
-            if self._spool is not None and self._clock.monotonic() >= deadline:
-                self._delivery.watch(list(self._lanes.values()), force=True)
-                return
-            await self._delivery.movement(_LOOK_S)
+        """Waits while too much is in flight; not longer than a stall, after which new events go through the spool.
+
+        First come, first served: nobody who calls later is accepted before somebody who waits here.
+        """
+        self._queueing += 1
+        try:
+            async with self._queue:
+                deadline = self._clock.monotonic() + self._settings.stall_ms / 1000
+                while self._full:
+                    if self._spool is not None and self._clock.monotonic() >= deadline:
+                        self._delivery.watch(list(self._lanes.values()), force=True)
+                        return
+                    await self._delivery.movement(_LOOK_S)
+        finally:
+            self._queueing -= 1
 
     async def _settle(self, timeout_s: float | None) -> int:
         if self._loop is None:

@@ -19,6 +19,7 @@ _SOCKET_TIMEOUT_MS: Final = 30_000  # a broker that is frozen for longer is give
 _FETCH_WAIT_MS: Final = 100  # a partition that is resumed or sought waits for the fetch under way; the default is 500
 _QUEUE_SLACK: Final = 2  # the publisher's own bound is met first, so that the client's queue is never the one that is full
 _HEARTBEATS_PER_SESSION: Final = 3  # two may get lost
+_TOPIC_APPEARS_MS: Final = 10_000  # how long a topic that the broker does not know may still turn up before its records are refused
 _MAX_POLL_INTERVAL_MS: Final = 300_000  # how long a batch may take before the partitions go to another member
 _HIDDEN: Final = "***"
 
@@ -62,6 +63,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
     return config | {
         # Never: a record that timed out may be in the log, and what is sent after it would overtake its re-send.
         "message.timeout.ms": 0,
+        "topic.metadata.propagation.max.ms": _TOPIC_APPEARS_MS,
         # As the Java client. librdkafka's own choice puts 19 of 20 keys elsewhere.
         "partitioner": "murmur2_random",
         "message.max.bytes": request_bytes(settings.max_record_bytes),

@@ -22,6 +22,7 @@ _REFUSED: Final = frozenset(
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.POLICY_VIOLATION,
         KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # librdkafka's own codes start with an underscore
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
         *_AUTHORISATION,

@@ -37,34 +37,43 @@ _INHERITED: Final[list[object]] = []  # handles of a forked parent: kept referen
 
 
 class PendingRecords:
-    """Records handed over together; implements ``ports.Pending``."""
+    """Records handed over together; implements ``ports.Pending``.
 
-    __slots__ = ("_open", "_waiter", "disconnects", "outcomes", "records")
+    Two threads fill outcomes, each counts its own: no lock, and no count that both write.
+    """
+
+    __slots__ = ("_refused", "_reported", "disconnects", "outcomes", "records", "waiters")
 
     def __init__(self, records: Sequence[Encoded], disconnects: int) -> None:
         self.records = records
         self.outcomes: list[Outcome | None] = [None] * len(records)
         self.disconnects = disconnects
-        self._open = len(records)
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._reported = 0
+        self._refused = 0
+        self.waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
 
-    def fill(self, index: int, outcome: Outcome) -> bool:
-        """Sets one outcome; true when it was the last open one. Called by one thread at a time."""
+    def report(self, index: int, outcome: Outcome) -> bool:
+        """Sets one outcome, in the poll thread; true when no outcome is open any more."""
         self.outcomes[index] = outcome
-        self._open -= 1
-        return self._open == 0
+        self._reported += 1
+        return not self._open
+
+    def refuse(self, index: int, outcome: Outcome) -> bool:
+        """Sets one outcome, in the thread that appends; true when no outcome is open any more."""
+        self.outcomes[index] = outcome
+        self._refused += 1
+        return not self._open
 
     @property
-    def waiter(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None:
-        """Who waits for the last outcome."""
-        return self._waiter
+    def _open(self) -> int:
+        return len(self.records) - self._reported - self._refused
 
     async def settled(self) -> Sequence[Outcome]:
         if self._open:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            # Set first, look again after: the poll thread lowers _open first and looks for a waiter after.
-            self._waiter = (loop, future)
+            # Waiting first, looking again after: the other side counts first and looks for those who wait after.
+            self.waiters.append((loop, future))
             if self._open:
                 await future
         return self.outcomes  # type: ignore[return-value]  # none is None any more
@@ -134,7 +143,13 @@ class KafkaProducer:
                     timestamp=record.timestamp_ms,
                     headers=record.headers,  # type: ignore[arg-type]  # a list in fact; the annotation is wider for other logs
                 )
-            except (BufferError, KafkaException, RuntimeError) as error:  # the rest must follow in order or not at all
+            except KafkaException as error:
+                # Refused before it was queued: this record only, unless the code says that the client is done for.
+                outcome = outcome_of(error.args[0], record.event_id, disconnected_since=False)
+                if pending.refuse(index, outcome):
+                    self._settled.append(pending)
+                    self._hand_back()
+            except (BufferError, RuntimeError) as error:  # the rest must follow in order or not at all
                 self._refuse_rest(pending, index, error)
                 break
         return pending
@@ -193,7 +208,7 @@ class KafkaProducer:
                 self._telemetry.count(PRODUCER_ERRORS, reason=error.name())
                 if is_fatal(error):
                     self._fatal = error.name()
-            if pending.fill(index, outcome):
+            if pending.report(index, outcome):
                 self._settled.append(pending)
         except BaseException:
             self._telemetry.count(CALLBACK_ERRORS)
@@ -208,8 +223,9 @@ class KafkaProducer:
     def _poll_forever(self) -> None:
         while not self._closing and self._pid == os.getpid():
             producer = self._producer
-            if producer is None:
-                return  # a later append starts a new instance and a new thread
+            if producer is None:  # a later append makes a new one
+                self._wait.wait(_POLL_S)
+                continue
             producer.poll(_POLL_S)
             self._hand_back()
             if self._fatal is not None:
@@ -223,8 +239,8 @@ class KafkaProducer:
                 pending = self._settled.popleft()
             except IndexError:  # another thread was quicker
                 break
-            if pending.waiter is not None:
-                by_loop.setdefault(pending.waiter[0], []).append(pending.waiter[1])
+            for loop, future in pending.waiters:
+                by_loop.setdefault(loop, []).append(future)
         for loop, futures in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more, the outcomes stand in the slots
                 loop.call_soon_threadsafe(_wake, futures)
@@ -251,7 +267,7 @@ class KafkaProducer:
 
     def _give_up(self, pending: PendingRecords, first: int, error: LogUnavailable) -> None:
         for index in range(first, len(pending.records)):
-            if pending.fill(index, Unknown(error)):
+            if pending.refuse(index, Unknown(error)):
                 self._settled.append(pending)
         if first == 0:
             self._hand_back()

@@ -1,0 +1,37 @@
+"""Apache Kafka keeps the contract of event logs: the same suite as the embedded log, on a real broker."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tallyroll.adapters.kafka.admin import KafkaAdmin
+from tallyroll.adapters.kafka.log import KafkaLog
+from tallyroll.adapters.system import SystemClock
+from tallyroll.events.topic_plan import plan
+from tallyroll.events.topics import Catalogue, catalogue_of
+from tallyroll.settings import Settings
+from tallyroll.telemetry import Counters
+from tallyroll.testing.log_contract import CASES, PROCESS_CASES, SHARED_CASES, Case, LogUnderTest
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+async def open_kafka(settings: Settings, catalogue: Catalogue) -> KafkaLog:
+    return await KafkaLog.open(settings, catalogue, clock=SystemClock(), telemetry=Counters())
+
+
+@pytest.fixture
+async def under_test(kafka_settings: Settings) -> LogUnderTest:
+    catalogue = catalogue_of(kafka_settings)
+    admin = KafkaAdmin(kafka_settings)
+    wanted = plan(catalogue, await admin.describe([topic.name for topic in catalogue.topics]), replication=1)
+    for change in wanted.changes:
+        await admin.create(change.topic, replication=change.replication, config=change.config)
+    return LogUnderTest(catalogue, partial(open_kafka, kafka_settings), timeout_s=30)
+
+
+@pytest.mark.parametrize("case", [*CASES, *SHARED_CASES, *PROCESS_CASES], ids=lambda case: case.__name__)
+async def test_on_kafka(case: Case, under_test: LogUnderTest) -> None:
+    await case(under_test)
