@@ -160,7 +160,6 @@ async def kafka_python(bootstrap: str, prefix: str, count: int) -> dict[str, Any
         compression_type="lz4",
         linger_ms=_LINGER_MS,
         batch_size=1_000_000,
-        buffer_memory=1 << 30,
     )
     producer.send(records[0].topic, records[0].value, records[0].key, partition=records[0].partition).get(30)
     with Meter() as meter:

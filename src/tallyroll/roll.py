@@ -36,17 +36,21 @@ _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far one follower is behind in one partition. ``stored`` is None where it has not stored anything yet."""
+    """How far one follower is behind in one partition.
+
+    ``stored`` is None where it has not stored anything yet; ``start`` is the first offset that still exists.
+    """
 
     follower: str
     partition: TopicPartition
     stored: int | None
     end: int
+    start: int = 0
 
     @property
     def records(self) -> int:
         """How many records it has still to apply."""
-        return self.end - (self.stored or 0)
+        return max(0, self.end - max(self.stored or 0, self.start))
 
 
 class Roll:
@@ -153,9 +157,10 @@ class Roll:
     async def lag(self) -> list[Lag]:
         """Per partition how far the stored state is behind the log; reads the store, follows nothing."""
         bases = StateFollower.TOPICS
-        ends = await self.log.ends([self.catalogue[base].name for base in bases])
+        topics = [self.catalogue[base].name for base in bases]
+        ends, starts = await self.log.ends(topics), await self.log.starts(topics)
         stored = await stored_positions(await self._state_store())
-        return [Lag(STATE_FOLLOWER, partition, stored.get(partition), end) for partition, end in sorted(ends.items())]
+        return [Lag(STATE_FOLLOWER, where, stored.get(where), end, starts.get(where, 0)) for where, end in sorted(ends.items())]
 
     async def rebuild_state(self, partitions: Collection[TopicPartition], *, allow_truncated: bool = False) -> None:
         """Forgets what is stored of these partitions, so that whoever follows them makes it anew from the log's start.

@@ -23,7 +23,7 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-SEND_RATE = Metric("kafka_producer_send_rate", "histogram", "events/s", "Rate of each flush of acknowledged events.")
+SEND_RATE = Metric("kafka_producer_send_rate", "histogram", "events/s", "Acknowledged events, once a second while there are some.")
 PRODUCER_ERRORS = Metric("kafka_producer_errors_total", "counter", "errors", "Reports of the log that were not a delivery.", ("reason",))
 ACCEPTED = Metric(
     "publisher_events_accepted_total", "counter", "events", "Events taken in; equals the sum of delivered, rejected, spooled and in flight."
@@ -46,9 +46,6 @@ FOLLOW_REPEATS = Metric(
 FOLLOW_RETRIES = Metric("follow_retries_total", "counter", "retries", "Batches tried again after a retriable error.", ("follower",))
 FOLLOW_CONFLICTS = Metric(
     "follow_position_conflicts_total", "counter", "conflicts", "Flushes that yielded to another writer.", ("follower",)
-)
-FOLLOW_GAPS = Metric(
-    "follow_position_gaps_total", "counter", "records", "Records that retention removed before they were read.", ("follower",)
 )
 DEAD_LETTERS = Metric("dead_letters_total", "counter", "records", "Records put aside with their reason.", ("follower", "reason"))
 

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from tallyroll.adapters.extras import EXTRAS, KAFKA_AVAILABLE, NATS_AVAILABLE, REDIS_AVAILABLE, available, require
-from tallyroll.errors import MissingExtra
 
 _WITHOUT = """
 import sys
@@ -43,7 +42,3 @@ def test_asking_imports_no_client() -> None:
 def test_an_unknown_extra_is_a_slip_of_the_caller() -> None:
     with pytest.raises(KeyError):
         require("kafak")
-
-
-def test_a_missing_extra_is_an_import_error_too() -> None:
-    assert issubclass(MissingExtra, ImportError)

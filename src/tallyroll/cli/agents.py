@@ -55,7 +55,10 @@ def list_agents(  # noqa: PLR0913  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Every agent with status, tasks, tokens, cost, and when it was last heard of. With --json one agent per line."""
+    """Every agent: status, tasks, tokens, cost, last seen.
+
+    From the state store; with --at replayed from the log. With --json one agent per line.
+    """
     if sort not in _SORTS:
         raise CommandError(ExitCode.USAGE, f"--sort: {plain(sort)} is not known", f"sort by one of {', '.join(_SORTS)}")
     session, moment = session_of(context, url, json), moment_of(at, "--at")
@@ -127,7 +130,9 @@ def state(  # noqa: PLR0913  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """An agent as its events tell it: from the store, or with --at replayed from the log.
+    """One agent as its events tell it, now or then.
+
+    From the state store; with --at replayed from the log alone.
 
     The last line says how it is known: coverage (is the whole history behind it?) and up to which records.
     """
@@ -146,7 +151,7 @@ def timeline(  # noqa: PLR0913  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Everything an agent did, by event time, with the pauses between."""
+    """Everything an agent did, by event time."""
     session, begin = session_of(context, url, json), moment_of(since, "--since")
     found = run(_timeline(session, agent))
     if not found:

@@ -42,7 +42,10 @@ def list_letters(
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """The letters still kept: where the record lies, why it was put aside, and whether it would be applied now."""
+    """The letters still kept, newest last.
+
+    Where the record lies, why it was put aside, and whether the state follower would apply it now.
+    """
     session = session_of(context, url, json)
     found = run(_check(session, follower))
     if session.json:
@@ -109,7 +112,9 @@ def redrive(  # noqa: PLR0913  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Bring records into the state that were put aside and would be applied now, for instance after an upgrade.
+    """Bring records in that would be applied now.
+
+    For instance after an upgrade.
 
     A state is only right when its records are applied in the order of the log. So nothing is published again: the stored
     states of the partitions concerned are made anew from the log. Dead letters stay where they are, as a record of what happened.

@@ -232,15 +232,16 @@ async def _store(settings: Settings, catalogue: Catalogue, log: EventLog) -> Che
         stored = await stored_positions(store)
     finally:
         await store.close()
-    ends = await log.ends([catalogue[base].name for base in StateFollower.TOPICS])
-    behind = sum(max(0, end - stored.get(partition, 0)) for partition, end in ends.items())
+    topics = [catalogue[base].name for base in StateFollower.TOPICS]
+    ends, starts = await log.ends(topics), await log.starts(topics)
+    behind = sum(max(0, end - max(stored.get(partition, 0), starts.get(partition, 0))) for partition, end in ends.items())
     if any(stored.get(partition, 0) > end for partition, end in ends.items()):
         return Check(
             "store", "fail", f"{path} is ahead of the log: it belongs to another log", "move it away; it is made anew from the log"
         )
     if behind:
         return Check(
-            "store", "warn", f"{number(behind)} records behind the log", "run 'tallyroll run' as a service, or 'tallyroll run --once'"
+            "store", "warn", f"{counted(behind, 'record')} behind the log", "run 'tallyroll run' as a service, or 'tallyroll run --once'"
         )
     return Check("store", "ok", "up to date with the log")
 

@@ -30,7 +30,7 @@ group_of(app, "Event types, checks of event files, single events.")
 
 @app.command(epilog=examples("tallyroll events types", "tallyroll events types --json"))
 def types(context: typer.Context, *, url: Url = None, json: Json = False) -> None:
-    """Every event type, the topic it goes to, and the schema version that is registered for it."""
+    """Every event type, its topic, its registered schema version."""
     session = session_of(context, url, json)
     catalogue = catalogue_of(session.settings())
     rows = [(info.name, catalogue.for_type(info.name).name, SCHEMAS.current(info.name)) for info in known_types()]
@@ -60,7 +60,9 @@ def lint(
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Check names and payloads of events in a file: do they say what readers need? Exit code 1 if not.
+    """Check that the events of a file say what readers need.
+
+    Exit code 1 if one does not.
 
     Names are hierarchical facts in the past tense; task and tool events name agent and task; ends say how long and how.
     """
@@ -112,7 +114,7 @@ def show(  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """One record: the event, its context, its place, and its link in the publisher's chain."""
+    """One record: event, context, place, link in the chain."""
     session = session_of(context, url, json)
     batch = run(_find(session, which))
     if batch is None:

@@ -58,7 +58,7 @@ _Advice = tuple[ExitCode, str | Callable[[Any], str]]
 # The most particular class first: an error is looked up along this list.
 _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.MissingExtra, (ExitCode.USAGE, "install it with the command above, then try again")),
-    (errors.SettingsError, (ExitCode.USAGE, "change that setting; 'tallyroll doctor' shows which settings are in force")),
+    (errors.SettingsError, (ExitCode.USAGE, lambda error: _after_setting(error.name))),
     (errors.IncompatibleSchema, (ExitCode.FINDINGS, "give the type a new version with an upcaster, or undo the change")),
     (errors.InvalidEvent, (ExitCode.USAGE, "mend that field and publish again; 'tallyroll events types' lists the types")),
     (errors.Undecodable, (ExitCode.FINDINGS, "look at the record with 'tallyroll events show POSITION --raw'")),
@@ -88,6 +88,12 @@ def explain(error: Exception) -> Trouble:
     return Trouble(
         ExitCode.DEFECT, name, f"unexpected {name}; this is a defect", "run it again with TALLYROLL_DEBUG=1 and report the trace"
     )
+
+
+def _after_setting(name: str) -> str:
+    if name.isupper() or "." in name:
+        return "change that setting; 'tallyroll doctor' shows which are in force"
+    return "give it another value; see --help"
 
 
 def _after_uncertain(*, kept: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tallyroll.cli.printing import note, number
+from tallyroll.cli.printing import counted, note
 from tallyroll.events.position import Position
 from tallyroll.roll import Lag, Roll
 
@@ -32,7 +32,7 @@ async def catch_up(roll: Roll, wait_s: float) -> int:
     if left.records and not roll.settings.is_kafka and wait_s > 0:
         left = await follow_until(roll, left, wait_s)
     if left.records:
-        note(f"the stored state is {number(left.records)} records behind the log; 'tallyroll run' keeps it current")
+        note(f"the stored state is {counted(left.records, 'record')} behind the log; 'tallyroll run' keeps it current")
     return left.records
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tallyroll.cli.exits import ExitCode
-from tallyroll.cli.printing import markup, number, say, say_json, table
+from tallyroll.cli.printing import counted, markup, number, say, say_json, table
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
 from tallyroll.roll import Lag
 
@@ -59,7 +59,7 @@ def lag(
                 for one in shown
             ]
             table(("follower", "partition", "stored", "end", "behind"), rows, right=("stored", "end", "behind"))
-        say(f"state: {number(total)} records behind" if total else "state: up to date")
+        say(f"state: {counted(total, 'record')} behind" if total else "state: up to date")
     if limit is not None and total > limit:
         raise typer.Exit(ExitCode.FINDINGS)
 

@@ -9,15 +9,17 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.moments import parse_moment, parse_span
 from tallyroll.events.ids import utc_now
-from tallyroll.roll import Roll
 from tallyroll.settings import Settings
+
+if TYPE_CHECKING:
+    from tallyroll.roll import Roll
 
 T = TypeVar("T")
 
@@ -38,6 +40,8 @@ class Session:
 
     def roll(self) -> AbstractAsyncContextManager[Roll]:
         """The roll that the command works on."""
+        from tallyroll.roll import Roll  # noqa: PLC0415  # a tenth of a second that --help need not spend
+
         return Roll.open(self.settings())
 
 

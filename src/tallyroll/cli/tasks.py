@@ -27,7 +27,10 @@ def state(  # noqa: PLR0913  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """A task as its events tell it: from the store, or with --at replayed from the log."""
+    """A task as its events tell it, now or then.
+
+    From the state store; with --at replayed from the log alone.
+    """
     session, moment = session_of(context, url, json), moment_of(at, "--at")
     found = run(state_of(session, TASK, task, at=moment, allow_truncated=allow_truncated, wait_s=wait))
     show_state(session, TASK, found, moment)

@@ -44,7 +44,10 @@ class Cluster:
 
 @app.command("plan", epilog=examples("tallyroll topics plan", "tallyroll topics plan --json"))
 def plan_(context: typer.Context, *, url: Url = None, json: Json = False) -> None:
-    """What 'topics apply' would do, and what it refuses because it would break a promise. Changes nothing."""
+    """What 'topics apply' would do, and what it would refuse.
+
+    Refused is what would break a promise, such as the order of keys. Changes nothing.
+    """
     session = session_of(context, url, json)
     if _embedded(session):
         return
@@ -85,7 +88,10 @@ def apply(
 
 @app.command("drift", epilog=examples("tallyroll topics drift      # exit code 1 when something differs"))
 def drift_(context: typer.Context, *, url: Url = None, json: Json = False) -> None:
-    """Every difference between the catalogue and the cluster. Exit code 1 if there is one."""
+    """Every difference between catalogue and cluster.
+
+    Exit code 1 if there is one.
+    """
     session = session_of(context, url, json)
     if _embedded(session):
         return
@@ -103,7 +109,10 @@ def drift_(context: typer.Context, *, url: Url = None, json: Json = False) -> No
 
 @app.command(epilog=examples("tallyroll topics describe", "tallyroll topics describe --json"))
 def describe(context: typer.Context, *, url: Url = None, json: Json = False) -> None:
-    """The catalogue: what goes where, in how many partitions, kept for how long; on Kafka also what is there."""
+    """The catalogue: what goes where, and for how long.
+
+    On Kafka also what is there: partitions × copies.
+    """
     session = session_of(context, url, json)
     settings = session.settings()
     cluster = run(_look(session)) if settings.is_kafka else None
@@ -142,7 +151,10 @@ def acls(  # noqa: PLR0913  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """The least rights each service needs, as kafka-acls commands for the cluster's administrator."""
+    """The least rights each service needs, as commands.
+
+    They are kafka-acls command lines, for the cluster's administrator; with --apply they are given right away.
+    """
     session = session_of(context, url, json)
     if _embedded(session):
         return

@@ -15,7 +15,9 @@ group_of(app, "Check the publishers' chain: loss, reorder, alteration.", "tallyr
 
 @app.command(epilog=examples("tallyroll verify chain", "tallyroll verify chain --json"))
 def chain(context: typer.Context, *, url: Url = None, json: Json = False) -> None:
-    """Read the whole log and check that each publisher's events are all there, in order, unaltered. Exit code 1 if not.
+    """Check that nothing was lost, reordered or altered.
+
+    Reads every record and checks each publisher's chain of hashes. Exit code 1 if something is wrong.
 
     Not told by this: whether the newest events of a publisher are missing, and a forger who rewrites all of a session.
     """

@@ -104,11 +104,21 @@ _decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _PREFIX: Final = b'{"specversion":"1.0","datacontenttype":"application/json",'
 
 
-def encode(event: AgentEvent) -> bytes:
-    """The CloudEvents document of an event, without sequence and chain link. The same event gives the same bytes."""
+_schema_uris: Final[dict[tuple[str, str], str]] = {}  # one per type and version in use
+
+
+def encode(event: AgentEvent, key: str | None = None) -> bytes:
+    """The CloudEvents document of an event, without sequence and chain link. The same event gives the same bytes.
+
+    ``key`` is ``event.key``, if the caller has it at hand.
+    """
     metadata = event.metadata
     traceparent = metadata.traceparent
     derived = traceparent is not None and traceparent[3:35] == metadata.trace_id
+    created_at, timestamp, version = metadata.created_at, event.timestamp, (event.event_type, event.schema_version)
+    uri = _schema_uris.get(version)
+    if uri is None:
+        uri = _schema_uris[version] = f"{SCHEMA_URI}{event.event_type}:{event.schema_version}"
     return (
         _PREFIX
         + _encode(
@@ -116,9 +126,9 @@ def encode(event: AgentEvent) -> bytes:
                 event.event_id,
                 metadata.source,
                 event.event_type,
-                event.key,
-                event.timestamp,
-                f"{SCHEMA_URI}{event.event_type}:{event.schema_version}",
+                key or event.key,
+                timestamp,
+                uri,
                 event.aggregate_type,
                 event.aggregate_id,
                 event.schema_version,
@@ -132,7 +142,7 @@ def encode(event: AgentEvent) -> bytes:
                 metadata.tracestate,
                 None if derived else metadata.trace_id,
                 metadata.version,
-                metadata.created_at if metadata.created_at != event.timestamp else None,
+                None if created_at is timestamp or created_at == timestamp else created_at,
                 event.privacy_protected,
             )
         )[1:]

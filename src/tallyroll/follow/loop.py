@@ -351,9 +351,11 @@ class FollowLoop:
 
     async def _commit(self) -> None:
         lowest: dict[TopicPartition, int] = {}
-        for flushed in self._flushed.values():
-            for partition, offset in flushed.items():
-                lowest[partition] = min(offset, lowest.get(partition, offset))
+        for partition in self.assignment:
+            stored = [self._flushed[name].get(partition) for name, applied in self._applied.items() if partition in applied]
+            known = [offset for offset in stored if offset is not None]
+            if len(known) == len(stored):  # a follower that has stored nothing yet stands before everything
+                lowest[partition] = min(known)
         news = {partition: offset for partition, offset in lowest.items() if self._committed.get(partition) != offset}
         if news and self._subscription is not None:
             await self._subscription.commit(news)

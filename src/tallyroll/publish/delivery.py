@@ -122,20 +122,9 @@ class Delivery:
 
     def send(self, load: Load) -> None:
         """Hands a load over, of lanes that went direct when it was accepted."""
-        newest = next(reversed(self._flights), None)
-        if newest is not None and type(newest.pending.outcomes[-1]) is Unknown:
-            # The client failed, its successor may be at work already, and nobody has been told: what failed goes first.
-            for lane in dict.fromkeys(load.lanes):
-                if lane.in_flight and self.spool is not None:
-                    self._spill(lane)
-        if any(lane.spooling for lane in set(load.lanes)):
-            # A lane that began to spool meanwhile: its records must not pass those that are in the spool.
-            load, late = load.split()
-            for lane in late.lanes:
-                lane.puts += 1
-            self.put(late)
-            if not load.records:
-                return
+        load = self._divert(load)
+        if not load.records:
+            return
         try:
             pending = self._log.append(load.records)
         except LogError as error:
@@ -155,6 +144,21 @@ class Delivery:
         for lane in load.lanes:
             lane.in_flight += 1
         self._spawn(self._land(flight))
+
+    def _divert(self, load: Load) -> Load:
+        """What still goes direct; the records of lanes that began to spool meanwhile must not pass those in the spool."""
+        newest = next(reversed(self._flights), None)
+        if self.spool is not None and newest is not None and type(newest.pending.outcomes[-1]) is Unknown:
+            # The client failed, its successor may be at work already, and nobody has been told: what failed goes first.
+            for lane in dict.fromkeys(load.lanes):
+                if lane.in_flight:
+                    self._spill(lane)
+        if any(lane.spooling for lane in set(load.lanes)):
+            load, late = load.split()
+            for lane in late.lanes:
+                lane.puts += 1
+            self.put(late)
+        return load
 
     def put(self, load: Load) -> None:
         """Hands a load over, of lanes that go through the spool; each record counts in its lane's ``puts`` already."""

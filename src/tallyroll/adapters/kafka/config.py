@@ -6,6 +6,8 @@ Secrets are revealed here and nowhere else. Hand a configuration to a client and
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -22,6 +24,9 @@ _HEARTBEATS_PER_SESSION: Final = 3  # two may get lost
 _TOPIC_APPEARS_MS: Final = 10_000  # how long a topic that the broker does not know may still turn up before its records are refused
 _MAX_POLL_INTERVAL_MS: Final = 300_000  # how long a batch may take before the partitions go to another member
 _HIDDEN: Final = "***"
+_REPEAT_S: Final = 30.0  # the same line again only after so long
+_MAX_SHAPES: Final = 256  # kinds of lines remembered; librdkafka has fewer
+_NUMBERS: Final = re.compile(r"[0-9]+")
 
 # librdkafka has no option for the lowest TLS version. A pre-shared-key suite without a key is never offered, and it takes
 # the place of every suite of TLS 1.2 and before, while those of 1.3 cannot be taken from the list. What is left is 1.3.
@@ -146,13 +151,15 @@ def client_logger(settings: Settings) -> RedactingLogger:
 class RedactingLogger(logging.LoggerAdapter[logging.Logger]):
     """Passes log lines on with every secret replaced by ``***``; what librdkafka gets as its logger.
 
-    Not promised: that a secret is found when it is written in another encoding, such as base64.
+    A line that differs from an earlier one in numbers only is passed on once in 30 seconds: while a broker is away, the
+    client says so many times a second. Not promised: that a secret is found when it is written in another encoding, such as base64.
     """
 
     def __init__(self, logger: logging.Logger, secrets: Iterable[str]) -> None:
         super().__init__(logger, {})
         # The longest first: one secret may be the beginning of another.
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        self._said: dict[str, float] = {}
 
     def redacted(self, text: str) -> str:
         """The text without the secrets."""
@@ -163,5 +170,15 @@ class RedactingLogger(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401  # as logging has it
         # Formatted first: a secret may come in as an argument, or be put together from two.
         if self.isEnabledFor(level):
-            text = str(msg) % args if args else str(msg)
-            self.logger.log(level, "%s", self.redacted(text), **kwargs)
+            text = self.redacted(str(msg) % args if args else str(msg))
+            if not self._is_repetition(text):
+                self.logger.log(level, "%s", text, **kwargs)
+
+    def _is_repetition(self, text: str) -> bool:
+        shape, now = _NUMBERS.sub("#", text), time.monotonic()
+        if now - self._said.get(shape, -_REPEAT_S) < _REPEAT_S:
+            return True
+        if len(self._said) >= _MAX_SHAPES:
+            self._said.clear()
+        self._said[shape] = now
+        return False

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import OFFSET_INVALID, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
@@ -29,6 +28,14 @@ log: Final = logging.getLogger("tallyroll.kafka")
 
 _LOOK_S: Final = 2.0  # how long an opening process waits for a broker; it goes on without one
 _REQUEST_S: Final = 15.0  # one administrative request; a healthy broker answers in milliseconds
+_STALE: Final = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    }
+)
 _QUEUE_SLACK: Final = 2  # the client's queue holds twice what the publisher keeps in flight, so it is never the one that is full
 
 
@@ -136,18 +143,35 @@ class KafkaLog:
         request = {ClientPartition(*partition): spec for partition in self._partitions(topics)}
         if not request:
             return {}
-        futures = self._client().list_offsets(request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_REQUEST_S)
-        result: dict[TopicPartition, int] = {}
         try:
-            for partition, future in futures.items():
-                answer = await asyncio.wrap_future(future)
-                result[TopicPartition(partition.topic, partition.partition)] = answer.offset
+            return await self._list_offsets(request)
         except KafkaException as error:
-            for future in futures.values():
-                with contextlib.suppress(Exception):
-                    future.cancel()
+            if not _is_stale(error):
+                raise _translated(error) from None
+        # The client asks with the leaders it knew, for ever, unless it is made to look again (as librdkafka #4620).
+        try:
+            await asyncio.to_thread(self._client().list_topics, timeout=_REQUEST_S)
+            return await self._list_offsets(request)
+        except KafkaException as error:
             raise _translated(error) from None
+
+    async def _list_offsets(self, request: dict[ClientPartition, Any]) -> dict[TopicPartition, int]:
+        client = self._client()  # held until its futures are done: without it they fail with _DESTROY
+        futures = client.list_offsets(request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_REQUEST_S)
+        answers = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
+        result: dict[TopicPartition, int] = {}
+        for partition, answer in zip(futures, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer.offset == OFFSET_INVALID:  # no error is given when the leader that was asked is gone
+                raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+            result[TopicPartition(partition.topic, partition.partition)] = answer.offset
         return result
+
+
+def _is_stale(error: KafkaException) -> bool:
+    inner = error.args[0] if error.args else None
+    return isinstance(inner, KafkaError) and inner.code() in _STALE
 
 
 def _translated(error: KafkaException) -> LogUnavailable | TopicConflict:

@@ -147,10 +147,11 @@ class SqliteSpool:
         await asyncio.to_thread(self._thread.join)
         empty = self.depth == 0 and self._refused == 0
         self._connection.close()
-        if self._path is not None and self._lock_file is not None:
+        lock_file, self._lock_file = self._lock_file, None  # its number may soon be another file's
+        if self._path is not None and lock_file is not None:
             if empty:
                 _delete(self._path)
-            os.close(self._lock_file)
+            os.close(lock_file)
 
     def _reserve(self, records: Sequence[Encoded]) -> int | None:
         """Their size, counted at once, so that concurrent puts cannot exceed the bound together; None without room."""

@@ -1,0 +1,113 @@
+"""The installed command as a process: pipes, signals, missing extras, and the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TALLYROLL = Path(sys.executable).with_name("tallyroll")
+WAIT_S = 30.0  # a bound, not a wait: each of these takes a second or two
+
+
+def environment(folder: Path) -> Mapping[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_"))}
+    return {**kept, "TALLYROLL_URL": f"sqlite:///{folder / 'log'}"}
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([TALLYROLL, *words], env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=WAIT_S)
+    return process.returncode, out, err
+
+
+def run(folder: Path, *words: str) -> str:
+    code, out, err = finish(start(folder, *words))
+    assert code == 0, err
+    return out
+
+
+def test_a_reader_that_leaves_early_ends_tail_quietly(tmp_path: Path) -> None:
+    run(tmp_path, "simulate", "--events", "2000", "--seed", "1")
+    process = start(tmp_path, "tail", "--all", "--json")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["event_id"]
+    process.stdout.close()
+    assert process.wait(timeout=WAIT_S) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_ctrl_c_ends_with_130_after_everything_accepted_is_in_the_log(tmp_path: Path) -> None:
+    process = start(tmp_path, "simulate", "--rate", "200", "--duration", "10h", "--seed", "1")
+    log = tmp_path / "log" / "log.db"
+    until = time.monotonic() + WAIT_S
+    while not log.exists() or not run(tmp_path, "tail", "--last", "1", "--json"):
+        assert time.monotonic() < until
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert (code, err) == (130, "")
+    report = json.loads(run(tmp_path, "verify", "chain", "--json"))
+    assert report["intact"]
+    assert report["records"] > 0
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_run_stores_what_it_applied_when_it_is_told_to_end(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    run(tmp_path, "simulate", "--events", "500", "--seed", "1")
+    process = start(tmp_path, "run", "--interval", "100ms", "--json")
+    assert process.stdout is not None
+    while json.loads(process.stdout.readline())["behind"]:
+        pass
+    process.send_signal(sent)
+    assert finish(process)[0] == code
+    assert json.loads(run(tmp_path, "lag", "--json"))["records"] == 0
+
+
+def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None:
+    program = "import sys; sys.modules['typer'] = None; from tallyroll.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=WAIT_S)
+    assert done.returncode == 2
+    assert done.stderr == "tallyroll: the command line is not installed; run: pip install 'tallyroll[cli]'\n"
+    assert done.stdout == ""
+
+
+def test_help_imports_no_client_and_no_table_maker() -> None:
+    program = (
+        "import sys\nfrom tallyroll.cli import main\nsys.argv = ['tallyroll', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('rich', 'confluent_kafka', 'redis', 'nats', 'sqlite3') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=WAIT_S)
+    assert done.stderr == "[]\n"
+
+
+def test_everything_the_demo_shows_holds(tmp_path: Path) -> None:
+    report = json.loads(run(tmp_path, "demo", "--seconds", "1", "--json"))
+    assert report["ok"]
+    assert report["live_equals_replay"]
+    assert report["chain_intact"]
+    assert report["forgery_found"]
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_kept_demo_log_can_be_looked_at(tmp_path: Path) -> None:
+    out = run(tmp_path, "demo", "--seconds", "1", "--keep", str(tmp_path / "kept"))
+    assert "Everything held" in out
+    assert "then and now" in out
+    assert "found out" in out
+    url = f"sqlite:///{tmp_path / 'kept' / 'log'}"
+    assert len(run(tmp_path, "agents", "ls", "--json", "--url", url).splitlines()) == 12

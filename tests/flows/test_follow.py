@@ -1,0 +1,379 @@
+"""What the loop promises to followers: each record once, in order, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from tests.flows.following import Accountant, Ledger, office, running
+from tests.flows.publishing import breathe
+
+from tallyroll.errors import LogUnavailable, PositionConflict, SpanGone, StoreUnavailable
+from tallyroll.events.position import TopicPartition
+from tallyroll.follow import loop as loop_module
+from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED
+from tallyroll.testing.faulty_log import Fault, FaultyLog
+
+
+def faulty(inner, clock):
+    return FaultyLog(inner, clock=clock, durable_spool_needed=False)
+
+
+def once(ledger, count):
+    """Whether every record was applied, once, in the order of its partition."""
+    assert len(ledger.all()) == count
+    for offsets in ledger.applied.values():
+        assert offsets == list(range(len(offsets)))
+    return True
+
+
+async def test_every_record_is_applied_once_in_order():
+    async with office() as desk:
+        ledger = Ledger()
+        await desk.append(desk.records(1_000))
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: len(ledger.all()) >= 1_000)
+        assert once(ledger, 1_000)
+        assert desk.telemetry.value(FOLLOWED, follower="accountant") == 1_000
+
+
+async def test_a_follower_goes_on_where_its_store_says_whatever_was_committed():
+    async with office() as desk:
+        ledger = Ledger()
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: len(ledger.all()) >= 100)
+        await desk.append(desk.records(100, seed=1))
+        ledger.applied.clear()
+        ledger.positions.clear()
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: len(ledger.all()) >= 200)
+        assert once(ledger, 200)
+
+
+async def test_caught_up_waits_until_results_are_stored():
+    async with office() as desk:
+        ledger = Ledger()
+        async with running(desk, desk.loop(Accountant(ledger))) as loop:
+            position = (await desk.append(desk.records(5)))[-1]
+            assert await desk.passing(loop.caught_up(position, 10))
+            assert ledger.positions[position.topic_partition] > position.offset
+
+
+async def test_caught_up_says_no_when_the_time_is_over():
+    async with office() as desk:
+        ledger = Ledger()
+        ledger.away = True
+        async with running(desk, desk.loop(Accountant(ledger))) as loop:
+            position = (await desk.append(desk.records(1)))[0]
+            assert not await desk.passing(loop.caught_up(position, 0.5))
+            ledger.away = False
+
+
+async def test_stop_stores_what_was_applied():
+    async with office(flush_interval_ms=3_600_000) as desk:
+        ledger, follower = Ledger(), None
+        follower = Accountant(ledger)
+        await desk.append(desk.records(50))
+        async with running(desk, desk.loop(follower)):
+            await desk.until(lambda: sum(map(len, follower.fresh.values())) == 50)
+            assert ledger.all() == []
+        assert once(ledger, 50)
+
+
+async def test_stop_commits_so_that_lag_tools_see_it():
+    async with office() as desk:
+        ledger = Ledger()
+        await desk.append(desk.records(50))
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: len(ledger.all()) >= 50)
+        topic = desk.catalogue["task-events"].name
+        assert dict(await desk.log.committed("g", [topic])) == ledger.positions
+
+
+# Retriable errors
+
+
+async def test_a_retriable_error_holds_one_partition_and_its_neighbours_go_on():
+    async with office() as desk:
+        ledger, stuck = Ledger(), TopicPartition("task-events", 0)
+        trouble = True
+
+        def refuse(batch):
+            if trouble and batch.topic_partition == stuck:
+                raise StoreUnavailable("ledger", "busy")
+
+        follower = Accountant(ledger, refuses=refuse)
+        records = desk.records(400)
+        await desk.append(records)
+        elsewhere = sum(record.partition != 0 for record in records)
+        async with running(desk, desk.loop(follower)):
+            await desk.until(lambda: len(ledger.all()) == elsewhere and desk.telemetry.value(FOLLOW_RETRIES) >= 3)
+            assert stuck not in ledger.applied
+            trouble = False
+            await desk.until(lambda: len(ledger.all()) >= 400)
+        assert once(ledger, 400)
+
+
+async def test_what_arrives_while_a_partition_is_held_comes_after_it_in_order():
+    async with office(batch_records=10) as desk:
+        ledger, stuck = Ledger(), TopicPartition("task-events", 0)
+        trouble = True
+
+        def refuse(batch):
+            if trouble and batch.topic_partition == stuck and batch.offsets[0] >= 10:
+                raise StoreUnavailable("ledger", "busy")
+
+        await desk.append(desk.records(300))
+        async with running(desk, desk.loop(Accountant(ledger, refuses=refuse))):
+            await desk.until(lambda: desk.telemetry.value(FOLLOW_RETRIES) >= 2)
+            await desk.append(desk.records(300, seed=1))
+            trouble = False
+            await desk.until(lambda: len(ledger.all()) >= 600)
+        assert once(ledger, 600)
+
+
+async def test_a_held_partition_of_one_follower_does_not_repeat_for_another():
+    async with office(batch_records=20) as desk:
+        first, second = Ledger(), Ledger()
+        trouble = True
+
+        def refuse(batch):
+            if trouble and batch.partition == 0:
+                raise StoreUnavailable("ledger", "busy")
+
+        await desk.append(desk.records(300))
+        followers = Accountant(first, refuses=refuse, name="first"), Accountant(second, name="second")
+        async with running(desk, desk.loop(*followers)):
+            await desk.until(lambda: desk.telemetry.value(FOLLOW_RETRIES) >= 2)
+            trouble = False
+            await desk.until(lambda: len(first.all()) >= 300 and len(second.all()) >= 300)
+        assert once(first, 300)
+        assert once(second, 300)
+
+
+# Position conflicts
+
+
+async def test_after_a_position_conflict_the_loop_yields_and_doubles_nothing():
+    async with office(flush_interval_ms=50) as desk:
+        ledger = Ledger()
+        follower = Accountant(ledger)
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(follower)):
+            await desk.until(lambda: len(ledger.all()) >= 100)
+            before = dict(ledger.positions)
+            # Somebody else applied the next records of one partition.
+            other = next(iter(before))
+            positions = await desk.append([record for record in desk.records(100, seed=1) if record.partition == other.partition])
+            ledger.applied[other] += [position.offset for position in positions]
+            ledger.positions[other] = positions[-1].offset + 1
+            await desk.until(lambda: desk.telemetry.value(FOLLOW_CONFLICTS) >= 1)
+            more = await desk.append(desk.records(100, seed=2))
+            await desk.until(lambda: len(ledger.all()) >= 100 + len(positions) + len(more))
+        assert once(ledger, 100 + len(positions) + len(more))
+
+
+async def test_a_follower_that_notices_the_conflict_while_applying_starts_over():
+    async with office() as desk:
+        ledger = Ledger()
+        conflicts = iter([True])
+
+        def refuse(_):
+            if next(conflicts, False):
+                raise PositionConflict("task-events/0", stored=4, expected=2)
+
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(Accountant(ledger, refuses=refuse))):
+            await desk.until(lambda: len(ledger.all()) >= 100)
+        assert once(ledger, 100)
+
+
+# Dead letters
+
+
+async def test_a_record_that_a_follower_cannot_apply_is_put_aside_and_its_neighbours_are_applied():
+    async with office() as desk:
+        ledger = Ledger()
+
+        def refuse(batch):
+            for head in batch.heads():
+                if b'"number":13}' in bytes(head.data):
+                    raise ZeroDivisionError
+
+        records = desk.records(100)
+        position = (await desk.append(records))[13]
+        async with running(desk, desk.loop(Accountant(ledger, refuses=refuse))):
+            await desk.until(lambda: len(ledger.all()) >= 99)
+        assert len(ledger.all()) == 99
+        (letter,) = await desk.dead()
+        assert (letter.position, letter.value, letter.key) == (position, records[13].value, records[13].key)
+        assert (letter.info.reason, letter.info.error) == ("follower_failed", "ZeroDivisionError")
+        assert desk.telemetry.value(DEAD_LETTERS, follower="accountant", reason="follower_failed") == 1
+
+
+async def test_while_dead_letters_cannot_be_written_the_position_is_held():
+    async with office(wrap=faulty, flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        bad = desk.records(1)
+        bad[0] = type(bad[0])("x", bad[0].topic, bad[0].partition, bad[0].key, b"poison", [], bad[0].timestamp_ms)
+        where = (await desk.append(bad))[0].topic_partition
+        desk.log.next_records(Fault.LOSE, 3)
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: desk.log.faults[Fault.LOSE] == 3)
+            assert where not in ledger.positions
+            await desk.until(lambda: ledger.positions.get(where) == 1)
+        assert [letter.value for letter in await desk.dead()] == [b"poison"]
+
+
+async def test_a_retriable_error_between_records_that_are_offered_one_by_one_loses_and_doubles_nothing():
+    async with office() as desk:
+        ledger, seen = Ledger(), Counter()
+
+        def refuse(batch):
+            if len(batch) > 1:
+                raise ZeroDivisionError
+            seen[batch.position(0)] += 1
+            if batch.offsets[0] == 3 and seen[batch.position(0)] == 1:
+                raise StoreUnavailable("ledger", "busy")
+
+        await desk.append(desk.records(60, keys=3))
+        async with running(desk, desk.loop(Accountant(ledger, refuses=refuse))):
+            await desk.until(lambda: len(ledger.all()) >= 60)
+        assert once(ledger, 60)
+        assert await desk.dead() == []
+
+
+# The store away
+
+
+async def test_while_the_store_is_away_memory_stays_bounded_and_the_loop_goes_on_after():
+    bound = loop_module._FLUSH_RECORDS
+    async with office(batch_records=5_000, flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        ledger.away = True
+        follower = Accountant(ledger)
+        for first in range(0, bound * 2, 20_000):
+            await desk.append(desk.records(20_000, seed=first))
+        async with running(desk, desk.loop(follower)):
+            await desk.until(lambda: follower.most_fresh >= bound and desk.telemetry.value(FOLLOW_RETRIES) >= 5)
+            most = follower.most_fresh
+            await desk.until(lambda: desk.telemetry.value(FOLLOW_RETRIES) >= 7)
+            assert follower.most_fresh == most <= bound + 8 * 5_000
+            ledger.away = False
+            await desk.until(lambda: len(ledger.all()) >= bound * 2)
+        assert once(ledger, bound * 2)
+
+
+# Several followers, one read
+
+
+async def test_followers_at_different_positions_share_one_read():
+    async with office() as desk:
+        old, new = Ledger(), Ledger()
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(Accountant(old, name="old"))):
+            await desk.until(lambda: len(old.all()) >= 100)
+        follower = Accountant(old, name="old")
+        async with running(desk, desk.loop(follower, Accountant(new, name="new"))):
+            await desk.append(desk.records(100, seed=1))
+            await desk.until(lambda: len(old.all()) >= 200 and len(new.all()) >= 200)
+        assert once(old, 200)
+        assert once(new, 200)
+
+
+async def test_the_commit_is_the_lowest_of_all_followers():
+    async with office(flush_interval_ms=20) as desk:
+        quick, slow = Ledger(), Ledger()
+
+        def refuse(_):
+            raise StoreUnavailable("ledger", "busy")
+
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(Accountant(quick, name="quick"), Accountant(slow, name="slow", refuses=refuse))):
+            await desk.until(lambda: len(quick.all()) >= 100)
+            assert set((await desk.log.committed("g", ["task-events"])).values()) <= {0}
+
+
+async def test_a_follower_is_offered_batches_of_its_own_topics_only():
+    async with office() as desk:
+        tasks, others = Ledger(), Ledger()
+        await desk.append(desk.records(50))
+        async with running(desk, desk.loop(Accountant(tasks, name="tasks"), Accountant(others, name="others", topics=("agent-events",)))):
+            await desk.until(lambda: len(tasks.all()) >= 50)
+        assert others.all() == []
+
+
+# The log away, and fatal ends
+
+
+async def test_an_error_of_the_log_that_may_pass_is_waited_out():
+    async with office() as desk:
+        ledger, failures = Ledger(), iter([True, True])
+
+        class Shaky(FaultyLog):
+            async def subscribe(self, *arguments, **options):
+                if next(failures, False):
+                    raise LogUnavailable("broker", "away")
+                return await super().subscribe(*arguments, **options)
+
+        log = Shaky(desk.log, clock=desk.clock)
+        await desk.append(desk.records(20))
+        async with running(desk, desk._replace(log=log).loop(Accountant(ledger))):
+            await desk.until(lambda: len(ledger.all()) >= 20)
+        assert once(ledger, 20)
+
+
+async def test_what_ends_the_loop_is_raised_to_whoever_waits():
+    async with office() as desk:
+
+        class Gone(FaultyLog):
+            async def subscribe(self, *_, **__):
+                raise SpanGone({"task-events/0": 17})
+
+        loop = desk._replace(log=Gone(desk.log, clock=desk.clock)).loop(Accountant(Ledger()))
+        loop.start()
+        with pytest.raises(SpanGone):
+            await desk.passing(loop.finished())
+        with pytest.raises(SpanGone):
+            await loop.caught_up((await desk.append(desk.records(1)))[0], 1)
+        await loop.stop()
+
+
+async def test_two_members_of_a_group_share_the_work_and_double_nothing():
+    async with office(flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        async with running(desk, desk.loop(Accountant(ledger))) as first:
+            await desk.append(desk.records(200))
+            async with running(desk, desk.loop(Accountant(ledger))) as second:
+                await desk.until(lambda: first.assignment and second.assignment and len(ledger.all()) >= 200)
+                await desk.append(desk.records(200, seed=1))
+                await desk.until(lambda: len(ledger.all()) >= 400)
+            await desk.append(desk.records(200, seed=2))
+            await desk.until(lambda: len(ledger.all()) >= 600)
+        assert once(ledger, 600)
+
+
+async def test_caught_up_asks_the_store_for_partitions_that_another_member_holds():
+    async with office(flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        async with running(desk, desk.loop(Accountant(ledger))) as first, running(desk, desk.loop(Accountant(ledger))) as second:
+            await desk.until(lambda: first.assignment and second.assignment)
+            positions = await desk.append(desk.records(100))
+            theirs = next(position for position in positions if position.topic_partition in second.assignment)
+            assert await desk.passing(first.caught_up(theirs, 10))
+
+
+async def test_a_cancelled_loop_leaves_its_group():
+    async with office() as desk:
+        loop = desk.loop(Accountant(Ledger()))
+        loop.start()
+        await desk.until(lambda: loop.assignment)
+        loop._task.cancel()
+        await asyncio.wait([loop._task])
+        ledger = Ledger()
+        await desk.append(desk.records(10))
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: len(ledger.all()) >= 10)
+        await breathe()

@@ -1,0 +1,78 @@
+"""One broker is killed, frozen or away while events are published: none acknowledged is lost, none overtakes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from services import KafkaCluster
+from tests.servers.faulting import Beat, Desk, create_topics, in_thread, publishing, until
+
+from tallyroll.events.ids import new_id
+from tallyroll.ports import Delivered, Unknown
+from tallyroll.settings import Settings
+from tallyroll.telemetry import CLIENT_RESTARTS, LANES_SPOOLING, SPOOL_DEPTH
+
+pytestmark = [pytest.mark.server, pytest.mark.fault]
+_BLOCKED_MS = 100.0  # 5 to 7 measured; a JVM starts beside us on two shared cores
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    with KafkaCluster(Path(tmp_path_factory.mktemp("broken"))) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def desk(cluster: KafkaCluster, tmp_path: Path) -> AsyncIterator[Desk]:
+    settings = Settings(
+        url=f"kafka://{cluster.bootstrap}", data_dir=tmp_path, topic_prefix=f"f{new_id()[-8:]}.", stall_ms=600, publish_deadline_ms=2_000
+    )
+    catalogue = await create_topics(settings)
+    async with publishing(settings, catalogue) as desk:
+        yield desk
+
+
+async def test_a_broker_killed_and_restarted_under_load_costs_nothing(cluster, desk):
+    async with desk.load() as answered:
+        await until(lambda: answered() >= 30, "load before the fault")
+        await in_thread(cluster.kill, 1)
+        await in_thread(cluster.restart, 1)
+        before = answered()
+        await until(lambda: answered() >= before + 60, "load after the fault")
+    report = await desk.judge()
+    assert report.clean, str(report)
+
+
+async def test_a_broker_frozen_past_stall_and_deadline_leaves_only_uncertainty(cluster, desk):
+    async with desk.load() as answered:
+        await until(lambda: answered() >= 30, "load before the fault")
+        cluster.freeze(1)
+        try:
+            await until(lambda: any(isinstance(outcome, Unknown) for outcome in desk.outcomes), "a deadline passes")
+            assert desk.publisher.spool_depth > 0
+        finally:
+            cluster.thaw(1)
+        before = answered()
+        await until(lambda: answered() >= before + 60, "load after the fault")
+    assert {type(outcome) for outcome in desk.outcomes} == {Delivered, Unknown}
+    assert all(outcome.kept for outcome in desk.outcomes if isinstance(outcome, Unknown))
+    report = await desk.judge()
+    assert report.clean, str(report)
+
+
+async def test_while_the_broker_is_away_the_spool_grows_and_the_host_is_not_blocked(cluster, desk):
+    await desk.send("task-warm", 0, 10)
+    await in_thread(cluster.kill, 1)
+    beat = Beat()
+    async with desk.load(batch=50):
+        await until(lambda: desk.publisher.spool_depth >= 600, "the spool grows")
+        blocked_ms = beat.stop()
+        await in_thread(cluster.restart, 1)
+        await until(lambda: desk.publisher.spool_depth == 0, "the spool drains")
+    await until(lambda: desk.telemetry.value(LANES_SPOOLING) == 0 and desk.telemetry.value(SPOOL_DEPTH) == 0, "lanes go direct again")
+    assert blocked_ms < _BLOCKED_MS
+    assert desk.telemetry.value(CLIENT_RESTARTS) == 0
+    report = await desk.judge()
+    assert report.clean, str(report)
