@@ -6,7 +6,7 @@ Every port says what it does not promise.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -360,3 +360,7 @@ class Spool(Protocol):
 
     async def close(self) -> None:
         """Closes the file; what is in it is found again by the next process."""
+
+
+SpoolFactory = Callable[[], Spool]
+"""Opens the spool of this process; called again in a forked child."""

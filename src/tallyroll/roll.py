@@ -19,8 +19,9 @@ from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.follow.tail import Seen, tail, timeline
-from tallyroll.ports import Clock, EventLog, Outcome, PartitionWrite, Progress, StateStore, TopicAdmin
-from tallyroll.publish.publisher import EventPublisher, Processor, SpoolFactory
+from tallyroll.ports import Clock, EventLog, Outcome, PartitionWrite, Progress, SpoolFactory, StateStore, TopicAdmin
+from tallyroll.publish.processors import Processor
+from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
 from tallyroll.replay.chain import ChainReport, verify_chain
 from tallyroll.replay.engine import Replayed, replay

@@ -14,7 +14,7 @@ from tests.flows.publishing import PATIENCE_S, breathe
 
 from tallyroll.adapters.sqlite.log import SqliteLog
 from tallyroll.adapters.system import SystemClock
-from tallyroll.errors import PositionConflict, StoreUnavailable
+from tallyroll.errors import PositionConflict, StoreUnavailable, Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
@@ -80,9 +80,11 @@ class Accountant:
         self.refuses(batch)
         where = batch.topic_partition
         letters = []
-        for index, head in enumerate(batch.heads()):
-            if isinstance(head, Exception):
-                letters.append(DeadLetter(index, head.reason, type(head).__name__))
+        for index in range(len(batch)):
+            try:
+                batch.event(index)
+            except Undecodable as error:
+                letters.append(DeadLetter(index, error.reason, type(error).__name__))
             else:
                 self.fresh[where].append(batch.offsets[index])
         self.next[where] = batch.next_offset

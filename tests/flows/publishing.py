@@ -17,7 +17,8 @@ from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.ports import EventLog, Span
-from tallyroll.publish.publisher import EventPublisher, Processor
+from tallyroll.publish.processors import Processor
+from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
 from tallyroll.telemetry import ACCEPTED, DELIVERED, REJECTED, SHED, SPOOLED, Counters
 from tallyroll.testing.builders import EventBuilder

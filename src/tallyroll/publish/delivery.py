@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from tallyroll.errors import Backpressure, LogError
 from tallyroll.events.codec import decode_head
-from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Pending, Rejected, Spool, Unknown
+from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, Unknown
 from tallyroll.publish.lane import Lane
+from tallyroll.publish.load import TAKEN, Flight, Load
 from tallyroll.publish.receipt import Ticket
 from tallyroll.telemetry import DELIVERED, LANES_SPOOLING, REJECTED, SHED, SPOOL_DEPTH, SPOOLED, UNCERTAIN, Telemetry
 
@@ -27,74 +28,6 @@ OnDelivered = Callable[[Sequence[Encoded], Sequence[Outcome]], None]
 
 _WINDOW: Final = 1_000  # spooled records on their way at once per lane
 _BACKOFF_S: Final = (0.1, 5.0)  # first and longest pause of a lane whose records stay unknown
-_TAKEN: Final = -1  # a record that is being copied to the spool and has no number yet
-
-
-class Load:
-    """Records that go the same way together, their lanes, and whose they are (ticket, first slot, count: run by run)."""
-
-    __slots__ = ("lanes", "owners", "records", "size")
-
-    def __init__(self) -> None:
-        self.records: list[Encoded] = []
-        self.lanes: list[Lane] = []
-        self.owners: list[tuple[Ticket, int, int]] = []
-        self.size = 0
-
-    def owner_of(self, index: int) -> tuple[Ticket, int]:
-        """The ticket and slot of one record."""
-        for ticket, slot, count in self.owners:
-            if index < count:
-                return ticket, slot + index
-            index -= count
-        raise IndexError(index)
-
-    def each(self) -> Iterator[tuple[Encoded, Lane, Ticket, int]]:
-        """Record by record."""
-        index = 0
-        for ticket, slot, count in self.owners:
-            for offset in range(count):
-                yield self.records[index], self.lanes[index], ticket, slot + offset
-                index += 1
-
-    def add(self, record: Encoded, lane: Lane, ticket: Ticket, slot: int) -> None:
-        """One more record, after the others."""
-        self.records.append(record)
-        self.lanes.append(lane)
-        self.size += len(record.value)
-        owners = self.owners
-        if owners and owners[-1][0] is ticket and owners[-1][1] + owners[-1][2] == slot:
-            owners[-1] = (ticket, owners[-1][1], owners[-1][2] + 1)
-        else:
-            owners.append((ticket, slot, 1))
-
-    def split(self) -> tuple[Load, Load]:
-        """Those that go direct now, and those whose lane goes through the spool."""
-        parts = Load(), Load()
-        for record, lane, ticket, slot in self.each():
-            parts[lane.spooling].add(record, lane, ticket, slot)
-        return parts
-
-
-class _Flight:
-    """A load on its way to the log. ``spooled`` maps an index to its number in the spool, once it was copied there."""
-
-    __slots__ = ("load", "pending", "since", "spills", "spooled")
-
-    def __init__(self, load: Load, pending: Pending, since: float) -> None:
-        self.load = load
-        self.pending = pending
-        self.since = since
-        self.spooled: dict[int, int] = {}
-        self.spills: list[asyncio.Task[None]] = []
-
-    def open(self, *, or_taken: bool = False) -> Iterator[int]:
-        """Indexes whose outcome is not definite and that are not in the spool; ``or_taken``: nor known to be there."""
-        for index, outcome in enumerate(self.pending.outcomes):
-            if outcome is None or type(outcome) is Unknown:
-                number = self.spooled.get(index)
-                if number is None or (or_taken and number == _TAKEN):
-                    yield index
 
 
 class Delivery:
@@ -109,7 +42,7 @@ class Delivery:
         self._telemetry = telemetry
         self._stall_s = stall_ms / 1000
         self._on_delivered = on_delivered
-        self._flights: dict[_Flight, None] = {}
+        self._flights: dict[Flight, None] = {}
         self._waiting: dict[int, tuple[Ticket, int]] = {}
         self._tried: set[int] = set()  # numbers in the spool whose record an earlier try may have brought into the log
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,7 +70,7 @@ class Delivery:
                 lane.puts += 1
             self.put(load)
             return
-        flight = _Flight(load, pending, self._clock.monotonic())
+        flight = Flight(load, pending, self._clock.monotonic())
         self._flights[flight] = None
         self.in_flight += len(load.records)
         self.in_flight_bytes += load.size
@@ -204,7 +137,7 @@ class Delivery:
     def unsettled(self, lanes: Sequence[Lane]) -> int:
         """Records that are not yet known to be in the log."""
         spooled = self.spool.depth if self.spool is not None else 0
-        copies = sum(number != _TAKEN for flight in self._flights for number in flight.spooled.values())
+        copies = sum(number != TAKEN for flight in self._flights for number in flight.spooled.values())
         return self.in_flight + spooled - copies + sum(lane.puts for lane in lanes)
 
     def open_records(self, *, spooling: bool) -> list[Encoded]:
@@ -239,7 +172,7 @@ class Delivery:
 
     # Direct
 
-    async def _land(self, flight: _Flight) -> None:
+    async def _land(self, flight: Flight) -> None:
         outcomes = await flight.pending.settled()
         load = flight.load
         delivered = sum([type(outcome) is Delivered for outcome in outcomes])
@@ -272,7 +205,7 @@ class Delivery:
                     self.resume(lane)
             self._moved.set()
 
-    async def _sort_out(self, flight: _Flight, outcomes: Sequence[Outcome]) -> None:
+    async def _sort_out(self, flight: Flight, outcomes: Sequence[Outcome]) -> None:
         """A flight with trouble: refusals are told and voided, what is unknown is kept in the spool and sent again."""
         load = flight.load
         if self.spool is not None:
@@ -323,12 +256,12 @@ class Delivery:
         copies = [(flight, index) for flight in self._flights for index in flight.open() if flight.load.lanes[index] is lane]
         if copies:
             for flight, index in copies:
-                flight.spooled[index] = _TAKEN
+                flight.spooled[index] = TAKEN
             task = self._spawn_put(self._copy(copies))
             for flight in dict.fromkeys(flight for flight, _ in copies):
                 flight.spills.append(task)
 
-    async def _copy(self, copies: list[tuple[_Flight, int]]) -> None:
+    async def _copy(self, copies: list[tuple[Flight, int]]) -> None:
         assert self.spool is not None  # noqa: S101  # lanes spool only where there is one
         try:
             numbers = await self.spool.put([flight.load.records[index] for flight, index in copies])

@@ -10,32 +10,28 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from tallyroll.errors import Backpressure, InvalidEvent, LogError, LogUnavailable, PublishRejected, PublishUncertain
+from tallyroll.errors import Backpressure, InvalidEvent, LogError, LogUnavailable, PublishRejected
 from tallyroll.events.codec import HEADERS, encode
-from tallyroll.events.event import AgentEvent
+from tallyroll.events.event import DEFAULT_VERSION, AgentEvent
 from tallyroll.events.ids import new_id
 from tallyroll.events.partition import partition_for
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, Topic
-from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, Unknown
+from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, SpoolFactory, Unknown
 from tallyroll.publish import exit as exit_hooks
-from tallyroll.publish.delivery import Delivery, Load
+from tallyroll.publish.delivery import Delivery
 from tallyroll.publish.handlers import Handler, Handlers
 from tallyroll.publish.lane import Lane
-from tallyroll.publish.receipt import Receipt, Ticket
+from tallyroll.publish.load import Load
+from tallyroll.publish.processors import Processor, check_version
+from tallyroll.publish.receipt import Receipt, Ticket, receipt_of
 from tallyroll.settings import Settings
 from tallyroll.telemetry import ACCEPTED, REJECTED, SHED, UNCERTAIN, Telemetry
 
 log: Final = logging.getLogger("tallyroll.publish")
-
-Processor = Callable[[AgentEvent], AgentEvent]
-"""One step before an event is encoded: returns it or another one in its place; raises InvalidEvent to refuse it."""
-
-SpoolFactory = Callable[[], Spool]
-"""Opens the spool of this process; called again in a forked child."""
 
 _CHUNK: Final = 1_000  # events encoded between two looks at the event loop: some 5 ms
 _LINK_BYTES: Final = 320  # sequence, chain and headers, at the most
@@ -117,9 +113,9 @@ class EventPublisher:
         if not self._settings.wait_for_ack and ticket.outcomes[0] is None:
             self._send()
             await self._delivery.on_disk()
-            return Receipt(event.event_id, None) if ticket.outcomes[0] is None else _receipt(event, ticket.outcomes[0])
+            return Receipt(event.event_id, None) if ticket.outcomes[0] is None else receipt_of(event.event_id, ticket.outcomes[0])
         await ticket.future
-        return _receipt(event, ticket.outcomes[0])
+        return receipt_of(event.event_id, ticket.outcomes[0])
 
     async def publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
         """The outcome of each event, in the order given: Delivered with its position, Rejected or Unknown with the error.
@@ -286,8 +282,10 @@ class EventPublisher:
         direct, for_type = self._direct, self._catalogue.for_type
         for event in events:
             try:
-                if self._processors:
-                    event = self._process(event)  # noqa: PLW2901  # a processor may put another event in its place
+                for processor in self._processors:
+                    event = processor(event)  # noqa: PLW2901  # a processor may put another event in its place
+                if event.schema_version != DEFAULT_VERSION:
+                    check_version(event)
                 topic = for_type(event.event_type)
             except InvalidEvent as error:
                 if len(events) == 1:
@@ -296,8 +294,8 @@ class EventPublisher:
                 self._refuse(ticket, slot, PublishRejected(event.event_id, str(error)))
                 slot += 1
                 continue
-            key = event.key.encode()
-            body = encode(event)
+            name = event.key
+            key, body = name.encode(), encode(event, name)
             if len(body) + len(key) > max_bytes:
                 size = len(body) + len(key) + _LINK_BYTES
                 self._refuse(
@@ -319,11 +317,6 @@ class EventPublisher:
             value = lane.link(key, body)
             load.add(Encoded(event.event_id, topic.name, partition, key, value, HEADERS, now_ms), lane, ticket, slot)
             slot += 1
-
-    def _process(self, event: AgentEvent) -> AgentEvent:
-        for processor in self._processors:
-            event = processor(event)
-        return event
 
     def _refuse(self, ticket: Ticket, slot: int, error: LogError) -> None:
         self._telemetry.count(REJECTED)
@@ -414,12 +407,3 @@ class EventPublisher:
 
 def _new_session() -> str:
     return new_id().replace("-", "")
-
-
-def _receipt(event: AgentEvent, outcome: Outcome | None) -> Receipt:
-    if isinstance(outcome, Delivered):
-        return Receipt(event.event_id, outcome.position)
-    if isinstance(outcome, Rejected):
-        raise outcome.error
-    reason = outcome.error.reason if isinstance(outcome, Unknown) and isinstance(outcome.error, LogUnavailable) else "no answer"
-    raise PublishUncertain(event.event_id, reason, kept=isinstance(outcome, Unknown) and outcome.kept)

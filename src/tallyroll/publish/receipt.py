@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tallyroll.errors import LogUnavailable
+from tallyroll.errors import LogUnavailable, PublishUncertain
 from tallyroll.events.position import Position
-from tallyroll.ports import Outcome, Unknown
+from tallyroll.ports import Delivered, Outcome, Rejected, Unknown
 
 
 class Receipt(NamedTuple):
@@ -60,3 +60,13 @@ class Ticket:
         if not self.future.done():
             self.future.set_result(None)
         return unsettled
+
+
+def receipt_of(event_id: str, outcome: Outcome | None) -> Receipt:
+    """The receipt of a delivered event. Raises what the other outcomes mean to a caller."""
+    if isinstance(outcome, Delivered):
+        return Receipt(event_id, outcome.position)
+    if isinstance(outcome, Rejected):
+        raise outcome.error
+    reason = outcome.error.reason if isinstance(outcome, Unknown) and isinstance(outcome.error, LogUnavailable) else "no answer"
+    raise PublishUncertain(event_id, reason, kept=isinstance(outcome, Unknown) and outcome.kept)

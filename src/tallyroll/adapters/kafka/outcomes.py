@@ -13,7 +13,10 @@ from confluent_kafka import KafkaError
 from tallyroll.errors import LogUnavailable, PublishRejected
 from tallyroll.ports import Rejected, Unknown
 
-_AUTHORISATION: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
+# Codes that a broker may give to a second try whose first one another broker, or the same one earlier, has appended.
+_DOUBTFUL: Final = frozenset(
+    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART}
+)
 
 _REFUSED: Final = frozenset(
     {
@@ -22,10 +25,9 @@ _REFUSED: Final = frozenset(
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.POLICY_VIOLATION,
         KafkaError.TOPIC_EXCEPTION,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  # librdkafka's own codes start with an underscore
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
-        *_AUTHORISATION,
+        *_DOUBTFUL,
     }
 )
 
@@ -44,10 +46,10 @@ _FATAL: Final = frozenset(
 def outcome_of(error: KafkaError, event_id: str, *, disconnected_since: bool) -> Rejected | Unknown:
     """The outcome behind an error. ``disconnected_since``: a connection broke after the record was handed over.
 
-    A refusal of authorisation is only believed without such a break: an earlier try may have been appended.
+    A denial, or a topic that is not there, is only believed without such a break: an earlier try may have been appended.
     """
     code = error.code()
-    if code in _REFUSED and not (disconnected_since and code in _AUTHORISATION):
+    if code in _REFUSED and not (disconnected_since and code in _DOUBTFUL):
         return Rejected(PublishRejected(event_id, error.name()))
     return Unknown(LogUnavailable("broker", error.name()))
 

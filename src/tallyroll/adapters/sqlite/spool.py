@@ -240,7 +240,10 @@ class SqliteSpool:
             other.close()
         except sqlite3.DatabaseError as error:
             aside = path.with_suffix(".damaged")
-            path.rename(aside)
+            for suffix in ("", "-wal", "-shm"):  # what can still be read of it may lie in the write-ahead log
+                with contextlib.suppress(FileNotFoundError):
+                    path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+            path.with_suffix(".lock").unlink(missing_ok=True)
             log.error("spool %s of a dead process is damaged (%s); kept as %s", path.name, type(error).__name__, aside.name)  # noqa: TRY400
             os.close(lock_file)
             return
