@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import msgspec
 import pytest
 from tests.flows.following import Accountant, Ledger, office, running
 from tests.flows.publishing import breathe
@@ -175,6 +176,39 @@ async def test_after_a_position_conflict_the_loop_yields_and_doubles_nothing():
         assert once(ledger, 100 + len(positions) + len(more))
 
 
+async def test_a_conflict_of_one_follower_does_not_repeat_for_another():
+    async with office(flush_interval_ms=50) as desk:
+        first, second = Ledger(), Ledger()
+        conflicts = iter([False, True])
+
+        def refuse(_):
+            if next(conflicts, False):
+                raise PositionConflict("task-events/0", stored=4, expected=2)
+
+        async with running(desk, desk.loop(Accountant(first, name="first", refuses=refuse), Accountant(second, name="second"))):
+            for seed in range(4):
+                await desk.append(desk.records(100, seed=seed))
+                await desk.until(lambda seed=seed: len(second.all()) >= 100 * (seed + 1))
+            await desk.until(lambda: len(first.all()) >= 400)
+        assert once(first, 400)
+        assert once(second, 400)
+
+
+async def test_a_conflict_at_the_flush_of_one_follower_does_not_repeat_for_another():
+    async with office(flush_interval_ms=50) as desk:
+        ledger, other = Ledger(), Ledger()
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(Accountant(ledger, name="first"), Accountant(other, name="second"))):
+            await desk.until(lambda: len(ledger.all()) >= 100)
+            where = next(iter(ledger.positions))
+            ledger.positions[where] -= 1  # somebody rewound it
+            ledger.applied[where].pop()
+            await desk.append(desk.records(100, seed=1))
+            await desk.until(lambda: len(ledger.all()) >= 200 and len(other.all()) >= 200)
+        assert once(ledger, 200)
+        assert once(other, 200)
+
+
 async def test_a_follower_that_notices_the_conflict_while_applying_starts_over():
     async with office() as desk:
         ledger = Ledger()
@@ -188,6 +222,42 @@ async def test_a_follower_that_notices_the_conflict_while_applying_starts_over()
         async with running(desk, desk.loop(Accountant(ledger, refuses=refuse))):
             await desk.until(lambda: len(ledger.all()) >= 100)
         assert once(ledger, 100)
+
+
+async def test_starting_over_in_the_middle_of_a_poll_skips_nothing():
+    async with office(flush_interval_ms=3_600_000) as desk:
+        ledger, calls = Ledger(), 0
+
+        def refuse(batch):
+            nonlocal calls
+            calls += batch.offsets[0] > 0
+            if calls == 1 and batch.offsets[0] > 0:
+                raise PositionConflict("task-events/0", stored=4, expected=2)
+
+        follower = Accountant(ledger, refuses=refuse)
+        async with running(desk, desk.loop(follower)):
+            await desk.append(desk.records(100))
+            await desk.until(lambda: sum(map(len, follower.fresh.values())) == 100)
+            await desk.append(desk.records(100, seed=1))
+            await desk.until(lambda: calls and sum(map(len, follower.fresh.values())) >= 200)
+        assert once(ledger, 200)
+
+
+async def test_a_conflict_among_records_that_are_offered_one_by_one_is_no_dead_letter():
+    async with office() as desk:
+        ledger, conflicts = Ledger(), iter([True])
+
+        def refuse(batch):
+            if len(batch) > 1:
+                raise ZeroDivisionError
+            if next(conflicts, False):
+                raise PositionConflict("task-events/0", stored=4, expected=2)
+
+        await desk.append(desk.records(60, keys=3))
+        async with running(desk, desk.loop(Accountant(ledger, refuses=refuse))):
+            await desk.until(lambda: len(ledger.all()) >= 60)
+        assert once(ledger, 60)
+        assert await desk.dead() == []
 
 
 # Dead letters
@@ -225,6 +295,21 @@ async def test_while_dead_letters_cannot_be_written_the_position_is_held():
             assert where not in ledger.positions
             await desk.until(lambda: ledger.positions.get(where) == 1)
         assert [letter.value for letter in await desk.dead()] == [b"poison"]
+
+
+async def test_while_dead_letters_cannot_be_written_no_other_follower_misses_anything():
+    async with office(wrap=faulty, flush_interval_ms=20) as desk:
+        poisoned, healthy = Ledger(), Ledger()
+        good = desk.records(40)
+        others = [msgspec.structs.replace(record, topic="workflow-events", partition=1) for record in desk.records(200, seed=1)]
+        await desk.append([*good, msgspec.structs.replace(good[0], value=b"poison"), *others])
+        desk.log.next_records(Fault.LOSE, 3)
+        followers = Accountant(poisoned, name="poisoned"), Accountant(healthy, name="healthy", topics=("workflow-events",))
+        async with running(desk, desk.loop(*followers)):
+            await desk.until(lambda: len(poisoned.all()) >= 40 and desk.telemetry.value(DEAD_LETTERS) == 1)
+            await desk.until(lambda: len(healthy.all()) >= 200)
+        assert once(healthy, 200)
+        assert len(poisoned.all()) == 40
 
 
 async def test_a_retriable_error_between_records_that_are_offered_one_by_one_loses_and_doubles_nothing():

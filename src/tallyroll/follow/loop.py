@@ -74,6 +74,7 @@ class FollowLoop:
         self._flushed: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
         self._committed: dict[TopicPartition, int] = {}
         self._held: dict[tuple[str, TopicPartition], _Held] = {}
+        self._restarted: set[str] = set()  # followers whose part of the present poll lies beyond what they have now
         self._subscription: Subscription | None = None
         self._unflushed = 0
         self._last_flush = 0.0
@@ -139,9 +140,13 @@ class FollowLoop:
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Each follower resumes from its own store; a follower without a position starts at the log's start."""
+        return await self._begin(self._followers, partitions)
+
+    async def _begin(self, followers: Sequence[Follower], partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Sets these followers to what they have stored; gives the lowest offset per partition."""
         starts = await self._log.starts(sorted({partition.topic for partition in partitions}))
         begin: dict[TopicPartition, int] = {}
-        for follower in self._followers:
+        for follower in followers:
             ours = [partition for partition in partitions if partition.topic in self._topics[follower.name]]
             stored = await follower.positions(ours) if ours else {}
             for partition in ours:
@@ -204,12 +209,21 @@ class FollowLoop:
 
     async def _turn(self) -> None:
         assert self._subscription is not None  # noqa: S101  # _subscribe has set it
-        for batch in await self._subscription.poll(_POLL_MS):
-            for follower in self._followers:
-                if batch.topic in self._topics[follower.name]:
-                    await self._offer(follower, batch)
+        self._restarted.clear()
+        batches = await self._subscription.poll(_POLL_MS)
+        try:
+            for batch in batches:
+                for follower in self._followers:
+                    if batch.topic in self._topics[follower.name] and follower.name not in self._restarted:
+                        await self._offer(follower, batch)
+        except LogError:
+            for partition in {batch.topic_partition for batch in batches}:
+                await self._go_on(partition)  # what this poll brought and nobody was offered is read again
+            raise
         await self._retry_held()
         now = self._clock.monotonic()
+        if self._unflushed >= _FLUSH_RECORDS and now < self._flush_due:
+            self._choke(choked=True)  # the store is not asked again yet, and memory is full
         interval_over = now - self._last_flush >= self._settings.flush_interval_ms / 1000
         if (
             (self._unflushed or self._flush_asked)
@@ -261,14 +275,14 @@ class FollowLoop:
     def _one_by_one(self, follower: Follower, batch: Batch) -> list[DeadLetter]:
         """After a failure that is not going to pass: the record at fault is put aside, its neighbours are applied.
 
-        Raises a retriable error that comes up on the way.
+        Raises a retriable error or PositionConflict that comes up on the way.
         """
         letters: list[DeadLetter] = []
         for index in range(len(batch)):
             try:
                 letters += [DeadLetter(index, letter.reason, letter.error) for letter in follower.apply(batch.slice(index, index + 1))]
             except Exception as error:  # the one place where anything a follower raises becomes a dead letter
-                if isinstance(error, TallyrollError) and error.retriable:
+                if isinstance(error, PositionConflict) or (isinstance(error, TallyrollError) and error.retriable):
                     raise
                 letters.append(DeadLetter(index, "follower_failed", type(error).__name__))
                 log.exception("%s could not apply %s", follower.name, batch.position(index))
@@ -294,25 +308,25 @@ class FollowLoop:
                     await self._go_on(where[1])
 
     async def _go_on(self, partition: TopicPartition) -> None:
-        """Nobody waits for the partition any more: reading resumes where the slowest follower stands."""
+        """Reading resumes where the slowest follower stands, once nobody waits for the partition any more."""
         if self._subscription is None or any(where[1] == partition for where in self._held):
             return
         positions = [applied[partition] for applied in self._applied.values() if partition in applied]
         if positions:
             await self._subscription.seek(partition, min(positions))
-            self._subscription.resume(partition)
+            if not self._choked:
+                self._subscription.resume(partition)
 
     async def _start_over(self, follower: Follower) -> None:
-        """Forgets what is not stored and goes on from the stored positions."""
+        """Forgets what this follower has not stored, and goes on from there; what others have applied already passes them by."""
         partitions = list(self._applied[follower.name])
         follower.drop(partitions)
         for partition in partitions:
             self._held.pop((follower.name, partition), None)
-        begin = await self.assigned(partitions)
-        for partition, offset in begin.items():
-            if self._subscription is not None:
-                await self._subscription.seek(partition, offset)
-                self._subscription.resume(partition)
+        await self._begin([follower], partitions)
+        self._restarted.add(follower.name)
+        for partition in partitions:
+            await self._go_on(partition)
 
     async def _flush(self) -> None:
         """Stores results with their positions, then commits the lowest stored position per partition."""

@@ -27,7 +27,7 @@ from tallyroll.telemetry import Telemetry
 log: Final = logging.getLogger("tallyroll.kafka")
 
 _LOOK_S: Final = 2.0  # how long an opening process waits for a broker; it goes on without one
-_REQUEST_S: Final = 15.0  # one administrative request; a healthy broker answers in milliseconds
+_REQUEST_S: Final = 5.0  # one administrative request; a healthy broker answers in milliseconds
 _STALE: Final = frozenset(
     {
         KafkaError.FENCED_LEADER_EPOCH,
