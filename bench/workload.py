@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Mapping
@@ -29,8 +30,11 @@ class Wire(NamedTuple):
 
 
 def events(count: int = DISTINCT) -> list[AgentEvent]:
-    """Events of the same fleet, every time."""
-    return list(Fleet(seed=7, agents=50).run(events=count))
+    """Events of the same fleet, every time. They are the load's, not the program's: the collector need not look at them."""
+    made = list(Fleet(seed=7, agents=50).run(events=count))
+    gc.collect()
+    gc.freeze()
+    return made
 
 
 def wire(catalogue: Catalogue, some: list[AgentEvent]) -> list[Wire]:

@@ -50,7 +50,7 @@ CONSUMER_OPTIONS: Final[Mapping[str, Option]] = {
 }
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "default": {"linger_ms": 5, "compression_type": "lz4"},
+    "default": {"linger_ms": 1, "compression_type": "lz4"},
     "throughput": {"batch_size": 1_048_576, "linger_ms": 20, "compression_type": "lz4", "buffer_memory": 134_217_728},
     "latency": {"batch_size": 16_384, "linger_ms": 0, "compression_type": "none"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tallyroll.settings import Settings
 from tallyroll.telemetry import CLIENT_RESTARTS, LANES_SPOOLING, SPOOL_DEPTH
 
 pytestmark = [pytest.mark.server, pytest.mark.fault]
+AWAY_S = 30.0
 _BLOCKED_MS = 100.0  # 5 to 7 measured; a JVM starts beside us on two shared cores
 
 
@@ -65,9 +67,10 @@ async def test_a_broker_frozen_past_stall_and_deadline_leaves_only_uncertainty(c
 async def test_while_the_broker_is_away_the_spool_grows_and_the_host_is_not_blocked(cluster, desk):
     await desk.send("task-warm", 0, 10)
     await in_thread(cluster.kill, 1)
-    beat = Beat()
+    beat, back_at = Beat(), time.monotonic() + AWAY_S
     async with desk.load(batch=50):
         await until(lambda: desk.publisher.spool_depth >= 600, "the spool grows")
+        await until(lambda: time.monotonic() >= back_at, "the time that the broker is away", AWAY_S + 10)
         blocked_ms = beat.stop()
         await in_thread(cluster.restart, 1)
         await until(lambda: desk.publisher.spool_depth == 0, "the spool drains")
