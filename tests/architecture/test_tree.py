@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tallyroll
-from tallyroll import errors, ports
+from tallyroll import errors, ports, telemetry
 from tallyroll.telemetry import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +96,12 @@ def test_every_error_says_whose_fault_and_what_next(error: type[errors.Tallyroll
 def test_metric_names_are_unique() -> None:
     names = [metric.name for metric in METRICS]
     assert len(names) == len(set(names)) > 10
+
+
+def test_every_metric_is_sent_by_somebody() -> None:
+    names = {name for name, value in vars(telemetry).items() if isinstance(value, telemetry.Metric)}
+    text = "\n".join(path.read_text() for path in SOURCES if path.name != "telemetry.py")
+    assert sorted(name for name in names if not re.search(rf"(count|observe)\(\s*{name}\b", text)) == []
 
 
 def test_pinned_files_name_no_address() -> None:

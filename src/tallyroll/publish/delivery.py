@@ -52,6 +52,7 @@ class Delivery:
         self._stopped = False
         self.in_flight = 0
         self.in_flight_bytes = 0
+        self.delivered = 0
 
     def send(self, load: Load) -> None:
         """Hands a load over, of lanes that went direct when it was accepted."""
@@ -177,6 +178,7 @@ class Delivery:
         load = flight.load
         delivered = sum([type(outcome) is Delivered for outcome in outcomes])
         self._telemetry.count(DELIVERED, delivered)
+        self.delivered += delivered
         try:
             if delivered == len(outcomes):
                 start = 0
@@ -324,6 +326,7 @@ class Delivery:
                 _void(lane, record)
                 log.error("the log refused event %s, which had been kept for it (%s)", record.event_id, refused[number])
         self._telemetry.count(DELIVERED, len(delivered))
+        self.delivered += len(delivered)
         self._telemetry.count(REJECTED, len(refused))
         if delivered:
             await self.spool.remove(delivered)

@@ -29,7 +29,7 @@ from tallyroll.publish.load import Load
 from tallyroll.publish.processors import Processor, check_version
 from tallyroll.publish.receipt import Receipt, Ticket, receipt_of
 from tallyroll.settings import Settings
-from tallyroll.telemetry import ACCEPTED, REJECTED, SHED, UNCERTAIN, Telemetry
+from tallyroll.telemetry import ACCEPTED, REJECTED, SEND_RATE, SHED, UNCERTAIN, Telemetry
 
 log: Final = logging.getLogger("tallyroll.publish")
 
@@ -367,10 +367,15 @@ class EventPublisher:
         return left
 
     async def _keep(self) -> None:
-        """Keeps deadlines and looks for stalled lanes."""
+        """Keeps deadlines, looks for stalled lanes, and tells the rate of each second that delivered something."""
+        since, before = self._clock.monotonic(), self._delivery.delivered
         while True:
             await self._clock.sleep(_TICK_S)
             now = self._clock.monotonic()
+            if now - since >= 1:
+                if self._delivery.delivered > before:
+                    self._telemetry.observe(SEND_RATE, (self._delivery.delivered - before) / (now - since))
+                since, before = now, self._delivery.delivered
             tickets = self._tickets
             while tickets and (tickets[0].done or tickets[0].deadline <= now):
                 ticket = tickets.popleft()
