@@ -18,9 +18,15 @@
     ├── TopicConflict            the topics of the log contradict the catalogue
     ├── StoreError
     │   ├── StoreUnavailable *   the store of a follower cannot be reached now
-    │   └── PositionConflict     another writer of the same results is running
+    │   ├── PositionConflict     another writer of the same results is running
+    │   └── SegmentDamaged       a file of the archive is missing or altered
     └── ReplayError
-        └── SpanGone             retention removed the start of what was asked for
+        ├── SpanGone             retention removed the start of what was asked for
+        ├── NoHistory            no event names the owner, or none by then
+        ├── BrokenHistory        something is wrong with the events, and the policy says to stop
+        ├── SnapshotMismatch     a snapshot is damaged, or is not what its events come to
+        ├── ReducerFailed        a reducer, validator, predicate or callback of the user's raised
+        └── ReplayCancelled      somebody asked the replay to stop
 
 ``*`` marks what may succeed when it is tried again; the class attribute ``retriable`` says the same to programs.
 Constructors take data and build the sentence. No message holds a payload, a secret or a personal value.
@@ -28,7 +34,8 @@ Constructors take data and build the sentence. No message holds a payload, a sec
 
 from __future__ import annotations
 
-from typing import ClassVar
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Final
 
 
 class TallyrollError(Exception):
@@ -221,6 +228,19 @@ class PositionConflict(StoreError):
         super().__init__(f"{where}: the store is at {stored}, this writer expected {expected}; it yields to the other")
 
 
+class SegmentDamaged(StoreError):
+    """A file of the archive is missing, cannot be read, or is not what was sealed. No answer is made from the rest.
+
+    Operator: restore the named file from a copy, then ``tallyroll replay verify``; keep the damaged one for whoever asks.
+    Not StoreUnavailable: trying again gives the same. Not SpanGone: the history was there.
+    """
+
+    def __init__(self, segment: str, reason: str) -> None:
+        self.segment = segment
+        self.reason = reason
+        super().__init__(f"archive segment {segment}: {reason}; restore it from a copy")
+
+
 class ReplayError(TallyrollError):
     """A replay could not give a true answer."""
 
@@ -236,3 +256,77 @@ class SpanGone(ReplayError):
         self.missing = missing
         listed = ", ".join(f"{where} starts at {start}" for where, start in sorted(missing.items()))
         super().__init__(f"retention removed the start of the history: {listed}; allow a truncated answer to go on")
+
+
+class NoHistory(ReplayError, LookupError):
+    """No event names the owner, or none up to the moment that was asked for; ``first_us`` is then when its first one came.
+
+    Caller: check the id (ids are case-sensitive) and the moment. Not SpanGone: nothing is known to have been removed.
+    """
+
+    def __init__(self, view: str, owner: str, *, first_us: int | None = None) -> None:
+        self.view = view
+        self.owner = owner
+        self.first_us = first_us
+        if first_us is None:
+            reason = f"no event names the {view} that was asked for; ids are case-sensitive"
+        else:
+            first = (_EPOCH + timedelta(microseconds=first_us)).isoformat(timespec="microseconds")
+            reason = f"the {view} that was asked for has no event by then; its first one is of {first}"
+        super().__init__(reason)
+
+
+class BrokenHistory(ReplayError):
+    """Something is wrong with the recorded events, and the policy for it is to stop; ``kind`` and ``where`` say what and where.
+
+    Auditor: this is evidence; look at the events around the position. Operator: replay with the policy ``warn`` to get the
+    state with the finding beside it. Not SegmentDamaged: the files are as they were sealed.
+    """
+
+    def __init__(self, kind: str, where: str, detail: str = "") -> None:
+        self.kind = kind
+        self.where = where
+        self.detail = detail
+        super().__init__(f"{kind} at {where}" + (f" ({detail})" if detail else "") + "; the policy for it is to stop")
+
+
+class SnapshotMismatch(ReplayError):
+    """A snapshot is damaged, or is not the state that its events come to; ``where`` names it.
+
+    Operator: ``tallyroll archive rebuild`` makes snapshots anew from the segments. If a reducer was changed, raise its
+    version. Not SegmentDamaged: the events themselves are sound.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"snapshot {where}: {reason}")
+
+
+class ReducerFailed(ReplayError):
+    """Code that the caller gave (a reducer, validator, predicate, edit) raised, or returned what no state can hold.
+
+    Developer: mend what ``what`` names; ``where`` is the event it was given. The log and the archive are untouched.
+    Not BrokenHistory: the event could be read. The original exception is the ``__cause__``.
+    """
+
+    def __init__(self, what: str, where: str, reason: str) -> None:
+        self.what = what
+        self.where = where
+        self.reason = reason
+        super().__init__(f"{what} failed at {where}: {reason}")
+
+
+class ReplayCancelled(ReplayError):
+    """The replay was asked to stop before it had an answer; ``percent`` of it was done. Nothing was changed anywhere.
+
+    Caller: nothing to do. Not a failure of the log or the archive.
+    """
+
+    def __init__(self, replay_id: str, percent: float) -> None:
+        self.replay_id = replay_id
+        self.percent = percent
+        super().__init__(f"replay {replay_id} was cancelled at {percent:.0f} %")
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ Every port says what it does not promise.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from tallyroll.errors import LogError
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.rows import Columns, Rows
 from tallyroll.events.topics import Topic, TopicState
 
 # Structs the garbage collector need not look at: there are many of them at a time, and they form no cycles.
@@ -301,6 +302,121 @@ class StateStore(Protocol):
 
     async def close(self) -> None:
         """Waits for what is running, then closes the store."""
+
+
+class ArchiveMark(NamedTuple):
+    """How far the archive of one partition goes: offsets ``first`` to ``next`` (exclusive), those below ``sealed`` in segments.
+
+    ``repeats`` is what tells copies from first records, as of ``next``, in the form of ``Progress.repeats``. ``holes`` are
+    spans inside that retention took before they were archived and whose loss an operator has accepted.
+    """
+
+    first: int
+    sealed: int
+    next: int
+    repeats: bytes
+    holes: Sequence[Span] = ()
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """One sealed file of a partition, as the manifest has it: its records have offsets ``base`` to ``next`` (exclusive).
+
+    ``first_us`` and ``last_us`` are the smallest and largest event time of its readable records (None if there are none),
+    ``raw_bytes`` the size of keys and values. ``digest`` is SHA-256 in hex over ``previous`` and every record in offset
+    order. ``projection`` names the rules by which payloads became columns; empty when they could not become columns.
+    """
+
+    name: str
+    base: int
+    next: int
+    records: int
+    first_us: int | None
+    last_us: int | None
+    raw_bytes: int
+    file_bytes: int
+    previous: str
+    digest: str
+    projection: str
+
+
+class StoredPart(NamedTuple):
+    """A part as it was at offset ``end`` of its partition: a snapshot. ``order_us`` is the largest event time in it.
+
+    ``checksum`` is SHA-256 over everything that identifies it and the part; who reads it checks it.
+    """
+
+    view: str
+    owner: str
+    partition: TopicPartition
+    reducer_id: str
+    end: int
+    order_us: int
+    version: int
+    part: bytes
+    checksum: bytes
+
+
+class ArchivedFinding(NamedTuple):
+    """What was wrong with a record when it was archived; ``kind``, ``reason``, ``aggregate``, ``missing`` as in a replay's findings."""
+
+    kind: str
+    offset: int
+    reason: str = ""
+    aggregate: str = ""
+    missing: int = 0
+
+
+class Archive(Protocol):
+    """The reading half of the archive. Every method blocks: call it from a worker thread, from several at once if you like.
+
+    What is in the archive for good lies in segments; what came after the last seal lies in its tail. Both are read as one.
+    ``key`` of an owner is ``@agent`` for whose deed an event is, or the aggregate's ``type:id``.
+    Every method raises StoreUnavailable, and SegmentDamaged when a file is missing or is not what was sealed.
+    Not promised: that the log still has what the archive has, or the other way round.
+    """
+
+    def marks(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, ArchiveMark]:
+        """How far each partition goes; those that were never archived are left out."""
+
+    def segments(self, partition: TopicPartition) -> Sequence[Segment]:
+        """The sealed files, in offset order, without holes but those in the mark."""
+
+    def rows(  # noqa: PLR0913  # what is wanted, and how far it can be pushed down
+        self,
+        partition: TopicPartition,
+        start: int,
+        end: int,
+        *,
+        types: Collection[str] | None = None,
+        until_us: int | None = None,
+        whole: bool = False,
+    ) -> Iterator[Rows]:
+        """Every first copy of the span, in offset order, a segment or less at a time.
+
+        ``types`` and ``until_us`` (inclusive) are pushed down. ``whole`` asks for ids and values as well.
+        """
+
+    def owner_rows(  # noqa: PLR0913  # as above
+        self, partition: TopicPartition, key: str, start: int, end: int, *, until_us: int | None = None, whole: bool = False
+    ) -> Rows | None:
+        """One owner's first copies of the span, in offset order, found by the locator; None if there are none."""
+
+    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str]) -> Columns:
+        """The first copies of a segment as columns, with these values. Only for a segment that has a projection."""
+
+    def records(self, partition: TopicPartition, start: int, end: int) -> Iterator[Batch]:
+        """Every record of the span as it was in the log, byte for byte, copies and garbage among them, in offset order."""
+
+    def parts(  # noqa: PLR0913  # as above
+        self, partition: TopicPartition, view: str, reducer_id: str, *, end: int, order_us: int | None = None, owner: str | None = None
+    ) -> Iterator[StoredPart]:
+        """Snapshots at or below ``end`` that hold no event after ``order_us``.
+
+        Of one owner all, the newest first; else the newest of each owner, by owner.
+        """
+
+    def findings(self, partition: TopicPartition, start: int, end: int) -> Sequence[ArchivedFinding]:
+        """What was wrong with records of the span, in offset order."""
 
 
 class Clock(Protocol):

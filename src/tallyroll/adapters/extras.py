@@ -13,6 +13,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "redis": ("redis",),
     "nats": ("nats",),
     "cli": ("typer", "rich"),
+    "archive": ("pyarrow", "numpy", "duckdb"),
 }
 
 

@@ -18,7 +18,7 @@ from msgspec.structs import force_setattr
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.chain import MAX_NUMBER_DIGITS, Link
-from tallyroll.events.event import DEFAULT_VERSION, AgentEvent, EventMetadata, agent_of
+from tallyroll.events.event import DEFAULT_VERSION, AgentEvent, EventMetadata
 from tallyroll.events.types import EventType
 
 CONTENT_TYPE: Final = b"application/cloudevents+json; charset=UTF-8"
@@ -254,8 +254,3 @@ def _parse(decoder: Any, value: bytes | None) -> Any:  # noqa: ANN401  # a decod
         if not document.aggregateid:
             raise Undecodable("no_aggregate", "neither aggregatetype and aggregateid nor a subject 'type:id'")
     return document
-
-
-def head_agent(head: Head, payload_agent: object) -> str | None:
-    """Whose deed a record is; the same rule as ``AgentEvent.agent_id``."""
-    return agent_of(head.aggregatetype, head.aggregateid, payload_agent)

@@ -10,9 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NamedTuple
-
-from tallyroll.events.codec import Head
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 INT_MAX: Final = 2**63 - 1  # canonical integers are signed 64 bit, so that every reader and every column can hold them
 OTHER: Final = "(other)"
@@ -36,6 +34,18 @@ Change = Update | str
 """An update, or one of the three common changes that the fold knows by name: COUNT, SUM, LAST."""
 
 
+class Of(Protocol):
+    """Whose event it is: a record's head, or the subject of an archived row. Not promised: anything else of the record."""
+
+    @property
+    def aggregatetype(self) -> str:
+        """The kind of aggregate."""
+
+    @property
+    def aggregateid(self) -> str:
+        """Its id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """One value of an event: the payload members it reads with their types, and the function that makes it of them.
@@ -43,13 +53,17 @@ class Value:
     ``name`` stands for the rule in the reducer id: another rule needs another name. ``get`` takes the decoded members,
     the head and the event time in µs since 1970; it raises ValueError when the members make no sense. A ``constant`` is
     the same for every event. Unless ``always``, the value is None when none of its members is there, and ``get`` is not called.
+    ``column`` names it where values are kept as columns, of integers if it is ``whole``, else of text; the empty name is for
+    what is kept anyway, or is the same for all.
     """
 
     name: str
     reads: tuple[tuple[str, Any], ...]
-    get: Callable[[Any, Head, int], Any]
+    get: Callable[[Any, Of, int], Any]
     constant: str | int | None = None
     always: bool = False
+    column: str = ""
+    whole: bool = False
 
 
 def constant(value: str | int) -> Value:

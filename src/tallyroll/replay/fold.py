@@ -19,7 +19,6 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from tallyroll.errors import UnknownSchema
-from tallyroll.events.codec import Head
 from tallyroll.replay.fields import INT_MAX, Field, Place, Slots
 from tallyroll.replay.program import Program, compile_program
 
@@ -166,11 +165,11 @@ class Unfoldable(Exception):
         super().__init__(reason)
 
 
-def old_facts(program: Program, head: Head, schemas: Schemas) -> Sequence[Any]:
+def old_facts(program: Program, event_type: str, version: str, data: bytes | msgspec.Raw, schemas: Schemas) -> Sequence[Any]:
     """The facts that a payload of another version than the current one amounts to. Raises Unfoldable, or as decoding does."""
-    payload = _decode_payload(head.data)
+    payload = _decode_payload(data)
     try:
-        payloads = schemas.upcast(head.type, head.schemaversion, payload)
+        payloads = schemas.upcast(event_type, version, payload)
     except UnknownSchema:
         raise Unfoldable("unknown_schema", "UnknownSchema") from None
     except Exception as error:  # an upcaster is foreign code, and live and replay must put its record aside alike

@@ -16,8 +16,10 @@ import msgspec
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
-from tallyroll.events.codec import Head, timestamp_us
+from tallyroll.events.codec import timestamp_us
 from tallyroll.events.event import agent_of
+from tallyroll.events.rows import Rows
+from tallyroll.replay.fields import Of
 from tallyroll.replay.fold import Fold, Part, Unfoldable, old_facts
 from tallyroll.replay.program import Apply, Program
 
@@ -120,6 +122,40 @@ class PartitionFold:
                 gc.enable()
         return applied
 
+    def apply_rows(self, rows: Rows) -> Applied:
+        """Folds rows that were judged before; they come before the batches that follow them in the log.
+
+        The indexes of what is found are those of the rows. ``repeats`` is left as it is: set it to what the archive kept
+        before the first batch behind the rows comes.
+        """
+        applied = Applied()
+        until_us = self._cut.until_us if self._cut is not None else None
+        programs, narrow, new = self._programs, self._owner is not None, list[Part]()
+        columns = zip(rows.offsets, rows.times_us, rows.types, rows.versions, rows.subjects, rows.data, strict=True)
+        for index, (offset, time_us, event_type, version, of, data) in enumerate(columns):
+            if until_us is not None and time_us > until_us:
+                continue
+            program = programs.get(event_type)
+            if program is None:
+                applied.ignored += 1
+                continue
+            if narrow and not self._may_be_owned(of, data):
+                continue
+            targets = self._targets(program, version, data, of, time_us, new)
+            if isinstance(targets, Unfoldable):
+                applied.found.append(_unfolded(index, targets))
+            elif targets:
+                self._hit(targets, time_us, offset)
+                applied.changed += 1
+        return applied
+
+    def restore(self, view: int, owner: str, dumped: bytes) -> Part:
+        """Puts a part that was kept elsewhere into memory; what is applied next goes on from there."""
+        part = self._fold.blank(view, owner)
+        part.load(dumped)
+        self._young[view][owner] = part
+        return part
+
     def parts(self, view: int) -> Mapping[str, Part]:
         """The parts of a view that are in memory, by owner; those without events may be among them."""
         return {**self._old[view], **self._young[view]}
@@ -164,30 +200,40 @@ class PartitionFold:
             if program is None:
                 applied.ignored += 1
             else:
-                wanted = owner is None or self._may_be_owned(head)
+                wanted = owner is None or self._may_be_owned(head, head.data)
                 try:
                     if wanted or cut is not None:
                         time_us = timestamp_us(head)
                     if wanted:
-                        targets = self._targets(program, head, time_us, missing)
+                        targets = self._targets(program, head.schemaversion, head.data, head, time_us, missing)
                 except Undecodable as error:
                     targets = Unfoldable(error.reason, "Undecodable")
-                except Unfoldable as error:
-                    targets = error
-                except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                    targets = Unfoldable("bad_payload", type(error).__name__)
             entries.append((index, session, number, head.id, time_us, targets))
         return entries
 
-    def _targets(self, program: Program, head: Head, time_us: int, missing: list[Part]) -> list[_Target]:
-        decode, current, take, steps = program
-        many: Sequence[Any] = (decode(head.data),) if head.schemaversion == current else old_facts(program, head, self._fold.schemas)
-        aggregate_type, aggregate_id = head.aggregatetype, head.aggregateid
+    def _targets(  # noqa: PLR0913  # what a record says, in pieces, since heads and rows keep them differently
+        self, program: Program, version: str, data: bytes | msgspec.Raw, of: Of, time_us: int, missing: list[Part]
+    ) -> list[_Target] | Unfoldable:
+        try:
+            many: Sequence[Any] = (
+                (program.decode(data),)
+                if version == program.current_version
+                else old_facts(program, program.event_type, version, data, self._fold.schemas)
+            )
+            return self._aimed(program, many, of, time_us, missing)
+        except Unfoldable as error:
+            return error
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return Unfoldable("bad_payload", type(error).__name__)
+
+    def _aimed(self, program: Program, many: Sequence[Any], of: Of, time_us: int, missing: list[Part]) -> list[_Target]:
+        take, steps = program.take, program.steps
+        aggregate_type, aggregate_id = of.aggregatetype, of.aggregateid
         targets: list[_Target] = []
         young = self._young
         for facts in many:
             agent = agent_of(aggregate_type, aggregate_id, facts.agent_id)
-            values = take(facts, head, time_us, agent)
+            values = take(facts, of, time_us, agent)
             for view, aggregate, apply in steps:
                 if aggregate == "agent":
                     owner = agent
@@ -216,7 +262,7 @@ class PartitionFold:
     def _change(  # the hot loop: each call saved is a tenth of a µs per event
         self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied
     ) -> None:
-        is_first, is_duplicate, dirty, cut = self.repeats.is_first, self.repeats.is_duplicate, self.dirty, self._cut
+        is_first, is_duplicate, cut = self.repeats.is_first, self.repeats.is_duplicate, self._cut
         found = applied.found
         for index, session, number, ident, time_us, targets in entries:
             if number and not is_first(session, number):
@@ -230,21 +276,23 @@ class PartitionFold:
             if not targets:
                 continue
             if isinstance(targets, Unfoldable):
-                kind: Kind = "unknown_schema" if targets.reason == "unknown_schema" else "poison"
-                found.append(Found(index, kind, targets.reason, targets.error))
+                found.append(_unfolded(index, targets))
                 continue
-            offset = offsets[index]
-            for part, apply, values in targets:
-                if time_us > part.order_us:
-                    part.order_us = order_us = time_us
-                else:
-                    order_us = part.order_us
-                part.version += 1
-                apply(part.slots, values, order_us, offset)
-                if not part.dirty:
-                    part.dirty = True
-                    dirty.append(part)
+            self._hit(targets, time_us, offsets[index])
             applied.changed += 1
+
+    def _hit(self, targets: Sequence[_Target], time_us: int, offset: int) -> None:
+        """Changes the parts that a record concerns."""
+        for part, apply, values in targets:
+            if time_us > part.order_us:
+                part.order_us = order_us = time_us
+            else:
+                order_us = part.order_us
+            part.version += 1
+            apply(part.slots, values, order_us, offset)
+            if not part.dirty:
+                part.dirty = True
+                self.dirty.append(part)
 
     def _within_cut(self, cut: Cut, index: int, time_us: int, found: list[Found]) -> bool:
         """Whether the record counts; notes one that came later than the expected disorder allows."""
@@ -255,15 +303,19 @@ class PartitionFold:
             found.append(Found(index, "skew_exceeded"))
         return True
 
-    def _may_be_owned(self, head: Head) -> bool:
+    def _may_be_owned(self, of: Of, raw: bytes | msgspec.Raw) -> bool:
         """False only if the record certainly is not the owner's; saves decoding payloads of others.
 
         A payload that holds no escape and not the owner's text cannot name the owner.
         """
-        if self._aggregate != "agent" or head.aggregatetype == "agent":
-            return head.aggregatetype == self._aggregate and head.aggregateid == self._owner
-        data = bytes(head.data)
+        if self._aggregate != "agent" or of.aggregatetype == "agent":
+            return of.aggregatetype == self._aggregate and of.aggregateid == self._owner
+        data = bytes(raw)
         return self._needle in data or b"\\" in data
+
+
+def _unfolded(index: int, why: Unfoldable) -> Found:
+    return Found(index, "unknown_schema" if why.reason == "unknown_schema" else "poison", why.reason, why.error)
 
 
 def _narrowed(programs: Mapping[str, Program], view: int | None) -> Mapping[str, Program]:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from tallyroll.events.codec import Head
-from tallyroll.replay.fields import COUNT, LAST, SUM, Change, Slots, Value
+from tallyroll.replay.fields import COUNT, LAST, SUM, Change, Of, Slots, Value
 from tallyroll.replay.values import AGENT_ID, EVENT_TIME, NULL
 
 if TYPE_CHECKING:
     from tallyroll.replay.fold import View
 
-Take = Callable[[Any, Head, int, str | None], tuple[Any, ...]]
-"""The values of an event, of its facts, head, time in µs and agent. Raises ValueError when the facts make no sense."""
+Take = Callable[[Any, Of, int, str | None], tuple[Any, ...]]
+"""The values of an event, of its facts, whose it is, time in µs and agent. Raises ValueError when the facts make no sense."""
 
 Apply = Callable[[Slots, tuple[Any, ...], int, int], None]
 """Changes the slots of a part by the values of an event at ``(order_us, offset)``. Never raises."""
@@ -36,12 +35,17 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What one event type does in one topic: decode the members that are read, take the values out, change the parts."""
+    """What one event type does in one topic: decode the members that are read, take the values out, change the parts.
 
-    decode: Callable[[msgspec.Raw], Any]
+    ``values`` says what ``take`` gives, in its order.
+    """
+
+    event_type: str
+    decode: Callable[[bytes | msgspec.Raw], Any]
     current_version: str
     take: Take
     steps: tuple[Step, ...]
+    values: tuple[Value, ...]
 
 
 class _Change(NamedTuple):
@@ -58,10 +62,12 @@ def compile_program(event_type: str, current_version: str, reading: Sequence[tup
     getters = [value for value in values.values() if value.constant is None and value not in given]
     place = {value.name: at for at, value in enumerate((*given, *getters))}
     return Program(
+        event_type,
         msgspec.json.Decoder(_facts(event_type, values.values())).decode,
         current_version,
         _take(getters),
         tuple(Step(number, view.owner, _apply(changes[number], place)) for number, view in reading),
+        (*given, *getters),
     )
 
 

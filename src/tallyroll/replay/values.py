@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from tallyroll.events.codec import Head, head_agent
-from tallyroll.replay.fields import Value
+from tallyroll.events.event import agent_of
+from tallyroll.replay.fields import Of, Value
 
 Facts = Any
 """The payload members that some view reads, as a struct made for the event type. Missing ones are None, or a raw null."""
@@ -60,52 +60,52 @@ def _whole(number: float) -> int:
 
 def text(member: str) -> Value:
     """A payload member that is text; empty text counts as missing."""
-    return Value(member, ((member, str | None),), lambda facts, _head, _time_us: getattr(facts, member) or None)
+    return Value(member, ((member, str | None),), lambda facts, _head, _time_us: getattr(facts, member) or None, column=member)
 
 
 def opaque(member: str) -> Value:
     """A member of any shape as JSON text with sorted keys, so that equal values are equal text; only compared and shown."""
 
-    def get(facts: Facts, _head: Head, _time_us: int) -> str | None:
+    def get(facts: Facts, _head: Of, _time_us: int) -> str | None:
         value = _decode(getattr(facts, member))
         return None if value is None else _encode_sorted(value).decode()
 
-    return Value(f"json({member})", ((member, msgspec.Raw),), get)
+    return Value(f"json({member})", ((member, msgspec.Raw),), get, column=f"{member}_json")
 
 
 def micros(member: str) -> Value:
     """A number in millionths."""
 
-    def get(facts: Facts, _head: Head, _time_us: int) -> int | None:
+    def get(facts: Facts, _head: Of, _time_us: int) -> int | None:
         number = getattr(facts, member)
         return None if number is None else micro(number)
 
-    return Value(f"micro({member})", ((member, _NUMBER),), get)
+    return Value(f"micro({member})", ((member, _NUMBER),), get, column=f"{member}_micro", whole=True)
 
 
 def whole(member: str) -> Value:
     """A number of things; a float is accepted when it is whole."""
 
-    def get(facts: Facts, _head: Head, _time_us: int) -> int | None:
+    def get(facts: Facts, _head: Of, _time_us: int) -> int | None:
         number = getattr(facts, member)
         return None if number is None else _whole(number)
 
-    return Value(f"whole({member})", ((member, int | float | None),), get)
+    return Value(f"whole({member})", ((member, int | float | None),), get, column=member, whole=True)
 
 
-def _event_time(_facts: Facts, _head: Head, time_us: int) -> int:
+def _event_time(_facts: Facts, _head: Of, time_us: int) -> int:
     return time_us
 
 
-def _agent(facts: Facts, head: Head, _time_us: int) -> str | None:
-    return head_agent(head, facts.agent_id)
+def _agent(facts: Facts, head: Of, _time_us: int) -> str | None:
+    return agent_of(head.aggregatetype, head.aggregateid, facts.agent_id)
 
 
-def _task(facts: Facts, head: Head, _time_us: int) -> str | None:
+def _task(facts: Facts, head: Of, _time_us: int) -> str | None:
     return head.aggregateid if head.aggregatetype == "task" else facts.task_id or None
 
 
-def _tokens(facts: Facts, _head: Head, _time_us: int) -> int | None:
+def _tokens(facts: Facts, _head: Of, _time_us: int) -> int | None:
     if facts.tokens is not None:
         return _whole(facts.tokens)
     if facts.input_tokens is None and facts.output_tokens is None:
@@ -113,17 +113,17 @@ def _tokens(facts: Facts, _head: Head, _time_us: int) -> int | None:
     return _whole(facts.input_tokens or 0) + _whole(facts.output_tokens or 0)
 
 
-def _cost(facts: Facts, _head: Head, _time_us: int) -> int | None:
+def _cost(facts: Facts, _head: Of, _time_us: int) -> int | None:
     return None if facts.cost is None else micro(facts.cost)
 
 
-def _duration(facts: Facts, _head: Head, _time_us: int) -> int | None:
+def _duration(facts: Facts, _head: Of, _time_us: int) -> int | None:
     if facts.duration_ms is not None:
         return micro(facts.duration_ms, 1_000)
     return None if facts.execution_time is None else micro(facts.execution_time)
 
 
-def _error(facts: Facts, _head: Head, _time_us: int) -> str | None:
+def _error(facts: Facts, _head: Of, _time_us: int) -> str | None:
     error = _decode(facts.error)
     if error is None or error == "":
         return (facts.error_type or facts.reason or "")[:MAX_ERROR_CHARS] or None
@@ -134,8 +134,10 @@ _COUNT: Final = int | float | None
 
 EVENT_TIME: Final = Value("event time", (), _event_time)
 AGENT_ID: Final = Value("agent", (("agent_id", Any),), _agent)
-TASK_ID: Final = Value("task", (("task_id", str | None),), _task, always=True)
-TOKENS: Final = Value("tokens", (("tokens", _COUNT), ("input_tokens", _COUNT), ("output_tokens", _COUNT)), _tokens)
-COST: Final = Value("micro(cost)", (("cost", _NUMBER),), _cost)
-DURATION: Final = Value("duration µs", (("duration_ms", _NUMBER), ("execution_time", _NUMBER)), _duration)
-ERROR: Final = Value("error", (("error", msgspec.Raw), ("error_type", str | None), ("reason", str | None)), _error)
+TASK_ID: Final = Value("task", (("task_id", str | None),), _task, always=True, column="task_id")
+TOKENS: Final = Value(
+    "tokens", (("tokens", _COUNT), ("input_tokens", _COUNT), ("output_tokens", _COUNT)), _tokens, column="tokens", whole=True
+)
+COST: Final = Value("micro(cost)", (("cost", _NUMBER),), _cost, column="cost_micro", whole=True)
+DURATION: Final = Value("duration µs", (("duration_ms", _NUMBER), ("execution_time", _NUMBER)), _duration, column="duration_us", whole=True)
+ERROR: Final = Value("error", (("error", msgspec.Raw), ("error_type", str | None), ("reason", str | None)), _error, column="error")

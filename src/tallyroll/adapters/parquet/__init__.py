@@ -1,0 +1,1 @@
+"""Segments of the archive as Parquet, through pyarrow; the only place that imports it."""
