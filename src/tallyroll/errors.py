@@ -26,6 +26,7 @@
         ├── BrokenHistory        something is wrong with the events, and the policy says to stop
         ├── SnapshotMismatch     a snapshot is damaged, or is not what its events come to
         ├── ReducerFailed        a reducer, validator, predicate or callback of the user's raised
+        ├── WorkerFailed         a process of a parallel replay ended before it had answered
         └── ReplayCancelled      somebody asked the replay to stop
 
 ``*`` marks what may succeed when it is tried again; the class attribute ``retriable`` says the same to programs.
@@ -315,6 +316,19 @@ class ReducerFailed(ReplayError):
         self.where = where
         self.reason = reason
         super().__init__(f"{what} failed at {where}: {reason}")
+
+
+class WorkerFailed(ReplayError):
+    """A process of a parallel replay ended, or was killed, before it had answered; no answer is made from the others.
+
+    Operator: look at standard error for what it said last; a kill by the system means too little memory: use fewer
+    processes. Not ReducerFailed: that says which event it was. Trying again is safe.
+    """
+
+    def __init__(self, worker: int, reason: str) -> None:
+        self.worker = worker
+        self.reason = reason
+        super().__init__(f"process {worker} of the replay {reason}; no answer is made from the rest")
 
 
 class ReplayCancelled(ReplayError):

@@ -6,7 +6,7 @@ Every port says what it does not promise.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -308,7 +308,9 @@ class ArchiveMark(NamedTuple):
     """How far the archive of one partition goes: offsets ``first`` to ``next`` (exclusive), those below ``sealed`` in segments.
 
     ``repeats`` is what tells copies from first records, as of ``next``, in the form of ``Progress.repeats``. ``holes`` are
-    spans inside that retention took before they were archived and whose loss an operator has accepted.
+    spans inside that retention took before they were archived and whose loss an operator has accepted. Below ``kept`` the
+    archive itself was pruned; for the reducer ids in ``kept_for`` a snapshot of every owner stands for what was there.
+    ``last_us`` is the largest event time in it, None if no record was readable.
     """
 
     first: int
@@ -316,6 +318,9 @@ class ArchiveMark(NamedTuple):
     next: int
     repeats: bytes
     holes: Sequence[Span] = ()
+    kept: int = 0
+    kept_for: Sequence[str] = ()
+    last_us: int | None = None
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -324,6 +329,7 @@ class Segment(msgspec.Struct, frozen=True):
     ``first_us`` and ``last_us`` are the smallest and largest event time of its readable records (None if there are none),
     ``raw_bytes`` the size of keys and values. ``digest`` is SHA-256 in hex over ``previous`` and every record in offset
     order. ``projection`` names the rules by which payloads became columns; empty when they could not become columns.
+    ``reducers`` are the ids of the reducers for which snapshots were taken when it was sealed.
     """
 
     name: str
@@ -337,6 +343,7 @@ class Segment(msgspec.Struct, frozen=True):
     previous: str
     digest: str
     projection: str
+    reducers: Sequence[str] = ()
 
 
 class StoredPart(NamedTuple):
@@ -417,6 +424,19 @@ class Archive(Protocol):
 
     def findings(self, partition: TopicPartition, start: int, end: int) -> Sequence[ArchivedFinding]:
         """What was wrong with records of the span, in offset order."""
+
+
+class Workers(Protocol):
+    """Processes that each do one job of a parallel replay, with a log and an archive of their own.
+
+    Not promised: that they are of this host's Python alone; jobs and messages are bytes for that reason.
+    """
+
+    def run(self, jobs: Sequence[bytes]) -> AsyncGenerator[tuple[int, bytes], None]:
+        """The messages of each job, with its number, as they come. Leaving the iteration early ends every process.
+
+        Raises WorkerFailed for a process that ended without its last message.
+        """
 
 
 class Clock(Protocol):

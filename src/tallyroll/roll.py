@@ -10,8 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
+import msgspec
+
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.adapters.system.processes import PythonWorkers
 from tallyroll.errors import SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
@@ -24,8 +27,11 @@ from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
 from tallyroll.replay.chain import ChainReport, verify_chain
-from tallyroll.replay.engine import Replayed, replay
+from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
+from tallyroll.replay.plan import ReplayMode, as_of_event_time, as_of_offsets
+from tallyroll.replay.replayed import Replayed
+from tallyroll.replay.replayer import Ask, Replayer
 from tallyroll.replay.state import StateFollower, stored_owners, stored_positions, stored_state
 from tallyroll.replay.views import AGENT, TASK, WORKFLOW, AgentState, TaskState, WorkflowState
 from tallyroll.settings import Settings
@@ -81,6 +87,7 @@ class Roll:
         self._stack = AsyncExitStack()
         self._store: StateStore | None = None
         self._loop: FollowLoop | None = None
+        self._engine: ReplayEngine | None = None
         self._opening = asyncio.Lock()
 
     @staticmethod
@@ -213,7 +220,7 @@ class Roll:
             await self._read_your_writes()
         return await stored_owners(await self._state_store(), view, after=after, limit=limit)
 
-    async def replay(  # what to make of the log, and up to where
+    async def replay(
         self,
         view: View,
         owner: str | None = None,
@@ -222,16 +229,25 @@ class Roll:
         as_of_offsets: Mapping[TopicPartition, int] | None = None,
         allow_truncated: bool = False,
     ) -> Replayed:
-        """One owner's state, or everybody's, made from the log alone, at any moment (event time, inclusive) or offset vector.
+        """One owner's state, or everybody's, made from the history alone, at any moment (event time, inclusive) or offset vector.
 
-        Publishes nothing, commits nothing, joins no group. Raises SpanGone where retention removed the start, unless
-        ``allow_truncated``; ValueError for a naive ``until``.
+        What the archive has is read from there, from the newest valid snapshots on where it is one owner's or a moment's; see
+        ``replay_engine`` for everything else that can be asked. Publishes nothing, commits nothing, joins no group. Raises
+        SpanGone where a part of the history is gone, unless ``allow_truncated``; ValueError for a naive ``until``.
         """
-        return await replay(self.log, self.catalogue, view, owner, until, as_of_offsets=as_of_offsets, allow_truncated=allow_truncated)
+        return await (await self.replay_engine()).replay(_ask(view, owner, until, as_of_offsets, allow_truncated=allow_truncated))
 
     async def replayed_state(self, view: View, owner: str, until: datetime | None = None) -> dict[str, Any] | None:
         """The state that ``replay`` gives, for callers; None if no event named the owner by then."""
         return (await self.replay(view, owner, until)).shown(owner)
+
+    async def replay_engine(self) -> ReplayEngine:
+        """The engine behind every replay of this roll; the same object each time."""
+        async with self._opening:
+            if self._engine is None:
+                replayer = await self._stack.enter_async_context(_replayer(self.settings, self.log, self.catalogue, self.clock))
+                self._engine = ReplayEngine(replayer, clock=self.clock)
+            return self._engine
 
     # Looking
 
@@ -277,6 +293,36 @@ class Roll:
             self._store = await SqliteStateStore.open(path)
             self._stack.push_async_callback(self._store.close)
         return self._store
+
+
+def _ask(view: View, owner: str | None, until: datetime | None, ends: Mapping[TopicPartition, int] | None, *, allow_truncated: bool) -> Ask:
+    """What is quickest of what gives the same answer."""
+    if until is not None and ends is not None:
+        raise ValueError("either until or as_of_offsets")
+    if until is not None:
+        return Ask(view, owner, ReplayMode.POINT_IN_TIME, as_of_event_time(until), allow_truncated=allow_truncated)
+    if ends is not None:
+        return Ask(view, owner, ReplayMode.POINT_IN_TIME, as_of_offsets(ends), allow_truncated=allow_truncated)
+    return Ask(view, owner, ReplayMode.FULL if owner is None else ReplayMode.INCREMENTAL, allow_truncated=allow_truncated)
+
+
+@asynccontextmanager
+async def open_replayer(settings: Settings) -> AsyncIterator[Replayer]:
+    """What a replay needs and nothing else: the log to be read, and the archive. No publisher, no spool, no group."""
+    clock, catalogue = SystemClock(), catalogue_of(settings)
+    async with AsyncExitStack() as stack:
+        log = await _open_log(settings, catalogue, clock, Counters())
+        stack.push_async_callback(log.close)
+        yield await stack.enter_async_context(_replayer(settings, log, catalogue, clock))
+
+
+@asynccontextmanager
+async def _replayer(settings: Settings, log: EventLog, catalogue: Catalogue, clock: Clock) -> AsyncIterator[Replayer]:
+    workers = None if settings.in_memory else PythonWorkers(msgspec.json.encode(settings.to_env()), _WORKER)
+    yield Replayer(log, catalogue, clock=clock, archive=None, workers=workers)
+
+
+_WORKER: Final = "tallyroll.worker"
 
 
 async def _open_log(settings: Settings, catalogue: Catalogue, clock: Clock, telemetry: Telemetry) -> EventLog:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args, get_origin
 
+import msgspec
+
 from tallyroll.errors import SettingsError
 from tallyroll.kafka_options import check_consumer_options, check_producer_options, parse_servers
 
@@ -291,6 +293,20 @@ class Settings:
             kafka_producer={**self.kafka_producer, **(producer or {})},
             kafka_consumer={**self.kafka_consumer, **(consumer or {})},
         )
+
+    def to_env(self) -> dict[str, str]:
+        """The variables that ``from_env`` makes the same settings of, secrets in the clear: for a pipe to an own process only."""
+        variables: dict[str, str] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Secret):
+                variables[item.metadata["variable"].env] = value.reveal()
+            elif isinstance(value, Mapping):
+                if value:
+                    variables[item.metadata["variable"].env] = msgspec.json.encode(value).decode()
+            elif value not in (None, ""):
+                variables[item.metadata["variable"].env] = str(value)
+        return variables
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:  # noqa: ANN401

@@ -15,6 +15,13 @@ from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, TopicOverride
 from tallyroll.ports import Span
+from tallyroll.replay.fold import Fold, View
+from tallyroll.replay.plan import SKEW, AsOfEventTime, AsOfOffsets
+from tallyroll.replay.policy import Policy
+from tallyroll.replay.replayed import Replayed
+from tallyroll.replay.replayer import Ask, Replayer
+from tallyroll.replay.views import FOLD
+from tallyroll.testing.clock import FakeClock
 
 CATALOGUE = Catalogue(
     overrides={
@@ -57,6 +64,28 @@ class ReadOnlyLog:
                 raise SpanGone({str(partition): self.removed[partition]})
             for start in range(span.start, span.end, max_records):
                 yield batch_of(partition, self.log[partition][start : min(start + max_records, span.end)], start)
+
+
+async def replay(  # noqa: PLR0913  # what a test may vary
+    log: Any,
+    catalogue: Catalogue,
+    view: View,
+    owner: str | None = None,
+    until: datetime | None = None,
+    *,
+    as_of_offsets: Mapping[TopicPartition, int] | None = None,
+    allow_truncated: bool = False,
+    skew: timedelta = SKEW,
+    fold: Fold = FOLD,
+) -> Replayed:
+    """A replay from the log alone; newer events are findings, not the end of it."""
+    if until is not None and as_of_offsets is not None:
+        raise ValueError("either until or as_of_offsets")
+    target = None if until is None else AsOfEventTime(until, skew)
+    if as_of_offsets is not None:
+        target = AsOfOffsets(as_of_offsets)
+    ask = Ask(view, owner, target=target, policy=Policy().but(unknown_schema="warn"), allow_truncated=allow_truncated)
+    return await Replayer(log, catalogue, clock=FakeClock(), fold=fold).replay(ask)
 
 
 class Publisher:

@@ -9,12 +9,11 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.replay_histories import CATALOGUE, TOPICS, Log, ReadOnlyLog, batch_of, cuts, empty_log, event, log_of, random_log
+from tests.unit.replay_histories import CATALOGUE, TOPICS, Log, ReadOnlyLog, batch_of, cuts, empty_log, event, log_of, random_log, replay
 
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.replay.engine import replay
 from tallyroll.replay.fields import Place
 from tallyroll.replay.fold import Part, join, state_hash
 from tallyroll.replay.partition import PartitionFold

@@ -35,8 +35,8 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
 class Rows:
     """First copies of readable records of one partition, in offset order; columns of equal length, at least 1.
 
-    ``times_us`` is event time, microseconds since 1970. ``data`` is the payload as JSON text. ``ids`` and ``values`` (the
-    whole record) are None unless they were asked for.
+    ``times_us`` is event time, microseconds since 1970. ``data`` is the payload as JSON text, ``agents`` whose deed each event
+    is. ``ids`` and ``values`` (the whole record) are None unless they were asked for.
     """
 
     topic: str
@@ -47,6 +47,7 @@ class Rows:
     versions: Sequence[str]
     subjects: Sequence[Subject]
     data: Sequence[bytes]
+    agents: Sequence[str | None]
     ids: Sequence[str] | None = None
     values: Sequence[bytes] | None = None
 

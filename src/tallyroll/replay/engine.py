@@ -1,206 +1,233 @@
-"""State from the log alone: the live fold over a bounded span. Publishes nothing, commits nothing, joins no group."""
+"""The replay engine as users know it: replays with a number, progress and an end; states; comparisons.
+
+Handed the reading halves of the log and of the archive only, so no replay can have an effect: there is nothing here that
+publishes, commits or writes.
+"""
 
 from __future__ import annotations
 
-import types
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, TypedDict
 
-from tallyroll.errors import SpanGone, Undecodable
-from tallyroll.events.batch import Batch
-from tallyroll.events.position import TopicPartition
-from tallyroll.events.topics import Catalogue
-from tallyroll.ports import EventLog, Span
-from tallyroll.replay.fields import Place
-from tallyroll.replay.findings import Finding, Findings, SequenceCheck
-from tallyroll.replay.fold import Fold, Part, State, View, join, state_hash, states_hash
-from tallyroll.replay.partition import Cut, PartitionFold
-from tallyroll.replay.views import FOLD, Coverage, show
+from tallyroll.errors import ReplayCancelled
+from tallyroll.events.ids import new_id
+from tallyroll.ports import Clock
+from tallyroll.replay.fold import state_hash, states_hash
+from tallyroll.replay.kinds import StateType, view_of
+from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
+from tallyroll.replay.replayed import Progress, Replayed
+from tallyroll.replay.replayer import Ask, Replayer, Stop
 
-SKEW: Final = timedelta(minutes=5)  # the disorder of event times that is expected of clocks and publishers' spools
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+log: Final = logging.getLogger("tallyroll.replay")
+
+ReplayCallback = Callable[[Progress], None]
+"""Told how far a replay is, in the event loop; never sees an event. What it raises is logged and changes nothing."""
+
+_HOUR_S: Final = 3_600
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """What a replay made of the log, and of which span.
+@dataclass(slots=True)
+class _Running:
+    stop: Stop
+    progress: Progress
+    began: float
 
-    ``as_of`` is the offset vector that was read: per partition the first offset that was not; the same vector gives the
-    same states again. ``truncated`` coverage: ``missing`` maps partitions to the first offset that still exists.
-    ``final`` is false while an event that belongs into the answer may still come. ``records`` were read,
-    ``events_applied`` changed a state. ``findings`` are the first 1,000, ``finding_counts`` all of them.
+
+class ReplayEngine:
+    """Replays of one log and its archive. Used from one event loop.
+
+    Not promised: that a replay is remembered after the process, or after ``cleanup_old_replays``.
     """
 
-    view: View
-    states: Mapping[str, State]
-    as_of: Mapping[TopicPartition, int]
-    until: datetime | None
-    coverage: Coverage
-    missing: Mapping[TopicPartition, int]
+    def __init__(self, replayer: Replayer, *, clock: Clock) -> None:
+        self.replayer = replayer
+        self._clock = clock
+        self._callbacks: list[ReplayCallback] = []
+        self._replays: dict[str, _Running] = {}
+
+    async def replay(self, ask: Ask, *, replay_id: str | None = None) -> Replayed:
+        """The answer to an ask, under a number by which it can be watched and cancelled. Raises as ``Replayer.replay``."""
+        replay_id, began = replay_id or new_id(), self._clock.monotonic()
+        running = self._replays[replay_id] = _Running(Stop(), Progress(replay_id, ask.view.name, 0, 0, 0.0), began)
+
+        def tell(done: int, total: int) -> None:
+            running.progress = Progress(replay_id, ask.view.name, done, total, self._clock.monotonic() - began)
+            self._tell(running.progress)
+
+        try:
+            return await self.replayer.replay(ask, on_progress=tell, stop=running.stop)
+        except ReplayCancelled as error:
+            raise ReplayCancelled(replay_id, error.percent) from None
+        finally:
+            running.progress = running.progress._replace(elapsed_s=self._clock.monotonic() - began, finished=True)
+            self._tell(running.progress)
+
+    async def replay_events(  # as it is known
+        self,
+        state_type: StateType,
+        replay_mode: ReplayMode = ReplayMode.FULL,
+        event_filter: ReplayFilter | None = None,
+        target_time: datetime | None = None,
+        parallel: bool = False,  # noqa: FBT001, FBT002  # as it is known
+        **more: Any,  # noqa: ANN401  # members of Ask
+    ) -> ReplayAnswer:
+        """Everybody's states, as plain values. ``target_time`` is event time, inclusive; ``more`` are members of ``Ask``.
+
+        A filter makes the replay SELECTIVE and a time POINT_IN_TIME where the mode is FULL. ``parallel``: in as many
+        processes as there are cores. Raises as ``Replayer.replay``.
+        """
+        mode = ReplayMode(replay_mode)
+        if mode is ReplayMode.FULL and event_filter is not None:
+            mode = ReplayMode.SELECTIVE
+        elif mode is ReplayMode.FULL and target_time is not None:
+            mode = ReplayMode.POINT_IN_TIME
+        ask = Ask(view_of(state_type), mode=mode, only=event_filter, **more)
+        if target_time is not None:
+            ask = replace(ask, target=as_of_event_time(target_time))
+        if parallel:
+            ask = replace(ask, workers=replace(ask, mode=ReplayMode.PARALLEL, only=None, workers=None).processes)
+        replay_id = new_id()
+        found = await self.replay(ask, replay_id=replay_id)
+        return answer(replay_id, StateType(state_type), found)
+
+    async def get_reconstructed_state(
+        self, state_type: StateType, aggregate_id: str, target_time: datetime | None = None
+    ) -> dict[str, Any] | None:
+        """One owner's state, from the newest snapshot and what came after; None if no event named it by then."""
+        return (await self.replay(_one(state_type, aggregate_id, target_time))).shown(aggregate_id)
+
+    async def get_all_reconstructed_states(self, state_type: StateType, target_time: datetime | None = None) -> dict[str, dict[str, Any]]:
+        """Everybody's states, by owner."""
+        found = await self.replay(replace(_one(state_type, None, target_time)))
+        return {owner: shown for owner in found.states if (shown := found.shown(owner)) is not None}
+
+    async def validate_reconstructed_states(self, state_type: StateType) -> Validated:
+        """Whether snapshots and what came after give the very states that all events give: folds both and compares hashes."""
+        quick = await self.replay(Ask(view_of(state_type), mode=ReplayMode.INCREMENTAL))
+        ends = as_of_offsets(quick.as_of)
+        full = await self.replay(Ask(view_of(state_type), target=ends))
+        wrong = sorted(
+            owner
+            for owner in quick.states.keys() | full.states.keys()
+            if owner not in quick.states or owner not in full.states or state_hash(quick.states[owner]) != state_hash(full.states[owner])
+        )
+        total = len(full.states)
+        return Validated(
+            valid=not wrong,
+            total_states=total,
+            valid_states=total - len(wrong),
+            mismatches=wrong[:_MAX_NAMED],
+            snapshots=quick.tally.snapshots,
+            state_hash=states_hash(full.states),
+            as_of={str(partition): offset for partition, offset in full.as_of.items()},
+        )
+
+    def add_replay_callback(self, callback: ReplayCallback) -> None:
+        """From now on told of every replay's progress."""
+        self._callbacks.append(callback)
+
+    def remove_replay_callback(self, callback: ReplayCallback) -> None:
+        """No longer told. Raises ValueError for one that was not added."""
+        self._callbacks.remove(callback)
+
+    def get_replay_progress(self, replay_id: str) -> Progress | None:
+        """How far a replay is, or was; None for a number that is not known, or no more."""
+        running = self._replays.get(replay_id)
+        return None if running is None else running.progress
+
+    def cancel_replay(self, replay_id: str) -> bool:
+        """Asks a replay to stop; it raises ReplayCancelled where it is awaited. False if it is not running."""
+        running = self._replays.get(replay_id)
+        if running is None or running.progress.finished:
+            return False
+        running.stop.asked = True
+        return True
+
+    def cleanup_old_replays(self, max_age_hours: float = 24) -> int:
+        """Forgets replays that ended, and began longer ago than that; returns how many."""
+        limit = self._clock.monotonic() - max_age_hours * _HOUR_S
+        old = [replay_id for replay_id, one in self._replays.items() if one.progress.finished and one.began <= limit]
+        for replay_id in old:
+            del self._replays[replay_id]
+        return len(old)
+
+    def _tell(self, progress: Progress) -> None:
+        for callback in self._callbacks:
+            try:
+                callback(progress)
+            except Exception:  # a listener must not end what it listens to
+                log.exception("a replay callback failed")
+
+
+_MAX_NAMED: Final = 100
+
+
+class ReplayAnswer(TypedDict):
+    """What ``replay_events`` returns."""
+
+    replay_id: str
+    state_type: str
+    mode: str
+    aggregates_count: int
+    events_processed: int  # that changed a state; those behind a snapshot are not among them
+    events_skipped: int  # that the filter left out
+    reconstructed_states: dict[str, dict[str, Any]]  # by owner, as shown
+    duration: float  # seconds
+    as_of: dict[str, int]  # topic/partition -> first offset that was not read
+    coverage: str
+    missing: dict[str, list[tuple[int, int]]]  # topic/partition -> half-open spans of offsets that are gone
     final: bool
-    records: int
-    events_applied: int
-    findings: Sequence[Finding]
-    finding_counts: Mapping[str, int]
+    partial_state: bool
+    snapshot: str  # "none", or how many snapshots the answer began with
+    workers: int
+    partitions_processed: int
+    findings: dict[str, int]  # kind -> how many
+    state_hash: str
     reducer_id: str
 
-    @property
-    def state_hash(self) -> str:
-        """SHA-256 in hex: of the one state there is, or of the sorted set of states."""
-        return state_hash(next(iter(self.states.values()))) if len(self.states) == 1 else states_hash(self.states)
 
-    def shown(self, owner: str) -> dict[str, Any] | None:
-        """An owner's state for callers: an AgentState, TaskState or WorkflowState; None if no event named it."""
-        state = self.states.get(owner)
-        return None if state is None else show(self.view, owner, state, coverage=self.coverage, as_of=self.as_of)
+class Validated(TypedDict):
+    """What ``validate_reconstructed_states`` returns. ``mismatches`` names at most 100 owners."""
+
+    valid: bool
+    total_states: int
+    valid_states: int
+    mismatches: list[str]
+    snapshots: int
+    state_hash: str
+    as_of: dict[str, int]
 
 
-async def replay(  # noqa: PLR0913  # a log, what to make of it, and up to where
-    log: EventLog,
-    catalogue: Catalogue,
-    view: View,
-    owner: str | None = None,
-    until: datetime | None = None,
-    *,
-    as_of_offsets: Mapping[TopicPartition, int] | None = None,
-    allow_truncated: bool = False,
-    skew: timedelta = SKEW,
-    fold: Fold = FOLD,
-) -> Replayed:
-    """The states of a view, or of one owner, made of every record below the log's present ends, each read once.
-
-    ``until`` keeps to events with that time or an earlier one (inclusive), wherever they lie; reading goes on behind it,
-    since event times do not rise with offsets. ``as_of_offsets`` keeps to the records below these offsets and reads no
-    partition that is not named. Equal to the stored state wherever both have read as far: it is the same fold.
-    Raises ValueError for a naive ``until``, for both targets at once and for offsets beyond the end; SpanGone where
-    retention removed the start, unless ``allow_truncated``; LogUnavailable.
-    """
-    if until is not None and as_of_offsets is not None:
-        raise ValueError("either until or as_of_offsets")
-    cut = None if until is None else Cut(_micros(until), skew // _MICROSECOND)
-    bases = {catalogue[base].name: base for base in view.topics}
-    spans, missing = await _spans(log, sorted(bases), as_of_offsets)
-    if missing and not allow_truncated:
-        raise SpanGone({str(partition): start for partition, start in missing.items()})
-    run = _Run(
-        {
-            TopicPartition(span.topic, span.partition): _Lane(
-                PartitionFold(fold, span.topic, bases[span.topic], span.partition, view=fold.index(view.name), owner=owner, cut=cut),
-                SequenceCheck(span.topic, span.partition),
-            )
-            for span in spans
-        },
-        one_owner=owner is not None,
-    )
-    readable = [span for span in spans if span.start < span.end]
-    if readable:
-        async for batch in log.read(readable):
-            run.apply(batch)
-            await _turn()
-    run.close()
-    return Replayed(
-        view,
-        run.states(view, fold.index(view.name)),
-        as_of={TopicPartition(span.topic, span.partition): span.end for span in spans},
-        until=until,
-        coverage="truncated" if missing else "complete",
-        missing=missing,
-        final=as_of_offsets is not None or (cut is not None and run.has_passed(cut)),
-        records=run.records,
-        events_applied=run.events_applied,
-        findings=tuple(run.findings.listed),
-        finding_counts=dict(run.findings.counts),
-        reducer_id=fold.reducer_ids[view.name],
+def answer(replay_id: str, state_type: StateType, found: Replayed) -> ReplayAnswer:
+    """A replay as plain values."""
+    shown: Mapping[str, dict[str, Any] | None] = {owner: found.shown(owner) for owner in found.states}
+    return ReplayAnswer(
+        replay_id=replay_id,
+        state_type=str(state_type),
+        mode=str(found.mode),
+        aggregates_count=len(found.states),
+        events_processed=found.events_applied,
+        events_skipped=found.events_skipped,
+        reconstructed_states={owner: state for owner, state in shown.items() if state is not None},
+        duration=found.duration_s,
+        as_of={str(partition): offset for partition, offset in sorted(found.as_of.items())},
+        coverage=found.coverage,
+        missing={str(partition): [tuple(span) for span in spans] for partition, spans in found.missing.items()},  # type: ignore[misc]  # pairs
+        final=found.final,
+        partial_state=found.partial_state,
+        snapshot=found.snapshot,
+        workers=found.workers,
+        partitions_processed=len(found.as_of),
+        findings=dict(found.finding_counts),
+        state_hash=states_hash(found.states),
+        reducer_id=found.reducer_id,
     )
 
 
-async def _spans(
-    log: EventLog, topics: Sequence[str], as_of: Mapping[TopicPartition, int] | None
-) -> tuple[list[Span], dict[TopicPartition, int]]:
-    """What to read, and where the start is gone. Ends first: a writer that goes on must not make the replay endless."""
-    ends = await log.ends(topics)
-    starts = await log.starts(topics)
-    if as_of is not None:
-        for partition, offset in as_of.items():
-            if not 0 <= offset <= ends.get(partition, -1):
-                raise ValueError(f"as_of_offsets: {partition} has no offset {offset} in this view")
-        ends = as_of
-    # A log may be cut at its start between the two questions; then the span is empty, not negative.
-    spans = [Span(*partition, min(starts.get(partition, 0), end), end) for partition, end in sorted(ends.items())]
-    return spans, {partition: starts[partition] for partition, end in sorted(ends.items()) if starts.get(partition, 0) > 0 and end > 0}
-
-
-@dataclass(slots=True)
-class _Lane:
-    fold: PartitionFold
-    sequences: SequenceCheck
-
-
-@dataclass(slots=True)
-class _Run:
-    """A replay under way."""
-
-    lanes: Mapping[TopicPartition, _Lane]
-    one_owner: bool
-    findings: Findings = field(default_factory=Findings)
-    records: int = 0
-    events_applied: int = 0
-
-    def apply(self, batch: Batch) -> None:
-        lane = self.lanes[batch.topic_partition]
-        applied = lane.fold.apply(batch)
-        self.records += len(batch)
-        self.events_applied += applied.changed
-        copies = set()
-        for found in applied.found:
-            if found.kind in ("repeat", "duplicate"):
-                copies.add(found.index)
-            self._add(lane, Finding(found.kind, batch.position(found.index), found.reason, _aggregate(batch, found.index)))
-        offsets = batch.offsets
-        for index, head in enumerate(batch.heads()):
-            if not isinstance(head, Undecodable) and index not in copies:
-                lane.sequences.feed(offsets[index], head)
-
-    def close(self) -> None:
-        """Adds what is only sure at the end."""
-        for lane in self.lanes.values():
-            for finding in lane.sequences.findings():
-                self._add(lane, finding)
-
-    def _add(self, lane: _Lane, finding: Finding) -> None:
-        """Of one owner's replay only what concerns the owner, and records of which nobody can tell whose they are."""
-        if not self.one_owner or not finding.aggregate or finding.kind == "skew_exceeded" or finding.aggregate in lane.fold.aggregates:
-            self.findings.add(finding)
-
-    def states(self, view: View, number: int) -> dict[str, State]:
-        parts: dict[str, list[tuple[Place, Part]]] = {}
-        for partition, lane in self.lanes.items():
-            for owner, part in lane.fold.parts(number).items():
-                parts.setdefault(owner, []).append((Place(*partition), part))
-        joined = {owner: join(view, own) for owner, own in parts.items()}
-        return {owner: state for owner, state in sorted(joined.items()) if state is not None}
-
-    def has_passed(self, cut: Cut) -> bool:
-        """Whether the log has gone on for longer than the expected disorder, and nothing came later than that."""
-        peak = max((lane.fold.peak_us for lane in self.lanes.values()), default=0)
-        return peak > cut.until_us + cut.skew_us and not self.findings.counts["skew_exceeded"]
-
-
-def _aggregate(batch: Batch, index: int) -> str:
-    head = batch.heads()[index]
-    return "" if isinstance(head, Undecodable) else f"{head.aggregatetype}:{head.aggregateid}"
-
-
-def _micros(moment: datetime) -> int:
-    if moment.utcoffset() is None:
-        raise ValueError("until: a datetime without a zone could mean any hour; use datetime.now(timezone.utc)")
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-@types.coroutine
-def _turn() -> Generator[None, None, None]:
-    """Lets the event loop serve others between two batches."""
-    yield
+def _one(state_type: StateType, owner: str | None, target_time: datetime | None) -> Ask:
+    if target_time is None:
+        return Ask(view_of(state_type), owner, ReplayMode.INCREMENTAL)
+    return Ask(view_of(state_type), owner, ReplayMode.POINT_IN_TIME, as_of_event_time(target_time))

@@ -18,7 +18,10 @@ _MAX_DIGITS: Final = 18
 _RECENT_IDS: Final = 8  # of one aggregate and session, to tell a repeated event from another one with its number
 _MAX_MISSING: Final = 1_024  # numbers of one run that may still arrive late
 
-FindingKind = Literal["poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded", "gap", "fork"]
+FindingKind = Literal[
+    "poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded", "gap", "fork", "session_gap", "altered", "reordered",
+    "snapshot_corrupt",
+]  # fmt: skip
 
 
 class Finding(NamedTuple):
@@ -27,7 +30,9 @@ class Finding(NamedTuple):
     ``poison``: cannot be read, ``reason`` says why. ``unknown_schema``: written by a newer version. ``repeat``: sent
     again by its publisher. ``duplicate``: published again under its id. ``skew_exceeded``: it came later than the
     expected disorder allows. ``gap``: the numbers of its aggregate jump here, ``missing`` of them never came. ``fork``:
-    its number was used before by another event, so the aggregate had two writers.
+    its number was used before by another event, so the aggregate had two writers. ``session_gap``, ``altered``,
+    ``reordered``: the publisher's chain says so, see ``events.chain``. ``snapshot_corrupt``: a snapshot at the position is
+    not what was kept; an older one or the events were used.
     """
 
     kind: FindingKind
@@ -44,10 +49,10 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     listed: list[Finding] = field(default_factory=list)
 
-    def add(self, finding: Finding) -> None:
-        """Counts one, and lists it while there is room."""
+    def add(self, finding: Finding, *, listed: bool = True) -> None:
+        """Counts one, and lists it while there is room, unless it is only to be counted."""
         self.counts[finding.kind] += 1
-        if len(self.listed) < MAX_LISTED:
+        if listed and len(self.listed) < MAX_LISTED:
             self.listed.append(finding)
 
 

@@ -84,6 +84,7 @@ class PartitionFold:
         cut: Cut | None = None,
     ) -> None:
         self.topic = topic
+        self.base = base
         self.partition = partition
         self.repeats = RepeatFilter()
         self.peak_us = 0
@@ -159,6 +160,10 @@ class PartitionFold:
     def parts(self, view: int) -> Mapping[str, Part]:
         """The parts of a view that are in memory, by owner; those without events may be among them."""
         return {**self._old[view], **self._young[view]}
+
+    def kept(self, view: int) -> dict[str, Part]:
+        """The parts of a view themselves, by owner, to be added to; for a fold that never forgets."""
+        return self._young[view]
 
     def cached(self) -> int:
         """How many parts are in memory."""

@@ -18,7 +18,7 @@ earlier ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
 import msgspec
 
@@ -29,6 +29,7 @@ from tallyroll.events.schema import SCHEMAS
 from tallyroll.events.types import AGENT_TOPIC, TASK_TOPIC, WORKFLOW_TOPIC, EventType, type_info
 from tallyroll.replay.fields import Count, CountBy, First, Last, OpenSet, Sum
 from tallyroll.replay.fold import Fold, State, View
+from tallyroll.replay.plan import Coverage
 from tallyroll.replay.values import (
     AGENT_ID,
     COST,
@@ -43,8 +44,6 @@ from tallyroll.replay.values import (
     text,
     whole,
 )
-
-Coverage = Literal["complete", "truncated"]
 
 
 def _types(*topics: str) -> tuple[str, ...]:

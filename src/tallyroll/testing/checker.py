@@ -194,7 +194,7 @@ def _order(history: _History) -> Iterator[Finding]:
     newest: dict[tuple[str, str, str], int] = {}
     seen: set[str] = set()
     for partition, offset, ids in history.at_offsets():
-        for event in ids:
+        for event in sorted(ids, key=lambda one: history.rank.get(one, -1)):  # two at one offset are not in any order
             invoke = history.invokes.get(event)
             if invoke is None or event in seen:
                 continue

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.unit.replay_histories import CATALOGUE, Log, ReadOnlyLog, empty_log
+from tests.unit.replay_histories import CATALOGUE, Log, ReadOnlyLog, empty_log, replay
 
 from tallyroll.events.position import TopicPartition
-from tallyroll.replay.engine import replay
 from tallyroll.replay.fold import states_hash
 from tallyroll.replay.views import VIEWS
 

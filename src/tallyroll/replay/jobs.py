@@ -1,0 +1,241 @@
+"""A replay spread over processes: what each of them is told, and what it says. Jobs and messages are MessagePack.
+
+Code travels by name, ``module:name``, and is imported where it is needed; a function without such a name is refused here,
+before a process is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from importlib import import_module
+from typing import Any, Final
+
+import msgspec
+
+from tallyroll import errors
+from tallyroll.events.position import Position
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import Archive, EventLog, Span
+from tallyroll.replay.findings import Finding
+from tallyroll.replay.fold import Fold
+from tallyroll.replay.partition import Cut
+from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
+from tallyroll.replay.policy import Policy
+from tallyroll.replay.reading import Reading, Tally, Task
+from tallyroll.replay.views import FOLD
+
+_PARTS_A_MESSAGE: Final = 5_000  # some MB each
+_TELL_EVERY: Final = 20_000  # records between two messages about progress
+
+
+class _Filter(msgspec.Struct, array_like=True):
+    event_types: list[str] | None
+    aggregate_ids: list[str] | None
+    aggregate_types: list[str] | None
+    start_time: datetime | None
+    end_time: datetime | None
+    user_ids: list[str] | None
+    correlation_ids: list[str] | None
+    predicate: str | None
+
+
+class _Job(msgspec.Struct, array_like=True):
+    view: str
+    reducer_id: str
+    owner: str | None
+    cut: Cut | None
+    selection: _Filter | None
+    from_snapshots: bool
+    columnar: bool
+    validate: str
+    policy: dict[str, str]
+    plans: list[PartitionPlan]
+    imports: list[str]
+
+
+class Told(msgspec.Struct, tag="told", array_like=True):
+    """So many offsets are dealt with."""
+
+    done: int
+
+
+class Parts(msgspec.Struct, tag="parts", array_like=True):
+    """Some of the parts: topic, partition, owner, the part."""
+
+    parts: list[tuple[str, int, str, bytes]]
+
+
+class Ended(msgspec.Struct, tag="ended", array_like=True):
+    """The last message: what was read and found. ``listed`` findings are kind, position, reason, aggregate, missing."""
+
+    tally: Tally
+    passed_us: int
+    counts: dict[str, int]
+    listed: list[tuple[str, str, str, str, int]]
+    pid: int
+
+    def findings(self) -> list[Finding]:
+        """The listed findings."""
+        return [Finding(kind, Position.parse(at), *rest) for kind, at, *rest in self.listed]  # type: ignore[arg-type]  # as written below
+
+
+class Failed(msgspec.Struct, tag="failed", array_like=True):
+    """The job failed: the name of the error's class, what it was made of, and what it said."""
+
+    error: str
+    made_of: dict[str, Any]
+    text: str
+
+    def exception(self, worker: int) -> Exception:
+        """The error as it was where it is one of ours, else WorkerFailed."""
+        kind = getattr(errors, self.error, None)
+        if isinstance(kind, type) and issubclass(kind, errors.TallyrollError):
+            return kind(**self.made_of)
+        if self.error == "ValueError":
+            return ValueError(self.text)
+        return errors.WorkerFailed(worker, f"raised {self.error}: {self.text}")
+
+
+Message = Told | Parts | Ended | Failed
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_job: Final = msgspec.msgpack.Decoder(_Job).decode
+decode_message: Final[Callable[[bytes], Message]] = msgspec.msgpack.Decoder(Message).decode
+
+
+def reference(code: Callable[..., object], what: str) -> str:
+    """``module:name`` by which another process finds the same function or class. Raises ValueError where there is none."""
+    module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", "")
+    if module in (None, "__main__") or "<" in name or not name:
+        raise ValueError(f"{what}: other processes cannot import it; define it by name at the top of a module that can be imported")
+    return f"{module}:{name}"
+
+
+def resolve(named: str, what: str) -> Any:  # noqa: ANN401  # whatever the name stands for
+    """What a reference names. Raises ValueError."""
+    module, _, name = named.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what}: {named} cannot be imported ({type(error).__name__})") from None
+    return found
+
+
+def split(plan: Plan, count: int) -> list[Plan]:
+    """The plan in at most ``count`` parts with about the same number of records, whole partitions each."""
+    piles: list[tuple[int, list[PartitionPlan]]] = [(0, []) for _ in range(count)]
+    for one in sorted(plan.partitions, key=lambda one: -one.records):
+        size, pile = piles.pop(min(range(len(piles)), key=lambda at: piles[at][0]))
+        piles.append((size + one.records, [*pile, one]))
+    return [Plan(sorted(pile, key=lambda one: one.partition)) for _, pile in piles if pile]
+
+
+def to_job(task: Task, plan: Plan, reducer_id: str, imports: Sequence[str] = ()) -> bytes:
+    """What one process is to do. Raises ValueError for a predicate that it could not import."""
+    wanted = task.selection
+    selection = None
+    if wanted is not None:
+        predicate = None if wanted.custom_predicate is None else reference(wanted.custom_predicate, "custom_predicate")
+        selection = _Filter(
+            _sorted(wanted.event_types), _sorted(wanted.aggregate_ids), _sorted(wanted.aggregate_types), wanted.start_time, wanted.end_time,
+            _sorted(wanted.user_ids), _sorted(wanted.correlation_ids), predicate,
+        )  # fmt: skip
+    return _encode(
+        _Job(
+            task.view.name, reducer_id, task.owner, task.cut, selection, task.from_snapshots, task.columnar, task.validate,
+            {str(kind): str(action) for kind, action in task.policy.actions.items()}, list(plan.partitions), list(imports),
+        )
+    )  # fmt: skip
+
+
+def _sorted(names: Collection[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
+
+
+async def do_job(
+    job: bytes, log: EventLog, archive: Archive | None, catalogue: Catalogue, fold: Fold = FOLD
+) -> AsyncGenerator[bytes, None]:
+    """Carries a job out; gives the messages to be sent. Never raises what belongs into a message."""
+    try:
+        told = _decode_job(job)
+        for name in told.imports:
+            import_module(name)
+        task, plan = _task_of(told, fold), Plan(told.plans)
+        if fold.reducer_ids[told.view] != told.reducer_id:
+            raise ValueError(  # noqa: TRY301  # goes into the message below
+                "the reducers of the processes differ from this one's: register event types, versions and upcasters in a module, "
+                "and name it in imports"
+            )
+        reading = Reading(fold, catalogue, task, plan)
+        async for done in carry_out(reading, plan, log, archive):
+            yield _encode(Told(done))
+        some: list[tuple[str, int, str, bytes]] = []
+        for partition, owner, part in reading.parts():
+            some.append((*partition, owner, part.dump()))
+            if len(some) >= _PARTS_A_MESSAGE:
+                yield _encode(Parts(some))
+                some = []
+        yield _encode(Parts(some))
+        found = reading.findings
+        listed = [(str(one.kind), str(one.position), one.reason, one.aggregate, one.missing) for one in found.listed]
+        yield _encode(Ended(reading.tally, reading.passed_us, dict(found.counts), listed, os.getpid()))
+    except Exception as error:  # noqa: BLE001  # the other side raises it again
+        made_of = vars(error) if isinstance(error, errors.TallyrollError) else {}
+        yield _encode(Failed(type(error).__name__, {name: value for name, value in made_of.items() if name[0] != "_"}, str(error)))
+
+
+async def carry_out(reading: Reading, plan: Plan, log: EventLog, archive: Archive | None) -> AsyncGenerator[int, None]:
+    """Reads everything of a plan, in this process; gives now and then how many offsets are dealt with."""
+    try:
+        if archive is not None and any(one.archive[0] < one.archive[1] or one.pruned for one in plan.partitions):
+            work = asyncio.ensure_future(asyncio.to_thread(reading.from_archive, archive))
+            while not (await asyncio.wait({work}, timeout=_LOOK_S))[0]:
+                yield reading.done
+            work.result()
+        spans = [Span(*one.partition, *one.log) for one in plan.partitions if one.log[0] < one.log[1]]
+        if spans:
+            told = reading.done
+            async for batch in log.read(spans):
+                reading.apply(batch)
+                if reading.done - told >= _TELL_EVERY:
+                    told = reading.done
+                    yield told
+                else:
+                    await turn()
+        reading.close()
+    finally:
+        reading.cancel()  # what still runs in the other thread ends at its next step
+    yield reading.done
+
+
+_LOOK_S: Final = 0.1  # how often the one who waits for the archive is told how far it is
+
+
+def _task_of(told: _Job, fold: Fold) -> Task:
+    given = told.selection
+    selection = None
+    if given is not None:
+        predicate = None if given.predicate is None else resolve(given.predicate, "custom_predicate")
+        selection = ReplayFilter(
+            given.event_types, given.aggregate_ids, given.aggregate_types, given.start_time, given.end_time,
+            given.user_ids, given.correlation_ids, predicate,
+        )  # fmt: skip
+    actions: Mapping[Any, Any] = told.policy
+    view = fold.views[fold.index(told.view)]
+    return Task(
+        view, told.owner, told.cut, selection, told.from_snapshots, told.columnar, told.validate, Policy(actions)  # type: ignore[arg-type]  # as it was sent
+    )  # fmt: skip
+
+
+class _Turn:
+    def __await__(self) -> Any:  # noqa: ANN401  # a bare yield to the event loop
+        yield
+
+
+async def turn() -> None:
+    """Lets the event loop serve others."""
+    await _Turn()

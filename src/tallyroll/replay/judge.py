@@ -1,0 +1,82 @@
+"""Raw records of one partition judged as a fold judges them: repeats dropped, heads decoded, garbage noted. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tallyroll.errors import Undecodable
+from tallyroll.events.batch import Batch
+from tallyroll.events.chain import RepeatFilter
+from tallyroll.events.codec import timestamp_us
+from tallyroll.events.event import agent_of
+from tallyroll.events.rows import Rows, Subject
+from tallyroll.replay.partition import Found
+
+
+class _Deed(msgspec.Struct, gc=False):
+    agent_id: Any = None
+
+
+_decode_deed = msgspec.json.Decoder(_Deed).decode
+
+
+@dataclass(slots=True)
+class Judge:
+    """Turns the batches of one partition into rows; ``repeats`` is its whole state. ``found`` are of the last batch.
+
+    Not promised: to notice payloads that no fold can read; folding the rows does.
+    """
+
+    repeats: RepeatFilter = field(default_factory=RepeatFilter)
+    found: list[Found] = field(default_factory=list)
+    _subjects: dict[tuple[str, str], Subject] = field(default_factory=dict)
+
+    def rows(self, batch: Batch) -> Rows | None:
+        """The first copies of readable records with a valid time, whole; None if there are none."""
+        self.found = []
+        kept: list[tuple[int, int, str, str, Subject, bytes, str | None, str, bytes]] = []
+        is_first, is_duplicate = self.repeats.is_first, self.repeats.is_duplicate
+        for index, head in enumerate(batch.heads()):
+            if isinstance(head, Undecodable):
+                self.found.append(Found(index, "poison", head.reason, "Undecodable"))
+                continue
+            link = head.link()
+            if link is not None and not is_first(link.session, link.number):
+                self.found.append(Found(index, "repeat"))
+                continue
+            if is_duplicate(head.id):
+                self.found.append(Found(index, "duplicate"))
+                continue
+            try:
+                time_us = timestamp_us(head)
+            except Undecodable as error:
+                self.found.append(Found(index, "poison", error.reason, "Undecodable"))
+                continue
+            of, data = self._subject(head.aggregatetype, head.aggregateid), bytes(head.data)
+            agent = agent_of(of.aggregatetype, of.aggregateid, _agent_in(data))
+            kept.append(
+                (batch.offsets[index], time_us, head.type, head.schemaversion, of, data, agent, head.id, batch.values[index] or b"")
+            )
+        return Rows(batch.topic, batch.partition, *zip(*kept, strict=True)) if kept else None
+
+    def _subject(self, aggregate_type: str, aggregate_id: str) -> Subject:
+        key = (aggregate_type, aggregate_id)
+        subject = self._subjects.get(key)
+        if subject is None:
+            if len(self._subjects) >= _MAX_SUBJECTS:
+                self._subjects.clear()
+            subject = self._subjects[key] = Subject(aggregate_type, aggregate_id)
+        return subject
+
+
+_MAX_SUBJECTS = 10_000  # shared only to save memory
+
+
+def _agent_in(data: bytes) -> object:
+    try:
+        return _decode_deed(data).agent_id
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None  # no object: no fold can read it either, and says so

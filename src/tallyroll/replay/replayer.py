@@ -1,0 +1,260 @@
+"""One answer from the history: asks how much there is, plans, reads, here or in several processes, and joins.
+
+Handed the reading halves of log and archive, and nothing else: it publishes nothing, commits nothing, joins no group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from tallyroll.errors import ReplayCancelled, SettingsError, SpanGone, WorkerFailed
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import Archive, ArchiveMark, Clock, EventLog, Workers
+from tallyroll.replay.fields import Place
+from tallyroll.replay.findings import Finding
+from tallyroll.replay.fold import Fold, Part, State, View, join
+from tallyroll.replay.jobs import Failed, Parts, Told, carry_out, decode_message, split, to_job
+from tallyroll.replay.partition import Cut
+from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, AsOfVersion, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
+from tallyroll.replay.policy import Policy, Validation
+from tallyroll.replay.reading import Reading, Tally, Task
+from tallyroll.replay.replayed import Replayed
+from tallyroll.replay.views import FOLD
+
+Source = Literal["both", "archive", "log"]
+"""Where to read: the archive and what the log has behind it; the archive alone, as of what it has; or the log alone."""
+
+OnProgress = Callable[[int, int], None]
+"""Told in the event loop how many of how many offsets are dealt with."""
+
+_MAX_WORKERS: Final = 64  # far above what one machine's disk serves
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a replay is asked for. The defaults give every owner's state now, from the whole history, in this process.
+
+    ``workers`` above 1 spreads the partitions over so many processes; None is 1, or one per core where the mode is
+    PARALLEL. ``columnar`` folds archived segments as columns, which needs the archive extra and gives the same states.
+    ``allow_truncated`` answers also where a part of the history is gone. ``imports``: modules that every process imports.
+    """
+
+    view: View
+    owner: str | None = None
+    mode: ReplayMode = ReplayMode.FULL
+    target: Target | None = None
+    only: ReplayFilter | None = None
+    workers: int | None = None
+    columnar: bool = False
+    validate: Validation = "sequence"
+    policy: Policy = field(default_factory=Policy)
+    allow_truncated: bool = False
+    source: Source = "both"
+    imports: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode is ReplayMode.POINT_IN_TIME and self.target is None:
+            raise ValueError("POINT_IN_TIME needs a target: as_of_offsets, as_of_event_time or as_of_version")
+        if self.mode is ReplayMode.SELECTIVE and self.only is None:
+            raise ValueError("SELECTIVE needs a filter")
+        if self.only is not None and self.mode is not ReplayMode.SELECTIVE:
+            raise ValueError(f"a filter makes a SELECTIVE replay; the mode is {self.mode.name}")
+        if isinstance(self.target, AsOfVersion):
+            raise ValueError("as_of_version: ask for the owner's history, which gives the state after each event")  # noqa: TRY004  # the type is right, the place is not
+        if self.workers is not None and not 1 <= self.workers <= _MAX_WORKERS:
+            raise ValueError(f"workers: expected 1 to {_MAX_WORKERS}")
+
+    @property
+    def processes(self) -> int:
+        """In how many processes the history is read."""
+        if self.workers is None:
+            return min(os.cpu_count() or 1, _MAX_WORKERS) if self.mode is ReplayMode.PARALLEL else 1
+        return self.workers
+
+    @property
+    def task(self) -> Task:
+        """What each process does."""
+        cut = Cut(self.target.until_us, self.target.skew_us) if isinstance(self.target, AsOfEventTime) else None
+        snapshots = self.mode in (ReplayMode.INCREMENTAL, ReplayMode.POINT_IN_TIME) and self.validate != "chain"
+        return Task(self.view, self.owner, cut, self.only, snapshots, self.columnar, self.validate, self.policy)
+
+
+class Stop:
+    """Asks a replay to stop, from the event loop it runs in."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
+class Replayer:
+    """Answers asks from one log and, where there is one, its archive.
+
+    Not promised: that a log which goes on meanwhile is in the answer; the ends are fixed before anything is read.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        log: EventLog,
+        catalogue: Catalogue,
+        *,
+        clock: Clock,
+        archive: Archive | None = None,
+        workers: Workers | None = None,
+        fold: Fold = FOLD,
+    ) -> None:
+        self.log = log
+        self.catalogue = catalogue
+        self.archive = archive
+        self.fold = fold
+        self._workers = workers
+        self._clock = clock
+
+    async def replay(self, ask: Ask, *, on_progress: OnProgress | None = None, stop: Stop | None = None) -> Replayed:
+        """The answer.
+
+        Raises SpanGone where a part of the history is gone, unless ``allow_truncated``; what the policy says for findings;
+        ReducerFailed, WorkerFailed, ReplayCancelled; LogUnavailable, StoreUnavailable, SegmentDamaged; ValueError for what
+        cannot be asked of this view.
+        """
+        began = self._clock.monotonic()
+        task, planned = ask.task, await self.plan(ask)
+        made = _Made()
+        run = (
+            self._here(task, planned, made)
+            if ask.processes == 1 and ask.mode is not ReplayMode.PARALLEL
+            else self._elsewhere(ask, task, planned, made)
+        )
+        async with aclosing(run) as progress:
+            async for done in progress:
+                if on_progress is not None:
+                    on_progress(done, planned.records)
+                if stop is not None and stop.asked:
+                    raise ReplayCancelled("", 100 * done / max(1, planned.records))
+        states = await asyncio.to_thread(joined, ask.view, made.parts)
+        return Replayed(
+            ask.view,
+            states,
+            mode=ask.mode,
+            as_of=planned.as_of,
+            until=ask.target.moment if isinstance(ask.target, AsOfEventTime) else None,
+            coverage=planned.coverage,
+            missing=planned.missing,
+            final=_is_final(ask, task, made),
+            tally=made.tally,
+            findings=tuple(made.findings),
+            finding_counts=made.counts,
+            reducer_id=self.fold.reducer_ids[ask.view.name],
+            workers=ask.processes,
+            partial_state=ask.only is not None and ask.only.narrows,
+            duration_s=self._clock.monotonic() - began,
+            processes=tuple(sorted(made.processes)),
+        )
+
+    async def plan(self, ask: Ask) -> Plan:
+        """What the answer would read. Raises SpanGone, unless ``allow_truncated``."""
+        topics = sorted(self.catalogue[base].name for base in ask.view.topics)
+        ends = ask.target.ends if isinstance(ask.target, AsOfOffsets) else None
+        extents = await self.extents(topics, ask.source, ends)
+        snapshots = ask.task.from_snapshots or ask.mode is ReplayMode.INCREMENTAL
+        found = plan(extents, ends=ends, reducer_id=self.fold.reducer_ids[ask.view.name] if snapshots else "")
+        if found.missing and not ask.allow_truncated:
+            raise SpanGone({str(partition): spans[-1][1] for partition, spans in found.missing.items()})
+        return found
+
+    async def extents(
+        self, topics: Sequence[str], source: Source = "both", ends: Mapping[TopicPartition, int] | None = None
+    ) -> dict[TopicPartition, Extent]:
+        """What there is of each partition. The log is not asked where the archive reaches as far as ``ends``."""
+        partitions = [
+            TopicPartition(topic.name, number)
+            for topic in self.catalogue.topics
+            if topic.name in topics
+            for number in range(topic.partitions)
+        ]
+        if source == "archive" and self.archive is None:
+            raise SettingsError("archive", "there is none here; make one with: tallyroll archive seal")
+        marks: Mapping[TopicPartition, ArchiveMark] = {}
+        if self.archive is not None and source != "log":
+            marks = await asyncio.to_thread(self.archive.marks, partitions)
+        if source == "archive" or (ends is not None and all(one in marks and end <= marks[one].next for one, end in ends.items())):
+            return {one: Extent(marks[one], marks[one].next, marks[one].next) for one in partitions if one in marks}
+        # Ends first: a writer that goes on must not make the replay endless. A log may be cut at its start meanwhile.
+        log_ends = await self.log.ends(topics)
+        starts = await self.log.starts(topics)
+        return {one: Extent(marks.get(one), min(starts.get(one, 0), end), end) for one, end in log_ends.items()}
+
+    async def _here(self, task: Task, planned: Plan, made: _Made) -> AsyncGenerator[int, None]:
+        reading = Reading(self.fold, self.catalogue, task, planned)
+        async for done in carry_out(reading, planned, self.log, self.archive):
+            yield done
+        made.parts = list(reading.parts())
+        made.processes.add(os.getpid())
+        made.add(reading.tally, reading.passed_us, reading.findings.counts, reading.findings.listed)
+
+    async def _elsewhere(self, ask: Ask, task: Task, planned: Plan, made: _Made) -> AsyncGenerator[int, None]:
+        if self._workers is None:
+            raise SettingsError("workers", "a log in memory stays with the process that opened it; use one process")
+        jobs = [to_job(task, one, self.fold.reducer_ids[ask.view.name], ask.imports) for one in split(planned, ask.processes)]
+        if not jobs:
+            return
+        done, number = [0] * len(jobs), self.fold.index(ask.view.name)
+        async with aclosing(self._workers.run(jobs)) as messages:
+            async for worker, message in messages:
+                said = decode_message(message)
+                if isinstance(said, Told):
+                    done[worker] = said.done
+                    yield sum(done)
+                elif isinstance(said, Parts):
+                    for topic, partition, owner, dumped in said.parts:
+                        part = self.fold.blank(number, owner)
+                        part.load(dumped)
+                        made.parts.append((TopicPartition(topic, partition), owner, part))
+                elif isinstance(said, Failed):
+                    raise said.exception(worker)
+                else:
+                    made.processes.add(said.pid)
+                    made.add(said.tally, said.passed_us, said.counts, said.findings())
+                    done[worker] = -1
+        if any(one != -1 for one in done):
+            raise WorkerFailed(next(at for at, one in enumerate(done) if one != -1), "said nothing")
+
+
+@dataclass(slots=True)
+class _Made:
+    """What the processes of a replay have made so far."""
+
+    parts: list[tuple[TopicPartition, str, Part]] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    passed_us: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    processes: set[int] = field(default_factory=set)
+
+    def add(self, tally: Tally, passed_us: int, counts: Mapping[str, int], findings: Collection[Finding]) -> None:
+        self.tally.add(tally)
+        self.passed_us = max(self.passed_us, passed_us)
+        for kind, count in counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+        self.findings += findings
+
+
+def joined(view: View, parts: Iterable[tuple[TopicPartition, str, Part]]) -> dict[str, State]:
+    """The states of every owner, by owner, of parts in different places."""
+    by_owner: dict[str, list[tuple[Place, Part]]] = {}
+    for partition, owner, part in parts:
+        by_owner.setdefault(owner, []).append((Place(*partition), part))
+    states = {owner: join(view, own) for owner, own in sorted(by_owner.items())}
+    return {owner: state for owner, state in states.items() if state is not None}
+
+
+def _is_final(ask: Ask, task: Task, made: _Made) -> bool:
+    """Whether no event that belongs into the answer can be expected any more."""
+    if isinstance(ask.target, AsOfOffsets):
+        return True
+    return task.cut is not None and made.passed_us > task.cut.until_us + task.cut.skew_us and not made.counts.get("skew_exceeded")
