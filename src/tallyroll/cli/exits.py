@@ -70,8 +70,19 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.TopicConflict, (ExitCode.FINDINGS, "see the difference with 'tallyroll topics drift'")),
     (errors.StoreUnavailable, (ExitCode.UNAVAILABLE, "check disk space and permissions of the data folder with 'tallyroll doctor'")),
     (errors.PositionConflict, (ExitCode.UNAVAILABLE, "another process writes the same store; let it, or stop one of the two")),
-    (errors.SpanGone, (ExitCode.NOT_FOUND, "repeat with --allow-truncated to see what is left")),
+    (errors.SegmentDamaged, (ExitCode.FINDINGS, "restore the named file from a copy, then check with 'tallyroll replay verify'")),
+    (errors.SpanGone, (ExitCode.NOT_FOUND, "repeat with --allow-truncated to see what is left; an archive keeps what topics forget")),
+    (errors.NoHistory, (ExitCode.NOT_FOUND, "check the id and the moment; 'tallyroll agents ls' lists agents")),
+    (errors.BrokenHistory, (ExitCode.FINDINGS, lambda error: _after_broken(error.kind, error.where))),
+    (errors.SnapshotMismatch, (ExitCode.FINDINGS, "make snapshots anew with 'tallyroll archive rebuild'")),
+    (errors.ReducerFailed, (ExitCode.USAGE, "mend what the message names; nothing was changed")),
+    (errors.WorkerFailed, (ExitCode.UNAVAILABLE, "try again, with fewer --workers if memory was short")),
+    (errors.ReplayCancelled, (ExitCode.INTERRUPTED, "start it again when you like; nothing was changed")),
 )
+
+
+def _after_broken(kind: str, where: str) -> str:
+    return f"look at it with 'tallyroll events show {where}'; to go on all the same: --policy {kind}=warn"
 
 
 def explain(error: Exception) -> Trouble:

@@ -17,7 +17,7 @@ from tallyroll.replay.judge import Judge
 from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Coverage, Plan, plan
 from tallyroll.replay.reading import decode_repeats, owner_key
 from tallyroll.replay.replayer import Replayer
-from tallyroll.replay.selection import take_rows
+from tallyroll.replay.selection import concat_rows, take_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ async def history(  # noqa: PLR0913  # whose, up to where, and from where
     if replayer.archive is not None:
         found = await asyncio.to_thread(_archived, replayer.archive, planned, owner_key(view, owner))
     await _logged(replayer, planned, view, owner, found)
-    rows = {partition: joined for partition, some in sorted(found.items()) if (joined := _until(_concat(some), until_us)) is not None}
+    rows = {partition: joined for partition, some in sorted(found.items()) if (joined := _until(concat_rows(some), until_us)) is not None}
     if not rows:
         times = [one.times_us[0] for some in found.values() for one in some]
         raise NoHistory(view.name, owner, first_us=min(times, default=None))
@@ -103,17 +103,6 @@ async def _logged(replayer: Replayer, planned: Plan, view: View, owner: str, fou
 
 def _filter(repeats: bytes) -> RepeatFilter:
     return RepeatFilter.load(decode_repeats(repeats)) if repeats else RepeatFilter()
-
-
-def _concat(some: list[Rows]) -> Rows:
-    if len(some) == 1:
-        return some[0]
-    first = some[0]
-    columns = [
-        None if getattr(first, name) is None else [item for rows in some for item in getattr(rows, name)]
-        for name in ("offsets", "times_us", "types", "versions", "subjects", "data", "agents", "ids", "values")
-    ]
-    return Rows(first.topic, first.partition, *columns)  # type: ignore[arg-type]  # the last two may be None
 
 
 def _until(rows: Rows, until_us: int | None) -> Rows | None:

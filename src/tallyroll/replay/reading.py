@@ -28,10 +28,11 @@ from tallyroll.replay.judge import Judge
 from tallyroll.replay.partition import Applied, Cut, PartitionFold
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy, Validation
-from tallyroll.replay.selection import Selection
+from tallyroll.replay.selection import Selection, merge_rows
 from tallyroll.replay.snapshots import is_sound
 
 decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
+_MAX_LOOKUPS: Final = 1_000  # of owners in one partition; more are found faster by reading everything
 _CHAIN_KINDS: Final = {"gap": "session_gap", "altered": "altered", "reordered": "reordered"}
 
 
@@ -51,11 +52,6 @@ class Task:
     columnar: bool = False
     validate: Validation = "sequence"
     policy: Policy = field(default_factory=Policy)
-
-    @property
-    def key(self) -> str | None:
-        """The owner as the archive's locator writes it."""
-        return None if self.owner is None else owner_key(self.view, self.owner)
 
 
 def owner_key(view: View, owner: str) -> str:
@@ -153,10 +149,11 @@ class Reading:
         task, partition = self.task, lane.partition
         base = self._from_snapshots(archive, lane, start, end) if task.from_snapshots or lane.plan.pruned else start
         if base < end:
-            key, until_us = task.key, task.cut.until_us if task.cut is not None else None
-            if key is not None:
-                rows = archive.owner_rows(partition, key, base, end, until_us=until_us, whole=self._whole)
-                self._fold_rows(lane, rows)
+            keys, until_us = self._keys, task.cut.until_us if task.cut is not None else None
+            if keys is not None:
+                found = [archive.owner_rows(partition, key, base, end, until_us=until_us, whole=self._whole) for key in keys]
+                some = [rows for rows in found if rows is not None]
+                self._fold_rows(lane, merge_rows(some) if some else None)
             elif task.columnar and self._selection is None:
                 self._fold_segments(archive, lane, base, end, until_us)
             else:
@@ -228,7 +225,7 @@ class Reading:
                 return start
             self._restore(lane, found)
             return found.end
-        base = _boundary(archive.segments(partition), start, end, until_us, self._reducer_id)
+        base = boundary(archive.segments(partition), start, end, until_us, self._reducer_id)
         if base > start or lane.plan.pruned:
             for kept in archive.parts(partition, task.view.name, self._reducer_id, end=base):
                 self._restore_or_refold(archive, lane, kept, base)
@@ -356,6 +353,14 @@ class Reading:
             lane.judge.repeats = known
 
     @property
+    def _keys(self) -> list[str] | None:
+        """What the archive's locator can look up; None where everything has to be read."""
+        if self.task.owner is not None:
+            return [owner_key(self.task.view, self.task.owner)]
+        keys = self._selection.keys if self._selection is not None else None
+        return keys if keys is not None and len(keys) <= _MAX_LOOKUPS else None
+
+    @property
     def _whole(self) -> bool:
         return self._selection is not None and self._selection.whole
 
@@ -372,7 +377,7 @@ class Reading:
             raise ReplayCancelled("", 100 * self.done / max(1, self.total))
 
 
-def _boundary(segments: Sequence[Segment], start: int, end: int, until_us: int | None, reducer_id: str) -> int:
+def boundary(segments: Sequence[Segment], start: int, end: int, until_us: int | None, reducer_id: str) -> int:
     """The end of the longest run of segments from the start whose snapshots together are every owner's state there."""
     base = start
     for segment in segments:

@@ -26,6 +26,7 @@ class Selection:
         self.until_us = _micros(wanted.end_time)
         self._texts = [_needles(names) for names in (wanted.user_ids, wanted.correlation_ids) if names is not None]
         self.whole = bool(self._texts) or wanted.custom_predicate is not None
+        self.keys = wanted.keys
         self.types = None if wanted.event_types is None else frozenset(wanted.event_types)
 
     def select(self, rows: Rows) -> Rows | None:
@@ -66,6 +67,24 @@ def take_rows(rows: Rows, indexes: Sequence[int]) -> Rows:
     """The rows with these indexes, at least one, in the order given."""
     columns = (rows.offsets, rows.times_us, rows.types, rows.versions, rows.subjects, rows.data, rows.agents, rows.ids, rows.values)
     return Rows(rows.topic, rows.partition, *(None if one is None else [one[index] for index in indexes] for one in columns))  # type: ignore[arg-type]  # the last two may be None
+
+
+def concat_rows(some: Sequence[Rows]) -> Rows:
+    """Rows of one partition one after the other; at least one of them."""
+    if len(some) == 1:
+        return some[0]
+    columns = [
+        None if getattr(some[0], name) is None else [item for rows in some for item in getattr(rows, name)]
+        for name in ("offsets", "times_us", "types", "versions", "subjects", "data", "agents", "ids", "values")
+    ]
+    return Rows(some[0].topic, some[0].partition, *columns)  # type: ignore[arg-type]  # the last two may be None
+
+
+def merge_rows(some: Sequence[Rows]) -> Rows:
+    """Rows of one partition in offset order, each once."""
+    together = concat_rows(some)
+    first_at = {offset: index for index, offset in reversed(list(enumerate(together.offsets)))}
+    return take_rows(together, [first_at[offset] for offset in sorted(first_at)])
 
 
 def _needles(names: Collection[str]) -> list[bytes]:

@@ -1,0 +1,164 @@
+"""A lost state store made anew from the archive and the log, and shown to be what it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tallyroll.errors import PositionConflict, SpanGone
+from tallyroll.events.chain import RepeatFilter
+from tallyroll.events.position import TopicPartition
+from tallyroll.ports import Archive, PartitionWrite, Progress, Span, StateStore
+from tallyroll.replay.fold import State, View, states_hash
+from tallyroll.replay.jobs import turn
+from tallyroll.replay.partition import PartitionFold
+from tallyroll.replay.plan import AsOfOffsets, PartitionPlan, plan
+from tallyroll.replay.policy import Policy
+from tallyroll.replay.reading import boundary, decode_repeats
+from tallyroll.replay.replayer import Ask, Replayer
+from tallyroll.replay.snapshots import is_sound
+from tallyroll.replay.state import stored_owners, stored_state
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Restored:
+    """What was written: per partition the next offset, how many parts and how many of them straight from snapshots."""
+
+    as_of: dict[TopicPartition, int] = field(default_factory=dict)
+    parts: int = 0
+    snapshots: int = 0
+    records: int = 0
+
+
+async def restore(
+    replayer: Replayer, store: StateStore, restored: Restored, *, allow_truncated: bool = False
+) -> AsyncGenerator[tuple[int, int], None]:
+    """Fills an empty store, a partition at a time, each in one transaction; gives how many of how many offsets are done.
+
+    A crash leaves whole partitions, and the next call goes on with the others. Raises PositionConflict for a partition that
+    the store has already and that was made otherwise, SpanGone where a part of the history is gone, unless
+    ``allow_truncated``; as log, archive and store do.
+    """
+    fold = replayer.fold
+    topics = [replayer.catalogue[base].name for base in fold.topics]
+    planned = plan(await replayer.extents(topics))
+    if planned.missing and not allow_truncated:
+        raise SpanGone({str(partition): spans[-1][1] for partition, spans in planned.missing.items()})
+    stored = await store.load_progress()
+    done = 0
+    for one in planned.partitions:
+        known = stored.get(one.partition)
+        if known is not None and known.fold_id == fold.fold_id and known.next:
+            raise PositionConflict(str(one.partition), stored=known.next, expected=None)
+        made = _Made(replayer, one)
+        if replayer.archive is not None:
+            await asyncio.to_thread(made.from_archive, replayer.archive)
+        if one.log[0] < one.log[1]:
+            async for batch in replayer.log.read([Span(*one.partition, *one.log)]):
+                made.fold.apply(batch)
+                restored.records += len(batch)
+                await turn()
+        write = made.write(first=one.missing[-1][1] if one.missing else 0)
+        await store.commit([write])
+        restored.as_of[one.partition] = one.end
+        restored.parts += len(write.parts)
+        restored.snapshots += made.snapshots
+        restored.records += made.rows
+        done += one.records
+        yield done, planned.records
+
+
+class _Made:
+    """One partition's parts of every view, from snapshots and archived rows."""
+
+    def __init__(self, replayer: Replayer, planned: PartitionPlan) -> None:
+        topic = replayer.catalogue.named(planned.partition.topic)
+        assert topic is not None  # noqa: S101  # plans are made from the catalogue
+        self.fold = PartitionFold(replayer.fold, *(planned.partition.topic, topic.base, planned.partition.partition))
+        self.snapshots = self.rows = 0
+        self._views = replayer.fold
+        self._plan = planned
+
+    def from_archive(self, archive: Archive) -> None:
+        """Blocks. Snapshots are taken only if every one of them is sound; else everything is folded anew."""
+        start, end = self._plan.archive
+        base = self._from_snapshots(archive, start, end)
+        for rows in archive.rows(self._plan.partition, base, end):
+            self.fold.apply_rows(rows)
+            self.rows += len(rows)
+        if self._plan.repeats:
+            self.fold.repeats = RepeatFilter.load(decode_repeats(self._plan.repeats))
+
+    def _from_snapshots(self, archive: Archive, start: int, end: int) -> int:
+        segments, partition = archive.segments(self._plan.partition), self._plan.partition
+        ids = self._views.reducer_ids
+        base = min((boundary(segments, start, end, None, ids[view.name]) for view in self._views.views), default=start)
+        kept = [one for view in self._views.views for one in archive.parts(partition, view.name, ids[view.name], end=base) if base > start]
+        if not all(is_sound(one) for one in kept):
+            return start
+        for one in kept:
+            self.fold.restore(self._views.index(one.view), one.owner, one.part)
+        self.snapshots = len(kept)
+        return base
+
+    def write(self, *, first: int) -> PartitionWrite:
+        """What the store is to hold."""
+        parts = [
+            (view.name, owner, part.dump())
+            for number, view in enumerate(self._views.views)
+            for owner, part in self.fold.parts(number).items()
+            if part.version
+        ]
+        progress = Progress(self._views.fold_id, first, self._plan.end, _encode(self.fold.repeats.dump()))
+        return PartitionWrite(self._plan.partition, None, progress, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a store holds, in a form to keep and to compare: per view how many owners and one hash, as of an offset vector."""
+
+    as_of: Mapping[str, int]
+    views: Mapping[str, tuple[int, str]]
+
+
+async def fingerprint(replayer: Replayer, store: StateStore) -> Fingerprint:
+    """The fingerprint of a store as it is now. Not promised: one moment, if somebody writes meanwhile."""
+    fold, views = replayer.fold, {}
+    progress = {str(at): one.next for at, one in (await store.load_progress()).items() if one.fold_id == fold.fold_id}
+    for view in fold.views:
+        states = await stored_states(store, replayer, view)
+        views[view.name] = (len(states), states_hash(states))
+    return Fingerprint(dict(sorted(progress.items())), views)
+
+
+async def replayed_fingerprint(replayer: Replayer, as_of: Mapping[TopicPartition, int]) -> Fingerprint:
+    """The fingerprint that a full replay, without snapshots, comes to at an offset vector."""
+    views = {}
+    for view in replayer.fold.views:
+        topics = {replayer.catalogue[base].name for base in view.topics}
+        ends = {partition: end for partition, end in as_of.items() if partition.topic in topics}
+        states = (await replayer.replay(Ask(view, target=AsOfOffsets(ends), validate="off", policy=_AS_LIVE))).states
+        views[view.name] = (len(states), states_hash(states))
+    return Fingerprint({str(partition): end for partition, end in sorted(as_of.items())}, views)
+
+
+# What a fold cannot read is put aside in the live store as well.
+_AS_LIVE = Policy().but(unknown_schema="warn")
+
+
+async def stored_states(store: StateStore, replayer: Replayer, view: View) -> dict[str, State]:
+    """Every state of a view in a store."""
+    states: dict[str, State] = {}
+    after = ""
+    while owners := await stored_owners(store, view, after=after, limit=1_000, fold=replayer.fold):
+        for owner in owners:
+            found = await stored_state(store, view, owner, fold=replayer.fold)
+            if found is not None:
+                states[owner] = found.state
+        after = owners[-1]
+    return states

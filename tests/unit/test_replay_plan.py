@@ -1,0 +1,137 @@
+"""A plan says what is read of archive and log, what is missing, and how complete the answer will be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import TopicPartition
+from tallyroll.ports import ArchiveMark, Span
+from tallyroll.replay.plan import AsOfVersion, Extent, PartitionPlan, ReplayFilter, as_of_event_time, plan
+
+P = TopicPartition("task-events", 0)
+Q = TopicPartition("task-events", 1)
+
+
+def one(extent: Extent, *, ends: dict | None = None, reducer_id: str = "") -> PartitionPlan:
+    return plan({P: extent}, ends=ends, reducer_id=reducer_id).partitions[0]
+
+
+def mark(first: int, sealed: int, following: int, **more: object) -> ArchiveMark:
+    return ArchiveMark(first, sealed, following, b"r", **more)
+
+
+def test_without_an_archive_the_log_is_read_from_its_start() -> None:
+    found = one(Extent(None, 0, 10))
+    assert (found.archive, found.log, found.missing) == ((0, 0), (0, 10), [])
+
+
+def test_what_retention_took_is_missing() -> None:
+    found = plan({P: Extent(None, 4, 10), Q: Extent(None, 0, 3)})
+    assert (found.coverage, found.missing, found.records) == ("truncated", {P: [(0, 4)]}, 9)
+
+
+def test_the_archive_stands_for_what_the_log_forgot() -> None:
+    found = plan({P: Extent(mark(0, 5, 8), 6, 12)})
+    assert (found.coverage, found.as_of) == ("complete", {P: 12})
+    assert (found.partitions[0].archive, found.partitions[0].log, found.partitions[0].repeats) == ((0, 8), (8, 12), b"r")
+
+
+def test_a_gap_between_archive_and_log_is_missing() -> None:
+    found = one(Extent(mark(0, 5, 8), 10, 12))
+    assert (found.archive, found.log, found.missing) == ((0, 8), (10, 12), [(8, 10)])
+
+
+def test_a_log_that_reaches_further_back_than_the_archive_is_read_alone() -> None:
+    found = one(Extent(mark(5, 8, 8), 0, 12))
+    assert (found.archive, found.log, found.missing) == ((0, 0), (0, 12), [])
+
+
+def test_an_archive_that_began_late_is_truncated() -> None:
+    assert one(Extent(mark(5, 8, 8), 6, 12)).missing == [(0, 5)]
+
+
+def test_an_accepted_hole_is_still_missing() -> None:
+    found = one(Extent(mark(0, 8, 8, holes=(Span("task-events", 0, 2, 4),)), 8, 12))
+    assert found.missing == [(2, 4)]
+
+
+def test_snapshots_stand_for_what_was_pruned_only_for_their_reducer() -> None:
+    pruned = Extent(mark(0, 8, 8, kept=6, kept_for=("r1",)), 8, 12)
+    assert plan({P: pruned}, reducer_id="r1").coverage == "from_snapshot"
+    assert one(pruned, reducer_id="r1").archive == (6, 8)
+    assert one(pruned, reducer_id="r2").missing == [(0, 6)]
+    assert plan({P: pruned}, ends={P: 5}, reducer_id="r1").coverage == "truncated"  # a state inside what is gone
+
+
+def test_an_end_inside_the_archive_needs_no_log() -> None:
+    found = one(Extent(mark(0, 5, 8), 8, 12), ends={P: 7})
+    assert (found.archive, found.log, found.end, found.repeats) == ((0, 7), (7, 7), 7, b"")
+
+
+def test_ends_that_do_not_exist_are_refused_and_others_are_not_read() -> None:
+    extents = {P: Extent(None, 0, 5), Q: Extent(None, 0, 5)}
+    with pytest.raises(ValueError, match="has no offset 6"):
+        plan(extents, ends={P: 6})
+    with pytest.raises(ValueError, match="no partition"):
+        plan(extents, ends={TopicPartition("other", 0): 1})
+    assert [one.partition for one in plan(extents, ends={Q: 5}).partitions] == [Q]
+
+
+numbers = st.integers(0, 30)
+
+
+@given(st.lists(numbers, min_size=5, max_size=5), st.sampled_from(("archived", "")), st.sampled_from(("ended", "")))
+def test_what_is_read_and_what_is_missing_make_up_the_whole(given_numbers: list[int], archived: str, ended: str) -> None:
+    first, sealed, following = sorted(given_numbers[:3])
+    start, end = sorted(given_numbers[3:])
+    there = mark(first, sealed, following) if archived and first < following else None
+    whole = max(end, there.next if there is not None else 0)
+    found = one(Extent(there, start, end), ends={P: whole // 2} if ended else None)
+    covered = sorted(offset for low, high in (found.archive, found.log, *found.missing) for offset in range(low, high))
+    assert covered == list(range(found.end))
+
+
+def test_targets_and_filters_say_what_they_accept() -> None:
+    with pytest.raises(ValueError, match="zone"):
+        as_of_event_time(datetime(2026, 1, 1))  # noqa: DTZ001
+    with pytest.raises(ValueError, match="0 or more"):
+        as_of_event_time(datetime(2026, 1, 1, tzinfo=UTC), timedelta(seconds=-1))
+    with pytest.raises(ValueError, match="1 or more"):
+        AsOfVersion(0)
+    with pytest.raises(ValueError, match="set of names"):
+        ReplayFilter(event_types="task.created")
+    with pytest.raises(ValueError, match="zone"):
+        ReplayFilter(start_time=datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+def test_a_filter_matches_by_every_member() -> None:
+    event = AgentEvent("task.created", "t", "task", {"agent_id": "a"})
+    at = event.timestamp
+    correlation = event.metadata.correlation_id
+    good = [
+        ReplayFilter(),
+        ReplayFilter(event_types={"task.created", "task.failed"}, aggregate_ids={"t"}, aggregate_types={"task"}),
+        ReplayFilter(start_time=at, end_time=at, correlation_ids={correlation}),
+        ReplayFilter(custom_predicate=lambda one: one.payload["agent_id"] == "a"),
+        ReplayFilter(event_types=set()),
+    ]
+    tick = timedelta(microseconds=1)
+    bad = [
+        ReplayFilter(event_types={"task.failed"}),
+        ReplayFilter(aggregate_ids={"u"}),
+        ReplayFilter(aggregate_types={"agent"}),
+        ReplayFilter(start_time=at + tick),
+        ReplayFilter(end_time=at - tick),
+        ReplayFilter(user_ids={"u"}),
+        ReplayFilter(correlation_ids={"c"}),
+        ReplayFilter(custom_predicate=lambda _: False),
+    ]
+    assert [one.matches(event) for one in (*good, *bad)] == [True] * len(good) + [False] * len(bad)
+    assert not ReplayFilter(aggregate_ids={"t"}, aggregate_types={"task"}).narrows
+    assert all(one.narrows for one in (bad[0], bad[3], bad[5], bad[7]))
+    assert ReplayFilter(aggregate_ids={"t", "s"}, aggregate_types={"task"}).keys == ["task:s", "task:t"]
