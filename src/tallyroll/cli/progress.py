@@ -40,6 +40,13 @@ class Progress:
             self._bar.start()
         return self
 
+    def resize(self, total: int) -> None:
+        """So many there are, now that it is known."""
+        if total != self._total:
+            self._total = total
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, total=total)
+
     def advance_to(self, done: int) -> None:
         """So many are dealt with."""
         self.done = done

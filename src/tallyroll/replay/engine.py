@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, TypedDict
 
-from tallyroll.errors import ReplayCancelled
+from tallyroll.errors import NoHistory, ReplayCancelled
 from tallyroll.events.ids import new_id
 from tallyroll.ports import Clock
 from tallyroll.replay.fold import state_hash, states_hash
+from tallyroll.replay.history import history
 from tallyroll.replay.kinds import StateType, view_of
 from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.replayed import Progress, Replayed
@@ -124,6 +125,15 @@ class ReplayEngine:
             state_hash=states_hash(full.states),
             as_of={str(partition): offset for partition, offset in full.as_of.items()},
         )
+
+    async def require_state(self, ask: Ask) -> Replayed:
+        """The answer to an ask about one owner. Raises NoHistory, which says when its first event came, if there is no state."""
+        found = await self.replay(ask)
+        if ask.owner is None or ask.owner in found.states:
+            return found
+        whole = await history(self.replayer, ask.view, ask.owner, allow_truncated=ask.allow_truncated)
+        first_us = min(rows.times_us[0] for rows in whole.rows.values())
+        raise NoHistory(ask.view.name, ask.owner, first_us=first_us if ask.target is not None else None)
 
     def add_replay_callback(self, callback: ReplayCallback) -> None:
         """From now on told of every replay's progress."""

@@ -151,8 +151,8 @@ class Reading:
         if base < end:
             keys, until_us = self._keys, task.cut.until_us if task.cut is not None else None
             if keys is not None:
-                found = [archive.owner_rows(partition, key, base, end, until_us=until_us, whole=self._whole) for key in keys]
-                some = [rows for rows in found if rows is not None]
+                looked_up = [archive.owner_rows(partition, key, base, end, until_us=until_us, whole=self._whole) for key in keys]
+                some = [rows for rows in looked_up if rows is not None]
                 self._fold_rows(lane, merge_rows(some) if some else None)
             elif task.columnar and self._selection is None:
                 self._fold_segments(archive, lane, base, end, until_us)

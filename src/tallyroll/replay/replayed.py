@@ -69,6 +69,11 @@ class Replayed:
         """SHA-256 in hex: of the one state there is, or of the sorted set of states."""
         return state_hash(next(iter(self.states.values()))) if len(self.states) == 1 else states_hash(self.states)
 
+    @property
+    def set_hash(self) -> str:
+        """SHA-256 in hex of the sorted set of states, however many there are."""
+        return states_hash(self.states)
+
     def shown(self, owner: str) -> dict[str, Any] | None:
         """An owner's state for callers, such as an AgentState; None if no event named it."""
         state = self.states.get(owner)

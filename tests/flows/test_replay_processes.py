@@ -1,0 +1,155 @@
+"""A replay in several processes is the same replay: same states, same findings, no answer from a part of the work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tallyroll.errors import ReducerFailed, ReplayCancelled, SettingsError, WorkerFailed
+from tallyroll.events.event import AgentEvent
+from tallyroll.replay.plan import ReplayFilter, ReplayMode
+from tallyroll.replay.replayer import Ask
+from tallyroll.replay.views import AGENT, TASK
+from tallyroll.roll import Roll
+from tallyroll.simulate.fleet import Fleet
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    target = f"sqlite:///{tmp_path_factory.mktemp('fleet')}"
+
+    async def fill() -> None:
+        async with Roll.open(target) as roll:
+            await roll.publish_batch(list(Fleet(seed=5, agents=12).run(events=4_000)))
+
+    asyncio.run(fill())
+    return target
+
+
+def only_failures(event: AgentEvent) -> bool:
+    return event.event_type == "task.failed"
+
+
+def raising(event: AgentEvent) -> bool:
+    raise KeyError(event.event_id)
+
+
+def dying(event: AgentEvent) -> bool:  # noqa: ARG001  # a predicate
+    os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("view", [AGENT, TASK], ids=lambda view: view.name)
+async def test_any_number_of_processes_gives_the_same_states(url: str, view: object, workers: int) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        alone = await engine.replay(Ask(view))
+        many = await engine.replay(Ask(view, mode=ReplayMode.PARALLEL, workers=workers))
+    assert many.states == alone.states
+    assert (many.set_hash, many.as_of, many.events_applied) == (alone.set_hash, alone.as_of, alone.events_applied)
+    assert len(many.processes) == workers
+    assert os.getpid() not in many.processes
+
+
+async def test_a_filter_travels_with_its_predicate(url: str) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        wanted = ReplayFilter(aggregate_types={"task"}, custom_predicate=only_failures)
+        alone = await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=wanted))
+        many = await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=wanted, workers=2))
+    assert alone.states
+    assert many.states == alone.states
+    assert (many.events_skipped, many.partial_state) == (alone.events_skipped, True)
+
+
+async def test_a_predicate_without_a_name_is_refused_before_anything_starts(url: str) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        wanted = ReplayFilter(custom_predicate=lambda _: True)
+        with pytest.raises(ValueError, match="define it by name"):
+            await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=wanted, workers=2))
+
+
+async def test_a_predicate_that_raises_is_the_same_error_from_every_process(url: str) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        for workers in (1, 2):
+            with pytest.raises(ReducerFailed, match=r"custom_predicate failed at .*KeyError"):
+                await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=ReplayFilter(custom_predicate=raising), workers=workers))
+
+
+async def test_a_killed_process_gives_an_error_and_no_answer(url: str) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        with pytest.raises(WorkerFailed, match="signal 9"):
+            await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=ReplayFilter(custom_predicate=dying), workers=2))
+
+
+async def test_a_replay_tells_how_far_it_is_and_can_be_cancelled(url: str) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        told = []
+        engine.add_replay_callback(told.append)
+        found = await engine.replay_events("agent_state")
+        assert told[-1].percent == 100
+        assert [one.done for one in told] == sorted(one.done for one in told)
+        assert engine.get_replay_progress(found["replay_id"]).finished
+        assert engine.get_replay_progress("unknown") is None
+        engine.add_replay_callback(lambda progress: engine.cancel_replay(progress.replay_id))
+        for workers in (1, 2):
+            with pytest.raises(ReplayCancelled):
+                await engine.replay(Ask(AGENT, workers=workers, mode=ReplayMode.PARALLEL if workers > 1 else ReplayMode.FULL))
+        assert engine.cleanup_old_replays(max_age_hours=0) == 3
+
+
+async def test_a_callback_that_raises_changes_nothing(url: str) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+
+        def broken(progress: object) -> None:
+            raise RuntimeError(progress)
+
+        engine.add_replay_callback(broken)
+        assert (await engine.replay(Ask(AGENT))).states
+
+
+async def test_a_log_in_memory_says_why_it_stays_in_one_process() -> None:
+    async with Roll.open("sqlite://:memory:") as roll:
+        await roll.publish(AgentEvent("agent.started", "a", "agent"))
+        with pytest.raises(SettingsError, match="stays with the process"):
+            await (await roll.replay_engine()).replay(Ask(AGENT, mode=ReplayMode.PARALLEL, workers=2))
+
+
+SCRIPT = """
+import asyncio, sys
+from tallyroll.replay.plan import ReplayMode
+from tallyroll.replay.replayer import Ask
+from tallyroll.replay.views import AGENT
+from tallyroll.roll import Roll
+
+async def main():
+    async with Roll.open(sys.argv[1]) as roll:
+        found = await (await roll.replay_engine()).replay(Ask(AGENT, mode=ReplayMode.PARALLEL, workers=2))
+        print(len(found.states), len(found.processes))
+
+print("begins")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["script", "-m", "-c"])
+def test_a_program_needs_no_guard_and_its_main_module_runs_once(url: str, tmp_path: Path, how: str) -> None:
+    (tmp_path / "unguarded.py").write_text(SCRIPT)
+    command = {"script": ["unguarded.py"], "-m": ["-m", "unguarded"], "-c": ["-c", SCRIPT]}[how]
+    absolute = url.replace("sqlite:///", "sqlite:////", 1) if not url.startswith("sqlite:////") else url
+    done = subprocess.run([sys.executable, *command, absolute], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["begins", "12", "2"]
