@@ -213,20 +213,10 @@ async def _replay(session: Session, ask: Ask) -> Replayed:
 async def _state(session: Session, ask: Ask, *, live: bool) -> tuple[Replayed, list[dict[str, Any]]]:
     async with session.roll() as roll:
         engine = await roll.replay_engine()
-        assert ask.owner is not None  # noqa: S101  # one owner's state
-        differences: list[dict[str, Any]] = []
-        if live:
-            stored = await roll.stored(ask.view, ask.owner)
-            if stored is not None:
-                ask = replace(ask, mode=ReplayMode.POINT_IN_TIME, target=stored.target)
-        found = await engine.replay(ask)
-        if ask.owner not in found.states:
-            await engine.explain_absence(ask)
-        if live:
-            differences = [
-                one._asdict() for one in engine.compare_states(found.states[ask.owner], stored.state if stored is not None else None)
-            ]
-        return found, differences
+        if not live:
+            return await engine.require_state(ask), []
+        compared = await roll.compare_live(ask.view, ask.owner or "", allow_truncated=ask.allow_truncated)
+        return compared.replayed, [one._asdict() for one in compared.differences]
 
 
 async def _at_version(session: Session, ask: Ask, version: int) -> Replayed:

@@ -1,0 +1,1 @@
+"""SQL over the archive, through DuckDB; the only place that imports it."""

@@ -1,0 +1,72 @@
+"""SQL over the sealed files of the archive. Reads them where they lie; can write nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from tallyroll.errors import SettingsError
+
+EVENTS: Final = "events"
+_ROWS_AT_ONCE: Final = 1_000
+# What people ask for, in the order in which they look; the rest of the columns follows, the raw bytes stay in ``records``.
+_VIEW: Final = """
+CREATE VIEW events AS
+SELECT topic, partition, "offset", make_timestamp(time_us) AS "time", type, agent, aggregate, event_id, session, sequence, version,
+       user_id, correlation_id, decode("data")::JSON AS "data", * EXCLUDE (
+           topic, partition, "offset", time_us, type, agent, aggregate, event_id, session, sequence, version, user_id, correlation_id,
+           "data", "head", "tail", "key", headers, timestamp_ms, verdict
+       )
+FROM records WHERE verdict = 0
+"""
+
+
+_READING: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+
+
+class Answer:
+    """The rows of a query, a thousand at a time; ``columns`` are their names."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+        self.columns: list[str] = [str(one[0]) for one in cursor.description or ()]
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows."""
+        while some := self._cursor.fetchmany(_ROWS_AT_ONCE):
+            yield from some
+
+
+def query(files: Sequence[tuple[str, int, Path]], sql: str) -> Answer:
+    """The answer of one statement over ``events``, the first copies of readable records, and ``records``, everything.
+
+    ``files`` are topic, partition and path of every sealed segment. Blocks while the statement is planned; rows come as they
+    are asked for. Raises ValueError with DuckDB's words for a statement that is wrong, SettingsError if nothing is sealed.
+
+    Not promised: what came after the last seal; sooner or later ``tallyroll archive seal`` puts it into a file.
+    """
+    if not files:
+        raise SettingsError("archive", "nothing is sealed yet; do it with: tallyroll archive seal")
+    connection = duckdb.connect(":memory:")
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type not in _READING:
+            raise ValueError("one SELECT at a time; nothing can be written from here")
+        connection.execute("CREATE TABLE segments (file VARCHAR, topic VARCHAR, partition INTEGER)")
+        connection.executemany("INSERT INTO segments VALUES (?, ?, ?)", [(str(path), topic, number) for topic, number, path in files])
+        listed = ", ".join("'" + str(path).replace("'", "''") + "'" for _, _, path in files)
+        connection.execute(
+            f"CREATE VIEW records AS SELECT topic, partition, r.* EXCLUDE (filename) "  # noqa: S608  # paths of our own, quoted
+            f"FROM read_parquet([{listed}], union_by_name = true, filename = true) r JOIN segments ON file = filename"
+        )
+        connection.execute(_VIEW)
+        folders = ", ".join(f"'{folder}'" for folder in sorted({str(path.parent).replace("'", "''") for _, _, path in files}))
+        connection.execute(f"SET allowed_directories = [{folders}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        return Answer(connection.execute(sql))
+    except duckdb.Error as error:
+        raise ValueError(str(error).splitlines()[0]) from None
