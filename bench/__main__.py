@@ -10,6 +10,7 @@ BENCHES: Final = {
     "publish": "publishing beside raw clients",
     "follow": "the loop into the state store",
     "events": "where each microsecond goes",
+    "columns": "folding columns beside rows",
 }
 
 

@@ -18,6 +18,7 @@ BREAKS = {
     "a client outside adapters": ("publish/publisher.py", "import confluent_kafka", "Client libraries only under adapters"),
     "a database outside adapters": ("replay/engine.py", "import sqlite3", "Client libraries only under adapters"),
     "a fold reads the clock": ("replay/fold.py", "import time", "Folds and chains are pure"),
+    "a columnar twin reads the clock": ("replay/columnar.py", "import time", "Folds and chains are pure"),
     "the chain draws a random number": ("events/chain.py", "import random", "Folds and chains are pure"),
     "an adapter imports a feature": (
         "adapters/kafka/log.py",

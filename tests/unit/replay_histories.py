@@ -13,9 +13,11 @@ from tallyroll.events.chain import Chain
 from tallyroll.events.codec import encode
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.rows import Rows, Subject
 from tallyroll.events.topics import Catalogue, TopicOverride
 from tallyroll.ports import Span
 from tallyroll.replay.fold import Fold, View
+from tallyroll.replay.judge import Judge
 from tallyroll.replay.plan import SKEW, AsOfEventTime, AsOfOffsets
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayed import Replayed
@@ -216,3 +218,19 @@ def cuts(rng: Random, log: Log) -> list[Batch]:
         if stop == len(log[partition]):
             del left[partition]
     return batches
+
+
+Row = tuple[int, int, str, str, Subject, bytes, str | None]
+"""Offset, event time in µs, type, schema version, whose it is, payload, agent."""
+
+
+def first_copies(partition: TopicPartition, values: Sequence[bytes]) -> list[Row]:
+    """What an archive keeps of a partition for folds."""
+    rows = Judge().rows(batch_of(partition, values)) if values else None
+    if rows is None:
+        return []
+    return list(zip(rows.offsets, rows.times_us, rows.types, rows.versions, rows.subjects, rows.data, rows.agents, strict=True))
+
+
+def rows_of(partition: TopicPartition, kept: Sequence[Row]) -> Rows:
+    return Rows(*partition, *zip(*kept, strict=True))

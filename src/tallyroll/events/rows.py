@@ -72,7 +72,7 @@ class IntColumn(NamedTuple):
 
 
 class TextColumn(NamedTuple):
-    """Text as codes, ``(n,) int32``, into ``words``; -1 where there is none."""
+    """Text as codes, ``(n,) int32``, into ``words``, no two alike; -1 where there is none."""
 
     codes: NDArray[np.int32]
     words: Sequence[str]

@@ -56,7 +56,7 @@ class Judge:
                 self.found.append(Found(index, "poison", error.reason, "Undecodable"))
                 continue
             of, data = self._subject(head.aggregatetype, head.aggregateid), bytes(head.data)
-            agent = agent_of(of.aggregatetype, of.aggregateid, _agent_in(data))
+            agent = agent_of(of.aggregatetype, of.aggregateid, agent_in(data))
             kept.append(
                 (batch.offsets[index], time_us, head.type, head.schemaversion, of, data, agent, head.id, batch.values[index] or b"")
             )
@@ -75,7 +75,8 @@ class Judge:
 _MAX_SUBJECTS = 10_000  # shared only to save memory
 
 
-def _agent_in(data: bytes) -> object:
+def agent_in(data: bytes | msgspec.Raw) -> object:
+    """What a payload says of an agent, before anybody has looked whether that can be one."""
     try:
         return _decode_deed(data).agent_id
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
