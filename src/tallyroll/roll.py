@@ -7,14 +7,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final, cast
 
-import msgspec
-
-from tallyroll.adapters.extras import require
 from tallyroll.adapters.system.clock import SystemClock
-from tallyroll.adapters.system.processes import PythonWorkers
 from tallyroll.errors import SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
@@ -22,7 +17,8 @@ from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.follow.tail import Seen, tail, timeline
-from tallyroll.ports import Clock, EventLog, Outcome, PartitionWrite, Progress, SpoolFactory, StateStore, TopicAdmin
+from tallyroll.opening import open_log, open_state_store, replayer_on, spool_of
+from tallyroll.ports import Clock, EventLog, Outcome, PartitionWrite, Progress, StateStore, TopicAdmin
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
@@ -31,7 +27,7 @@ from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
 from tallyroll.replay.plan import ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.replayed import Replayed
-from tallyroll.replay.replayer import Ask, Replayer
+from tallyroll.replay.replayer import Ask
 from tallyroll.replay.state import StateFollower, stored_owners, stored_positions, stored_state
 from tallyroll.replay.views import AGENT, TASK, WORKFLOW, AgentState, TaskState, WorkflowState
 from tallyroll.settings import Settings
@@ -108,10 +104,10 @@ class Roll:
         clock, telemetry = clock or SystemClock(), telemetry or Counters()
         catalogue = catalogue_of(settings)
         async with AsyncExitStack() as stack:
-            log = await _open_log(settings, catalogue, clock, telemetry)
+            log = await open_log(settings, catalogue, clock, telemetry)
             stack.push_async_callback(log.close)
             publisher = EventPublisher(
-                log, catalogue, settings, clock=clock, telemetry=telemetry, open_spool=_spool_of(settings, log), processors=processors
+                log, catalogue, settings, clock=clock, telemetry=telemetry, open_spool=spool_of(settings, log), processors=processors
             )
             stack.push_async_callback(publisher.close)
             roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher)
@@ -245,7 +241,7 @@ class Roll:
         """The engine behind every replay of this roll; the same object each time."""
         async with self._opening:
             if self._engine is None:
-                replayer = await self._stack.enter_async_context(_replayer(self.settings, self.log, self.catalogue, self.clock))
+                replayer = await self._stack.enter_async_context(replayer_on(self.settings, self.log, self.catalogue, self.clock))
                 self._engine = ReplayEngine(replayer, clock=self.clock)
             return self._engine
 
@@ -287,10 +283,7 @@ class Roll:
 
     async def _state_store(self) -> StateStore:
         if self._store is None:
-            from tallyroll.adapters.sqlite.state_store import SqliteStateStore  # noqa: PLC0415  # opened when first needed
-
-            path = None if self.settings.in_memory else self.settings.data_dir / "state.db"
-            self._store = await SqliteStateStore.open(path)
+            self._store = await open_state_store(self.settings)
             self._stack.push_async_callback(self._store.close)
         return self._store
 
@@ -304,53 +297,6 @@ def _ask(view: View, owner: str | None, until: datetime | None, ends: Mapping[To
     if ends is not None:
         return Ask(view, owner, ReplayMode.POINT_IN_TIME, as_of_offsets(ends), allow_truncated=allow_truncated)
     return Ask(view, owner, ReplayMode.FULL if owner is None else ReplayMode.INCREMENTAL, allow_truncated=allow_truncated)
-
-
-@asynccontextmanager
-async def open_replayer(settings: Settings) -> AsyncIterator[Replayer]:
-    """What a replay needs and nothing else: the log to be read, and the archive. No publisher, no spool, no group."""
-    clock, catalogue = SystemClock(), catalogue_of(settings)
-    async with AsyncExitStack() as stack:
-        log = await _open_log(settings, catalogue, clock, Counters())
-        stack.push_async_callback(log.close)
-        yield await stack.enter_async_context(_replayer(settings, log, catalogue, clock))
-
-
-@asynccontextmanager
-async def _replayer(settings: Settings, log: EventLog, catalogue: Catalogue, clock: Clock) -> AsyncIterator[Replayer]:
-    workers = None if settings.in_memory else PythonWorkers(msgspec.json.encode(settings.to_env()), _WORKER)
-    yield Replayer(log, catalogue, clock=clock, archive=None, workers=workers)
-
-
-_WORKER: Final = "tallyroll.worker"
-
-
-async def _open_log(settings: Settings, catalogue: Catalogue, clock: Clock, telemetry: Telemetry) -> EventLog:
-    """Each adapter is imported only when its log is chosen: a missing extra must not be noticed by the others."""
-    if settings.is_kafka:
-        require("kafka")
-        from tallyroll.adapters.kafka.log import KafkaLog  # noqa: PLC0415
-
-        return await KafkaLog.open(settings, catalogue, clock=clock, telemetry=telemetry)
-    from tallyroll.adapters.sqlite.log import SqliteLog  # noqa: PLC0415
-
-    return await SqliteLog.open(
-        None if settings.in_memory else settings.data_dir,
-        catalogue,
-        clock=clock,
-        synchronous=settings.sqlite_synchronous,
-        max_record_bytes=settings.max_record_bytes,
-        session_timeout_ms=settings.session_timeout_ms,
-    )
-
-
-def _spool_of(settings: Settings, log: EventLog) -> SpoolFactory | None:
-    if not log.durable_spool_needed:
-        return None
-    from tallyroll.adapters.sqlite.spool import SqliteSpool  # noqa: PLC0415
-
-    folder: Path = settings.data_dir / "spool"
-    return lambda: SqliteSpool(folder, max_bytes=settings.spool_max_bytes)
 
 
 def _url(target: str | None) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from typing import BinaryIO
 import msgspec
 
 from tallyroll.adapters.system.processes import LENGTH_BYTES, framed
+from tallyroll.opening import open_replayer
 from tallyroll.replay.jobs import do_job
-from tallyroll.roll import open_replayer
 from tallyroll.settings import Settings
 
 
