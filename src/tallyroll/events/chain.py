@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 GENESIS: Final = "0" * 64
 MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
@@ -177,6 +177,22 @@ RepeatState = tuple[list[tuple[str, int, list[int]]], list[str]]
 Copy = Literal["repeat", "duplicate"]
 
 
+class Linked(Protocol):
+    """What a head says of its record's place in the chain. Not promised: that it is a valid one."""
+
+    @property
+    def id(self) -> str:
+        """The event's id."""
+
+    @property
+    def chainsession(self) -> str:
+        """Empty if the record has no link."""
+
+    @property
+    def chainnumber(self) -> str:
+        """Decimal text, if it is a link."""
+
+
 class _Run:
     """What is remembered of a session: its highest number, and those below that may still come."""
 
@@ -204,15 +220,16 @@ class RepeatFilter:
         self._sessions: OrderedDict[str, _Run] = OrderedDict()
         self._recent: dict[str, None] = {}
 
-    def copies(self, sessions: Sequence[str], numbers: Sequence[str], event_ids: Sequence[str]) -> dict[int, Copy]:
-        """Which records of a batch are not first copies, by index, usually none; remembers all. Numbers as in the records.
+    def copies(self, heads: Sequence[Linked]) -> dict[int, Copy]:
+        """Which records of a batch are not first copies, by index, usually none; remembers all.
 
         As ``is_first`` of each that has a link, and ``is_duplicate`` of each that it let pass, at half the cost.
         """
         found: dict[int, Copy] = {}
         known = self._sessions
         newest, run = "", _Run(0, None)
-        for index, (session, digits) in enumerate(zip(sessions, numbers, strict=True)):
+        for index, head in enumerate(heads):
+            session, digits = head.chainsession, head.chainnumber
             number = int(digits) if session and digits.isdecimal() and len(digits) <= MAX_NUMBER_DIGITS else 0
             if session == newest and number == run.high + 1:
                 run.high = number  # its session is the last one already
@@ -221,6 +238,7 @@ class RepeatFilter:
                     found[index] = "repeat"
                 newest = next(reversed(known))
                 run = known[newest]
+        event_ids = [head.id for head in heads]
         if found or not self._are_new(event_ids):
             for index, event_id in enumerate(event_ids):
                 if index not in found and self.is_duplicate(event_id):

@@ -61,6 +61,18 @@ _Entry = tuple[int, Head, int, Sequence[Target] | Unfoldable]
 # A plain tuple of a record's index, head, time_us or 0, and targets, since there is one per record: a named one costs 0.2 µs more.
 
 
+@contextmanager
+def no_collecting() -> Iterator[None]:
+    """Folding makes thousands of short-lived tuples and no cycles; with the collector looking on it took half as long again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 class PartitionFold:
     """Folds the batches of one partition; ``repeats`` and the parts together are its whole state.
 
@@ -100,7 +112,7 @@ class PartitionFold:
         """Folds a batch; ``load`` gives the parts that are not in memory. What it raises leaves everything as it was."""
         applied = Applied()
         missing: list[Part] = []
-        with _no_collector():
+        with no_collecting():
             try:
                 entries = self._read(batch, applied, missing)
                 if load is not None and missing:
@@ -125,7 +137,7 @@ class PartitionFold:
         programs, young, narrow = self._programs, self._young, self._owner is not None
         recall = partial(self._recall, [])
         columns = zip(rows.offsets, rows.times_us, rows.types, rows.versions, rows.subjects, rows.data, strict=True)
-        with _no_collector():
+        with no_collecting():
             for index, (offset, time_us, event_type, version, of, data) in enumerate(columns):
                 if until_us is not None and time_us > until_us:
                     continue
@@ -238,10 +250,7 @@ class PartitionFold:
         return part
 
     def _change(self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied) -> None:
-        heads = [entry[1] for entry in entries]
-        copies = self.repeats.copies(
-            [head.chainsession for head in heads], [head.chainnumber for head in heads], [head.id for head in heads]
-        )
+        copies = self.repeats.copies([head for _, head, _, _ in entries])
         cut, found = self._cut, applied.found
         for place, (index, _, time_us, targets) in enumerate(entries):
             if copies and place in copies:
@@ -296,18 +305,6 @@ def _unfoldable(error: Exception) -> Unfoldable:
 
 def _found(index: int, why: Unfoldable) -> Found:
     return Found(index, "unknown_schema" if why.reason == "unknown_schema" else "poison", why.reason, why.error)
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """A batch makes thousands of short-lived tuples and no cycles; with the collector looking on a fold took half as long again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _fill(missing: Sequence[Part], load: Load) -> None:

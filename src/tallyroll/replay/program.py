@@ -135,7 +135,7 @@ def _aim(getters: Sequence[Value], steps: Sequence[Step]) -> Aim:
     ]
     for number, (view, owned_by, apply) in enumerate(steps):
         names |= {f"kind{number}": owned_by, f"apply{number}": apply}
-        owner, counts = ("agent", "agent is not None") if owned_by == "agent" else ("aggregate", f"kind == kind{number}")
+        owner, counts = _OWNERS.get(owned_by, ("aggregate", f"kind == kind{number}"))
         lines += [
             f"if {counts}:",
             f"    part = young[{view}].get({owner}) or recall({view}, {owner})",
@@ -179,5 +179,6 @@ def _function(name: str, arguments: str, lines: Sequence[str], names: dict[str, 
     return names[name]
 
 
+_OWNERS: Final = {"agent": ("agent", "agent is not None")}  # by rule: the owner's source, and whether there is one
 _GIVEN: Final = (EVENT_TIME, AGENT_ID)
 _FILE: Final = "<compiled from a view>"
