@@ -7,11 +7,11 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from bench.report import ROOT, save, table
-from bench.workload import events, wire
+from bench.workload import Wire, events, wire
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import Chain
@@ -24,6 +24,10 @@ from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Delivered, Encoded, EventLog
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Ticket
+from tallyroll.replay.findings import SequenceCheck
+from tallyroll.replay.judge import Judge
+from tallyroll.replay.partition import PartitionFold
+from tallyroll.replay.views import FOLD
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters
 
@@ -87,6 +91,7 @@ async def _steps(rounds: int) -> list[tuple[str, str, float]]:
         ("read", "event time from text", lambda: [timestamp_us(head) for head in heads]),
         ("read", "decode the whole event", lambda: [decode(value) for value in values]),
         ("read", "a batch of 500, heads decoded", lambda: [_batch(values[start : start + 500]).heads() for start in range(0, _COUNT, 500)]),
+        *_folding(records, catalogue),
     ]
     found = [(stage, name, _per_event_us(work, _COUNT, rounds)) for stage, name, work in steps]
     publisher._direct = type(publisher._direct)()  # noqa: SLF001
@@ -94,8 +99,47 @@ async def _steps(rounds: int) -> list[tuple[str, str, float]]:
     return found
 
 
-def _batch(values: list[bytes]) -> Batch:
-    return Batch("t", 0, offsets=range(len(values)), keys=[None] * len(values), values=values, timestamps_ms=[0] * len(values))
+def _folding(records: Sequence[Wire], catalogue: Catalogue) -> list[tuple[str, str, Callable[[], object]]]:
+    """What follows the heads in a replay. Per event of the whole load, though some topics are not folded."""
+    bases = {topic.name: topic.base for topic in catalogue.topics if topic.base in FOLD.topics}
+    places: dict[tuple[str, int], list[bytes]] = {}
+    for record in records:
+        if record.topic in bases:
+            places.setdefault((record.topic, record.partition), []).append(record.value)
+    batches = [
+        _batch(values[start : start + 500], place, start) for place, values in places.items() for start in range(0, len(values), 500)
+    ]
+    rows = [some for batch in batches if (some := Judge().rows(batch)) is not None]
+
+    def folds(view: int | None) -> dict[tuple[str, int], PartitionFold]:
+        return {place: PartitionFold(FOLD, place[0], bases[place[0]], place[1], view=view) for place in places}
+
+    def fold(view: int | None) -> None:
+        made = folds(view)
+        for batch in batches:
+            made[batch.topic_partition].apply(batch)
+
+    def fold_rows() -> None:
+        made = folds(FOLD.index("agent"))
+        for some in rows:
+            made[some.topic_partition].apply_rows(some)
+
+    def check() -> None:
+        made = {place: SequenceCheck(*place) for place in places}
+        for batch in batches:
+            made[batch.topic_partition].read(batch)
+
+    return [
+        ("fold", "repeats and the agent view", lambda: fold(FOLD.index("agent"))),
+        ("fold", "repeats and three views", lambda: fold(None)),
+        ("fold", "the agent view from archived rows", fold_rows),
+        ("fold", "sequence numbers", check),
+    ]
+
+
+def _batch(values: list[bytes], place: tuple[str, int] = ("t", 0), start: int = 0) -> Batch:
+    count = len(values)
+    return Batch(*place, offsets=range(start, start + count), keys=[None] * count, values=values, timestamps_ms=[0] * count)
 
 
 class _NoLog:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyroll.events.chain import GENESIS, MAX_MISSING, MAX_SESSIONS, Chain, ChainChecker, RepeatFilter
-from tallyroll.events.codec import decode_head
+from tallyroll.events.codec import Head, decode_head
 
 BODY = '{"specversion":"1.0","id":"%s","source":"s","type":"task.started","aggregatetype":"task","aggregateid":"t"}'
 
@@ -276,3 +276,38 @@ def test_recent_ids_survive_a_restart():
     repeats.is_duplicate("twice")
     assert RepeatFilter.load(repeats.dump()).is_duplicate("twice")
     assert not RepeatFilter().is_duplicate("twice")
+
+
+HEADS = st.lists(
+    st.builds(
+        Head,
+        specversion=st.just("1.0"),
+        id=st.integers(1, 400).map(str),
+        source=st.just("s"),
+        type=st.just("t"),
+        chainsession=st.sampled_from(["", "a", "b"]),
+        chainnumber=st.integers(1, 40).map(str) | st.sampled_from(["", "0", "x", "007", "9" * 19, "\N{ARABIC-INDIC DIGIT THREE}"]),
+    ),
+    max_size=120,
+)
+STEADY = st.integers(0, 700).map(
+    lambda count: [
+        Head(specversion="1.0", id=str(n % 600), source="s", type="t", chainsession="a", chainnumber=str(n + 1)) for n in range(count)
+    ]
+)
+
+
+@settings(deadline=None)
+@given(HEADS | STEADY, st.integers(1, 500))
+def test_batches_are_judged_as_their_records_one_by_one(heads, size):
+    alone, together, expected, found = RepeatFilter(), RepeatFilter(), {}, {}
+    for index, head in enumerate(heads):
+        link = head.link()
+        if link is not None and not alone.is_first(link.session, link.number):
+            expected[index] = "repeat"
+        elif alone.is_duplicate(head.id):
+            expected[index] = "duplicate"
+    for start in range(0, len(heads), size):
+        found |= {start + index: kind for index, kind in together.copies(heads[start : start + size]).items()}
+    assert found == expected
+    assert together.dump() == alone.dump()

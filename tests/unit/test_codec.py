@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.chain import Chain, Link
-from tallyroll.events.codec import CONTENT_TYPE, HEADERS, Head, decode, decode_head, encode, moment_at, timestamp_us
+from tallyroll.events.codec import CONTENT_TYPE, HEADERS, Head, decode, decode_head, decode_heads, encode, moment_at, timestamp_us
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.types import EventType
 from tallyroll.testing.poison import POISON
@@ -190,6 +190,41 @@ def test_the_head_of_poison_is_undecodable_from_the_same_reason_or_readable(bad)
     with pytest.raises(Undecodable) as caught:
         decode_head(bad.value)
     assert caught.value.reason == bad.reason
+
+
+def test_heads_are_decoded_together_as_they_are_alone():
+    values = [FOREIGN, *(bad.value for bad in POISON), encode(full()), None]
+    found = decode_heads(values)
+    assert len(found) == len(values)
+    for value, head in zip(values, found, strict=True):
+        if isinstance(head, Head):
+            assert head == decode_head(value)
+        else:
+            with pytest.raises(Undecodable) as caught:
+                decode_head(value)
+            assert str(caught.value) == str(head)
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [
+        ("0001-01-01T00:00:00Z", -62_135_596_800_000_000),
+        ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
+        ("1969-12-31T23:59:59.999999Z", -1),
+        ("2026-11-25T20:58:26.770478+02:00", 1_795_633_106_770_478),
+        ("2026-11-25T20:58:26.770478999Z", 1_795_640_306_770_478),
+    ],
+)
+def test_event_time_is_exact_to_the_microsecond_from_year_1_to_9999(text, micros):
+    head = Head(specversion="1.0", id="i", source="s", type="t", time=text)
+    assert timestamp_us(head) == micros
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"])
+def test_event_time_outside_these_years_in_utc_is_bad(text):
+    with pytest.raises(Undecodable) as caught:
+        timestamp_us(Head(specversion="1.0", id="i", source="s", type="t", time=text))
+    assert caught.value.reason == "bad_time"
 
 
 def test_the_poison_corpus_has_every_reason():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tallyroll.errors import Undecodable
-from tallyroll.events.codec import Head, decode, decode_head
+from tallyroll.events.codec import Head, decode, decode_heads
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
 
@@ -73,13 +73,7 @@ class Batch:
     def heads(self) -> Sequence[Head | Undecodable]:
         """Per record the decoded head, or why there is none. Decoded once."""
         if self._heads is None:
-            heads: list[Head | Undecodable] = []
-            for value in self.values:
-                try:
-                    heads.append(decode_head(value))
-                except Undecodable as error:  # one bad record must not cost its neighbours
-                    heads.append(error)
-            self._heads = heads
+            self._heads = decode_heads(self.values)
         return self._heads
 
     def event(self, index: int) -> AgentEvent:

@@ -19,9 +19,10 @@ an attacker who rewrites a whole session; the audit ledger is for that.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import Final, Literal, NamedTuple
+from itertools import islice
+from typing import Final, Literal, NamedTuple, Protocol
 
 GENESIS: Final = "0" * 64
 MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
@@ -173,6 +174,35 @@ RepeatState = tuple[list[tuple[str, int, list[int]]], list[str]]
 """What ``RepeatFilter.dump`` gives: (session, highest number, missing numbers), and recent event ids."""
 
 
+Copy = Literal["repeat", "duplicate"]
+
+
+class Linked(Protocol):
+    """What a head says of its record's place in the chain. Not promised: that it is a valid one."""
+
+    @property
+    def id(self) -> str:
+        """The event's id."""
+
+    @property
+    def chainsession(self) -> str:
+        """Empty if the record has no link."""
+
+    @property
+    def chainnumber(self) -> str:
+        """Decimal text, if it is a link."""
+
+
+class _Run:
+    """What is remembered of a session: its highest number, and those below that may still come."""
+
+    __slots__ = ("high", "missing")
+
+    def __init__(self, high: int, missing: dict[int, None] | None) -> None:
+        self.high = high
+        self.missing = missing
+
+
 class RepeatFilter:
     """Tells first copies from repeats in one partition, in constant memory: what makes effects happen once.
 
@@ -187,8 +217,33 @@ class RepeatFilter:
     __slots__ = ("_recent", "_sessions")
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, tuple[int, dict[int, None] | None]] = OrderedDict()
+        self._sessions: OrderedDict[str, _Run] = OrderedDict()
         self._recent: dict[str, None] = {}
+
+    def copies(self, heads: Sequence[Linked]) -> dict[int, Copy]:
+        """Which records of a batch are not first copies, by index, usually none; remembers all.
+
+        As ``is_first`` of each that has a link, and ``is_duplicate`` of each that it let pass, at half the cost.
+        """
+        found: dict[int, Copy] = {}
+        known = self._sessions
+        newest, run = "", _Run(0, None)
+        for index, head in enumerate(heads):
+            session, digits = head.chainsession, head.chainnumber
+            number = int(digits) if session and digits.isdecimal() and len(digits) <= MAX_NUMBER_DIGITS else 0
+            if session == newest and number == run.high + 1:
+                run.high = number  # its session is the last one already
+            elif number:
+                if not self.is_first(session, number):
+                    found[index] = "repeat"
+                newest = next(reversed(known))
+                run = known[newest]
+        event_ids = [head.id for head in heads]
+        if found or not self._are_new(event_ids):
+            for index, event_id in enumerate(event_ids):
+                if index not in found and self.is_duplicate(event_id):
+                    found[index] = "duplicate"
+        return found
 
     def is_duplicate(self, event_id: str) -> bool:
         """Whether one of the last 256 records had this id; remembers it. Feed the records that ``is_first`` let pass."""
@@ -203,14 +258,24 @@ class RepeatFilter:
     def is_first(self, session: str, number: int) -> bool:
         """Whether this is the first copy; remembers it. Feed records in offset order, each once."""
         known = self._sessions.get(session)
-        if known is not None and number == known[0] + 1:
-            self._sessions[session] = (number, known[1])
+        if known is not None and number == known.high + 1:
+            known.high = number
             self._sessions.move_to_end(session)
             return True
         return self._unusual(session, number, known)
 
-    def _unusual(self, session: str, number: int, known: tuple[int, dict[int, None] | None] | None) -> bool:
-        high, missing = known if known is not None else (0, None)
+    def _are_new(self, event_ids: Sequence[str]) -> bool:
+        """Whether no id is a duplicate; only then they are remembered."""
+        recent, fresh = self._recent, dict.fromkeys(event_ids)
+        if len(fresh) < len(event_ids) or not recent.keys().isdisjoint(fresh):
+            return False
+        recent.update(fresh)
+        for event_id in list(islice(recent, max(0, len(recent) - MAX_RECENT_IDS))):
+            del recent[event_id]
+        return True
+
+    def _unusual(self, session: str, number: int, known: _Run | None) -> bool:
+        high, missing = (known.high, known.missing) if known is not None else (0, None)
         if number <= high:
             if missing is None or number not in missing:
                 return False
@@ -222,7 +287,7 @@ class RepeatFilter:
             missing.update(dict.fromkeys(range(max(high + 1, number - MAX_MISSING), number)))
             while len(missing) > MAX_MISSING:
                 del missing[next(iter(missing))]
-        self._sessions[session] = (number, missing)
+        self._sessions[session] = _Run(number, missing)
         self._sessions.move_to_end(session)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
@@ -230,7 +295,7 @@ class RepeatFilter:
 
     def dump(self) -> RepeatState:
         """The state as plain values: sessions, the one that was silent longest first, and recent ids, the oldest first."""
-        sessions = [(session, high, list(missing or ())) for session, (high, missing) in self._sessions.items()]
+        sessions = [(session, run.high, list(run.missing or ())) for session, run in self._sessions.items()]
         return sessions, list(self._recent)
 
     @classmethod
@@ -240,5 +305,5 @@ class RepeatFilter:
         sessions, recent = dumped
         result._recent = dict.fromkeys(recent)  # own class
         for session, high, missing in sessions:
-            result._sessions[session] = (high, dict.fromkeys(missing) if missing else None)  # own class
+            result._sessions[session] = _Run(high, dict.fromkeys(missing) if missing else None)  # own class
         return result

@@ -7,7 +7,6 @@ the tests hold them to. Only this module and ``replay.owned_rows`` import numpy 
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -35,6 +34,7 @@ from tallyroll.replay.fields import (
 )
 from tallyroll.replay.fold import Fold, Part
 from tallyroll.replay.owned_rows import Index, OwnedRows, Source, is_text, is_whole, runs_of, stable_order
+from tallyroll.replay.partition import no_collecting
 from tallyroll.replay.projection import Projection, needs_column
 
 
@@ -119,14 +119,8 @@ class ColumnarFold:
         """
         if missing := self.columns - columns.values.keys():
             raise ValueError(f"the columns lack {', '.join(sorted(missing))}: they are of another projection")
-        # As in the row fold: many new objects, no cycles.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with no_collecting():
             return self._apply(columns, parts, until_us)
-        finally:
-            if collecting:
-                gc.enable()
 
     def _apply(self, columns: Columns, parts: dict[str, Part], until_us: int | None) -> int:
         owners, prefix = self._owners(columns)

@@ -7,10 +7,12 @@ one partition, so its numbers need nothing from other partitions. Pure.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from tallyroll.events.codec import Head
+from tallyroll.errors import Undecodable
+from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position
 
 MAX_LISTED: Final = 1_000  # findings kept with their position; all are counted
@@ -56,17 +58,20 @@ class Findings:
             self.listed.append(finding)
 
 
+_Key = tuple[str, str, str]  # session, kind and id of the aggregate
+
+
 class _Run:
     __slots__ = ("high", "missing", "recent")
 
     def __init__(self, number: int, event_id: str) -> None:
         self.high = number
         self.missing: dict[int, Position] = {}
-        self.recent: dict[str, None] = {event_id: None}
+        self.recent = [event_id]  # so short that looking through it is quicker than keeping a set of the newest
 
 
 class SequenceCheck:
-    """Follows the sequence numbers of one partition; feed it every first copy in offset order.
+    """Follows the sequence numbers of one partition; its batches in offset order.
 
     A run met in its middle starts there, since its start may have been removed by retention.
     Not promised: to notice that the newest events of a run are missing.
@@ -75,43 +80,55 @@ class SequenceCheck:
     def __init__(self, topic: str, partition: int) -> None:
         self._topic = topic
         self._partition = partition
-        self._runs: dict[tuple[str, str, str], _Run] = {}
+        self._runs: dict[_Key, _Run] = {}
         self._closed: list[tuple[str, dict[int, Position]]] = []
         self._forks: list[Finding] = []
 
-    def feed(self, offset: int, head: Head) -> None:
-        """Takes one record."""
-        digits = head.sequence
-        if not digits.isdecimal() or len(digits) > _MAX_DIGITS or not head.chainsession:
-            return
-        number = int(digits)
-        key = (head.chainsession, head.aggregatetype, head.aggregateid)
-        run = self._runs.get(key)
-        if run is None or (number == 1 and head.id not in run.recent):
-            if run is not None and run.missing:
-                self._closed.append((_name(head), run.missing))
-            self._runs[key] = _Run(number, head.id)
-            return
-        if head.id in run.recent:
-            return
-        run.recent[head.id] = None
-        if len(run.recent) > _RECENT_IDS:
-            del run.recent[next(iter(run.recent))]
+    def read(self, batch: Batch, copies: Container[int] = ()) -> None:
+        """Takes the records of a batch that can be read, except those whose indexes are among the ``copies``."""
+        runs, offsets = self._runs, batch.offsets
+        for index, head in enumerate(batch.heads()):
+            if isinstance(head, Undecodable) or (copies and index in copies):
+                continue
+            digits, session, event_id = head.sequence, head.chainsession, head.id
+            if not digits.isdecimal() or len(digits) > _MAX_DIGITS or not session:
+                continue
+            number = int(digits)
+            key = (session, head.aggregatetype, head.aggregateid)
+            run = runs.get(key)
+            if run is None:
+                runs[key] = _Run(number, event_id)
+            elif event_id in run.recent:
+                continue
+            elif number == 1:
+                if run.missing:
+                    self._closed.append((_name(key), run.missing))
+                runs[key] = _Run(number, event_id)
+            else:
+                run.recent.append(event_id)
+                if len(run.recent) > _RECENT_IDS:
+                    del run.recent[0]
+                if number == run.high + 1:
+                    run.high = number
+                else:
+                    self._jump(run, key, number, offsets[index])
+
+    def _jump(self, run: _Run, key: _Key, number: int, offset: int) -> None:
+        place = Position(self._topic, self._partition, offset)
         if number > run.high:
-            place = Position(self._topic, self._partition, offset)
             run.missing.update(dict.fromkeys(range(max(run.high + 1, number - _MAX_MISSING), number), place))
             run.high = number
         elif run.missing.pop(number, None) is None:
-            self._forks.append(Finding("fork", Position(self._topic, self._partition, offset), aggregate=_name(head)))
+            self._forks.append(Finding("fork", place, aggregate=_name(key)))
 
     def findings(self) -> list[Finding]:
         """Forks, and the jumps that no late record has filled, in offset order."""
-        opened = [(f"{kind}:{name}", run.missing) for (_, kind, name), run in self._runs.items() if run.missing]
+        opened = [(_name(key), run.missing) for key, run in self._runs.items() if run.missing]
         found = list(self._forks)
         for aggregate, missing in (*self._closed, *opened):
             found += [Finding("gap", place, aggregate=aggregate, missing=count) for place, count in Counter(missing.values()).items()]
         return sorted(found, key=lambda finding: finding.position.offset)
 
 
-def _name(head: Head) -> str:
-    return f"{head.aggregatetype}:{head.aggregateid}"
+def _name(key: _Key) -> str:
+    return f"{key[1]}:{key[2]}"

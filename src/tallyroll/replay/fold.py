@@ -103,6 +103,7 @@ class Fold:
         # Most slots start as a number or None, which can be shared; only containers are made for each part.
         self._blanks = [_blank_of(view) for view in views]
         self._index = {view.name: number for number, view in enumerate(views)}
+        self._narrowed: dict[tuple[str, int], Mapping[str, Program]] = {}
 
     @cached_property
     def reducer_ids(self) -> Mapping[str, str]:
@@ -127,9 +128,15 @@ class Fold:
         except KeyError:
             raise ValueError(f"no view {view!r}; there are {', '.join(self._index)}") from None
 
-    def programs(self, topic: str) -> Mapping[str, Program]:
-        """Per event type what happens in a topic (base name)."""
-        return self._programs[topic]
+    def programs(self, topic: str, view: int | None = None) -> Mapping[str, Program]:
+        """Per event type what happens in a topic (base name), for all views or narrowed to one."""
+        programs = self._programs[topic]
+        if view is None:
+            return programs
+        narrowed = self._narrowed.get((topic, view))
+        if narrowed is None:
+            narrowed = self._narrowed[topic, view] = {name: program.narrowed(view) for name, program in programs.items()}
+        return narrowed
 
     def blank(self, view: int, owner: str) -> Part:
         """A part without events."""

@@ -38,17 +38,16 @@ class Judge:
         """The first copies of readable records with a valid time, whole; None if there are none."""
         self.found = []
         kept: list[tuple[int, int, str, str, Subject, bytes, str | None, str, bytes]] = []
-        is_first, is_duplicate = self.repeats.is_first, self.repeats.is_duplicate
-        for index, head in enumerate(batch.heads()):
+        heads = batch.heads()
+        copies = self.repeats.copies([head for head in heads if not isinstance(head, Undecodable)])
+        place = -1
+        for index, head in enumerate(heads):
             if isinstance(head, Undecodable):
                 self.found.append(Found(index, "poison", head.reason, "Undecodable"))
                 continue
-            link = head.link()
-            if link is not None and not is_first(link.session, link.number):
-                self.found.append(Found(index, "repeat"))
-                continue
-            if is_duplicate(head.id):
-                self.found.append(Found(index, "duplicate"))
+            place += 1
+            if place in copies:
+                self.found.append(Found(index, copies[place]))
                 continue
             try:
                 time_us = timestamp_us(head)

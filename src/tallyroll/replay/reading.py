@@ -6,10 +6,8 @@ one process; what it made leaves it as parts, to be joined there or elsewhere.
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +23,7 @@ from tallyroll.ports import Archive, Segment, StoredPart
 from tallyroll.replay.findings import Finding, Findings, SequenceCheck
 from tallyroll.replay.fold import Fold, Part, View
 from tallyroll.replay.judge import Judge
-from tallyroll.replay.partition import Applied, Cut, PartitionFold
+from tallyroll.replay.partition import Applied, Cut, PartitionFold, no_collecting
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.selection import Selection, merge_rows
@@ -137,7 +135,7 @@ class Reading:
 
     def from_archive(self, archive: Archive) -> None:
         """Everything of the plan that the archive has. Blocks; call it from a worker thread."""
-        with _no_collecting():
+        with no_collecting():
             for lane in self._lanes.values():
                 start, end = lane.plan.archive
                 if self.task.validate == "chain":
@@ -299,12 +297,7 @@ class Reading:
             self._add(lane, Finding(found.kind, batch.position(found.index), found.reason, _aggregate(batch, found.index)))
         if lane.sequences is None:
             return
-        offsets, feed = batch.offsets, lane.sequences.feed
-        for index, head in enumerate(batch.heads()):
-            if isinstance(head, Undecodable):
-                continue
-            if index not in copies:
-                feed(offsets[index], head)
+        lane.sequences.read(batch, copies)
         if lane.chain is not None:
             self._check_chain(lane, lane.chain, batch)
 
@@ -397,15 +390,3 @@ def _may_count(segment: Segment, until_us: int | None) -> bool:
 def _aggregate(batch: Batch, index: int) -> str:
     head = batch.heads()[index]
     return "" if isinstance(head, Undecodable) else f"{head.aggregatetype}:{head.aggregateid}"
-
-
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """Folding makes millions of short-lived values and no cycles; with the collector looking on it takes half as long again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

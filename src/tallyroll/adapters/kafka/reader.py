@@ -74,10 +74,16 @@ class SpanReader:
             messages = [first, *consumer.consume(self._max_records - 1, 0.0)] if first is not None and self._max_records > 1 else []
             if first is not None and not messages:
                 messages = [first]
-            good = [message for message in messages if self._is_record(consumer, message)]
+            good = []
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    good.append(message)
+                else:
+                    self._raise_for(consumer, message, error)
             positions = consumer.position([ClientPartition(*partition) for partition in self._open])
-        except KafkaException as error:
-            raise LogUnavailable("reader", str(error.args[0].name()) if error.args else type(error).__name__) from None
+        except KafkaException as failed:
+            raise LogUnavailable("reader", str(failed.args[0].name()) if failed.args else type(failed).__name__) from None
         finished = []
         for item in positions:
             partition = TopicPartition(item.topic, item.partition)
@@ -85,10 +91,7 @@ class SpanReader:
                 finished.append(partition)
         return good, finished
 
-    def _is_record(self, consumer: Consumer, message: Message) -> bool:
-        error = message.error()
-        if error is None:
-            return True
+    def _raise_for(self, consumer: Consumer, message: Message, error: KafkaError) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
             low, _ = consumer.get_watermark_offsets(ClientPartition(str(message.topic()), message.partition() or 0), timeout=10)
             raise SpanGone({f"{message.topic()}/{message.partition()}": low})
@@ -96,7 +99,6 @@ class SpanReader:
             raise SettingsError("KAFKA_SASL_USERNAME", f"this principal may not read {message.topic()}; see tallyroll topics acls")
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION) or error.fatal():  # noqa: SLF001
             raise LogUnavailable("reader", error.name())
-        return False
 
     def _unassign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         consumer.incremental_unassign([ClientPartition(*partition) for partition in partitions])
