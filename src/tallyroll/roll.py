@@ -28,8 +28,9 @@ from tallyroll.replay.fold import View
 from tallyroll.replay.plan import ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.replayed import Replayed
 from tallyroll.replay.replayer import Ask
+from tallyroll.replay.shown import AgentState, TaskState, WorkflowState
 from tallyroll.replay.state import StateFollower, stored_owners, stored_positions, stored_state
-from tallyroll.replay.views import AGENT, TASK, WORKFLOW, AgentState, TaskState, WorkflowState
+from tallyroll.replay.views import AGENT, TASK, WORKFLOW
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
 

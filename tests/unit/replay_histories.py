@@ -30,9 +30,11 @@ CATALOGUE = Catalogue(
         "agent-events": TopicOverride(partitions=2),
         "task-events": TopicOverride(partitions=3),
         "workflow-events": TopicOverride(partitions=2),
+        "system-events": TopicOverride(partitions=2),
+        "performance-events": TopicOverride(partitions=2),
     }
 )
-TOPICS = ("agent-events", "task-events", "workflow-events")
+TOPICS = ("agent-events", "task-events", "workflow-events", "system-events", "performance-events")
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 Log = dict[TopicPartition, list[bytes]]
@@ -166,9 +168,21 @@ def random_event(rng: Random, number: int, clock_s: float) -> AgentEvent:
         kind = "task." + rng.choice(_TASK_KINDS) if rng.random() < 0.8 else "tool." + rng.choice(("invoked", "completed", "failed"))
         aggregate = f"task:{task}" if rng.random() < 0.8 else f"agent:{agent}"
         payload |= {"progress_percent": rng.random() * 100}
-    else:
+    elif family < 0.88:
         kind = rng.choice(("workflow.started", "workflow.step.completed", "workflow.completed", "message.sent", "message.received"))
         aggregate = rng.choice(("workflow:w-1", "workflow:w-2", f"agent:{agent}"))
+    else:
+        kind = rng.choice(
+            ("performance.metric", "resource.allocated", "auth.failure", "authz.granted", "configuration.changed", "state.changed",
+             "anomaly.detected", "data.accessed")
+        )  # fmt: skip
+        aggregate = rng.choice((f"agent:{agent}", "service:s-1", "workflow:w-1"))
+        payload |= {
+            "metric_name": rng.choice(("a", "b:1", "")),
+            "value": rng.choice((1.5, -2, "0.25", 1e12, "nan")),
+            "setting": f"s{number % 3}",
+        }
+        payload |= {"new_value": rng.choice((None, 1, {"b": 1, "a": []})), "severity": rng.choice(("low", "high")), "resource": "r"}
     version = "99.0.0" if rng.random() < 0.03 else "1.0.0"
     event_id = str(number) if rng.random() < 0.9 else f"{'long ' * 20}{number}"
     return event(kind, aggregate, payload, at_s=at_s, event_id=event_id, version=version)

@@ -344,6 +344,8 @@ def take(projection: Projection, one: Row, version: str = "1.0.0") -> tuple | No
 
 def test_every_topic_of_the_built_in_fold_has_a_projection() -> None:
     for topic in FOLD.topics:
+        assert Projection(FOLD, topic).columns
+    for topic in ("agent-events", "task-events", "workflow-events"):
         columns = Projection(FOLD, topic).columns
         assert (columns["tokens"], columns["cost_micro"], columns["error"]) == (True, True, False)
 

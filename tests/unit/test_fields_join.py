@@ -10,9 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyroll.replay import fields
-from tallyroll.replay.fields import COUNT, LAST, SUM, Count, CountBy, Field, First, Last, Max, Min, OpenSet, Place, Sum, Value
+from tallyroll.replay.fields import (
+    COUNT,
+    LAST,
+    SUM,
+    Count,
+    CountBy,
+    CountTypes,
+    Field,
+    First,
+    Last,
+    LastBy,
+    LastPosition,
+    Max,
+    Min,
+    OpenSet,
+    Place,
+    Sum,
+    SummaryBy,
+    Value,
+    named,
+    split_named,
+)
 
 GIVEN = Value("given", (), lambda facts, _head, _time_us: facts)
+NAMED = Value("named", (), lambda facts, _head, _time_us: None if facts is None else named(f"n{facts % 3}", str(facts)))
 KINDS = {
     "count": Count(("up",)),
     "sum": Sum(("up",), GIVEN),
@@ -22,6 +44,10 @@ KINDS = {
     "first": First({"up": GIVEN}),
     "count_by": CountBy(("up",), Value("name", (), lambda facts, _head, _time_us: None if facts is None else f"n{facts % 5}")),
     "open_set": OpenSet(Value("id", (), lambda facts, _head, _time_us: None if facts is None else f"t{facts % 5}"), ("up",), ("down",)),
+    "count_types": CountTypes(("up", "down")),
+    "last_by": LastBy(("up",), NAMED),
+    "summary_by": SummaryBy(("up",), NAMED),
+    "last_position": LastPosition(("up",)),
 }
 
 EVENTS = st.lists(st.tuples(st.sampled_from(["up", "down"]), st.none() | st.integers(-9, 9), st.integers(0, 5)), max_size=12)
@@ -113,3 +139,31 @@ def test_names_beyond_the_bound_count_as_other() -> None:
     assert len(slots[0]) == fields.MAX_NAMES + 1
     CountBy.update(slots, 0, "n0", 1, 0)
     assert slots[0]["n0"] == 2
+
+
+@given(st.text(), st.text())
+def test_a_name_and_its_text_come_apart_again(name: str, text: str) -> None:
+    assert split_named(named(name, text)) == (name, text)
+
+
+@settings(max_examples=100)
+@given(parts=st.lists(EVENTS, min_size=1, max_size=4))
+def test_a_summary_is_what_the_numbers_say(parts: list) -> None:
+    numbers: dict[str, list[int]] = {}
+    for events in parts:
+        for kind, value, _ in events:
+            if kind == "up" and value is not None:
+                numbers.setdefault(f"n{value % 3}", []).append(value)
+    field = KINDS["summary_by"]
+    joined = reduce(field.join, [field.lift(slot_of(field, events), Place("t", number)) for number, events in enumerate(parts)])
+    assert joined == {name: [len(some), sum(some), min(some), max(some)] for name, some in numbers.items()}
+
+
+def test_names_beyond_the_bound_share_one_place() -> None:
+    slots: list = [{}, {}]
+    for number in range(fields.MAX_NAMES + 5):
+        LastBy.update(slots, 0, named(f"n{number}", "x"), 1, number)
+        SummaryBy.update(slots, 1, named(f"n{number}", "2"), 1, number)
+    assert (len(slots[0]), len(slots[1])) == (fields.MAX_NAMES + 1, fields.MAX_NAMES + 1)
+    assert slots[0][fields.OTHER] == (1, fields.MAX_NAMES + 4, "x")
+    assert slots[1][fields.OTHER] == [5, 10, 2, 2]

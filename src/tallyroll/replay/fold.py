@@ -44,8 +44,9 @@ class View:
     """What is made of the events of one owner, as a declaration.
 
     ``topics`` are the base names it reads, ``types`` the event types that count for it. ``owner``: ``agent`` is whose deed
-    the event is (the aggregate if that is an agent, else ``payload.agent_id``); any other word is the aggregate of that
-    type. ``version`` goes up whenever the same events would give another state under the same declaration.
+    the event is (the aggregate if that is an agent, else ``payload.agent_id``); ``aggregate`` is the aggregate of any type,
+    as ``type:id``; any other word is the aggregate of that type. ``version`` goes up whenever the same events would give
+    another state under the same declaration.
     """
 
     name: str
@@ -107,10 +108,24 @@ class Fold:
 
     @cached_property
     def reducer_ids(self) -> Mapping[str, str]:
-        """Per view the hash of its declaration and of the upcasters: the same id, the same meaning of its states."""
+        """Per view a hash of its declaration, of the upcasters, and of all that is taken out of the events it counts.
+
+        The same id, the same meaning of its states. What other views take out is part of it, since one bad value voids a
+        record for all of them.
+        """
         return {
-            view.name: sha256(_encode_sorted([view.describe(), self.schemas.fingerprint(view.types)])).hexdigest() for view in self.views
+            view.name: sha256(_encode_sorted([view.describe(), self.schemas.fingerprint(view.types), self._taken(view)])).hexdigest()
+            for view in self.views
         }
+
+    def _taken(self, view: View) -> list[list[Any]]:
+        programs = [(topic, self._programs[topic]) for topic in sorted(view.topics)]
+        return [
+            [topic, name, sorted(value.name for value in of_topic[name].values)]
+            for topic, of_topic in programs
+            for name in sorted(view.types)
+            if name in of_topic
+        ]
 
     @cached_property
     def fold_id(self) -> str:

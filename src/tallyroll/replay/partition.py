@@ -288,6 +288,8 @@ class PartitionFold:
 
         A payload that holds no escape and not the owner's text cannot name the owner.
         """
+        if self._aggregate == "aggregate":
+            return f"{of.aggregatetype}:{of.aggregateid}" == self._owner
         if self._aggregate != "agent" or of.aggregatetype == "agent":
             return of.aggregatetype == self._aggregate and of.aggregateid == self._owner
         data = bytes(raw)

@@ -179,6 +179,7 @@ def _function(name: str, arguments: str, lines: Sequence[str], names: dict[str, 
     return names[name]
 
 
-_OWNERS: Final = {"agent": ("agent", "agent is not None")}  # by rule: the owner's source, and whether there is one
+# By rule: the owner's source, and whether there is one. Any other word is a type of aggregate.
+_OWNERS: Final = {"agent": ("agent", "agent is not None"), "aggregate": ("f'{kind}:{aggregate}'", "True")}
 _GIVEN: Final = (EVENT_TIME, AGENT_ID)
 _FILE: Final = "<compiled from a view>"

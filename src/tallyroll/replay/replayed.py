@@ -12,7 +12,7 @@ from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import State, View, state_hash, states_hash
 from tallyroll.replay.plan import Coverage, ReplayMode
 from tallyroll.replay.reading import Tally
-from tallyroll.replay.views import show
+from tallyroll.replay.shown import show
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from tallyroll.replay.fields import Place
 from tallyroll.replay.fold import Fold, Part, State, View, join, state_hash
 from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.plan import Coverage
-from tallyroll.replay.views import FOLD, show
+from tallyroll.replay.shown import show
+from tallyroll.replay.views import FOLD
 from tallyroll.telemetry import FOLLOW_REPEATS, Counters, Telemetry
 
 log: Final = logging.getLogger("tallyroll.state")

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from tallyroll.events.event import agent_of
-from tallyroll.replay.fields import Of, Value
+from tallyroll.replay.fields import Of, Value, named
 
 Facts = Any
 """The payload members that some view reads, as a struct made for the event type. Missing ones are None, or a raw null."""
@@ -22,6 +22,7 @@ MICRO: Final = 1_000_000
 # What every JSON reader holds exactly; also 285 years in µs, and 9 thousand millions in millionths. Larger is a mistake, and
 # it takes a thousand of them to leave the 64 bits of a sum.
 AMOUNT_MAX: Final = 2**53 - 1
+MAX_NAME_CHARS: Final = 255  # of a setting or a metric, as of any other name
 MAX_ERROR_CHARS: Final = 500  # enough to recognise an error; the event itself has the whole text
 NULL: Final = msgspec.Raw(b"null")
 _NUMBER: Final = int | float | str | None
@@ -130,6 +131,17 @@ def _error(facts: Facts, _head: Of, _time_us: int) -> str | None:
     return (error if isinstance(error, str) else _encode_sorted(error).decode())[:MAX_ERROR_CHARS]
 
 
+def _setting(facts: Facts, _head: Of, _time_us: int) -> str | None:
+    name = facts.setting
+    return None if not name else named(name[:MAX_NAME_CHARS], _encode_sorted(_decode(facts.new_value)).decode())
+
+
+def _sample(facts: Facts, _head: Of, _time_us: int) -> str | None:
+    if not facts.metric_name or facts.value is None:
+        return None
+    return named(facts.metric_name[:MAX_NAME_CHARS], str(micro(facts.value)))
+
+
 _COUNT: Final = int | float | None
 
 EVENT_TIME: Final = Value("event time", (), _event_time)
@@ -141,3 +153,5 @@ TOKENS: Final = Value(
 COST: Final = Value("micro(cost)", (("cost", _NUMBER),), _cost, column="cost_micro", whole=True)
 DURATION: Final = Value("duration µs", (("duration_ms", _NUMBER), ("execution_time", _NUMBER)), _duration, column="duration_us", whole=True)
 ERROR: Final = Value("error", (("error", msgspec.Raw), ("error_type", str | None), ("reason", str | None)), _error, column="error")
+SETTING: Final = Value("setting", (("setting", str | None), ("new_value", msgspec.Raw)), _setting, column="setting")
+SAMPLE: Final = Value("sample", (("metric_name", str | None), ("value", _NUMBER)), _sample, column="sample")
