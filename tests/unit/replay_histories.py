@@ -150,6 +150,12 @@ def event(  # noqa: PLR0913  # what an event has
 _AGENTS = ("agent-1", "agent-12", 'agent "q" ü\\1')
 _TASK_KINDS = ("created", "assigned", "started", "progressed", "completed", "failed", "cancelled", "retry")
 
+_METRICS = ("performance.metric",) * 3
+_RESOURCES = ("resource.allocated", "resource.released", "resource.exhausted")
+_ACCESS = ("auth.success", "auth.failure", "authz.granted", "authz.denied", "data.accessed")
+_SYSTEM = ("state.changed", "state.persisted", "state.restored", "configuration.changed", "anomaly.detected")
+_OPERATIONS = (*_METRICS, *_RESOURCES, *_ACCESS, *_SYSTEM)
+
 
 def random_event(rng: Random, number: int, clock_s: float) -> AgentEvent:
     agent = rng.choice(_AGENTS)
@@ -164,25 +170,25 @@ def random_event(rng: Random, number: int, clock_s: float) -> AgentEvent:
     if family < 0.25:
         kind, aggregate = "agent." + rng.choice(("created", "started", "stopped", "failed", "heartbeat")), f"agent:{agent}"
         payload |= {"configuration": {"n": number, "a": 0.5}, "capabilities": ["x"], "error": {"code": number}}
-    elif family < 0.8:
+    elif family < 0.76:
         kind = "task." + rng.choice(_TASK_KINDS) if rng.random() < 0.8 else "tool." + rng.choice(("invoked", "completed", "failed"))
         aggregate = f"task:{task}" if rng.random() < 0.8 else f"agent:{agent}"
         payload |= {"progress_percent": rng.random() * 100}
-    elif family < 0.88:
+    elif family < 0.86:
         kind = rng.choice(("workflow.started", "workflow.step.completed", "workflow.completed", "message.sent", "message.received"))
         aggregate = rng.choice(("workflow:w-1", "workflow:w-2", f"agent:{agent}"))
     else:
-        kind = rng.choice(
-            ("performance.metric", "resource.allocated", "auth.failure", "authz.granted", "configuration.changed", "state.changed",
-             "anomaly.detected", "data.accessed")
-        )  # fmt: skip
-        aggregate = rng.choice((f"agent:{agent}", "service:s-1", "workflow:w-1"))
+        kind, aggregate = rng.choice(_OPERATIONS), rng.choice((f"agent:{agent}", "service:s-1", "workflow:w-1"))
         payload |= {
             "metric_name": rng.choice(("a", "b:1", "")),
-            "value": rng.choice((1.5, -2, "0.25", 1e12, "nan")),
+            "value": rng.choice((1.5, -2, "0.25", 1e12, 9e12, "nan")),
+            "resource_type": rng.choice(("gpu", "", None)),
             "setting": f"s{number % 3}",
+            "new_value": rng.choice((None, 1, {"b": 1, "a": []}, "long " * 500)),
+            "new_state": rng.choice((None, "up", {"n": number})),
+            "severity": rng.choice(("low", "high")),
+            "resource": "r",
         }
-        payload |= {"new_value": rng.choice((None, 1, {"b": 1, "a": []})), "severity": rng.choice(("low", "high")), "resource": "r"}
     version = "99.0.0" if rng.random() < 0.03 else "1.0.0"
     event_id = str(number) if rng.random() < 0.9 else f"{'long ' * 20}{number}"
     return event(kind, aggregate, payload, at_s=at_s, event_id=event_id, version=version)

@@ -10,28 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyroll.replay import fields
-from tallyroll.replay.fields import (
-    COUNT,
-    LAST,
-    SUM,
-    Count,
-    CountBy,
-    CountTypes,
-    Field,
-    First,
-    Last,
-    LastBy,
-    LastPosition,
-    Max,
-    Min,
-    OpenSet,
-    Place,
-    Sum,
-    SummaryBy,
-    Value,
-    named,
-    split_named,
-)
+from tallyroll.replay.by_name import CountTypes, LastBy, LastSeen, SummaryBy
+from tallyroll.replay.fields import COUNT, INT_MAX, LAST, SUM, Count, CountBy, Field, First, Last, Max, Min, OpenSet, Place, Sum, Value
+from tallyroll.replay.fold import check_canonical
+from tallyroll.replay.values import named, split_named
 
 GIVEN = Value("given", (), lambda facts, _head, _time_us: facts)
 NAMED = Value("named", (), lambda facts, _head, _time_us: None if facts is None else named(f"n{facts % 3}", str(facts)))
@@ -47,7 +29,7 @@ KINDS = {
     "count_types": CountTypes(("up", "down")),
     "last_by": LastBy(("up",), NAMED),
     "summary_by": SummaryBy(("up",), NAMED),
-    "last_position": LastPosition(("up",)),
+    "last_seen": LastSeen({"up": "UP", "down": "DOWN"}),
 }
 
 EVENTS = st.lists(st.tuples(st.sampled_from(["up", "down"]), st.none() | st.integers(-9, 9), st.integers(0, 5)), max_size=12)
@@ -157,6 +139,33 @@ def test_a_summary_is_what_the_numbers_say(parts: list) -> None:
     field = KINDS["summary_by"]
     joined = reduce(field.join, [field.lift(slot_of(field, events), Place("t", number)) for number, events in enumerate(parts)])
     assert joined == {name: [len(some), sum(some), min(some), max(some)] for name, some in numbers.items()}
+
+
+@settings(max_examples=100)
+@given(parts=st.lists(EVENTS, min_size=1, max_size=4))
+def test_what_was_seen_last_is_decided_by_the_order_key_and_says_where_it_lies(parts: list) -> None:
+    newest: dict[str, tuple] = {}
+    for number, events in enumerate(parts):
+        high = 0
+        for offset, (kind, _, order_us) in enumerate(events):
+            high = max(high, order_us)
+            newest[kind.upper()] = max(newest.get(kind.upper(), ()), (high, "t", number, offset))
+    field = KINDS["last_seen"]
+    joined = reduce(field.join, [field.lift(slot_of(field, events), Place("t", number)) for number, events in enumerate(parts)])
+    assert {name: where for name, (where, _) in field.show(joined).items()} == {
+        name: f"{topic}/{partition}/{offset}" for name, (_, topic, partition, offset) in newest.items()
+    }
+
+
+def test_a_sum_beyond_64_bits_is_kept_and_not_shown() -> None:
+    field, slots = KINDS["summary_by"], [{}]
+    for number in (INT_MAX, 1):
+        field.update(slots, 0, named("m", str(number)), 1, 0)
+    (lifted,) = (field.lift(slot, Place("t", 0)) for slot in slots)
+    shown = field.show(lifted)
+    assert shown == {"m": [2, None, 1, INT_MAX]}
+    check_canonical(shown)
+    assert field.show(field.join(lifted, {"m": [1, -1, -1, -1]})) == {"m": [3, INT_MAX, -1, INT_MAX]}
 
 
 def test_names_beyond_the_bound_share_one_place() -> None:

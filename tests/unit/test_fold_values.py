@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallyroll.replay.fold import Fold, check_canonical, state_hash, states_hash
-from tallyroll.replay.values import COST, DURATION, ERROR, TOKENS, micro
+from tallyroll.replay.fields import Sum
+from tallyroll.replay.fold import Fold, View, check_canonical, state_hash, states_hash
+from tallyroll.replay.projection import needs_column
+from tallyroll.replay.values import COST, DURATION, ERROR, TOKENS, micro, micros
 from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS
 
 INT_MAX = 2**63 - 1
@@ -115,6 +117,26 @@ def test_the_reducer_id_follows_the_declaration_and_the_upcasters() -> None:
     assert Fold([type(TASK)(**{**vars(TASK), "fields": fewer})], FOLD.schemas).reducer_ids["task"] != FOLD.reducer_ids["task"]
     assert Fold([type(TASK)(**{**vars(TASK), "version": 2})], FOLD.schemas).reducer_ids["task"] != FOLD.reducer_ids["task"]
     assert Fold(VIEWS, Others()).reducer_ids["agent"] != FOLD.reducer_ids["agent"]
+
+
+def test_the_reducer_id_of_a_view_follows_what_other_views_take_out_of_its_events() -> None:
+    def beside(*, types: tuple[str, ...], topics: tuple[str, ...] = TASK.topics, value: object = COST) -> str:
+        other = View("other", 1, "task", topics, types, {"sum": Sum(types, value)})
+        return Fold((TASK, other), FOLD.schemas).reducer_ids["task"]
+
+    alone = Fold((TASK,), FOLD.schemas).reducer_ids["task"]
+    assert beside(types=("task.created",), value=micros("weight")) != alone  # a bad weight now voids the record for the task too
+    assert beside(types=("task.created",)) == alone  # the cost was taken out of it before
+    assert beside(types=("agent.created",), topics=("agent-events",), value=micros("weight")) == alone
+
+
+def test_columns_of_equal_names_hold_equal_values() -> None:
+    columns: dict[str, set[tuple[str, bool]]] = {}
+    for topic in FOLD.topics:
+        for program in FOLD.programs(topic).values():
+            for value in filter(needs_column, program.values):
+                columns.setdefault(value.column, set()).add((value.name, value.whole))
+    assert {name: values for name, values in columns.items() if len(values) > 1 or not name} == {}
 
 
 def test_every_field_of_the_views_is_described_by_plain_values() -> None:

@@ -302,8 +302,14 @@ async def test_clock_skew_of_one_publisher_does_not_reorder_a_partition() -> Non
 @settings(max_examples=150)
 @given(data=st.data())
 def test_no_bytes_can_stop_a_replay(data: st.DataObject) -> None:
-    kind, aggregate = data.draw(st.sampled_from([("agent.created", "agent:a"), ("task.failed", "task:t"), ("tool.invoked", "task:t")]))
-    payload = {"agent_id": "a", "cost": 1, "error": {"a": ["b"]}, "configuration": {"x": "é"}, "tool_name": "g"}
+    kind, aggregate = data.draw(st.sampled_from(
+        [("agent.created", "agent:a"), ("task.failed", "task:t"), ("tool.invoked", "task:t"), ("performance.metric", "task:t"),
+         ("configuration.changed", "agent:a"), ("authz.denied", "user:u")]
+    ))  # fmt: skip
+    payload = {
+        "agent_id": "a", "cost": 1, "error": {"a": ["b"]}, "configuration": {"x": "é"}, "tool_name": "g", "metric_name": "m",
+        "value": 1.5, "setting": "s", "new_value": ["é"], "resource": "r",
+    }  # fmt: skip
     place, value = next((one, values[0]) for one, values in log_of([event(kind, aggregate, payload)]).items() if values)
     edited = bytearray(value)
     for _ in range(data.draw(st.integers(1, 3))):

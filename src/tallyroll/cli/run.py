@@ -39,7 +39,7 @@ def run_(  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Follow the log and keep the state of agents, tasks and workflows current, until stopped.
+    """Follow the log and keep all states current, of agents, tasks, workflows and the rest, until stopped.
 
     SIGTERM ends it with exit code 0, Ctrl-C with 130; both store first what has been applied. Several instances share the
     partitions; all of them need the same store.

@@ -82,8 +82,13 @@ def readable(state: Mapping[str, Any]) -> dict[str, str]:
         elif isinstance(value, list):
             shown[name] = ", ".join(plain(item) for item in value)
         else:
-            shown[name] = ", ".join(f"{plain(key)} {plain(item)}" for key, item in value.items())
+            shown[name] = ", ".join(f"{plain(key)} {_item(item)}" for key, item in value.items())
     return shown
+
+
+def _item(item: object) -> str:
+    """A member of a member: an object as its names and values in brackets."""
+    return f"({', '.join(f'{plain(key)} {plain(one)}' for key, one in item.items())})" if isinstance(item, dict) else plain(item)
 
 
 def status_style(status: object) -> str:

@@ -49,7 +49,9 @@ class Service:
 
 SERVICES: Final[Mapping[str, Service]] = {
     "publisher": Service("puts the events of agents into the log", writes=_SOURCES),
-    "state": Service("keeps the state of every agent, task and workflow", _SOURCES, (DEAD_LETTER_TOPIC,), "state"),
+    "state": Service(
+        "keeps the states of agents, tasks, workflows, and of what happens around them", _SOURCES, (DEAD_LETTER_TOPIC,), "state"
+    ),
     "analytics": Service(  # what it finds goes to a topic that it does not read, so that it never feeds on itself
         "measures, and publishes the anomalies it finds",
         (AGENT_TOPIC, TASK_TOPIC, WORKFLOW_TOPIC, PERFORMANCE_TOPIC),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 INT_MAX: Final = 2**63 - 1  # canonical integers are signed 64 bit, so that every reader and every column can hold them
@@ -71,7 +71,7 @@ def constant(value: str | int) -> Value:
     return Value(f"={value}", (), lambda _facts, _head, _time_us: value, value)
 
 
-_ONE: Final = constant(1)
+ONE: Final = constant(1)
 
 
 class Place(NamedTuple):
@@ -122,7 +122,7 @@ class Count(Field):
         return 0
 
     def step(self, event_type: str) -> tuple[Value, Change] | None:
-        return (_ONE, COUNT) if event_type in self.types else None
+        return (ONE, COUNT) if event_type in self.types else None
 
     def lift(self, slot: int, place: Place) -> int:  # noqa: ARG002  # sums have no order
         return slot
@@ -287,150 +287,6 @@ class CountBy(Field):
 
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.name.name, MAX_NAMES]
-
-
-@dataclass(frozen=True)
-class CountTypes(CountBy):
-    """How many events of each type, under the type's name."""
-
-    name: Value = field(default=_ONE, init=False)
-    kind: ClassVar[str] = "count_types"
-
-    def step(self, event_type: str) -> tuple[Value, Change] | None:
-        return (constant(event_type), self.update) if event_type in self.types else None
-
-    def describe(self) -> list[Any]:
-        return [self.kind, sorted(self.types), MAX_NAMES]
-
-
-@dataclass(frozen=True)
-class LastBy(Field):
-    """The newest text per name by order key. ``value`` gives ``named(name, text)``.
-
-    A part tells 1,000 names apart, first come; all others share ``(other)``.
-    """
-
-    types: tuple[str, ...]
-    value: Value
-    kind: ClassVar[str] = "last_by"
-
-    def start(self) -> dict[str, Any]:
-        return {}
-
-    def step(self, event_type: str) -> tuple[Value, Change] | None:
-        return (self.value, self.update) if event_type in self.types else None
-
-    @staticmethod
-    def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401  # Update
-        if value is not None:
-            name, text = split_named(value)
-            slots[index][_known(slots[index], name)] = (order_us, offset, text)
-
-    def lift(self, slot: dict[str, Any], place: Place) -> dict[str, Any]:
-        return {name: ((order_us, *place, offset), text) for name, (order_us, offset, text) in slot.items()}
-
-    def join(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-        joined = dict(left)
-        for name, marked in right.items():
-            if name not in joined or marked > joined[name]:
-                joined[name] = marked
-        return joined
-
-    def show(self, joined: dict[str, Any]) -> dict[str, str]:
-        return {name: text for name, (_, text) in joined.items()}
-
-    def describe(self) -> list[Any]:
-        return [self.kind, sorted(self.types), self.value.name, MAX_NAMES]
-
-
-@dataclass(frozen=True)
-class SummaryBy(Field):
-    """Per name how many numbers there were, their exact sum, the smallest and the largest: ``[count, sum, min, max]``.
-
-    ``value`` gives ``named(name, digits)``. A part tells 1,000 names apart, first come; all others share ``(other)``.
-    """
-
-    types: tuple[str, ...]
-    value: Value
-    kind: ClassVar[str] = "summary_by"
-
-    def start(self) -> dict[str, list[int]]:
-        return {}
-
-    def step(self, event_type: str) -> tuple[Value, Change] | None:
-        return (self.value, self.update) if event_type in self.types else None
-
-    @staticmethod
-    def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401, ARG004  # Update
-        if value is None:
-            return
-        name, digits = split_named(value)
-        number, summaries = int(digits), slots[index]
-        name = _known(summaries, name)
-        summaries[name] = _add_up(summaries[name], [1, number, number, number]) if name in summaries else [1, number, number, number]
-
-    def lift(self, slot: dict[str, list[int]], place: Place) -> dict[str, list[int]]:  # noqa: ARG002  # sums have no order
-        return slot
-
-    def join(self, left: dict[str, list[int]], right: dict[str, list[int]]) -> dict[str, list[int]]:
-        joined = dict(left)
-        for name, summary in right.items():
-            joined[name] = _add_up(joined[name], summary) if name in joined else summary
-        return joined
-
-    def describe(self) -> list[Any]:
-        return [self.kind, sorted(self.types), self.value.name, MAX_NAMES]
-
-
-@dataclass(frozen=True)
-class LastPosition(Field):
-    """Where the newest event of these types lies, by order key: ``topic/partition/offset``."""
-
-    types: tuple[str, ...]
-    kind: ClassVar[str] = "last_position"
-
-    def start(self) -> None:
-        return None
-
-    def step(self, event_type: str) -> tuple[Value, Change] | None:
-        return (_ONE, self.update) if event_type in self.types else None
-
-    @staticmethod
-    def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401, ARG004  # Update
-        slots[index] = (order_us, offset)
-
-    def lift(self, slot: Any, place: Place) -> Any:  # noqa: ANN401  # Field
-        return None if slot is None else (slot[0], *place, slot[1])
-
-    def join(self, left: Any, right: Any) -> Any:  # noqa: ANN401  # Field
-        if left is None or right is None:
-            return right if left is None else left
-        return max(left, right)
-
-    def show(self, joined: Any) -> str | None:  # noqa: ANN401  # Field
-        return None if joined is None else f"{joined[1]}/{joined[2]}/{joined[3]}"
-
-    def describe(self) -> list[Any]:
-        return [self.kind, sorted(self.types)]
-
-
-def named(name: str, text: str) -> str:
-    """A name and what belongs to it as one text, which ``split_named`` takes apart whatever the two hold."""
-    return f"{len(name)}:{name}{text}"
-
-
-def split_named(both: str) -> tuple[str, str]:
-    """The name and the text that ``named`` put together."""
-    length, _, rest = both.partition(":")
-    return rest[: int(length)], rest[int(length) :]
-
-
-def _known(names: Mapping[str, Any], name: str) -> str:
-    return name if name in names or len(names) < MAX_NAMES else OTHER
-
-
-def _add_up(left: list[int], right: list[int]) -> list[int]:
-    return [left[0] + right[0], left[1] + right[1], min(left[2], right[2]), max(left[3], right[3])]
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ class Fold:
         """Per view a hash of its declaration, of the upcasters, and of all that is taken out of the events it counts.
 
         The same id, the same meaning of its states. What other views take out is part of it, since one bad value voids a
-        record for all of them.
+        record for all of them: parts that voided other records must not be mixed. A hash of declarations and names alone,
+        not of source text or bytecode, which a comment or another Python would change; golden histories find what it cannot.
         """
         return {
             view.name: sha256(_encode_sorted([view.describe(), self.schemas.fingerprint(view.types), self._taken(view)])).hexdigest()

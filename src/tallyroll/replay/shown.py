@@ -96,13 +96,20 @@ class WorkflowState(_Answer):
 
 
 class MetricSummary(TypedDict):
-    """The samples of one metric; the numbers in millionths of the metric's unit, the mean in the unit itself."""
+    """The samples of one metric; ``*_micro`` in millionths of the metric's unit, the mean in the unit itself."""
 
     count: int
-    sum_micro: int
+    sum_micro: int | None  # None: beyond 64 bits
     min_micro: int
     max_micro: int
-    mean: float
+    mean: float | None  # None with the sum
+
+
+class Seen(TypedDict):
+    """Where and when an event is."""
+
+    position: str  # topic/partition/offset
+    at: str  # event time
 
 
 class SystemState(_Answer):
@@ -111,7 +118,7 @@ class SystemState(_Answer):
     aggregate: str  # type:id
     events: dict[str, int]  # event type -> how many
     configuration: Any  # the whole configuration as last published, an object as a rule; {} if none
-    settings: dict[str, Any]  # name -> value as last changed
+    settings: dict[str, Any]  # name -> value as last changed; of a very long one the beginning of its JSON text
     last_state: Any  # as last published; None if none
     anomalies: dict[str, int]  # severity -> how many
     last_anomaly: str | None  # of which metric
@@ -119,20 +126,22 @@ class SystemState(_Answer):
 
 
 class AuditState(_Answer):
-    """How often one aggregate did what auditors ask for. Counts; it is no verification, and knows no sealed entry."""
+    """What one aggregate did of the things that auditors ask for. Counts; it is no verification, and knows no sealed entry.
+
+    The categories are AUTHENTICATION, AUTHORIZATION, DATA_ACCESS and CONFIGURATION_CHANGE.
+    """
 
     aggregate: str  # type:id
-    categories: dict[str, int]  # AUTHENTICATION, AUTHORIZATION, DATA_ACCESS, CONFIGURATION_CHANGE -> how many
-    authentications: int
+    categories: dict[str, int]  # how many, of each
+    authentications: int  # that succeeded
     authentication_failures: int
-    authorizations: int
+    authorizations: int  # that were granted
     authorization_denials: int
     data_accesses: int
     configuration_changes: int
-    resources: dict[str, int]  # name -> how often it was asked for
-    last_denial: str | None  # topic/partition/offset
-    last_data_access: str | None
-    last_position: str | None
+    resources: dict[str, int]  # name -> how often a right to it or its data was asked for
+    last_seen: dict[str, Seen]  # category -> its newest event; only what there was
+    last_refused: dict[str, Seen]  # the same of failures and denials
 
 
 class PerformanceState(_Answer):
@@ -184,11 +193,15 @@ def _audit(shown: dict[str, Any], state: State) -> None:
         "DATA_ACCESS": state["data_accesses"],
         "CONFIGURATION_CHANGE": state["configuration_changes"],
     }
+    for name in ("last_seen", "last_refused"):
+        shown[name] = {category: Seen(position=where, at=iso(moment_at(time_us))) for category, (where, time_us) in state[name].items()}
 
 
 def _performance(shown: dict[str, Any], state: State) -> None:
     shown["metrics"] = {
-        name: MetricSummary(count=count, sum_micro=total, min_micro=low, max_micro=high, mean=total / count / MICRO)
+        name: MetricSummary(
+            count=count, sum_micro=total, min_micro=low, max_micro=high, mean=None if total is None else total / count / MICRO
+        )
         for name, (count, total, low, high) in state["metrics"].items()
     }
 

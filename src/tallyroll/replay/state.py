@@ -1,4 +1,4 @@
-"""The state that runs with the log: a follower that keeps the parts of agents, tasks and workflows current in a store."""
+"""The state that runs with the log: a follower that keeps the parts of all views current in a store."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class StoredState:
         return state_hash(self.state)
 
     def shown(self) -> dict[str, Any]:
-        """The state for callers: an AgentState, TaskState or WorkflowState."""
+        """The state for callers: an AgentState, TaskState and so on; see ``replay.shown``."""
         return show(self.view, self.owner, self.state, coverage=self.coverage, as_of=self.as_of)
 
 

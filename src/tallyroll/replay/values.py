@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from tallyroll.events.event import agent_of
-from tallyroll.replay.fields import Of, Value, named
+from tallyroll.replay.fields import INT_MAX, Of, Value
 
 Facts = Any
 """The payload members that some view reads, as a struct made for the event type. Missing ones are None, or a raw null."""
@@ -24,6 +24,7 @@ MICRO: Final = 1_000_000
 AMOUNT_MAX: Final = 2**53 - 1
 MAX_NAME_CHARS: Final = 255  # of a setting or a metric, as of any other name
 MAX_ERROR_CHARS: Final = 500  # enough to recognise an error; the event itself has the whole text
+MAX_SETTING_CHARS: Final = 2_000  # of JSON text; a part keeps up to a thousand settings, so this bounds it to 2 MB
 NULL: Final = msgspec.Raw(b"null")
 _NUMBER: Final = int | float | str | None
 _DECIMAL: Final = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
@@ -31,10 +32,10 @@ _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 _decode: Final = msgspec.json.Decoder().decode
 
 
-def micro(number: float | str, scale: int = MICRO) -> int:
+def micro(number: float | str, scale: int = MICRO, *, most: int = AMOUNT_MAX) -> int:
     """``number`` × ``scale`` as the nearest integer, ties to even; decimal text is taken exactly, not through a float.
 
-    Raises ValueError for text that is no decimal number, for NaN and infinities, and for what is beyond 53 bits.
+    Raises ValueError for text that is no decimal number, for NaN and infinities, and for what is beyond ``most``, 53 bits.
     """
     if isinstance(number, str):
         if not _DECIMAL.fullmatch(number):
@@ -45,9 +46,20 @@ def micro(number: float | str, scale: int = MICRO) -> int:
             units = round(number * scale)
         except OverflowError:
             raise ValueError("not a finite number") from None
-    if -AMOUNT_MAX <= units <= AMOUNT_MAX:
+    if -most <= units <= most:
         return units
-    raise ValueError("beyond 53 bits")
+    raise ValueError(f"beyond {most.bit_length()} bits")
+
+
+def named(name: str, text: str) -> str:
+    """A name and what belongs to it as one text, which ``split_named`` takes apart whatever the two hold."""
+    return f"{len(name)}:{name}{text}"
+
+
+def split_named(both: str) -> tuple[str, str]:
+    """The name and the text that ``named`` put together."""
+    length, _, rest = both.partition(":")
+    return rest[: int(length)], rest[int(length) :]
 
 
 def _whole(number: float) -> int:
@@ -132,14 +144,19 @@ def _error(facts: Facts, _head: Of, _time_us: int) -> str | None:
 
 
 def _setting(facts: Facts, _head: Of, _time_us: int) -> str | None:
-    name = facts.setting
-    return None if not name else named(name[:MAX_NAME_CHARS], _encode_sorted(_decode(facts.new_value)).decode())
+    if not facts.setting:
+        return None
+    value = _encode_sorted(_decode(facts.new_value)).decode()
+    if len(value) > MAX_SETTING_CHARS:
+        value = _encode_sorted(value[:MAX_SETTING_CHARS]).decode()  # the beginning of the text as a string: JSON again
+    return named(facts.setting[:MAX_NAME_CHARS], value)
 
 
 def _sample(facts: Facts, _head: Of, _time_us: int) -> str | None:
     if not facts.metric_name or facts.value is None:
         return None
-    return named(facts.metric_name[:MAX_NAME_CHARS], str(micro(facts.value)))
+    # 64 bits, not 53: bytes of memory pass 9 thousand millions every day, and are no mistake.
+    return named(facts.metric_name[:MAX_NAME_CHARS], str(micro(facts.value, most=INT_MAX)))
 
 
 _COUNT: Final = int | float | None

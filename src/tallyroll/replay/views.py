@@ -17,8 +17,9 @@ performance  ``performance-events``                              the same
 Every built-in event type of these topics that names the owner counts into ``version``, also where it changes no field.
 Tokens and cost are summed over every event that tells them: an event reports what it used itself, never a total of
 earlier ones.
-The audit view counts; it verifies nothing, and sealed entries (``audit-events``) are not read. Windows and percentiles of
-metrics belong to analytics; the performance view has counts, sums and extremes.
+The audit view counts what an auditor asks for and says where to look; it verifies nothing. ``audit-events`` is not read: it
+holds only sealed entries, whose format does not exist yet. Windows and percentiles of metrics belong to analytics; the
+performance view has counts, sums and extremes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from typing import Final
 
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.events.types import AGENT_TOPIC, PERFORMANCE_TOPIC, SYSTEM_TOPIC, TASK_TOPIC, WORKFLOW_TOPIC, EventType, type_info
-from tallyroll.replay.fields import Count, CountBy, CountTypes, First, Last, LastBy, LastPosition, OpenSet, Sum, SummaryBy
+from tallyroll.replay.by_name import CountTypes, LastBy, LastSeen, SummaryBy
+from tallyroll.replay.fields import Count, CountBy, First, Last, OpenSet, Sum
 from tallyroll.replay.fold import Fold, View
 from tallyroll.replay.values import (
     AGENT_ID,
@@ -56,7 +58,14 @@ _TASK_TYPES: Final = (*_types(TASK_TOPIC), *_MESSAGE_TYPES)
 _WORKFLOW_TYPES: Final = _types(WORKFLOW_TOPIC)
 _SYSTEM_TYPES: Final = _types(SYSTEM_TOPIC)
 _PERFORMANCE_TYPES: Final = _types(PERFORMANCE_TOPIC)
-_AUDITED: Final = ("auth.success", "auth.failure", "authz.granted", "authz.denied", "data.accessed", "configuration.changed")
+_AUDITED: Final = {
+    "auth.success": "AUTHENTICATION",
+    "auth.failure": "AUTHENTICATION",
+    "authz.granted": "AUTHORIZATION",
+    "authz.denied": "AUTHORIZATION",
+    "data.accessed": "DATA_ACCESS",
+    "configuration.changed": "CONFIGURATION_CHANGE",
+}
 _TASK_OWN: Final = tuple(name for name in _TASK_TYPES if name.startswith("task."))
 _TASK_TYPED: Final = ("task.created", "task.started", "task.completed", "task.failed")
 _TASK_ENDS: Final = ("task.completed", "task.failed", "task.cancelled")
@@ -191,7 +200,7 @@ AUDIT: Final = View(
     version=1,
     owner="aggregate",
     topics=(SYSTEM_TOPIC,),
-    types=_AUDITED,
+    types=tuple(_AUDITED),
     fields={
         "authentications": Count(("auth.success",)),
         "authentication_failures": Count(("auth.failure",)),
@@ -200,9 +209,8 @@ AUDIT: Final = View(
         "data_accesses": Count(("data.accessed",)),
         "configuration_changes": Count(("configuration.changed",)),
         "resources": CountBy(("authz.granted", "authz.denied", "data.accessed"), text("resource")),
-        "last_denial": LastPosition(("auth.failure", "authz.denied")),
-        "last_data_access": LastPosition(("data.accessed",)),
-        "last_position": LastPosition(_AUDITED),
+        "last_seen": LastSeen(_AUDITED),
+        "last_refused": LastSeen({"auth.failure": "AUTHENTICATION", "authz.denied": "AUTHORIZATION"}),
     },
 )
 
