@@ -291,7 +291,8 @@ def main(argv: list[str]) -> None:
 
 def _tell(runs: Runs, meta: Meta, options: argparse.Namespace) -> None:
     columns = ["contender", "from", "events", "events/s", "CPU µs/event", "peak MiB"]
-    print(table(f"\n{meta.count:,} events of {meta.agents:,} agents; {options.kafka_count:,} in topics", columns, _rows(runs)))
+    topics = f"; {options.kafka_count:,} in topics" if "agents in the topics" in runs.hashes else ""
+    print(table(f"\n{meta.count:,} events of {meta.agents:,} agents{topics}", columns, _rows(runs)))
     # Of a chosen few, what is not among them is no news.
     judged = [bar for bar in bars(runs, meta) if bar.value is not None or not options.only]
     asked = [bar for bar in judged if bar.least or bar.most not in (None, float("inf"))]
