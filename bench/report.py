@@ -15,7 +15,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "bench-results"
-_PACKAGES: Final = ("tallyroll", "confluent-kafka", "aiokafka", "kafka-python", "msgspec")
+_PACKAGES: Final = ("tallyroll", "confluent-kafka", "aiokafka", "kafka-python", "msgspec", "pyarrow", "numpy", "eventsourcing")
 
 
 def machine() -> dict[str, Any]:
