@@ -103,19 +103,20 @@ class ArchiveKeeper:
         """Makes the index anew from the files of the segments alone; the old one is kept beside it.
 
         Answers are the same afterwards, but for what was not sealed: the follower reads that from the log again. Accepted
-        holes are found again between the segments. Raises SegmentDamaged, and then the new index ends before that file.
+        holes are found again between the segments. Raises SegmentDamaged; then the old index is as it was.
         """
         files = self._store.files(partition)
         found = sorted(self._found(partition, files.names()), key=lambda one: one.base)
         if not found:
             raise SegmentDamaged(str(partition), "there is no segment to rebuild from")
-        self._store.set_aside(partition)
-        index = self._store.made(partition)
-        previous, repeats = GENESIS, RepeatFilter()
-        for segment in found:
-            records = self._verify(partition, segment, previous)
-            repeats = self._take_in(partition, index, segment, records, repeats)
+        previous = GENESIS
+        for segment in found:  # all of them before the old index goes
+            self._verify(partition, segment, previous)
             previous = segment.digest
+        self._store.set_aside(partition)
+        index, repeats = self._store.made(partition), RepeatFilter()
+        for segment in found:
+            self._take_in(partition, index, segment, self._verify(partition, segment, segment.previous), repeats)
         self._sealer.clean(partition)
         return index.segments()
 
@@ -193,7 +194,7 @@ class ArchiveKeeper:
 
     def _take_in(
         self, partition: TopicPartition, index: ArchiveIndex, segment: Segment, records: Sequence[Judged], repeats: RepeatFilter
-    ) -> RepeatFilter:
+    ) -> None:
         mark = index.mark()
         if mark is not None and mark.next < segment.base:
             index.skip(Span(*partition, mark.next, segment.base), mark.repeats)
@@ -205,4 +206,3 @@ class ArchiveKeeper:
         expected = segment.base if mark is not None else None
         index.append(Append(expected, segment.base, segment.next, dump_repeats(repeats), records, self._clock.now_us()))
         self._sealer.take_in(partition, segment, records)
-        return repeats

@@ -188,7 +188,7 @@ class Sealer:
         nothing = (None,) * (len(projection.columns) if projection is not None else 0)
         subjects, rows, intact = Subjects(), [], projection is not None
         for record in records:
-            head = decode_sealed(record.value) if record.value and record.aggregate is not None else None
+            head = decode_sealed(record)
             feed(record, head)
             values: tuple[Any, ...] = nothing
             if head is not None and projection is not None and intact and record.verdict == "first":

@@ -51,12 +51,24 @@ PROJECTED: Final = "value."
 """Before the names of columns that a fold's values fill."""
 
 
-class _SealedHead(Head, gc=False):
+class SealedHead(Head, gc=False):
+    """A head with the members that only queries ask for; of any type, since nobody has refused others."""
+
     userid: Any = None
     correlationid: Any = None
 
 
-decode_sealed: Final = msgspec.json.Decoder(_SealedHead).decode
+_decode: Final = msgspec.json.Decoder(SealedHead).decode
+
+
+def decode_sealed(record: Judged) -> SealedHead | None:
+    """The head of a record that was readable when it was judged; None of another one."""
+    if record.aggregate is None or record.value is None:
+        return None
+    head = _decode(record.value)
+    if not head.aggregateid or not head.aggregatetype:
+        head.aggregatetype, _, head.aggregateid = head.subject.partition(":")
+    return head
 
 
 class Row:
@@ -64,7 +76,7 @@ class Row:
 
     __slots__ = ("cells", "data", "order", "projected", "record")
 
-    def __init__(self, record: Judged, head: _SealedHead | None, projected: tuple[Any, ...]) -> None:
+    def __init__(self, record: Judged, head: SealedHead | None, projected: tuple[Any, ...]) -> None:
         self.record = record
         self.projected = projected
         self.data: bytes | None = None

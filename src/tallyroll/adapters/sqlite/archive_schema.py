@@ -156,8 +156,8 @@ def segment_row(segment: Segment) -> Columns:
 
 def segment_from(row: Columns) -> Segment:
     """What ``segment_row`` gave."""
-    *told, reducers = row
-    return Segment(*told, _decode_reducers(reducers))
+    told: list[Any] = [*row[:-1], _decode_reducers(row[-1])]
+    return Segment(*told)
 
 
 def holes_row(holes: Any) -> bytes:  # noqa: ANN401  # spans
