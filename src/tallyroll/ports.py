@@ -658,7 +658,10 @@ class SegmentCodec(Protocol):
     """Columns as bytes of a file and back. Not promised: the same bytes for the same columns in another version of a library."""
 
     def encode(self, columns: Sequence[SegmentColumn], groups: Iterable[Sequence[Sequence[object]]], footer: Mapping[str, str]) -> bytes:
-        """A file; each group has one sequence per column, of equal length, and is read as one piece later."""
+        """A file; each group has one sequence per column, of equal length, and is read as one piece later.
+
+        Raises OverflowError for an integer beyond 64 bits.
+        """
 
     def open(self, content: memoryview) -> OpenSegment:
         """What ``encode`` has made. Raises OSError for anything else."""

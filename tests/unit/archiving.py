@@ -10,7 +10,7 @@ from typing import Any
 from tallyroll.adapters.parquet.codec import ParquetCodec
 from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes
 from tallyroll.adapters.system.segment_files import LocalSegmentFiles
-from tallyroll.archive.checks import Checks, check_again
+from tallyroll.archive.checks import Checks
 from tallyroll.archive.follower import ArchiveFollower
 from tallyroll.archive.opening import OpenArchive
 from tallyroll.archive.records import judge
@@ -112,5 +112,5 @@ def full_fold(batch: Batch, *, fold: Fold = FOLD) -> PartitionFold:
 def all_findings(batch: Batch) -> list[Any]:
     """What the checks find in one go over everything."""
     checks = Checks(batch.topic_partition)
-    check_again(checks, judge(batch, RepeatFilter()))
+    checks.read(judge(batch, RepeatFilter()), batch.heads())
     return checks.findings()

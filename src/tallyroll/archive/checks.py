@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
+from tallyroll.errors import Undecodable
 from tallyroll.events.chain import ChainChecker, ChainFinding, ChainState
-from tallyroll.events.codec import Head, decode_head
+from tallyroll.events.codec import Head
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import ArchivedFinding, Judged
 from tallyroll.replay.findings import Finding, SequenceCheck, SequenceState
@@ -31,15 +32,18 @@ class Checks:
             self._sequences = SequenceCheck(*partition)
         self._found: list[ArchivedFinding] = []
 
-    def feed(self, record: Judged, head: Head | None) -> None:
-        """Takes the next record, with its head if it has one."""
-        if record.verdict != "first":
-            self._found.append(ArchivedFinding(record.verdict, record.offset, record.reason, record.aggregate or ""))
-        found = self._chain.feed(record.offset, record.value or b"", head.link() if head is not None else None)
-        if found is not None:
-            self._found.append(ArchivedFinding(found.kind, record.offset, f"{found.session}/{found.number}", record.aggregate or ""))
-        if head is not None and record.verdict in ("first", "poison"):
-            self._sequences.feed(record.offset, head)
+    def read(self, records: Sequence[Judged], heads: Sequence[Head | Undecodable]) -> None:
+        """Takes the next records, with their heads."""
+        copies = set()
+        for index, (record, head) in enumerate(zip(records, heads, strict=True)):
+            if record.verdict != "first":
+                self._found.append(ArchivedFinding(record.verdict, record.offset, record.reason, record.aggregate or ""))
+                if record.verdict != "poison":
+                    copies.add(index)
+            found = self._chain.feed(record.offset, record.value or b"", None if isinstance(head, Undecodable) else head.link())
+            if found is not None:
+                self._found.append(ArchivedFinding(found.kind, record.offset, f"{found.session}/{found.number}", record.aggregate or ""))
+        self._sequences.read_heads([record.offset for record in records], heads, copies)
 
     def settle(self) -> list[ArchivedFinding]:
         """What is certain, in offset order; forgets it."""
@@ -56,12 +60,6 @@ class Checks:
     def dump(self) -> bytes:
         """The state behind ``settle``."""
         return _encode((self._chain.dump(), self._sequences.dump()))
-
-
-def check_again(checks: Checks, records: Iterable[Judged]) -> None:
-    """Feeds records whose heads are not at hand."""
-    for record in records:
-        checks.feed(record, decode_head(record.value) if record.aggregate is not None else None)
 
 
 def _of_sequence(finding: Finding) -> ArchivedFinding:

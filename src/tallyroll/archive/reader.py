@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
-from tallyroll.archive.checks import Checks, check_again
+from tallyroll.archive.checks import Checks
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.records import raw_batch, rows_of
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import SegmentDamaged
 from tallyroll.events.batch import Batch
+from tallyroll.events.codec import decode_heads
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Columns, Rows
 from tallyroll.ports import ArchivedFinding, ArchiveIndex, ArchiveMark, Judged, Segment, StoredPart
@@ -125,7 +126,7 @@ class ArchiveReader:
         found = list(index.findings(start, end))
         # What was sealed meanwhile comes as a segment, so the checks go on from where they were.
         for piece in self.judged(partition, mark.sealed, end):
-            check_again(checks, piece)
+            checks.read(piece, decode_heads([record.value for record in piece]))
         return sorted([*found, *(one for one in checks.findings() if start <= one.offset < end)], key=lambda one: one.offset)
 
     def _pieces(self, partition: TopicPartition, start: int, end: int) -> Iterator[Segment | Sequence[Judged]]:

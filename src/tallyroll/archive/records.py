@@ -31,28 +31,33 @@ def judge(batch: Batch, repeats: RepeatFilter) -> list[Judged]:
     A record whose event time cannot be read is poison, but its number and id count as met.
     """
     judged = []
-    columns = zip(batch.offsets, batch.timestamps_ms, batch.keys, batch.values, batch.heads(), strict=True)
+    heads = batch.heads()
+    copies = repeats.copies([head for head in heads if not isinstance(head, Undecodable)])
+    readable = -1
+    columns = zip(batch.offsets, batch.timestamps_ms, batch.keys, batch.values, heads, strict=True)
     for index, (offset, timestamp_ms, key, value, head) in enumerate(columns):
         headers = pack_headers(batch.headers(index))
         if isinstance(head, Undecodable):
             judged.append(Judged(offset, timestamp_ms, key, value, headers, None, None, None, "poison", head.reason))
             continue
-        link = head.link()
-        time_us: int | None
-        try:
-            time_us, reason = timestamp_us(head), ""
-        except Undecodable as error:
-            time_us, reason = None, error.reason
+        readable += 1
+        verdict: Verdict = copies.get(readable, "first")
+        time_us, reason = _time_of(head)
+        if verdict == "first" and time_us is None:
+            verdict = "poison"
+        else:
+            reason = ""
         kind, name = head.aggregatetype, head.aggregateid
         agent = agent_of(kind, name, None if kind == "agent" else agent_in(head.data))
-        if link is not None and not repeats.is_first(link.session, link.number):
-            judged.append(Judged(offset, timestamp_ms, key, value, headers, time_us, agent, f"{kind}:{name}", "repeat", ""))
-        elif repeats.is_duplicate(head.id):
-            judged.append(Judged(offset, timestamp_ms, key, value, headers, time_us, agent, f"{kind}:{name}", "duplicate", ""))
-        else:
-            verdict: Verdict = "first" if time_us is not None else "poison"
-            judged.append(Judged(offset, timestamp_ms, key, value, headers, time_us, agent, f"{kind}:{name}", verdict, reason))
+        judged.append(Judged(offset, timestamp_ms, key, value, headers, time_us, agent, f"{kind}:{name}", verdict, reason))
     return judged
+
+
+def _time_of(head: Head) -> tuple[int | None, str]:
+    try:
+        return timestamp_us(head), ""
+    except Undecodable as error:
+        return None, error.reason
 
 
 def pack_headers(headers: Headers) -> bytes | None:
@@ -95,42 +100,20 @@ class Subjects:
         return subject
 
 
-class RowsBuilder:
-    """First copies one after the other, as ``Rows``. ``whole`` keeps ids and values as well."""
-
-    def __init__(self, partition: TopicPartition, *, whole: bool = False) -> None:
-        self._partition = partition
-        self._whole = whole
-        self._kept: list[tuple[Any, ...]] = []
-        self._subjects = Subjects()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def add(self, record: Judged, head: Head) -> None:
-        """Takes a first copy and its head."""
-        row = (record.offset, record.time_us, head.type, head.schemaversion, self._subjects.of(head), bytes(head.data), record.agent)
-        self._kept.append((*row, head.id, record.value) if self._whole else row)
-
-    def take(self) -> Rows | None:
-        """What was added since the last call; None if that is nothing."""
-        kept, self._kept = self._kept, []
-        return Rows(*self._partition, *zip(*kept, strict=True)) if kept else None
-
-
 def rows_of(
     partition: TopicPartition, records: Iterable[Judged], *, types: Iterable[str] | None, until_us: int | None, whole: bool
 ) -> Rows | None:
     """The first copies among the records, decoded anew; None if there are none."""
     wanted = None if types is None else frozenset(types)
-    builder = RowsBuilder(partition, whole=whole)
+    subjects, kept = Subjects(), list[tuple[Any, ...]]()
     for record in records:
         if record.verdict != "first" or (until_us is not None and (record.time_us or 0) > until_us):
             continue
         head = decode_head(record.value)
         if wanted is None or head.type in wanted:
-            builder.add(record, head)
-    return builder.take()
+            row = (record.offset, record.time_us, head.type, head.schemaversion, subjects.of(head), bytes(head.data), record.agent)
+            kept.append((*row, head.id, record.value) if whole else row)
+    return Rows(*partition, *zip(*kept, strict=True)) if kept else None
 
 
 def dump_repeats(repeats: RepeatFilter) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -11,30 +10,29 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tallyroll.archive.checks import Checks
-from tallyroll.archive.parts import Forward
+from tallyroll.archive.parts import SnapshotMaker
 from tallyroll.archive.reader import ArchiveReader
+from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.records import Subjects
 from tallyroll.archive.segment import (
     COLUMNS,
     GENESIS,
     PROJECTED,
-    Row,
+    SealedHead,
+    Table,
     decode_sealed,
     digest_of,
     footer_of,
-    groups,
     name_of,
     raw_bytes_of,
-    runs_of,
 )
 from tallyroll.archive.store import ArchiveStore
-from tallyroll.errors import StoreUnavailable
-from tallyroll.events.codec import Head
+from tallyroll.errors import StoreUnavailable, Undecodable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import ArchiveIndex, ArchiveMark, Judged, Sealed, Segment, SegmentColumn, Tail
-from tallyroll.replay.fields import INT_MAX
 from tallyroll.replay.fold import Fold
+from tallyroll.replay.partition import no_collecting
 from tallyroll.replay.projection import Projection
 
 _HOUR_US: Final = 3_600 * 1_000_000
@@ -63,15 +61,12 @@ class SealLimits:
         return old or tail.records >= self.records or tail.raw_bytes >= self.raw_bytes
 
 
-Feed = Callable[[Judged, Head | None], None]
-"""Takes every record in offset order, with its head if it has one."""
-
-
 class _Content(NamedTuple):
-    """Records in the order of a segment, and what is known of each payload."""
+    """Records in the order of a segment, with the columns that their payloads became."""
 
-    rows: list[Row]
+    table: Table
     columns: Sequence[SegmentColumn]
+    projected: Sequence[Sequence[Any]]
     projection: str
 
 
@@ -87,10 +82,9 @@ class Sealer:
     def __init__(self, store: ArchiveStore, catalogue: Catalogue, fold: Fold, *, fault: Fault = no_fault) -> None:
         self._store = store
         self._catalogue = catalogue
-        self._fold = fold
         self._fault = fault
         self._reader = ArchiveReader(store)
-        self._projections = {base: Projection(fold, base) for base in fold.topics}
+        self._makers = {topic.base: SnapshotMaker(fold, topic.base) for topic in catalogue.topics}
 
     def seal(self, partition: TopicPartition) -> Segment | None:
         """Seals everything in the tail; None if there is nothing."""
@@ -125,35 +119,33 @@ class Sealer:
         index = self._store.made(partition)
         mark = index.mark()
         assert mark is not None  # noqa: S101  # the caller has appended the records
-        files = self._store.files(partition)
         with no_collecting():
-            work = self._work(partition, index, mark, records)
-            content = self._content(partition, records, work.feed)
-            sealed = work.sealed(segment, content.rows)
-        index.seal(sealed, lambda: files.size(segment.name) == segment.file_bytes)
+            heads = [*map(decode_sealed, records)]
+            sealed = self._sealed(partition, index, mark, segment, records, heads, Table(records, heads))
+        index.seal(sealed, lambda: self._is_there(partition, segment))
 
     def rewrite(self, partition: TopicPartition, segment: Segment, records: Sequence[Judged]) -> Segment | None:
         """The segment's records under today's projection, in a new file; None if it is that already. The old file goes."""
         with no_collecting():
-            content = self._content(partition, records, _ignore)
+            content = self._content(partition, records, [*map(decode_sealed, records)])
             if content.projection == segment.projection:
                 return None
             name = f"{name_of(segment.base, segment.next).removesuffix('.parquet')}-{content.projection[:8] or 'none'}.parquet"
-            new = self._written(partition, msgspec.structs.replace(segment, name=name, projection=content.projection), content)
+            new = self._written(partition, msgspec.structs.replace(segment, name=name), content)
         self._store.made(partition).replace(segment, new)
         self.clean(partition)
         return new
 
     def projection(self, partition: TopicPartition) -> str:
         """The id of today's projection; empty where no view reads the topic."""
-        known = self._projections.get(self._base(partition))
+        known = self._maker(partition).projection
         return known.id if known is not None else ""
 
     def _seal(self, partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark, records: Sequence[Judged]) -> Segment:
         segments = index.segments()
         previous = segments[-1].digest if segments else GENESIS
-        work = self._work(partition, index, mark, records)
-        content = self._content(partition, records, work.feed)
+        heads = [*map(decode_sealed, records)]
+        content = self._content(partition, records, heads)
         times = [one.time_us for one in records if one.time_us is not None and one.verdict == "first"]
         planned = Segment(
             name_of(mark.sealed, mark.next),
@@ -170,98 +162,86 @@ class Sealer:
         )
         segment = self._written(partition, planned, content)
         self._fault("file put")
-        sealed = work.sealed(segment, content.rows)
+        sealed = self._sealed(partition, index, mark, segment, records, heads, content.table)
         self._fault("before commit")
-        files = self._store.files(partition)
 
         def is_whole() -> bool:
             self._fault("in commit")
-            return files.size(segment.name) == segment.file_bytes
+            return self._is_there(partition, segment)
 
         index.seal(sealed, is_whole)
         self._fault("after commit")
         return sealed.segment
 
-    def _content(self, partition: TopicPartition, records: Sequence[Judged], feed: Feed) -> _Content:
-        """The one pass over the records; a payload that cannot become columns means that none of the segment does."""
-        projection = self._projections.get(self._base(partition))
-        nothing = (None,) * (len(projection.columns) if projection is not None else 0)
-        subjects, rows, intact = Subjects(), [], projection is not None
-        for record in records:
-            head = decode_sealed(record)
-            feed(record, head)
-            values: tuple[Any, ...] = nothing
-            if head is not None and projection is not None and intact and record.verdict == "first":
-                taken = projection.take(head.type, head.schemaversion, head.data, subjects.of(head), record.time_us or 0)
-                # Another agent than the record names: an upcaster's. Columns would contradict the locator.
-                intact = taken is not None and taken[0] == record.agent and all(map(_fits, taken))
-                values = taken[1:] if taken is not None and intact else nothing
-            rows.append(Row(record, head, values))
-        rows.sort(key=_order)
-        if projection is None or not intact:
-            return _Content(rows, COLUMNS, "")
-        projected = [SegmentColumn(f"{PROJECTED}{name}", "int" if whole else "word") for name, whole in projection.columns.items()]
-        return _Content(rows, [*COLUMNS, *projected], projection.id)
+    def _content(self, partition: TopicPartition, records: Sequence[Judged], heads: Sequence[SealedHead | Undecodable]) -> _Content:
+        """The records as columns. A payload that cannot become columns means that none of the segment does."""
+        table, projection = Table(records, heads), self._maker(partition).projection
+        projected = _project(projection, records, heads) if projection is not None else None
+        if projection is None or projected is None:
+            return _Content(table, COLUMNS, (), "")
+        own = [SegmentColumn(f"{PROJECTED}{name}", "int" if whole else "word") for name, whole in projection.columns.items()]
+        return _Content(table, [*COLUMNS, *own], projected, projection.id)
 
     def _written(self, partition: TopicPartition, segment: Segment, content: _Content) -> Segment:
-        chunks = groups(content.rows, len(content.columns))
+        """The segment as it is in its file, which is there when this returns."""
+        try:
+            return self._put(partition, segment, content)
+        except OverflowError:  # a value of somebody's own view, beyond 64 bits
+            return self._put(partition, segment, _Content(content.table, COLUMNS, (), ""))
+
+    def _put(self, partition: TopicPartition, segment: Segment, content: _Content) -> Segment:
+        segment = msgspec.structs.replace(segment, projection=content.projection)
+        groups = content.table.groups(content.projected)
         with _translated(partition):
-            encoded = self._store.codec.encode(content.columns, chunks, footer_of(partition, segment))
+            encoded = self._store.codec.encode(content.columns, groups, footer_of(partition, segment))
             self._fault("file made")
             self._store.files(partition).put(segment.name, encoded)
         return msgspec.structs.replace(segment, file_bytes=len(encoded))
 
-    def _work(self, partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark, records: Sequence[Judged]) -> _Work:
-        base = self._base(partition)
-        forward = Forward(self._fold, base, partition, index, lambda: self._reader.rows(partition, mark.first, mark.sealed))
-        forward.prepare(records)
-        return _Work(forward, Checks(partition, index.checks(), from_start=mark.first == 0))
+    def _sealed(  # noqa: PLR0913  # everything that is known
+        self,
+        partition: TopicPartition,
+        index: ArchiveIndex,
+        mark: ArchiveMark,
+        segment: Segment,
+        records: Sequence[Judged],
+        heads: Sequence[SealedHead | Undecodable],
+        table: Table,
+    ) -> Sealed:
+        checks = Checks(partition, index.checks(), from_start=mark.first == 0)
+        checks.read(records, heads)
+        findings = checks.settle()
+        written = SegmentReader(partition, segment, self._store.open_anew(partition, segment))
+        parts, reducers = self._maker(partition).make(
+            partition, segment, records, written, index, lambda: self._reader.rows(partition, mark.first, mark.sealed)
+        )
+        return Sealed(msgspec.structs.replace(segment, reducers=reducers), [*table.runs()], parts, findings, checks.dump())
 
-    def _base(self, partition: TopicPartition) -> str:
+    def _is_there(self, partition: TopicPartition, segment: Segment) -> bool:
+        return self._store.files(partition).size(segment.name) == segment.file_bytes
+
+    def _maker(self, partition: TopicPartition) -> SnapshotMaker:
         topic = self._catalogue.named(partition.topic)
-        return topic.base if topic is not None else partition.topic
+        if topic is None:
+            raise ValueError(f"{partition.topic} is no topic of the catalogue")
+        return self._makers[topic.base]
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What is made of the records besides the file."""
-
-    forward: Forward
-    checks: Checks
-
-    def feed(self, record: Judged, head: Head | None) -> None:
-        self.checks.feed(record, head)
-        if head is not None and record.verdict == "first":
-            self.forward.add(record, head)
-
-    def sealed(self, segment: Segment, rows: Sequence[Row]) -> Sealed:
-        parts, reducers = self.forward.take(segment.next)
-        findings = self.checks.settle()
-        return Sealed(msgspec.structs.replace(segment, reducers=reducers), [*runs_of(rows)], parts, findings, self.checks.dump())
-
-
-def _order(row: Row) -> tuple[str, str, int, int]:
-    return row.order
-
-
-def _fits(value: object) -> bool:
-    return not isinstance(value, int) or -INT_MAX <= value <= INT_MAX
-
-
-def _ignore(_record: Judged, _head: Head | None) -> None:
-    """For a pass that makes the file only."""
-
-
-@contextlib.contextmanager
-def no_collecting() -> Iterator[None]:
-    """Many new objects, no cycles: with the collector looking on a seal takes half as long again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
+def _project(
+    projection: Projection, records: Sequence[Judged], heads: Sequence[SealedHead | Undecodable]
+) -> Sequence[Sequence[Any]] | None:
+    """The projected columns; None if some payload cannot become columns."""
+    subjects, nothing, taken = Subjects(), (None,) * len(projection.columns), []
+    for record, head in zip(records, heads, strict=True):
+        if isinstance(head, Undecodable) or record.verdict != "first":
+            taken.append(nothing)
+            continue
+        values = projection.take(head.type, head.schemaversion, head.data, subjects.of(head), record.time_us or 0)
+        # Another agent than the record names is an upcaster's word; columns would contradict the locator.
+        if values is None or values[0] != record.agent:
+            return None
+        taken.append(values[1:])
+    return [*zip(*taken, strict=True)]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from tallyroll.events.codec import Head
+from tallyroll.errors import Undecodable
+from tallyroll.events.codec import Head, named_by_subject
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Judged, Run, Segment, SegmentColumn
 
@@ -61,67 +62,85 @@ class SealedHead(Head, gc=False):
 _decode: Final = msgspec.json.Decoder(SealedHead).decode
 
 
-def decode_sealed(record: Judged) -> SealedHead | None:
-    """The head of a record that was readable when it was judged; None of another one."""
+def decode_sealed(record: Judged) -> SealedHead | Undecodable:
+    """The head of a record that was readable when it was judged, else why it was not."""
     if record.aggregate is None or record.value is None:
-        return None
+        return Undecodable(record.reason, "judged when it was archived")
     head = _decode(record.value)
-    if not head.aggregateid or not head.aggregatetype:
-        head.aggregatetype, _, head.aggregateid = head.subject.partition(":")
-    return head
+    return head if head.aggregateid and head.aggregatetype else named_by_subject(head)
 
 
-class Row:
-    """One record on its way into a segment. It sorts by ``order``; its value is taken apart only when it is written."""
+class Table:
+    """The records of a segment as columns, in offset order; ``order`` is how they will lie in the file."""
 
-    __slots__ = ("cells", "data", "order", "projected", "record")
+    def __init__(self, records: Sequence[Judged], heads: Sequence[SealedHead | Undecodable]) -> None:
+        self._records = tuple(zip(*records, strict=True))
+        self._told = tuple(zip(*map(_told, heads), strict=True))
+        offsets, _, _, _, _, self._times, self._agents, self._aggregates, *_ = self._records
+        self._offsets: Sequence[int] = offsets
+        sequences = self._told[3]
+        place = [
+            (agent or "", aggregate or "", sequence or 0, offset)
+            for agent, aggregate, sequence, offset in zip(self._agents, self._aggregates, sequences, offsets, strict=True)
+        ]
+        self.order = sorted(range(len(place)), key=place.__getitem__)
 
-    def __init__(self, record: Judged, head: SealedHead | None, projected: tuple[Any, ...]) -> None:
-        self.record = record
-        self.projected = projected
-        self.data: bytes | None = None
-        if head is None:
-            self.order = (record.agent or "", record.aggregate or "", 0, record.offset)
-            self.cells: tuple[Any, ...] = (None,) * 8
-            return
-        digits = head.sequence
-        sequence = int(digits) if digits.isdecimal() and len(digits) <= _MAX_DIGITS else None
-        self.order = (record.agent or "", record.aggregate or "", sequence or 0, record.offset)
-        user, correlation = head.userid, head.correlationid
-        self.cells = (
-            (record.aggregate or "")[: -len(head.aggregateid) - 1],
-            head.type,
-            head.schemaversion,
-            sequence,
-            head.id,
-            head.chainsession or None,
-            user if isinstance(user, str) else None,
-            correlation if isinstance(correlation, str) else None,
-        )
-        self.data = bytes(head.data)
+    def groups(self, projected: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+        """The cells of COLUMNS and then of the projected columns, a row group at a time."""
+        offsets, timestamps, keys, values, headers, times, agents, aggregates, verdicts, reasons = self._records
+        *told, payloads = self._told
+        given = [offsets, timestamps, times, agents, aggregates, *told, verdicts]
+        for start in range(0, len(self.order), GROUP_ROWS):
+            chunk = self.order[start : start + GROUP_ROWS]
+            usual = [keys[at] is not None and aggregates[at] is not None and keys[at] == aggregates[at].encode() for at in chunk]
+            yield [
+                *([column[at] for at in chunk] for column in given),
+                [reasons[at] or None for at in chunk],
+                [None if own else keys[at] for at, own in zip(chunk, usual, strict=True)],
+                [0 if own else 1 for own in usual],
+                [headers[at] for at in chunk],
+                *zip(*(split(values[at], payloads[at]) for at in chunk), strict=True),
+                *([column[at] for at in chunk] for column in projected),
+            ]
 
-    def columns(self) -> tuple[Any, ...]:
-        """One cell for each of COLUMNS, then the projected ones."""
-        record = self.record
-        head, data, tail = split(record.value, self.data)
-        usual_key = record.key is not None and record.aggregate is not None and record.key == record.aggregate.encode()
-        return (
-            record.offset,
-            record.timestamp_ms,
-            record.time_us,
-            record.agent,
-            record.aggregate,
-            *self.cells,
-            record.verdict,
-            record.reason or None,
-            None if usual_key else record.key,
-            0 if usual_key else 1,
-            record.headers,
-            head,
-            data,
-            tail,
-            *self.projected,
-        )
+    def runs(self) -> Iterator[Run]:
+        """The locator: one run per agent, and one per aggregate and agent."""
+        agents, aggregates, row = self._agents, self._aggregates, 0
+        for agent, of_agent in groupby(self.order, key=agents.__getitem__):
+            mine = list(of_agent)
+            if agent is not None:
+                yield self._run(f"@{agent}", row, mine)
+            for aggregate, of_aggregate in groupby(mine, key=aggregates.__getitem__):
+                its = list(of_aggregate)
+                if aggregate is not None:
+                    yield self._run(aggregate, row, its)
+                row += len(its)
+
+    def _run(self, key: str, row: int, of: Sequence[int]) -> Run:
+        offsets = [self._offsets[at] for at in of]
+        times = [time for at in of if (time := self._times[at]) is not None]
+        return Run(key, row, len(of), min(offsets), max(offsets), min(times, default=None), max(times, default=None))
+
+
+_UNTOLD: Final = (None,) * 9
+
+
+def _told(head: SealedHead | Undecodable) -> tuple[Any, ...]:
+    """What a head adds to what was judged, in the order of COLUMNS; then the payload."""
+    if isinstance(head, Undecodable):
+        return _UNTOLD
+    digits, user, correlation = head.sequence, head.userid, head.correlationid
+    return (
+        head.aggregatetype,
+        head.type,
+        head.schemaversion,
+        int(digits) if digits.isdecimal() and len(digits) <= _MAX_DIGITS else None,
+        head.id,
+        head.chainsession or None,
+        user if isinstance(user, str) else None,
+        correlation if isinstance(correlation, str) else None,
+        bytes(head.data),
+    )
 
 
 def split(value: bytes | None, data: bytes | None) -> tuple[bytes | None, str | None, bytes | None]:
@@ -136,33 +155,6 @@ def split(value: bytes | None, data: bytes | None) -> tuple[bytes | None, str | 
     except UnicodeDecodeError:
         return value, None, None
     return value[:start], text, value[start + len(data) :]
-
-
-def groups(rows: Sequence[Row], count: int) -> Iterator[Sequence[Sequence[Any]]]:
-    """Sorted rows as columns, a row group at a time; the first ``count`` of them."""
-    for start in range(0, len(rows), GROUP_ROWS):
-        chunk = rows[start : start + GROUP_ROWS]
-        yield list(zip(*(row.columns()[:count] for row in chunk), strict=True))
-
-
-def runs_of(rows: Sequence[Row]) -> Iterator[Run]:
-    """The locator of sorted rows: one run per agent, and one per aggregate and agent."""
-    at = 0
-    for agent, of_agent in groupby(rows, key=lambda row: row.record.agent):
-        mine = list(of_agent)
-        if agent is not None:
-            yield _run(f"@{agent}", at, mine)
-        for aggregate, of_aggregate in groupby(mine, key=lambda row: row.record.aggregate):
-            records = list(of_aggregate)
-            if aggregate is not None:
-                yield _run(aggregate, at, records)
-            at += len(records)
-
-
-def _run(key: str, row: int, rows: Sequence[Row]) -> Run:
-    offsets = [one.record.offset for one in rows]
-    times = [one.record.time_us for one in rows if one.record.time_us is not None]
-    return Run(key, row, len(rows), min(offsets), max(offsets), min(times, default=None), max(times, default=None))
 
 
 def digest_of(previous: str, partition: TopicPartition, base: int, following: int, records: Sequence[Judged]) -> str:

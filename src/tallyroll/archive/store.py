@@ -54,7 +54,7 @@ class ArchiveStore:
             if known is not None:
                 self._segments.move_to_end(key)
                 return known
-        opened = self._opened(partition, segment)
+        opened = self.open_anew(partition, segment)
         with self._lock:
             self._segments[key] = opened
             while len(self._segments) > self._max_open:
@@ -92,7 +92,8 @@ class ArchiveStore:
                     self._open[partition] = index
             return index
 
-    def _opened(self, partition: TopicPartition, segment: Segment) -> OpenSegment:
+    def open_anew(self, partition: TopicPartition, segment: Segment) -> OpenSegment:
+        """As ``segment``, from the file as it is now; for who has just written it."""
         where = f"{partition}/{segment.name}"
         try:
             content = self.files(partition).open(segment.name)

@@ -111,7 +111,14 @@ class ParquetSegment:
 
 
 def _array(values: Sequence[object], kind: Any) -> Any:  # noqa: ANN401  # pyarrow has no types
-    return pa.array(values, pa.string()).dictionary_encode() if pa.types.is_dictionary(kind) else pa.array(values, kind)
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, pa.string()).dictionary_encode()
+    try:
+        return pa.array(values, kind)
+    except pa.ArrowInvalid as error:
+        if pa.types.is_integer(kind):
+            raise OverflowError("beyond 64 bits") from error
+        raise
 
 
 def _column(chunked: Any, kind: str) -> IntColumn | TextColumn | NDArray[np.object_]:  # noqa: ANN401  # as above
