@@ -6,16 +6,20 @@ Every port says what it does not promise.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from tallyroll.errors import LogError
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
-from tallyroll.events.rows import Columns, Rows
+from tallyroll.events.rows import Columns, IntColumn, Rows, TextColumn
 from tallyroll.events.topics import Topic, TopicState
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Structs the garbage collector need not look at: there are many of them at a time, and they form no cycles.
 
@@ -323,6 +327,10 @@ class ArchiveMark(NamedTuple):
     last_us: int | None = None
 
 
+Verdict = Literal["first", "repeat", "duplicate", "poison"]
+"""What an archived record is: a first copy, sent again by its publisher, published again under its id, or not readable."""
+
+
 class Segment(msgspec.Struct, frozen=True):
     """One sealed file of a partition, as the manifest has it: its records have offsets ``base`` to ``next`` (exclusive).
 
@@ -437,6 +445,226 @@ class Workers(Protocol):
 
         Raises WorkerFailed for a process that ended without its last message.
         """
+
+
+class Judged(NamedTuple):
+    """One record as it was in the log, and what was made of it when it was archived.
+
+    ``headers`` are packed, None for the usual ones. ``time_us`` is None where the event time cannot be read, ``agent`` is
+    whose deed it is, ``aggregate`` the key ``type:id``; both None where nobody is named. ``reason`` says why it is poison.
+    """
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: bytes | None
+    time_us: int | None
+    agent: str | None
+    aggregate: str | None
+    verdict: Verdict
+    reason: str
+
+
+class Run(NamedTuple):
+    """One owner's neighbouring rows in a segment: ``rows`` of them from ``row`` on.
+
+    Offsets and event times (None if no row has one) bound them; both ends are inclusive.
+    """
+
+    key: str
+    row: int
+    rows: int
+    first_offset: int
+    last_offset: int
+    first_us: int | None
+    last_us: int | None
+
+
+class Tail(NamedTuple):
+    """What is archived and not sealed: how many records, their bytes, and when the oldest came, in µs (None without any)."""
+
+    records: int
+    raw_bytes: int
+    since_us: int | None
+
+
+class Append(NamedTuple):
+    """What one flush adds to a partition's tail. ``expected`` is the ``next`` it builds upon, None before the first one.
+
+    ``first`` counts only then. ``now_us`` is when, for the age of the tail.
+    """
+
+    expected: int | None
+    first: int
+    next: int
+    repeats: bytes
+    records: Sequence[Judged]
+    now_us: int
+
+
+class Sealed(NamedTuple):
+    """Everything that one more segment brings to the index; ``checks`` is what the checkers know behind it."""
+
+    segment: Segment
+    runs: Sequence[Run]
+    parts: Sequence[StoredPart]
+    findings: Sequence[ArchivedFinding]
+    checks: bytes
+
+
+class Found(NamedTuple):
+    """What lies at and behind an offset: the segment that holds the next record, or else records of the tail."""
+
+    segment: Segment | None
+    records: Sequence[Judged]
+
+
+class Owned(NamedTuple):
+    """One owner's first copies: runs by segment, in offset order, and records of the tail; all of the same moment."""
+
+    runs: Sequence[tuple[Segment, Sequence[Run]]]
+    records: Sequence[Judged]
+
+
+class ArchiveIndex(Protocol):
+    """What is known of one partition's archive beside the segments: manifest, tail, locator, snapshots, findings.
+
+    Every method blocks; several threads may call. Each is one transaction. Every method raises StoreUnavailable; then
+    nothing was written. Not promised: to look at the segment files; it knows only what was sealed.
+    """
+
+    def mark(self) -> ArchiveMark | None:
+        """How far the partition goes; None before the first append."""
+
+    def checks(self) -> bytes:
+        """What the checkers know of everything below ``sealed``; empty before the first seal."""
+
+    def tail(self) -> Tail:
+        """What waits to be sealed."""
+
+    def append(self, write: Append) -> None:
+        """Adds to the tail and moves ``next``. Raises PositionConflict when the stored ``next`` is not the expected one.
+
+        Durable against the end of the process; a crash of the machine may take the newest appends back, each as a whole.
+        """
+
+    def seal(self, sealed: Sealed, is_whole: Callable[[], bool]) -> None:
+        """Takes a segment into the manifest, with everything that belongs to it, and its records out of the tail.
+
+        Survives a crash of the machine. ``is_whole`` is asked under the lock that ``sweep`` takes, whether the file is still
+        there. Raises PositionConflict when the partition is not sealed up to the segment's base, or the file is gone.
+        """
+
+    def replace(self, old: Segment, new: Segment) -> None:
+        """Another file for the same records. Raises PositionConflict if the manifest does not hold ``old``."""
+
+    def sweep(self, remove: Callable[[frozenset[str]], None]) -> None:
+        """Calls with the names of all files in the manifest, while nobody can seal."""
+
+    def skip(self, hole: Span, repeats: bytes) -> None:
+        """Moves ``sealed`` and ``next`` over a hole. Raises PositionConflict unless both stand at its start."""
+
+    def segments(self) -> Sequence[Segment]:
+        """The manifest, in offset order."""
+
+    def find(self, start: int, end: int, limit: int) -> Found:
+        """The segment with the first record at or above ``start``; where there is none, at most ``limit`` records of the tail."""
+
+    def owned(self, key: str, start: int, end: int) -> Owned:
+        """Where one owner's records of the span are."""
+
+    def owners(self, keys: Collection[str], below: int) -> Collection[str]:
+        """Those of the keys that some segment with a base below that offset has."""
+
+    def parts(self, view: str, reducer_id: str, *, end: int, order_us: int | None, owners: Collection[str] | None) -> Sequence[StoredPart]:
+        """The newest snapshot of each of the owners (None: of all), by owner; within the bounds of ``Archive.parts``."""
+
+    def parts_of(self, view: str, reducer_id: str, owner: str, *, end: int, order_us: int | None) -> Sequence[StoredPart]:
+        """All snapshots of one owner, the newest first; within the same bounds."""
+
+    def findings(self, start: int, end: int) -> Sequence[ArchivedFinding]:
+        """What the seals have found, in offset order."""
+
+    def close(self) -> None:
+        """Closes the files. Safe to call twice."""
+
+
+class ArchiveIndexes(Protocol):
+    """Where the indexes of all partitions are. Not promised: that two processes may not both write one; they are fenced."""
+
+    def open(self, partition: TopicPartition, *, create: bool) -> ArchiveIndex | None:
+        """The index of a partition; None if it was never archived, unless it is to be made. Raises StoreUnavailable."""
+
+    def set_aside(self, partition: TopicPartition) -> None:
+        """Moves an index out of the way, however damaged it is, and keeps it. Nobody may have it open."""
+
+
+class SegmentFiles(Protocol):
+    """The files of one partition's segments: a folder, or a place in an object store. Written once, never changed.
+
+    Every method blocks; several threads may call. Raises OSError. Not promised: any order of names.
+    """
+
+    def put(self, name: str, content: bytes) -> None:
+        """Stores a file, whole or not at all; durable when it returns. Replaces one of that name."""
+
+    def open(self, name: str) -> memoryview:
+        """The content, without reading all of it now where that can be avoided. Raises FileNotFoundError."""
+
+    def size(self, name: str) -> int | None:
+        """How many bytes it has; None if it is not there."""
+
+    def names(self) -> Sequence[str]:
+        """Everything that lies there, half-written files among it."""
+
+    def remove(self, name: str) -> None:
+        """Removes a file; one that is not there is no error. Who has it open may go on reading."""
+
+
+class SegmentColumn(NamedTuple):
+    """One column of a segment; every one may have holes.
+
+    ``int``; ``word``, text with few values; ``text``; ``bytes``; ``json``, written as text and read as bytes.
+    """
+
+    name: str
+    kind: Literal["int", "word", "text", "bytes", "json"]
+
+
+class OpenSegment(Protocol):
+    """A segment under reading. Several threads may call. What it raises is an OSError: the file is damaged.
+
+    Not promised: to notice a change of bytes that nobody reads.
+    """
+
+    @property
+    def footer(self) -> Mapping[str, str]:
+        """The texts that were written beside the columns."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """Which columns there are."""
+
+    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Sequence[IntColumn | TextColumn | NDArray[np.object_]]:
+        """The rows ``start`` to ``stop`` (exclusive) of these columns: words as TextColumn, text and bytes as objects."""
+
+
+class SegmentCodec(Protocol):
+    """Columns as bytes of a file and back. Not promised: the same bytes for the same columns in another version of a library."""
+
+    def encode(self, columns: Sequence[SegmentColumn], groups: Iterable[Sequence[Sequence[object]]], footer: Mapping[str, str]) -> bytes:
+        """A file; each group has one sequence per column, of equal length, and is read as one piece later.
+
+        Raises OverflowError for an integer beyond 64 bits.
+        """
+
+    def open(self, content: memoryview) -> OpenSegment:
+        """What ``encode`` has made. Raises OSError for anything else."""
 
 
 class Clock(Protocol):

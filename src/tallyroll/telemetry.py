@@ -47,6 +47,21 @@ FOLLOW_RETRIES = Metric("follow_retries_total", "counter", "retries", "Batches t
 FOLLOW_CONFLICTS = Metric(
     "follow_position_conflicts_total", "counter", "conflicts", "Flushes that yielded to another writer.", ("follower",)
 )
+ARCHIVED = Metric("archive_records_total", "counter", "records", "Records written to the archive's tail.", ("topic",))
+ARCHIVE_SEALED = Metric("archive_segments_sealed_total", "counter", "segments", "Segments sealed.", ("topic",))
+ARCHIVE_SEAL_FAILURES = Metric(
+    "archive_seal_failures_total", "counter", "failures", "Seals that failed and are tried again; the tail keeps the records.", ("topic",)
+)
+ARCHIVE_UNARCHIVED = Metric(
+    "archive_unarchived_records", "gauge", "records", "Records of the log that are not archived yet.", ("topic", "partition")
+)
+ARCHIVE_HEADROOM = Metric(
+    "archive_retention_headroom_seconds",
+    "gauge",
+    "seconds",
+    "Time until the log forgets something that is not archived; 0 when it has happened.",
+    ("topic", "partition"),
+)
 DEAD_LETTERS = Metric("dead_letters_total", "counter", "records", "Records put aside with their reason.", ("follower", "reason"))
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -86,6 +86,10 @@ class Chain:
         self._voids = f',"chainvoids":"{",".join(self._pending_voids)}"'
 
 
+ChainState = tuple[list[tuple[str, int, str]], list[tuple[str, int, int]], list[tuple[str, int]], bool]
+"""What ``ChainChecker.dump`` gives: sessions, open gaps as (session, number, offset), voids, whether one may begin late."""
+
+
 class ChainFinding(NamedTuple):
     """What a reader found: the rule that is broken, the offset where it showed, session and number."""
 
@@ -109,7 +113,7 @@ class ChainChecker:
     def __init__(self, *, from_start: bool = True) -> None:
         self._sessions: OrderedDict[str, tuple[int, str]] = OrderedDict()  # session -> highest number, its digest
         self._gaps: dict[tuple[str, int], int] = {}  # (session, number) -> offset where it was missed
-        self._voids: set[tuple[str, int]] = set()
+        self._voids: dict[tuple[str, int], None] = {}
         self._may_begin_late = not from_start
         self.linked = 0
         self.unlinked = 0
@@ -127,7 +131,7 @@ class ChainChecker:
             return None
         session, number = link.session, link.number
         if link.voids:
-            self._voids.update(_parse_voids(link.voids))
+            self._voids.update(dict.fromkeys(_parse_voids(link.voids)))
         known = self._sessions.get(session)
         high, digest = known if known is not None else (0, GENESIS)
         own = sha256(value).hexdigest()
@@ -161,6 +165,34 @@ class ChainChecker:
             for (session, number), offset in self._gaps.items()
             if (session, number) not in self._voids
         ]
+
+    def settle(self) -> list[ChainFinding]:
+        """Forgets what no longer fits a bounded state, and returns the gaps among it: nothing will close them now."""
+        for void in self._voids.keys() & self._gaps.keys():
+            del self._gaps[void]
+        while len(self._voids) > MAX_MISSING:
+            del self._voids[next(iter(self._voids))]
+        settled = []
+        while len(self._gaps) > MAX_MISSING:
+            session, number = oldest = next(iter(self._gaps))
+            settled.append(ChainFinding("gap", self._gaps.pop(oldest), session, number))
+        return settled
+
+    def dump(self) -> ChainState:
+        """The state as plain values; the counts are not in it."""
+        sessions = [(session, number, digest) for session, (number, digest) in self._sessions.items()]
+        gaps = [(session, number, offset) for (session, number), offset in self._gaps.items()]
+        return sessions, gaps, list(self._voids), self._may_begin_late
+
+    @classmethod
+    def load(cls, dumped: ChainState) -> ChainChecker:
+        """The checker that ``dump`` described; it counts from 0."""
+        sessions, gaps, voids, may_begin_late = dumped
+        result = cls(from_start=not may_begin_late)
+        result._sessions.update((session, (number, digest)) for session, number, digest in sessions)  # own class
+        result._gaps.update(((session, number), offset) for session, number, offset in gaps)  # own class
+        result._voids.update(dict.fromkeys((session, number) for session, number in voids))  # own class
+        return result
 
 
 def _parse_voids(text: str) -> Iterator[tuple[str, int]]:

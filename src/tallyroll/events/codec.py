@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -82,6 +82,9 @@ class Head(msgspec.Struct, gc=False):
         if not self.chainsession or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS or (number := int(text)) == 0:
             return None
         return Link(self.chainsession, number, self.chainprev, self.chainvoids)
+
+
+H = TypeVar("H", bound=Head)
 
 
 class _Document(Head, gc=False):
@@ -256,6 +259,12 @@ def _moment(text: str) -> datetime:
         raise Undecodable("bad_time", "createdat is malformed") from None
 
 
+def named_by_subject(head: H) -> H:
+    """A head without an aggregate, of another producer's CloudEvent, filled in: its subject may name one."""
+    head.aggregatetype, _, head.aggregateid = head.subject.partition(":")
+    return head
+
+
 def _parse(decoder: Any, value: bytes | None) -> Any:  # noqa: ANN401  # a decoder of Head or of _Document, and what it gives
     if not value:
         raise Undecodable("empty", "the record has no value")
@@ -274,8 +283,6 @@ def _parse(decoder: Any, value: bytes | None) -> Any:  # noqa: ANN401  # a decod
     if document.data_base64:
         raise Undecodable("bad_data", "data_base64 holds bytes, and an event's data is a JSON object")
     if not document.aggregateid or not document.aggregatetype:
-        # Another producer's CloudEvent: its subject may name the aggregate.
-        document.aggregatetype, _, document.aggregateid = document.subject.partition(":")
-        if not document.aggregateid:
+        if not named_by_subject(document).aggregateid:
             raise Undecodable("no_aggregate", "neither aggregatetype and aggregateid nor a subject 'type:id'")
     return document

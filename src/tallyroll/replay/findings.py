@@ -7,18 +7,20 @@ one partition, so its numbers need nothing from other partitions. Pure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
+from tallyroll.events.codec import Head
 from tallyroll.events.position import Position
 
 MAX_LISTED: Final = 1_000  # findings kept with their position; all are counted
 _MAX_DIGITS: Final = 18
 _RECENT_IDS: Final = 8  # of one aggregate and session, to tell a repeated event from another one with its number
 _MAX_MISSING: Final = 1_024  # numbers of one run that may still arrive late
+_MAX_RUNS: Final = 4_096  # of a checker that is carried on; some 250 bytes each when dumped
 
 FindingKind = Literal[
     "poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded", "gap", "fork", "session_gap", "altered", "reordered",
@@ -60,12 +62,16 @@ class Findings:
 
 _Key = tuple[str, str, str]  # session, kind and id of the aggregate
 
+SequenceState = list[tuple[str, str, str, int, int, list[tuple[int, int]], list[str]]]
+"""What ``SequenceCheck.dump`` gives of each run: its key, highest number, last offset, (missing number, offset), recent ids."""
+
 
 class _Run:
-    __slots__ = ("high", "missing", "recent")
+    __slots__ = ("high", "last", "missing", "recent")
 
-    def __init__(self, number: int, event_id: str) -> None:
+    def __init__(self, number: int, event_id: str, offset: int) -> None:
         self.high = number
+        self.last = offset
         self.missing: dict[int, Position] = {}
         self.recent = [event_id]  # so short that looking through it is quicker than keeping a set of the newest
 
@@ -86,8 +92,12 @@ class SequenceCheck:
 
     def read(self, batch: Batch, copies: Container[int] = ()) -> None:
         """Takes the records of a batch that can be read, except those whose indexes are among the ``copies``."""
-        runs, offsets = self._runs, batch.offsets
-        for index, head in enumerate(batch.heads()):
+        self.read_heads(batch.offsets, batch.heads(), copies)
+
+    def read_heads(self, offsets: Sequence[int], heads: Sequence[Head | Undecodable], copies: Container[int] = ()) -> None:
+        """As ``read``, of records whose heads are at hand without a batch."""
+        runs = self._runs
+        for index, head in enumerate(heads):
             if isinstance(head, Undecodable) or (copies and index in copies):
                 continue
             digits, session, event_id = head.sequence, head.chainsession, head.id
@@ -97,14 +107,15 @@ class SequenceCheck:
             key = (session, head.aggregatetype, head.aggregateid)
             run = runs.get(key)
             if run is None:
-                runs[key] = _Run(number, event_id)
+                runs[key] = _Run(number, event_id, offsets[index])
             elif event_id in run.recent:
                 continue
             elif number == 1:
                 if run.missing:
                     self._closed.append((_name(key), run.missing))
-                runs[key] = _Run(number, event_id)
+                runs[key] = _Run(number, event_id, offsets[index])
             else:
+                run.last = offsets[index]
                 run.recent.append(event_id)
                 if len(run.recent) > _RECENT_IDS:
                     del run.recent[0]
@@ -124,10 +135,51 @@ class SequenceCheck:
     def findings(self) -> list[Finding]:
         """Forks, and the jumps that no late record has filled, in offset order."""
         opened = [(_name(key), run.missing) for key, run in self._runs.items() if run.missing]
-        found = list(self._forks)
-        for aggregate, missing in (*self._closed, *opened):
-            found += [Finding("gap", place, aggregate=aggregate, missing=count) for place, count in Counter(missing.values()).items()]
-        return sorted(found, key=lambda finding: finding.position.offset)
+        return sorted([*self._forks, *_gaps([*self._closed, *opened])], key=_offset)
+
+    def settle(self) -> list[Finding]:
+        """Forks, and jumps that nothing fills any more, in offset order; forgets them, and the runs silent for longest.
+
+        Called now and then it bounds the checker; a run that comes back after it was forgotten starts in its middle.
+        """
+        excess = len(self._runs) - _MAX_RUNS
+        if excess > 0:
+            for key in sorted(self._runs, key=lambda key: self._runs[key].last)[:excess]:
+                if missing := self._runs.pop(key).missing:
+                    self._closed.append((_name(key), missing))
+        found = sorted([*self._forks, *_gaps(self._closed)], key=_offset)
+        self._forks, self._closed = [], []
+        return found
+
+    def dump(self) -> SequenceState:
+        """The state behind ``settle`` as plain values."""
+        return [
+            (*key, run.high, run.last, [(number, place.offset) for number, place in run.missing.items()], run.recent)
+            for key, run in self._runs.items()
+        ]
+
+    @classmethod
+    def load(cls, topic: str, partition: int, dumped: SequenceState) -> SequenceCheck:
+        """The checker that ``dump`` described."""
+        result = cls(topic, partition)
+        for session, kind, name, high, last, missing, recent in dumped:
+            run = result._runs[session, kind, name] = _Run(high, "", last)  # own class
+            run.recent = recent
+            run.missing = {number: Position(topic, partition, offset) for number, offset in missing}
+        return result
+
+
+def _gaps(runs: Iterable[tuple[str, dict[int, Position]]]) -> list[Finding]:
+    """One finding for each place where a run jumped."""
+    return [
+        Finding("gap", place, aggregate=aggregate, missing=count)
+        for aggregate, missing in runs
+        for place, count in Counter(missing.values()).items()
+    ]
+
+
+def _offset(finding: Finding) -> int:
+    return finding.position.offset
 
 
 def _name(key: _Key) -> str:

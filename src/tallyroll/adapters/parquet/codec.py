@@ -1,0 +1,138 @@
+"""Columns as a Parquet file and back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tallyroll.events.rows import IntColumn, TextColumn
+from tallyroll.ports import SegmentColumn
+
+_TYPES: Final = {
+    "int": pa.int64(),
+    "word": pa.dictionary(pa.int32(), pa.string()),
+    "text": pa.string(),
+    "bytes": pa.binary(),
+    "json": pa.string(),
+}
+_KIND: Final = b"kind"
+_LEVEL: Final = 1  # of zstd: 3 took a third longer and saved 2 %
+
+
+class ParquetCodec:
+    """A ``SegmentCodec`` on Parquet, zstd; each page has a checksum, which is looked at when the page is read.
+
+    Not promised: equal bytes from two versions of pyarrow.
+    """
+
+    def encode(self, columns: Sequence[SegmentColumn], groups: Iterable[Sequence[Sequence[object]]], footer: Mapping[str, str]) -> bytes:
+        fields = [pa.field(one.name, _TYPES[one.kind], metadata={_KIND: one.kind.encode()}) for one in columns]
+        schema = pa.schema(fields, metadata=dict(footer))
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(
+            sink,
+            schema,
+            compression="zstd",
+            compression_level=_LEVEL,
+            use_dictionary=[one.name for one in columns if one.kind == "word"],
+            column_encoding={one.name: "DELTA_BINARY_PACKED" for one in columns if one.kind == "int"},
+            write_page_checksum=True,
+            write_statistics=[one.name for one in columns if one.kind in ("int", "word")],
+        ) as writer:
+            for group in groups:
+                arrays = [_array(values, field.type) for values, field in zip(group, fields, strict=True)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=len(group[0]))
+        content: bytes = sink.getvalue().to_pybytes()
+        return content
+
+    def open(self, content: memoryview) -> ParquetSegment:
+        return ParquetSegment(content)
+
+
+class ParquetSegment:
+    """An ``OpenSegment``. One thread reads at a time; the others wait.
+
+    Not promised: to notice a change of bytes that nobody reads.
+    """
+
+    def __init__(self, content: memoryview) -> None:
+        try:
+            # Opened twice over the same memory: which columns come as dictionaries has to be said before.
+            schema = pq.read_schema(pa.BufferReader(pa.py_buffer(content)))
+            self._kinds = {field.name: (field.metadata or {}).get(_KIND, b"").decode() for field in schema}
+            self._file = pq.ParquetFile(
+                pa.BufferReader(pa.py_buffer(content)),
+                read_dictionary=[name for name, kind in self._kinds.items() if kind == "word"],
+                page_checksum_verification=True,
+            )
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise OSError(f"not a Parquet file, or damaged ({type(error).__name__})") from error
+        self._reader = self._file.reader
+        self._lock = threading.Lock()
+        metadata = self._file.metadata
+        self._footer = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+        counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._places = {name: at for at, name in enumerate(self._kinds)}
+
+    @property
+    def footer(self) -> Mapping[str, str]:
+        return self._footer
+
+    @property
+    def rows(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._kinds.keys()
+
+    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> list[IntColumn | TextColumn | NDArray[np.object_]]:
+        stop = self.rows if stop is None else min(stop, self.rows)
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        last = int(np.searchsorted(self._starts, stop, side="left"))
+        places = [self._places[name] for name in names]
+        try:
+            with self._lock:
+                table = self._reader.read_row_groups(list(range(first, last)), column_indices=places, use_threads=False)
+            base = int(self._starts[first])
+            if start > base or stop < int(self._starts[last]):
+                table = table.slice(start - base, stop - start)
+            by_name = {name: table.column(at) for at, name in enumerate(table.column_names)}
+            return [_column(by_name[name], self._kinds[name]) for name in names]
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise OSError(f"it cannot be read ({type(error).__name__})") from error
+
+
+def _array(values: Sequence[object], kind: Any) -> Any:  # noqa: ANN401  # pyarrow has no types
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, pa.string()).dictionary_encode()
+    try:
+        return pa.array(values, kind)
+    except pa.ArrowInvalid as error:
+        if pa.types.is_integer(kind):
+            raise OverflowError("beyond 64 bits") from error
+        raise
+
+
+def _column(chunked: Any, kind: str) -> IntColumn | TextColumn | NDArray[np.object_]:  # noqa: ANN401  # as above
+    if kind == "word":
+        if chunked.num_chunks > 1:
+            chunked = chunked.unify_dictionaries()
+        array = chunked.combine_chunks()
+        codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+        return TextColumn(codes, array.dictionary.to_pylist())
+    array = chunked.combine_chunks()
+    if kind == "int":
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        return IntColumn(array.fill_null(0).to_numpy(zero_copy_only=False), valid)
+    if kind == "json":
+        array = array.cast(pa.binary())
+    objects: NDArray[np.object_] = array.to_numpy(zero_copy_only=False)
+    return objects

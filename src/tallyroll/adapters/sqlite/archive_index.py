@@ -1,0 +1,298 @@
+"""The index of the archive in one SQLite file per partition, beside the folder of its segments."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tallyroll.adapters.sqlite import archive_schema as schema
+from tallyroll.adapters.sqlite.schema import transaction
+from tallyroll.errors import PositionConflict, StoreUnavailable
+from tallyroll.events.position import TopicPartition
+from tallyroll.ports import (
+    Append,
+    ArchivedFinding,
+    ArchiveMark,
+    Found,
+    Owned,
+    Sealed,
+    Segment,
+    Span,
+    StoredPart,
+    Tail,
+)
+
+T = TypeVar("T")
+
+_MAX_IDLE: Final = 4  # reading connections kept open; more readers at once open their own
+_ANY_US: Final = 2**63 - 1
+
+
+class SqliteArchiveIndexes:
+    """The indexes under one folder: ``<topic>/<partition>/index.db``.
+
+    Not promised: use over a network file system, where file locks do not hold.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self, partition: TopicPartition, *, create: bool) -> SqliteArchiveIndex | None:
+        path = self._path(partition)
+        return SqliteArchiveIndex(path, partition) if create or path.exists() else None
+
+    def set_aside(self, partition: TopicPartition) -> None:
+        path = self._path(partition)
+        try:
+            for suffix in ("-wal", "-shm", ""):  # the file itself last, so that a crash between leaves something to do again
+                file = path.with_name(path.name + suffix)
+                if file.exists():
+                    file.replace(path.with_name(f"{path.name}.aside{suffix}"))
+        except OSError as error:
+            raise StoreUnavailable(str(path), type(error).__name__) from error
+
+    def _path(self, partition: TopicPartition) -> Path:
+        return self._folder / partition.topic / str(partition.partition) / schema.FILE_NAME
+
+
+class SqliteArchiveIndex:
+    """An ``ArchiveIndex`` on SQLite (write-ahead log): one connection writes, readers see the state before or after.
+
+    Durability: appends survive the end of the process, seals a crash of the machine.
+    Not promised: that an append survives a crash of the machine; the log gives its records again.
+    """
+
+    def __init__(self, path: Path, partition: TopicPartition) -> None:
+        self._path = path
+        self._name = f"archive index {path}"
+        self._partition = partition
+        self._write_lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        with self._translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = schema.connect(path)
+            try:
+                schema.create(self._writer, self._name, partition)
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def mark(self) -> ArchiveMark | None:
+        return self._read(schema.read_mark)
+
+    def checks(self) -> bytes:
+        def select(connection: sqlite3.Connection) -> bytes:
+            row = connection.execute("SELECT checks FROM mark").fetchone()
+            return row[0] if row is not None else b""
+
+        return self._read(select)
+
+    def tail(self) -> Tail:
+        def select(connection: sqlite3.Connection) -> Tail:
+            row = connection.execute("SELECT tail_records, tail_bytes, since_us FROM mark").fetchone()
+            return Tail(*row) if row is not None else Tail(0, 0, None)
+
+        return self._read(select)
+
+    def append(self, write: Append) -> None:
+        with self._writing() as connection:
+            mark = schema.read_mark(connection)
+            stored = mark.next if mark is not None else None
+            if stored != write.expected:
+                raise PositionConflict(str(self._partition), stored=stored, expected=write.expected)
+            if mark is None:
+                connection.execute(
+                    "INSERT INTO mark VALUES (1, ?, ?, ?, ?, ?, x'', ?, NULL, x'', NULL, 0, 0)",
+                    (*self._partition, write.first, write.first, write.first, schema.holes_row([])),
+                )
+            connection.executemany(f"INSERT INTO tail ({schema.TAIL}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", write.records)  # noqa: S608  # names of our own
+            size = sum(len(one.value or b"") + len(one.key or b"") for one in write.records)
+            times = [one.time_us for one in write.records if one.verdict == "first" and one.time_us is not None]
+            newest = max([*times, *([mark.last_us] if mark is not None and mark.last_us is not None else [])], default=None)
+            connection.execute(
+                "UPDATE mark SET next = ?, repeats = ?, tail_records = tail_records + ?, tail_bytes = tail_bytes + ?, "
+                "since_us = coalesce(since_us, ?), last_us = ?",
+                (write.next, write.repeats, len(write.records), size, write.now_us if write.records else None, newest),
+            )
+
+    def seal(self, sealed: Sealed, is_whole: Callable[[], bool]) -> None:
+        segment = sealed.segment
+        with self._writing(durable=True) as connection:
+            mark = schema.read_mark(connection)
+            if mark is None or mark.sealed != segment.base or mark.next < segment.next or not is_whole():
+                raise PositionConflict(f"archive {self._partition}", stored=mark.sealed if mark else None, expected=segment.base)
+            self._insert(connection, "segment", schema.SEGMENT, [schema.segment_row(segment)])
+            self._insert(connection, "loc", f"base, {schema.RUN}", [(segment.base, *run) for run in sealed.runs])
+            self._insert(connection, "snap", schema.SNAP, map(schema.part_row, sealed.parts))
+            self._insert(connection, "finding", schema.FINDING, sealed.findings)
+            # Without a condition SQLite drops the whole table at once; that is the usual case.
+            connection.execute("DELETE FROM tail" if mark.next == segment.next else f"DELETE FROM tail WHERE at < {segment.next}")  # noqa: S608  # an integer
+            left, size, since = connection.execute(
+                "SELECT count(*), coalesce(sum(coalesce(length(value), 0) + coalesce(length(key), 0)), 0), min(at) FROM tail"
+            ).fetchone()
+            connection.execute(
+                "UPDATE mark SET sealed = ?, checks = ?, tail_records = ?, tail_bytes = ?, since_us = iif(? IS NULL, NULL, since_us)",
+                (segment.next, sealed.checks, left, size, since),
+            )
+
+    def replace(self, old: Segment, new: Segment) -> None:
+        with self._writing(durable=True) as connection:
+            changed = connection.execute(
+                "UPDATE segment SET name = ?, file_bytes = ?, projection = ? WHERE base = ? AND name = ? AND digest = ?",
+                (new.name, new.file_bytes, new.projection, old.base, old.name, new.digest),
+            )
+            if changed.rowcount != 1:
+                raise PositionConflict(f"archive {self._partition}", stored=None, expected=old.base)
+
+    def sweep(self, remove: Callable[[frozenset[str]], None]) -> None:
+        with self._writing() as connection:
+            remove(frozenset(name for (name,) in connection.execute("SELECT name FROM segment")))
+
+    def skip(self, hole: Span, repeats: bytes) -> None:
+        with self._writing(durable=True) as connection:
+            mark = schema.read_mark(connection)
+            if mark is None or not mark.sealed == mark.next == hole.start:
+                raise PositionConflict(str(self._partition), stored=mark.next if mark else None, expected=hole.start)
+            connection.execute(
+                "UPDATE mark SET sealed = ?, next = ?, repeats = ?, holes = ?",
+                (hole.end, hole.end, repeats, schema.holes_row([*mark.holes, hole])),
+            )
+
+    def segments(self) -> Sequence[Segment]:
+        return self._read(lambda connection: self._segments(connection, "ORDER BY base"))
+
+    def find(self, start: int, end: int, limit: int) -> Found:
+        def select(connection: sqlite3.Connection) -> Found:
+            segments = self._segments(connection, "WHERE next > ? AND base < ? ORDER BY base LIMIT 1", start, end)
+            if segments:
+                return Found(segments[0], ())
+            rows = connection.execute(f"SELECT {schema.TAIL} FROM tail WHERE at >= ? AND at < ? ORDER BY at LIMIT ?", (start, end, limit))  # noqa: S608  # as above
+            return Found(None, [*map(schema.judged_from, rows)])
+
+        return self._read(select)
+
+    def owned(self, key: str, start: int, end: int) -> Owned:
+        column, value = ("agent", key[1:]) if key.startswith("@") else ("aggregate", key)
+
+        def select(connection: sqlite3.Connection) -> Owned:
+            rows = connection.execute(
+                f"SELECT base, {schema.RUN} FROM loc WHERE key = ? AND first_offset < ? AND last_offset >= ? ORDER BY base, row",  # noqa: S608  # as above
+                (key, end, start),
+            ).fetchall()
+            runs = []
+            for base, of_segment in groupby(rows, key=itemgetter(0)):
+                [segment] = self._segments(connection, "WHERE base = ?", base)
+                runs.append((segment, [schema.run_from(row[1:]) for row in of_segment]))
+            tail = connection.execute(
+                f"SELECT {schema.TAIL} FROM tail WHERE {column} = ? AND verdict = 'first' AND at >= ? AND at < ? ORDER BY at",  # noqa: S608  # as above
+                (value, start, end),
+            )
+            return Owned(runs, [*map(schema.judged_from, tail)])
+
+        return self._read(select)
+
+    def owners(self, keys: Collection[str], below: int) -> Collection[str]:
+        def select(connection: sqlite3.Connection) -> set[str]:
+            rows = connection.execute(
+                "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM loc WHERE key = value AND base < ?)", (_json(list(keys)), below)
+            )
+            return {key for (key,) in rows}
+
+        return self._read(select)
+
+    def parts(self, view: str, reducer_id: str, *, end: int, order_us: int | None, owners: Collection[str] | None) -> Sequence[StoredPart]:
+        def select(connection: sqlite3.Connection) -> list[StoredPart]:
+            limits = (view, reducer_id, end, _ANY_US if order_us is None else order_us)
+            within = "view = ? AND reducer_id = ? AND until <= ? AND order_us <= ?"
+            # With max() SQLite takes the other columns from the row that has the maximum.
+            newest = f"SELECT {schema.SNAP}, max(until) FROM"
+            if owners is None:
+                rows = connection.execute(f"{newest} snap WHERE {within} GROUP BY owner ORDER BY owner", limits)
+            else:
+                rows = connection.execute(
+                    f"{newest} json_each(?) CROSS JOIN snap ON owner = json_each.value WHERE {within} GROUP BY owner ORDER BY owner",
+                    (_json(list(owners)), *limits),
+                )
+            return [schema.part_from(row[:-1], self._partition) for row in rows]
+
+        return self._read(select)
+
+    def parts_of(self, view: str, reducer_id: str, owner: str, *, end: int, order_us: int | None) -> Sequence[StoredPart]:
+        def select(connection: sqlite3.Connection) -> list[StoredPart]:
+            rows = connection.execute(
+                f"SELECT {schema.SNAP} FROM snap WHERE view = ? AND owner = ? AND reducer_id = ? AND until <= ? AND order_us <= ? "  # noqa: S608  # as above
+                "ORDER BY until DESC",
+                (view, owner, reducer_id, end, _ANY_US if order_us is None else order_us),
+            )
+            return [schema.part_from(row, self._partition) for row in rows]
+
+        return self._read(select)
+
+    def findings(self, start: int, end: int) -> Sequence[ArchivedFinding]:
+        def select(connection: sqlite3.Connection) -> list[ArchivedFinding]:
+            rows = connection.execute(f"SELECT {schema.FINDING} FROM finding WHERE at >= ? AND at < ? ORDER BY at, kind", (start, end))  # noqa: S608  # as above
+            return [*map(schema.finding_from, rows)]
+
+        return self._read(select)
+
+    def close(self) -> None:
+        with self._write_lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
+            self._writer.close()
+
+    @staticmethod
+    def _segments(connection: sqlite3.Connection, condition: str, *values: int) -> list[Segment]:
+        rows = connection.execute(f"SELECT {schema.SEGMENT} FROM segment {condition}", values)  # noqa: S608  # as above
+        return [*map(schema.segment_from, rows)]
+
+    @staticmethod
+    def _insert(connection: sqlite3.Connection, table: str, columns: str, rows: Any) -> None:  # noqa: ANN401  # rows of that table
+        places = ", ".join("?" * (columns.count(",") + 1))
+        connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", rows)  # noqa: S608  # as above
+
+    def _read(self, select: Callable[[sqlite3.Connection], T]) -> T:
+        with self._translated():
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                if self._closed:
+                    raise StoreUnavailable(self._name, "it is closed") from None
+                connection = schema.connect(self._path)
+            try:
+                with transaction(connection, "DEFERRED"):
+                    return select(connection)
+            finally:
+                if len(self._idle) < _MAX_IDLE and not self._closed:
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+
+    @contextlib.contextmanager
+    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._write_lock, self._translated(), contextlib.ExitStack() as stack:
+            if durable:
+                stack.enter_context(schema.durable(self._writer))
+            stack.enter_context(transaction(self._writer, "IMMEDIATE"))
+            yield self._writer
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise schema.unavailable(self._name, error) from error
+
+
+def _json(values: list[str]) -> str:
+    return msgspec.json.encode(values).decode()

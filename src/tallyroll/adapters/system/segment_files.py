@@ -1,0 +1,76 @@
+"""The segments of the archive as files of a local folder."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+Fault = Callable[[str], None]
+"""Called between two steps with the name of the place, so that a test can end the process there."""
+
+
+def no_fault(_point: str) -> None:
+    """The fault of everyday: none."""
+
+
+class LocalSegmentFiles:
+    """``SegmentFiles`` in one folder, made when the first file is put.
+
+    Durability: ``put`` returns after fsync of the file and of its folder; a crash before leaves at most a temporary file.
+    Not promised: use over a network file system.
+    """
+
+    def __init__(self, folder: Path, *, fault: Fault = no_fault) -> None:
+        self._folder = folder
+        self._fault = fault
+
+    def put(self, name: str, content: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f".{name}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                self._fault("file written")
+                file.flush()
+                os.fsync(file.fileno())
+            self._fault("file synced")
+            temporary.replace(self._folder / name)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)  # a full disk is not left fuller
+            raise
+        self._fault("file renamed")
+        for folder in (self._folder, self._folder.parent):  # its own entry may be new as well
+            _sync(folder)
+
+    def open(self, name: str) -> memoryview:
+        with (self._folder / name).open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return memoryview(b"")  # an empty file cannot be mapped
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def size(self, name: str) -> int | None:
+        try:
+            return (self._folder / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def names(self) -> Sequence[str]:
+        try:
+            return [path.name for path in self._folder.iterdir()]
+        except FileNotFoundError:
+            return []
+
+    def remove(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,220 @@
+"""Out of the log for good: the follower that keeps the tails of all partitions, and has them sealed when they are due."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tallyroll.archive.records import dump_repeats, judge, load_repeats
+from tallyroll.archive.retention import headroom
+from tallyroll.archive.sealing import Sealer, SealLimits
+from tallyroll.archive.store import ArchiveStore
+from tallyroll.errors import PositionConflict, SpanGone, StoreError, StoreUnavailable
+from tallyroll.events.batch import Batch
+from tallyroll.events.chain import RepeatFilter
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import Append, Clock, DeadLetter, EventLog, Judged
+from tallyroll.telemetry import (
+    ARCHIVE_HEADROOM,
+    ARCHIVE_SEAL_FAILURES,
+    ARCHIVE_SEALED,
+    ARCHIVE_UNARCHIVED,
+    ARCHIVED,
+    Counters,
+    Telemetry,
+)
+
+log: Final = logging.getLogger("tallyroll.archive")
+
+_WATCH_S: Final = 30.0  # between two looks at what the log still has; retention is counted in days
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One partition in memory. ``expected`` is what the index has; ``jumped`` from where the log jumped since, if it did."""
+
+    first: int
+    next: int
+    expected: int | None
+    repeats: RepeatFilter
+    records: list[Judged] = field(default_factory=list)
+    jumped: int | None = None
+    newest_ms: int | None = None
+
+
+class ArchiveFollower:
+    """Keeps every record of every user topic, garbage and copies among them; nothing is ever put aside.
+
+    ``flush`` writes one transaction per partition: records, position, and what tells copies from first records. A partition
+    that is due is sealed right after, in the worker thread that flushes. A seal that fails leaves the records in the tail,
+    is logged and counted, and is tried again with the next flush.
+    Where the log has lost records before they were archived, ``positions`` and ``flush`` raise SpanGone, until an operator
+    accepts the hole (``ArchiveKeeper.accept_hole``). The store stays open when the follower is closed.
+    Not promised: that a record is archived before it was flushed; that a silent partition is sealed at its age, since
+    nothing is flushed then.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        store: ArchiveStore,
+        sealer: Sealer,
+        catalogue: Catalogue,
+        event_log: EventLog,
+        *,
+        clock: Clock,
+        limits: SealLimits | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._catalogue = catalogue
+        self._log = event_log
+        self._clock = clock
+        self._limits = limits or SealLimits()
+        self._telemetry = telemetry or Counters()
+        self._lanes: dict[TopicPartition, _Lane] = {}
+        self._watched: float | None = None
+
+    @property
+    def name(self) -> str:
+        """``archive``."""
+        return "archive"
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Every topic that users' events go to."""
+        return tuple(topic.base for topic in self._catalogue.topics if topic.user)
+
+    async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As the port says. Removes what a crash has left of seals. Raises SpanGone where records were lost, StoreUnavailable."""
+        starts = await self._log.starts(sorted({partition.topic for partition in partitions}))
+        lanes = await asyncio.to_thread(self._load, partitions, starts)
+        gone = {str(one): starts[one] for one, lane in lanes.items() if lane.expected is not None and starts.get(one, 0) > lane.next}
+        if gone:
+            raise SpanGone(gone)
+        self._lanes.update(lanes)
+        return {partition: lane.next for partition, lane in lanes.items() if lane.expected is not None}
+
+    def apply(self, batch: Batch) -> Sequence[DeadLetter]:
+        """As the port says; there are never letters. Raises RuntimeError before ``positions``."""
+        lane = self._lanes.get(batch.topic_partition)
+        if lane is None:
+            raise RuntimeError(f"positions() of {batch.topic_partition} come before its batches")
+        fresh = batch.since(lane.next)
+        if fresh is not None:
+            if fresh.offsets[0] > lane.next and lane.jumped is None:
+                lane.jumped = lane.next  # transaction markers, or a loss: flush asks the log
+            lane.records += judge(fresh, lane.repeats)
+            lane.newest_ms = fresh.timestamps_ms[-1]
+        lane.next = max(lane.next, batch.next_offset)
+        return ()
+
+    async def flush(self) -> Mapping[TopicPartition, int]:
+        """As the port says, a transaction for each partition: what is written before an error stays written, and counts.
+
+        Raises SpanGone, too. After PositionConflict everything of that partition is forgotten; ask for ``positions`` again.
+        """
+        await self._check_jumps()
+        for partition, lane in list(self._lanes.items()):
+            if lane.next != (lane.expected if lane.expected is not None else lane.first):
+                await self._write(partition, lane)
+        await self._watch()
+        return {partition: lane.expected for partition, lane in self._lanes.items() if lane.expected is not None}
+
+    def drop(self, partitions: Sequence[TopicPartition]) -> None:
+        """As the port says."""
+        for partition in partitions:
+            self._lanes.pop(partition, None)
+
+    async def close(self) -> None:
+        """Nothing to do: the store belongs to who opened it."""
+
+    def _load(self, partitions: Sequence[TopicPartition], starts: Mapping[TopicPartition, int]) -> dict[TopicPartition, _Lane]:
+        lanes = {}
+        for partition in partitions:
+            index = self._store.index(partition)
+            mark = index.mark() if index is not None else None
+            if mark is None:
+                start = starts.get(partition, 0)
+                lanes[partition] = _Lane(start, start, None, RepeatFilter())
+            else:
+                self._sealer.clean(partition)
+                lanes[partition] = _Lane(mark.first, mark.next, mark.next, load_repeats(mark.repeats))
+        return lanes
+
+    async def _check_jumps(self) -> None:
+        """An offset that nobody has is no loss; one below the log's start may have been a record."""
+        jumps = {partition: lane for partition, lane in self._lanes.items() if lane.jumped is not None}
+        if not jumps:
+            return
+        starts = await self._log.starts(sorted({partition.topic for partition in jumps}))
+        gone = {}
+        for partition, lane in jumps.items():
+            start = starts.get(partition, 0)
+            if lane.expected is None and lane.jumped == lane.first:
+                lane.first = max(lane.first, start)  # nothing was archived before, so the archive begins where the log does
+            elif start > (lane.jumped or 0):
+                gone[str(partition)] = start
+            lane.jumped = None
+        if gone:
+            raise SpanGone(gone)
+
+    async def _write(self, partition: TopicPartition, lane: _Lane) -> None:
+        # Taken before the first await, so that a batch applied meanwhile cannot be half in it.
+        records, lane.records = lane.records, []
+        write = Append(lane.expected, lane.first, lane.next, dump_repeats(lane.repeats), records, self._clock.now_us())
+        try:
+            await asyncio.to_thread(self._append, partition, write)
+        except StoreUnavailable:
+            lane.records = records + lane.records
+            raise
+        except PositionConflict:
+            self._lanes.pop(partition, None)
+            raise
+        lane.expected = write.next
+        self._telemetry.count(ARCHIVED, len(records), topic=partition.topic)
+
+    def _append(self, partition: TopicPartition, write: Append) -> None:
+        index = self._store.made(partition)
+        index.append(write)
+        if self._limits.is_due(index.tail(), write.now_us):
+            try:
+                self._sealer.seal(partition)
+            except StoreError as error:
+                # The records are safe in the tail; a flush that failed would offer them again.
+                log.warning("%s; the seal is tried again", error)
+                self._telemetry.count(ARCHIVE_SEAL_FAILURES, topic=partition.topic)
+            else:
+                self._telemetry.count(ARCHIVE_SEALED, topic=partition.topic)
+
+    async def _watch(self) -> None:
+        """Tells how far the archive is behind, and how long the log will still have what is missing."""
+        now = self._clock.monotonic()
+        if not self._lanes or (self._watched is not None and now - self._watched < _WATCH_S):
+            return
+        self._watched = now
+        topics = sorted({partition.topic for partition in self._lanes})
+        starts, ends = await self._log.starts(topics), await self._log.ends(topics)
+        now_ms = self._clock.now_us() // 1_000
+        for partition, lane in self._lanes.items():
+            topic = self._catalogue.named(partition.topic)
+            if topic is None or partition not in ends:
+                continue
+            left = headroom(
+                archived=lane.next,
+                log_start=starts.get(partition, 0),
+                log_end=ends[partition],
+                oldest_ms=lane.newest_ms if lane.newest_ms != -1 else None,
+                retention_ms=topic.retention_ms,
+                now_ms=now_ms,
+            )
+            labels = {"topic": partition.topic, "partition": str(partition.partition)}
+            self._telemetry.observe(ARCHIVE_UNARCHIVED, left.unarchived, **labels)
+            seconds = (topic.retention_ms if left.headroom_ms is None else left.headroom_ms) / 1_000
+            self._telemetry.observe(ARCHIVE_HEADROOM, max(0.0, seconds), **labels)
+            if left.alarm != "ok":
+                log.warning("%s: archive %s, %d records are not archived", partition, left.alarm, left.unarchived)

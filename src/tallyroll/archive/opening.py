@@ -1,0 +1,50 @@
+"""The archive joined from its ports: one object to open, which holds the reading and the writing half."""
+
+from __future__ import annotations
+
+from tallyroll.archive.follower import ArchiveFollower
+from tallyroll.archive.keeper import ArchiveKeeper
+from tallyroll.archive.reader import ArchiveReader
+from tallyroll.archive.sealing import Fault, Sealer, SealLimits, no_fault
+from tallyroll.archive.store import ArchiveStore, OpenFiles
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import ArchiveIndexes, Clock, EventLog, SegmentCodec
+from tallyroll.replay.fold import Fold
+from tallyroll.replay.views import FOLD
+from tallyroll.telemetry import Telemetry
+
+
+class OpenArchive:
+    """An archive: ``reader`` for replays, ``keeper`` for operators, ``follower`` for the loop.
+
+    ``fold`` says whose snapshots and which columns are made. Nothing is opened or made before it is needed.
+    Not promised: another fold beside it on the same files; its snapshots would be made anew at each seal.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        indexes: ArchiveIndexes,
+        files: OpenFiles,
+        codec: SegmentCodec,
+        catalogue: Catalogue,
+        *,
+        clock: Clock,
+        fold: Fold = FOLD,
+        fault: Fault = no_fault,
+    ) -> None:
+        self._store = ArchiveStore(indexes, files, codec)
+        self._sealer = Sealer(self._store, catalogue, fold, fault=fault)
+        self._catalogue = catalogue
+        self._clock = clock
+        self.reader = ArchiveReader(self._store)
+        self.keeper = ArchiveKeeper(self._store, self._sealer, clock=clock)
+
+    def follower(self, log: EventLog, *, limits: SealLimits | None = None, telemetry: Telemetry | None = None) -> ArchiveFollower:
+        """A follower that archives this log."""
+        return ArchiveFollower(
+            self._store, self._sealer, self._catalogue, log, clock=self._clock, limits=limits or SealLimits(), telemetry=telemetry
+        )
+
+    def close(self) -> None:
+        """Closes every file. Safe to call twice."""
+        self._store.close()

@@ -1,0 +1,140 @@
+"""Snapshots at a seal: the parts of everybody whom the new records concern, brought forward from their last ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+
+from tallyroll.archive.reading import SegmentReader
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.rows import Rows
+from tallyroll.ports import ArchiveIndex, Judged, Segment, StoredPart
+from tallyroll.replay.columnar import ColumnarFold
+from tallyroll.replay.fold import Fold, Part
+from tallyroll.replay.partition import PartitionFold
+from tallyroll.replay.projection import Projection
+from tallyroll.replay.reading import owner_key
+from tallyroll.replay.snapshots import is_sound, stored_part
+
+History = Callable[[], Iterable[Rows]]
+"""Every first copy of the partition below the segment, in offset order."""
+
+
+class SnapshotMaker:
+    """Makes snapshots of a fold's views in one topic (base name). Made once for all partitions.
+
+    An owner whose last snapshot is missing, damaged, or another reducer's gets the whole history folded; that is one pass
+    over all segments for all such owners. Not promised: speed then.
+    """
+
+    def __init__(self, fold: Fold, base: str) -> None:
+        self._fold = fold
+        self._base = base
+        self._views = {number: view for number, view in enumerate(fold.views) if base in view.topics}
+        self._columnar = {number: ColumnarFold(fold, view.name) for number, view in self._views.items()}
+
+    @cached_property
+    def projection(self) -> Projection | None:
+        """The columns that the views need; None where no view reads the topic."""
+        return Projection(self._fold, self._base) if self._views else None
+
+    def make(  # noqa: PLR0913  # the segment, and where to find what was before
+        self,
+        partition: TopicPartition,
+        segment: Segment,
+        records: Sequence[Judged],
+        written: SegmentReader,
+        index: ArchiveIndex,
+        history: History,
+    ) -> tuple[Sequence[StoredPart], Sequence[str]]:
+        """A snapshot of every part that the segment changed, and the ids of the reducers for which all of them are there.
+
+        The segment is read as it was written: as columns if it has them, else as rows.
+        """
+        owners = self._owners(records)
+        parts = PartitionFold(self._fold, partition.topic, self._base, partition.partition) if self._views else None
+        if parts is None:
+            return (), ()
+        before = {}
+        for number in self._views:
+            self._restore(parts, number, owners[number], partition, index, history)
+            before[number] = {owner: part.version for owner, part in parts.kept(number).items()}
+        self._forward(parts, segment, written)
+        taken: list[StoredPart] = []
+        complete: list[str] = []
+        for number, view in self._views.items():
+            reducer_id = self._fold.reducer_ids[view.name]
+            changed = [part for part in parts.kept(number).values() if part.version > before[number].get(part.owner, 0)]
+            # An upcaster may name an owner that the record does not; its past is not at hand, and no snapshot is taken.
+            known = [part for part in changed if part.owner in owners[number]]
+            taken += _stored(view.name, partition, reducer_id, segment.next, known)
+            if len(known) == len(changed):
+                complete.append(reducer_id)
+        return taken, tuple(complete)
+
+    def _owners(self, records: Iterable[Judged]) -> Mapping[int, set[str]]:
+        """By view the owners that the records name."""
+        agents: set[str] = set()
+        aggregates: set[str] = set()
+        for record in records:
+            if record.verdict == "first":
+                agents.add(record.agent or "")
+                aggregates.add(record.aggregate or "")
+        owners = {}
+        for number, view in self._views.items():
+            prefix = f"{view.owner}:"
+            if view.owner == "agent":
+                owners[number] = agents - {""}
+            elif view.owner == "aggregate":
+                owners[number] = aggregates - {""}
+            else:
+                owners[number] = {key.removeprefix(prefix) for key in aggregates if key.startswith(prefix)}
+        return owners
+
+    def _forward(self, parts: PartitionFold, segment: Segment, written: SegmentReader) -> None:
+        if self.projection is not None and segment.projection == self.projection.id:
+            columns = written.columns(self.projection.columns)
+            if len(columns):
+                for number, columnar in self._columnar.items():
+                    columnar.apply(columns, parts.kept(number))
+            return
+        rows = written.rows(segment.base, segment.next)
+        if rows is not None:
+            parts.apply_rows(rows)
+
+    def _restore(  # noqa: PLR0913  # as make
+        self,
+        parts: PartitionFold,
+        number: int,
+        owners: Collection[str],
+        partition: TopicPartition,
+        index: ArchiveIndex,
+        history: History,
+    ) -> None:
+        view = self._views[number]
+        reducer_id = self._fold.reducer_ids[view.name]
+        segments = index.segments()
+        # Up to here a part may have changed without a snapshot of this reducer; behind it, no snapshot means no change.
+        floor = max((segment.next for segment in segments if reducer_id not in segment.reducers), default=0)
+        end = segments[-1].next if segments else 0
+        kept = [one for one in index.parts(view.name, reducer_id, end=end, order_us=None, owners=owners) if one.end >= floor]
+        sound = {one.owner: one for one in kept if is_sound(one)}
+        for owner, one in sound.items():
+            parts.restore(number, owner, one.part)
+        unsure = {owner_key(view, owner): owner for owner in owners if owner not in sound}
+        lost = {one.owner for one in kept} - sound.keys()
+        lost.update(unsure[key] for key in index.owners(list(unsure), floor))
+        if not lost:
+            return
+        whole = PartitionFold(self._fold, partition.topic, self._base, partition.partition, view=number)
+        for rows in history():
+            whole.apply_rows(rows)
+        made = whole.parts(number)
+        for owner in lost:
+            if owner in made and made[owner].version:
+                parts.restore(number, owner, made[owner].dump())
+
+
+def _stored(view: str, partition: TopicPartition, reducer_id: str, end: int, parts: Iterable[Part]) -> Iterator[StoredPart]:
+    for part in parts:
+        yield stored_part(view, part.owner, partition, reducer_id, end, part.order_us, part.version, part.dump())

@@ -1,0 +1,159 @@
+"""The reading half: what is sealed and what is not, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
+
+from tallyroll.archive.checks import Checks
+from tallyroll.archive.reading import SegmentReader
+from tallyroll.archive.records import raw_batch, rows_of
+from tallyroll.archive.store import ArchiveStore
+from tallyroll.errors import SegmentDamaged
+from tallyroll.events.batch import Batch
+from tallyroll.events.codec import decode_heads
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.rows import Columns, Rows
+from tallyroll.ports import ArchivedFinding, ArchiveIndex, ArchiveMark, Judged, Segment, StoredPart
+from tallyroll.replay.selection import merge_rows
+
+_PIECE: Final = 8_192  # records of the tail read at a time
+_BATCH: Final = 4_096  # records of a raw batch
+
+T = TypeVar("T")
+
+
+class ArchiveReader:
+    """The port ``Archive``. Each step reads what the index says at that moment, so a seal on the way loses nothing.
+
+    The findings of the tail are made anew at each call, since a late record may still change them.
+    The store stays open. Not promised: that two calls see the same moment; ask for spans below one mark.
+    """
+
+    def __init__(self, store: ArchiveStore) -> None:
+        self._store = store
+
+    def marks(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, ArchiveMark]:
+        marks = {}
+        for partition in partitions:
+            index = self._store.index(partition)
+            mark = index.mark() if index is not None else None
+            if mark is not None:
+                marks[partition] = mark
+        return marks
+
+    def segments(self, partition: TopicPartition) -> Sequence[Segment]:
+        index = self._store.index(partition)
+        return index.segments() if index is not None else ()
+
+    def rows(  # noqa: PLR0913  # as the port
+        self,
+        partition: TopicPartition,
+        start: int,
+        end: int,
+        *,
+        types: Collection[str] | None = None,
+        until_us: int | None = None,
+        whole: bool = False,
+    ) -> Iterator[Rows]:
+        for found in self._pieces(partition, start, end):
+            if isinstance(found, Segment):
+                if until_us is not None and (found.first_us is None or found.first_us > until_us):
+                    continue
+                rows = self._read(partition, found, lambda reader: reader.rows(start, end, types=types, until_us=until_us, whole=whole))
+            else:
+                rows = rows_of(partition, found, types=types, until_us=until_us, whole=whole)
+            if rows is not None:
+                yield rows
+
+    def owner_rows(  # noqa: PLR0913  # as the port
+        self, partition: TopicPartition, key: str, start: int, end: int, *, until_us: int | None = None, whole: bool = False
+    ) -> Rows | None:
+        index = self._store.index(partition)
+        if index is None:
+            return None
+        owned = index.owned(key, start, end)
+        found: list[Rows | None] = []
+        for segment, runs in owned.runs:
+            for run in runs:
+                if until_us is None or (run.first_us is not None and run.first_us <= until_us):
+                    first, stop = run.row, run.row + run.rows
+                    found.append(
+                        self._read(
+                            partition,
+                            segment,
+                            lambda reader, first=first, stop=stop: reader.rows(  # type: ignore[misc]  # bound at once
+                                start, end, first_row=first, stop_row=stop, until_us=until_us, whole=whole
+                            ),
+                        )
+                    )
+        found.append(rows_of(partition, owned.records, types=None, until_us=until_us, whole=whole))
+        some = [rows for rows in found if rows is not None]
+        return (some[0] if len(some) == 1 else merge_rows(some)) if some else None
+
+    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str]) -> Columns:
+        return self._read(partition, segment, lambda reader: reader.columns(values))
+
+    def records(self, partition: TopicPartition, start: int, end: int) -> Iterator[Batch]:
+        for piece in self.judged(partition, start, end):
+            for at in range(0, len(piece), _BATCH):
+                yield raw_batch(partition, piece[at : at + _BATCH])
+
+    def judged(self, partition: TopicPartition, start: int, end: int) -> Iterator[Sequence[Judged]]:
+        """As ``records``, with what was made of each; a segment or less at a time."""
+        for found in self._pieces(partition, start, end):
+            if isinstance(found, Segment):
+                yield self._read(partition, found, lambda reader: reader.records(start, end))
+            else:
+                yield found
+
+    def parts(  # noqa: PLR0913  # as the port
+        self, partition: TopicPartition, view: str, reducer_id: str, *, end: int, order_us: int | None = None, owner: str | None = None
+    ) -> Iterator[StoredPart]:
+        index = self._store.index(partition)
+        if index is None:
+            return iter(())
+        if owner is not None:
+            return iter(index.parts_of(view, reducer_id, owner, end=end, order_us=order_us))
+        return iter(index.parts(view, reducer_id, end=end, order_us=order_us, owners=None))
+
+    def findings(self, partition: TopicPartition, start: int, end: int) -> Sequence[ArchivedFinding]:
+        index = self._store.index(partition)
+        mark = index.mark() if index is not None else None
+        if index is None or mark is None:
+            return ()
+        checks = Checks(partition, index.checks(), from_start=mark.first == 0)
+        found = list(index.findings(start, end))
+        # What was sealed meanwhile comes as a segment, so the checks go on from where they were.
+        for piece in self.judged(partition, mark.sealed, end):
+            checks.read(piece, decode_heads([record.value for record in piece]))
+        return sorted([*found, *(one for one in checks.findings() if start <= one.offset < end)], key=lambda one: one.offset)
+
+    def _pieces(self, partition: TopicPartition, start: int, end: int) -> Iterator[Segment | Sequence[Judged]]:
+        """Segments and pieces of the tail, in offset order."""
+        index, at = self._store.index(partition), start
+        while index is not None and at < end:
+            found = index.find(at, end, _PIECE)
+            if found.segment is not None:
+                yield found.segment
+                at = found.segment.next
+            elif found.records:
+                yield found.records
+                at = found.records[-1].offset + 1
+            else:
+                return
+
+    def _read(self, partition: TopicPartition, segment: Segment, read: Callable[[SegmentReader], T]) -> T:
+        try:
+            return read(SegmentReader(partition, segment, self._store.segment(partition, segment)))
+        except SegmentDamaged:
+            renamed = _renamed(self._store.index(partition), segment)
+            if renamed is None:
+                raise
+            return read(SegmentReader(partition, renamed, self._store.segment(partition, renamed)))
+
+
+def _renamed(index: ArchiveIndex | None, segment: Segment) -> Segment | None:
+    """The same segment under another name, if somebody has rewritten it meanwhile."""
+    now = [] if index is None else [one for one in index.segments() if one.base == segment.base and one.name != segment.name]
+    return now[0] if now and now[0].digest == segment.digest else None

@@ -1,0 +1,126 @@
+"""Raw records judged once, when they are archived: first copy, repeat, duplicate or poison, and whose deed they are. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tallyroll.errors import Undecodable
+from tallyroll.events.batch import Batch, Headers
+from tallyroll.events.chain import RepeatFilter, RepeatState
+from tallyroll.events.codec import HEADERS, Head, decode_head, timestamp_us
+from tallyroll.events.event import agent_of
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.rows import Rows, Subject
+from tallyroll.ports import Judged, Verdict
+from tallyroll.replay.judge import agent_in
+
+_USUAL: Final = tuple(HEADERS)
+_MAX_SUBJECTS: Final = 10_000  # shared only to save memory
+_encode: Final = msgspec.json.Encoder().encode
+_decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]]).decode
+
+
+def judge(batch: Batch, repeats: RepeatFilter) -> list[Judged]:
+    """Every record of the batch with its verdict; ``repeats`` learns from them as a fold's would.
+
+    A record whose event time cannot be read is poison, but its number and id count as met.
+    """
+    judged = []
+    heads = batch.heads()
+    copies = repeats.copies([head for head in heads if not isinstance(head, Undecodable)])
+    readable = -1
+    columns = zip(batch.offsets, batch.timestamps_ms, batch.keys, batch.values, heads, strict=True)
+    for index, (offset, timestamp_ms, key, value, head) in enumerate(columns):
+        headers = pack_headers(batch.headers(index))
+        if isinstance(head, Undecodable):
+            judged.append(Judged(offset, timestamp_ms, key, value, headers, None, None, None, "poison", head.reason))
+            continue
+        readable += 1
+        verdict: Verdict = copies.get(readable, "first")
+        time_us, reason = _time_of(head)
+        if verdict == "first" and time_us is None:
+            verdict = "poison"
+        else:
+            reason = ""
+        kind, name = head.aggregatetype, head.aggregateid
+        agent = agent_of(kind, name, None if kind == "agent" else agent_in(head.data))
+        judged.append(Judged(offset, timestamp_ms, key, value, headers, time_us, agent, f"{kind}:{name}", verdict, reason))
+    return judged
+
+
+def _time_of(head: Head) -> tuple[int | None, str]:
+    try:
+        return timestamp_us(head), ""
+    except Undecodable as error:
+        return None, error.reason
+
+
+def pack_headers(headers: Headers) -> bytes | None:
+    """Headers as bytes, None for those that every event has."""
+    return None if tuple(headers) == _USUAL else _pack(headers)
+
+
+def unpack_headers(packed: bytes | None) -> Headers:
+    """The headers that were packed."""
+    return HEADERS if packed is None else _unpack(packed)
+
+
+def raw_batch(partition: TopicPartition, records: Sequence[Judged], *, next_offset: int | None = None) -> Batch:
+    """The records as they were in the log."""
+    return Batch(
+        *partition,
+        offsets=[one.offset for one in records],
+        keys=[one.key for one in records],
+        values=[one.value for one in records],
+        timestamps_ms=[one.timestamp_ms for one in records],
+        headers=[unpack_headers(one.headers) for one in records],
+        next_offset=next_offset,
+    )
+
+
+class Subjects:
+    """Whose event it is: the same object for the same aggregate, as long as there are not too many."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Subject] = {}
+
+    def of(self, head: Head) -> Subject:
+        """The subject of a record."""
+        key = (head.aggregatetype, head.aggregateid)
+        subject = self._known.get(key)
+        if subject is None:
+            if len(self._known) >= _MAX_SUBJECTS:
+                self._known.clear()
+            subject = self._known[key] = Subject(*key)
+        return subject
+
+
+def rows_of(
+    partition: TopicPartition, records: Iterable[Judged], *, types: Iterable[str] | None, until_us: int | None, whole: bool
+) -> Rows | None:
+    """The first copies among the records, decoded anew; None if there are none."""
+    wanted = None if types is None else frozenset(types)
+    subjects, kept = Subjects(), list[tuple[Any, ...]]()
+    for record in records:
+        if record.verdict != "first" or (until_us is not None and (record.time_us or 0) > until_us):
+            continue
+        head = decode_head(record.value)
+        if wanted is None or head.type in wanted:
+            row = (record.offset, record.time_us, head.type, head.schemaversion, subjects.of(head), bytes(head.data), record.agent)
+            kept.append((*row, head.id, record.value) if whole else row)
+    return Rows(*partition, *zip(*kept, strict=True)) if kept else None
+
+
+def dump_repeats(repeats: RepeatFilter) -> bytes:
+    """The filter as it is kept beside the position it belongs to."""
+    return _encode(repeats.dump())
+
+
+def load_repeats(dumped: bytes) -> RepeatFilter:
+    """The filter that was dumped; a new one of nothing."""
+    return RepeatFilter.load(_decode_repeats(dumped)) if dumped else RepeatFilter()
