@@ -10,14 +10,6 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from tallyroll.archive.opening import OpenArchive
-from tallyroll.events.batch import Batch
-from tallyroll.replay.columnar import project
-from tallyroll.replay.partition import PartitionFold
-from tallyroll.replay.reading import owner_key
-from tallyroll.replay.snapshots import is_sound
-from tallyroll.replay.views import FOLD
 from tests.unit.archiving import (
     ALL,
     all_findings,
@@ -31,6 +23,14 @@ from tests.unit.archiving import (
     raw,
 )
 from tests.unit.replay_histories import CATALOGUE, Log, batch_of, cuts, random_log
+
+from tallyroll.archive.opening import OpenArchive
+from tallyroll.events.batch import Batch
+from tallyroll.replay.columnar import project
+from tallyroll.replay.partition import PartitionFold
+from tallyroll.replay.reading import owner_key
+from tallyroll.replay.snapshots import is_sound
+from tallyroll.replay.views import FOLD
 
 
 async def archive_at_random(folder: Path, rng: Random, log: Log) -> None:

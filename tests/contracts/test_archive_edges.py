@@ -11,6 +11,8 @@ from random import Random
 
 import msgspec
 import pytest
+from tests.unit.archiving import ALL, all_rows, archive_in, archived, cells, files_in, following, full_fold, raw
+from tests.unit.replay_histories import CATALOGUE, Publisher, ReadOnlyLog, batch_of, empty_log, event, random_log
 
 from tallyroll.adapters.system.segment_files import LocalSegmentFiles
 from tallyroll.archive.sealing import SealLimits
@@ -30,8 +32,6 @@ from tallyroll.telemetry import (
     Counters,
 )
 from tallyroll.testing.clock import FakeClock
-from tests.unit.archiving import ALL, all_rows, archive_in, archived, cells, files_in, following, full_fold, raw
-from tests.unit.replay_histories import CATALOGUE, Publisher, ReadOnlyLog, batch_of, empty_log, event, random_log
 
 TASKS = TopicPartition("task-events", 0)
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.unit.replay_histories import CATALOGUE, Log, ReadOnlyLog, batch_of
+
 from tallyroll.adapters.parquet.codec import ParquetCodec
 from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes
 from tallyroll.adapters.system.segment_files import LocalSegmentFiles
@@ -26,7 +28,6 @@ from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.selection import concat_rows
 from tallyroll.replay.views import FOLD
 from tallyroll.testing.clock import FakeClock
-from tests.unit.replay_histories import CATALOGUE, Log, ReadOnlyLog, batch_of
 
 ALL = 10**12
 NEVER = SealLimits(records=ALL, raw_bytes=ALL, age_us=ALL)

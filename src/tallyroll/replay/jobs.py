@@ -25,6 +25,7 @@ from tallyroll.replay.partition import Cut
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.reading import Reading, Tally, Task
+from tallyroll.replay.reference import reference, resolve
 from tallyroll.replay.views import FOLD
 
 _PARTS_A_MESSAGE: Final = 5_000  # some MB each
@@ -103,26 +104,6 @@ Message = Told | Parts | Ended | Failed
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_job: Final = msgspec.msgpack.Decoder(_Job).decode
 decode_message: Final[Callable[[bytes], Message]] = msgspec.msgpack.Decoder(Message).decode
-
-
-def reference(code: Callable[..., object], what: str) -> str:
-    """``module:name`` by which another process finds the same function or class. Raises ValueError where there is none."""
-    module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", "")
-    if module in (None, "__main__") or "<" in name or not name:
-        raise ValueError(f"{what}: other processes cannot import it; define it by name at the top of a module that can be imported")
-    return f"{module}:{name}"
-
-
-def resolve(named: str, what: str) -> Any:  # noqa: ANN401  # whatever the name stands for
-    """What a reference names. Raises ValueError."""
-    module, _, name = named.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{what}: {named} cannot be imported ({type(error).__name__})") from None
-    return found
 
 
 def split(plan: Plan, count: int) -> list[Plan]:
