@@ -430,8 +430,12 @@ class Archive(Protocol):
         Of one owner all, the newest first; else the newest of each owner, by owner.
         """
 
-    def findings(self, partition: TopicPartition, start: int, end: int) -> Sequence[ArchivedFinding]:
-        """What was wrong with records of the span, in offset order."""
+    def findings(self, partition: TopicPartition, start: int, end: int, *, settled: bool = False) -> Sequence[ArchivedFinding]:
+        """What was wrong with records of the span, in offset order.
+
+        ``settled``: only what was certain at the last seal, which is looked up; else the tail is checked as well, and gaps
+        that a late record could still close are among them.
+        """
 
 
 class Workers(Protocol):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.errors import SpanGone
@@ -17,24 +18,32 @@ from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.follow.tail import Seen, tail, timeline
-from tallyroll.opening import open_log, open_state_store, replayer_on, spool_of
-from tallyroll.ports import Clock, EventLog, Outcome, PartitionWrite, Progress, StateStore, TopicAdmin
+from tallyroll.opening import archive_folder, open_archive, open_log, open_state_store, replayer_on, seal_limits, spool_of
+from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, StateStore, TopicAdmin
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
 from tallyroll.replay.chain import ChainReport, verify_chain
+from tallyroll.replay.differences import Difference, compare_states
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
 from tallyroll.replay.plan import ReplayMode, as_of_event_time, as_of_offsets
+from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayed import Replayed
 from tallyroll.replay.replayer import Ask
+from tallyroll.replay.restore import Fingerprint, Restored, fingerprint, restore
 from tallyroll.replay.shown import AgentState, TaskState, WorkflowState
-from tallyroll.replay.state import StateFollower, stored_owners, stored_positions, stored_state
+from tallyroll.replay.state import StateFollower, StoredState, stored_owners, stored_positions, stored_state
 from tallyroll.replay.views import AGENT, TASK, WORKFLOW
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
 
+if TYPE_CHECKING:
+    from tallyroll.archive.opening import OpenArchive
+    from tallyroll.archive.report import ArchiveReport
+
 STATE_FOLLOWER: Final = "state"
+ARCHIVE_FOLLOWER: Final = "archive"
 _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
 
 
@@ -55,6 +64,15 @@ class Lag:
     def records(self) -> int:
         """How many records it has still to apply."""
         return max(0, self.end - max(self.stored or 0, self.start))
+
+
+@dataclass(frozen=True, slots=True)
+class LiveComparison:
+    """A stored state (None: there is none) beside the replayed one, and where they differ."""
+
+    replayed: Replayed
+    stored: StoredState | None
+    differences: Sequence[Difference]
 
 
 class Roll:
@@ -83,7 +101,8 @@ class Roll:
         self.publisher = publisher
         self._stack = AsyncExitStack()
         self._store: StateStore | None = None
-        self._loop: FollowLoop | None = None
+        self._loops: dict[str, FollowLoop] = {}
+        self._archive: OpenArchive | None = None
         self._engine: ReplayEngine | None = None
         self._opening = asyncio.Lock()
 
@@ -127,27 +146,37 @@ class Roll:
 
     # Following
 
-    async def follow(self) -> FollowLoop:
-        """The loop of this process, started: it keeps the state store current until the roll is closed."""
+    async def follow(self, name: str = STATE_FOLLOWER) -> FollowLoop:
+        """The loop of one follower in this process, started: ``state`` keeps the state store, ``archive`` the archive.
+
+        It runs until the roll is closed. Raises ValueError for another name.
+        """
         async with self._opening:
-            if self._loop is None:
-                store = await self._state_store()
-                follower = StateFollower(store, self.catalogue, telemetry=self.telemetry)
+            if name not in self._loops:
+                follower = await self._follower(name)
                 self._stack.push_async_callback(follower.close)
                 letters = DeadLetters(
                     self.log, self.catalogue, clock=self.clock, telemetry=self.telemetry, max_record_bytes=self.settings.max_record_bytes
                 )
-                self._loop = FollowLoop(
+                self._loops[name] = FollowLoop(
                     self.log, [follower], self.catalogue, self.settings,
-                    group=self.settings.group(STATE_FOLLOWER), dead_letters=letters, clock=self.clock, telemetry=self.telemetry,
+                    group=self.settings.group(name), dead_letters=letters, clock=self.clock, telemetry=self.telemetry,
                 )  # fmt: skip
-                self._loop.start()
-                self._stack.push_async_callback(self._loop.stop)
-            return self._loop
+                self._loops[name].start()
+                self._stack.push_async_callback(self._loops[name].stop)
+            return self._loops[name]
 
-    async def run(self) -> None:
-        """Follows until cancelled; raises what ends it otherwise."""
-        await (await self.follow()).finished()
+    async def _follower(self, name: str) -> Follower:
+        if name == STATE_FOLLOWER:
+            return StateFollower(await self._state_store(), self.catalogue, telemetry=self.telemetry)
+        if name == ARCHIVE_FOLLOWER:
+            return self.archive().follower(self.log, limits=seal_limits(self.settings), telemetry=self.telemetry)
+        raise ValueError(f"{name!r} is no follower; there are {STATE_FOLLOWER} and {ARCHIVE_FOLLOWER}")
+
+    async def run(self, *names: str) -> None:
+        """Follows until cancelled, the state unless other followers are named; raises what ends one of them otherwise."""
+        loops = [await self.follow(name) for name in names or (STATE_FOLLOWER,)]
+        await asyncio.gather(*(loop.finished() for loop in loops))
 
     async def caught_up(self, position: Position | None, timeout_s: float | None = None) -> bool:
         """Waits until the stored state contains the record at ``position``; false when the time is over first.
@@ -159,13 +188,20 @@ class Roll:
         wait_s = self.settings.read_wait_ms / 1000 if timeout_s is None else timeout_s
         return await (await self.follow()).caught_up(position, wait_s)
 
-    async def lag(self) -> list[Lag]:
-        """Per partition how far the stored state is behind the log; reads the store, follows nothing."""
-        bases = StateFollower.TOPICS
-        topics = [self.catalogue[base].name for base in bases]
+    async def lag(self, *names: str) -> list[Lag]:
+        """Per partition how far followers are behind the log, the state unless others are named; reads, follows nothing."""
+        return [one for name in names or (STATE_FOLLOWER,) for one in await self._lag(name)]
+
+    async def _lag(self, name: str) -> list[Lag]:
+        if name == ARCHIVE_FOLLOWER:
+            topics = sorted({partition.topic for partition in await self.archive_partitions()})
+            marks = await asyncio.to_thread(self.archive().reader.marks, await self.archive_partitions())
+            stored: Mapping[TopicPartition, int] = {partition: mark.next for partition, mark in marks.items()}
+        else:
+            topics = [self.catalogue[base].name for base in StateFollower.TOPICS]
+            stored = await stored_positions(await self._state_store())
         ends, starts = await self.log.ends(topics), await self.log.starts(topics)
-        stored = await stored_positions(await self._state_store())
-        return [Lag(STATE_FOLLOWER, where, stored.get(where), end, starts.get(where, 0)) for where, end in sorted(ends.items())]
+        return [Lag(name, where, stored.get(where), end, starts.get(where, 0)) for where, end in sorted(ends.items())]
 
     async def rebuild_state(self, partitions: Collection[TopicPartition], *, allow_truncated: bool = False) -> None:
         """Forgets what is stored of these partitions, so that whoever follows them makes it anew from the log's start.
@@ -239,12 +275,96 @@ class Roll:
         return (await self.replay(view, owner, until)).shown(owner)
 
     async def replay_engine(self) -> ReplayEngine:
-        """The engine behind every replay of this roll; the same object each time."""
-        async with self._opening:
-            if self._engine is None:
-                replayer = await self._stack.enter_async_context(replayer_on(self.settings, self.log, self.catalogue, self.clock))
-                self._engine = ReplayEngine(replayer, clock=self.clock)
-            return self._engine
+        """The engine behind every replay of this roll; the same object each time. Reads the archive where there is one."""
+        if self._archive is None and not self.settings.in_memory and archive_folder(self.settings).is_dir():
+            self.archive()
+        if self._engine is None:
+            reader = self._archive.reader if self._archive is not None else None
+            self._engine = ReplayEngine(replayer_on(self.settings, self.log, self.catalogue, self.clock, reader), clock=self.clock)
+        elif self._archive is not None:
+            self._engine.replayer.archive = self._archive.reader  # it may have been made since
+        return self._engine
+
+    async def compare_live(self, view: View, owner: str, *, allow_truncated: bool = False) -> LiveComparison:
+        """The stored state beside the replayed one, both as of the offsets that the store has applied.
+
+        Raises NoHistory where neither log nor archive names the owner. A state that is not stored differs in everything.
+        """
+        engine, stored = await self.replay_engine(), await stored_state(await self._state_store(), view, owner)
+        topics = {self.catalogue[base].name for base in view.topics}
+        ends = {} if stored is None else {where: end for where, end in stored.as_of.items() if where.topic in topics}
+        target = as_of_offsets(ends) if stored is not None else None
+        ask = Ask(view, owner, ReplayMode.FULL, target, allow_truncated=allow_truncated, policy=Policy().but(unknown_schema="warn"))
+        found = await engine.require_state(ask)
+        return LiveComparison(found, stored, compare_states(found.states[owner], {} if stored is None else stored.state))
+
+    # The archive
+
+    def archive(self) -> OpenArchive:
+        """The archive, opened; nothing is made before something is archived. Its methods block: use worker threads.
+
+        Raises MissingExtra; SettingsError for a log in memory.
+        """
+        if self._archive is None:
+            self._archive = open_archive(self.settings, self.catalogue, self.clock)
+            self._stack.callback(self._archive.close)
+        return self._archive
+
+    async def archive_partitions(self) -> list[TopicPartition]:
+        """Every partition that can be archived: those of users' topics."""
+        return self.catalogue.partitions(topic.base for topic in self.catalogue.topics if topic.user)
+
+    async def archived_partitions(self) -> list[TopicPartition]:
+        """Those that have sealed files."""
+        archive = self.archive()
+        return [one for one in await self.archive_partitions() if await asyncio.to_thread(archive.has_files, one)]
+
+    async def archive_report(self) -> list[ArchiveReport]:
+        """How the archive of each partition stands beside the log."""
+        from tallyroll.archive.report import report  # noqa: PLC0415  # needs the extra
+
+        return await report(self.archive().keeper, self.log, self.catalogue, self.clock)
+
+    async def archive_files(self) -> list[tuple[str, int, Path]]:
+        """Every sealed file that the manifests name: topic, partition, path."""
+        reader, folder = self.archive().reader, archive_folder(self.settings)
+        files = []
+        for partition in await self.archive_partitions():
+            place = folder / partition.topic / str(partition.partition) / "segments"
+            files += [(*partition, place / one.name) for one in await asyncio.to_thread(reader.segments, partition)]
+        return files
+
+    async def rebuild_lost_indexes(self) -> int:
+        """Makes the index of each partition that has sealed files and no index; how many that were."""
+        if self.settings.in_memory or not archive_folder(self.settings).is_dir():
+            return 0
+        archive, archived = self.archive(), await self.archived_partitions()
+        lost = set(archived) - set(await asyncio.to_thread(archive.reader.marks, archived))
+        for partition in sorted(lost):
+            await asyncio.to_thread(archive.keeper.rebuild, partition)
+        return len(lost)
+
+    async def stored_heads(self) -> dict[str, Mapping[TopicPartition, int]]:
+        """Per follower how far its results go, the archive among them."""
+        heads: dict[str, Mapping[TopicPartition, int]] = {STATE_FOLLOWER: await stored_positions(await self._state_store())}
+        replayer = (await self.replay_engine()).replayer
+        if replayer.archive is not None:
+            marks = await asyncio.to_thread(replayer.archive.marks, await self.archive_partitions())
+            heads[ARCHIVE_FOLLOWER] = {partition: mark.next for partition, mark in marks.items()}
+        return heads
+
+    async def restore(self, *, allow_truncated: bool = False) -> AsyncGenerator[tuple[int, int], None]:
+        """Fills the empty state store from archive and log; gives how many of how many offsets are done.
+
+        Raises PositionConflict if the store is not empty, SpanGone where a part of the history is gone.
+        """
+        engine = await self.replay_engine()
+        async for done in restore(engine.replayer, await self._state_store(), Restored(), allow_truncated=allow_truncated):
+            yield done
+
+    async def state_fingerprint(self) -> Fingerprint:
+        """What the state store holds: per view how many owners and one hash, as of which offsets."""
+        return await fingerprint((await self.replay_engine()).replayer, await self._state_store())
 
     # Looking
 

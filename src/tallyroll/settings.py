@@ -37,6 +37,7 @@ _CHOICES: Final = {
 _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
     *("batch_records", "flush_interval_ms", "session_timeout_ms"),
+    *("archive_seal_records", "archive_seal_bytes", "archive_seal_age_ms"),
 )
 _NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms")
 _NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
@@ -169,6 +170,20 @@ class Settings:
     flush_interval_ms: int = _setting("TALLYROLL_FLUSH_INTERVAL_MS", 250, "How often followers write results and positions.", unit="ms")
     session_timeout_ms: int = _setting("TALLYROLL_SESSION_TIMEOUT_MS", 10_000, "How long a dead follower keeps its partitions.", unit="ms")
     read_wait_ms: int = _setting("TALLYROLL_READ_WAIT_MS", 2_000, "How long a read waits for what this process has published.", unit="ms")
+
+    # The archive
+    archive_dir: Path | None = _setting(
+        "TALLYROLL_ARCHIVE_DIR", None, "Where the archive lies; unset: archive/ in the data folder.", accepts="a folder"
+    )
+    archive_seal_records: int = _setting(
+        "TALLYROLL_ARCHIVE_SEAL_RECORDS", 262_144, "A tail with so many records becomes a segment.", unit="records"
+    )
+    archive_seal_bytes: int = _setting(
+        "TALLYROLL_ARCHIVE_SEAL_BYTES", 268_435_456, "The same bound in bytes of keys and values.", unit="bytes"
+    )
+    archive_seal_age_ms: int = _setting(
+        "TALLYROLL_ARCHIVE_SEAL_AGE_MS", 21_600_000, "A tail whose oldest record came so long ago becomes a segment.", unit="ms"
+    )
 
     # Kafka client
     kafka_preset: Preset = _setting(

@@ -7,6 +7,7 @@ from tallyroll.archive.keeper import ArchiveKeeper
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.sealing import Fault, Sealer, SealLimits, no_fault
 from tallyroll.archive.store import ArchiveStore, OpenFiles
+from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import ArchiveIndexes, Clock, EventLog, SegmentCodec
 from tallyroll.replay.fold import Fold
@@ -44,6 +45,10 @@ class OpenArchive:
         return ArchiveFollower(
             self._store, self._sealer, self._catalogue, log, clock=self._clock, limits=limits or SealLimits(), telemetry=telemetry
         )
+
+    def has_files(self, partition: TopicPartition) -> bool:
+        """Whether a partition has files of segments, known to an index or not. Blocks."""
+        return any(self._store.files(partition).names())
 
     def close(self) -> None:
         """Closes every file. Safe to call twice."""

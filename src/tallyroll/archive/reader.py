@@ -117,13 +117,15 @@ class ArchiveReader:
             return iter(index.parts_of(view, reducer_id, owner, end=end, order_us=order_us))
         return iter(index.parts(view, reducer_id, end=end, order_us=order_us, owners=None))
 
-    def findings(self, partition: TopicPartition, start: int, end: int) -> Sequence[ArchivedFinding]:
+    def findings(self, partition: TopicPartition, start: int, end: int, *, settled: bool = False) -> Sequence[ArchivedFinding]:
         index = self._store.index(partition)
         mark = index.mark() if index is not None else None
         if index is None or mark is None:
             return ()
-        checks = Checks(partition, index.checks(), from_start=mark.first == 0)
         found = list(index.findings(start, end))
+        if settled:
+            return found
+        checks = Checks(partition, index.checks(), from_start=mark.first == 0)
         # What was sealed meanwhile comes as a segment, so the checks go on from where they were.
         for piece in self.judged(partition, mark.sealed, end):
             checks.read(piece, decode_heads([record.value for record in piece]))

@@ -16,9 +16,9 @@ class Behind(NamedTuple):
     partitions: list[Lag]
 
 
-async def behind(roll: Roll) -> Behind:
-    """What the store lacks now."""
-    partitions = [one for one in await roll.lag() if one.records]
+async def behind(roll: Roll, *followers: str) -> Behind:
+    """What the store lacks now, or what other followers lack if they are named."""
+    partitions = [one for one in await roll.lag(*followers) if one.records]
     return Behind(sum(one.records for one in partitions), partitions)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from tallyroll.cli import asked, proving
 from tallyroll.cli.asking import (
     AllowTruncated,
     AsOf,
@@ -20,18 +21,22 @@ from tallyroll.cli.asking import (
     view_named,
 )
 from tallyroll.cli.exits import CommandError, ExitCode
+from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.printing import counted, markup, number, paint, plain, say, say_json, spread, table
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, examples, group_of, moment_of, run, session_of, verbs
 from tallyroll.cli.states import readable, status_style
-from tallyroll.errors import NoHistory
+from tallyroll.replay.differences import MISSING, Difference
 from tallyroll.replay.engine import answer
+from tallyroll.replay.fold import View, state_hash
 from tallyroll.replay.kinds import StateType
-from tallyroll.replay.plan import AsOfVersion, ReplayFilter, ReplayMode, Target
+from tallyroll.replay.plan import ReplayFilter, ReplayMode, Target
 from tallyroll.replay.policy import Validation
 from tallyroll.replay.replayed import Progress as Told
 from tallyroll.replay.replayed import Replayed
 from tallyroll.replay.replayer import Ask, Source
+from tallyroll.replay.shown import show
+from tallyroll.replay.steps import step_at_version
 
 app = verbs()
 group_of(
@@ -43,6 +48,7 @@ group_of(
 )
 
 _HASH_SHOWN = 16
+_CATCH_UP_S = 10.0  # on the embedded log, where nobody may have followed yet
 
 
 @app.command(
@@ -174,9 +180,9 @@ def state(  # noqa: PLR0913  # one parameter per option
     if version is not None:
         if target is not None:
             raise CommandError(ExitCode.USAGE, "--version and a moment name two targets", "give one of them")
-        found, differences = run(_at_version(session, ask, version)), []
-    else:
-        found, differences = run(_state(session, ask, live=live))
+        run(_show_version(session, view, owner, version, allow_truncated=allow_truncated))
+        return
+    found, differences = run(_state(session, ask, live=live))
     shown = found.shown(owner)
     assert shown is not None  # noqa: S101  # else NoHistory was raised
     if session.json:
@@ -214,13 +220,36 @@ async def _state(session: Session, ask: Ask, *, live: bool) -> tuple[Replayed, l
         engine = await roll.replay_engine()
         if not live:
             return await engine.require_state(ask), []
+        await catch_up(roll, _CATCH_UP_S)
         compared = await roll.compare_live(ask.view, ask.owner or "", allow_truncated=ask.allow_truncated)
-        return compared.replayed, [one._asdict() for one in compared.differences]
+        return compared.replayed, [_difference(one) for one in compared.differences]
 
 
-async def _at_version(session: Session, ask: Ask, version: int) -> Replayed:
+async def _show_version(session: Session, view: View, owner: str, version: int, *, allow_truncated: bool) -> None:
     async with session.roll() as roll:
-        return await (await roll.replay_engine()).at_version(ask, AsOfVersion(version))
+        engine = await roll.replay_engine()
+        found = await engine.history(view, owner, allow_truncated=allow_truncated)
+        try:
+            step = step_at_version(engine.reduction(view, owner), found.rows, version)
+        except ValueError as error:
+            raise CommandError(ExitCode.USAGE, str(error), "name a moment with --at, or offsets with --as-of") from None
+    shown = show(
+        view, owner, step.state, coverage=found.coverage, as_of={step.event.position.topic_partition: step.event.position.offset + 1}
+    )
+    if session.json:
+        say_json({**shown, "state_hash": state_hash(step.state)})
+        return
+    say(paint(plain(owner), "bold") + f"  after {counted(version, 'event')}, at {step.event.position}")
+    say()
+    spread(readable(shown).items())
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    return {"path": one.path, "ours": _plain(one.ours), "theirs": _plain(one.theirs)}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # any value of a state, or that there is none
+    return None if value is MISSING else value
 
 
 def _show_live(differences: list[dict[str, Any]]) -> None:
@@ -272,4 +301,5 @@ def _finding(one: Any) -> dict[str, Any]:  # noqa: ANN401  # a Finding
     return {"kind": one.kind, "position": str(one.position), "reason": one.reason, "aggregate": one.aggregate, "missing": one.missing}
 
 
-__all__ = ["NoHistory", "app"]
+asked.add_to(app)
+proving.add_to(app)

@@ -13,11 +13,11 @@ import typer
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import Behind, behind
 from tallyroll.cli.moments import short_span
-from tallyroll.cli.printing import note, number, say, say_json
+from tallyroll.cli.printing import note, number, plain, say, say_json
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, span_of, verbs
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
-from tallyroll.roll import Roll
+from tallyroll.roll import ARCHIVE_FOLLOWER, STATE_FOLLOWER, Roll
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_RETRIES, FOLLOWED, Counters
 
 app = verbs()
@@ -27,12 +27,16 @@ app = verbs()
     "run",
     epilog=examples(
         "tallyroll run",
+        "tallyroll run archive           # keep what topics forget",
         "tallyroll run --once      # until all that is there has been applied, then exit",
         "tallyroll run --interval 1m --json >> state.log",
     ),
 )
-def run_(  # one parameter per option
+def run_(  # noqa: PLR0913  # one parameter per option
     context: typer.Context,
+    followers: Annotated[
+        list[str] | None, typer.Argument(metavar="[FOLLOWER]…", help="state, archive, or both; state if none is named.")
+    ] = None,
     *,
     interval: Annotated[str, typer.Option(metavar="SPAN", help="How often a line is printed.")] = "10s",
     once: Annotated[bool, typer.Option("--once", help="End when the store has caught up with the log.")] = False,
@@ -48,33 +52,39 @@ def run_(  # one parameter per option
     every = span_of(interval, "--interval")
     if every is None or every.total_seconds() <= 0:
         raise CommandError(ExitCode.USAGE, "--interval: expected more than 0", "write 10s or 1m")
-    run(_follow(session, every.total_seconds(), once=once))
+    names = list(dict.fromkeys(followers or [STATE_FOLLOWER]))
+    if unknown := set(names) - {STATE_FOLLOWER, ARCHIVE_FOLLOWER}:
+        raise CommandError(
+            ExitCode.USAGE, f"there is no follower {plain(min(unknown))}", f"name {STATE_FOLLOWER}, {ARCHIVE_FOLLOWER}, or both"
+        )
+    run(_follow(session, names, every.total_seconds(), once=once))
 
 
-async def _follow(session: Session, every_s: float, *, once: bool) -> None:
+async def _follow(session: Session, names: list[str], every_s: float, *, once: bool) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings, counters = session.settings(), Counters()
     async with Roll.open(settings, telemetry=counters) as roll:
-        await roll.follow()
-        note(f"following {settings.url} as {settings.group('state')}; store in {settings.data_dir}")
-        finished, told = asyncio.ensure_future(roll.run()), asyncio.ensure_future(stop.wait())
+        for name in names:
+            await roll.follow(name)
+        note(f"following {settings.url} as {', '.join(map(settings.group, names))}; store in {settings.data_dir}")
+        finished, told = asyncio.ensure_future(roll.run(*names)), asyncio.ensure_future(stop.wait())
         report = _Lines(session, counters)
         try:
             while not (finished.done() or told.done()):
-                left = await behind(roll)
+                left = await behind(roll, *names)
                 if once and not left.records:
                     break
                 await asyncio.wait({finished, told}, timeout=0.1 if once else every_s, return_when=asyncio.FIRST_COMPLETED)
                 if not once:
-                    report.line(await behind(roll), every_s)
+                    report.line(await behind(roll, *names), every_s)
             if finished.done():
                 finished.result()  # raises what ended the loop
         finally:
             finished.cancel()
             told.cancel()
         if once:
-            report.line(await behind(roll), None)
+            report.line(await behind(roll, *names), None)
     note("stopped; all that was applied is stored")
 
 

@@ -6,6 +6,7 @@ publishes, commits or writes.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,13 +15,19 @@ from typing import Any, Final, TypedDict
 
 from tallyroll.errors import NoHistory, ReplayCancelled
 from tallyroll.events.ids import new_id
+from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock
-from tallyroll.replay.fold import state_hash, states_hash
-from tallyroll.replay.history import history
+from tallyroll.replay.differences import Difference, compare_states
+from tallyroll.replay.fields import Place
+from tallyroll.replay.fold import Part, State, View, join, state_hash, states_hash
+from tallyroll.replay.history import History, history
 from tallyroll.replay.kinds import StateType, view_of
-from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
+from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
+from tallyroll.replay.reduction import ViewReduction
 from tallyroll.replay.replayed import Progress, Replayed
 from tallyroll.replay.replayer import Ask, Replayer, Stop
+from tallyroll.replay.snapshots import is_sound
+from tallyroll.replay.steps import Boundary
 
 log: Final = logging.getLogger("tallyroll.replay")
 
@@ -135,6 +142,30 @@ class ReplayEngine:
         first_us = min(rows.times_us[0] for rows in whole.rows.values())
         raise NoHistory(ask.view.name, ask.owner, first_us=first_us if ask.target is not None else None)
 
+    # How a state came to be
+
+    async def history(
+        self, view: View, owner: str, target: AsOfEventTime | AsOfOffsets | None = None, *, allow_truncated: bool = False
+    ) -> History:
+        """One owner's own events up to a target. Raises NoHistory, SpanGone; as log and archive do."""
+        return await history(self.replayer, view, owner, target, allow_truncated=allow_truncated)
+
+    def reduction(self, view: View, owner: str) -> ViewReduction:
+        """How the owner's events are folded one by one, for ``steps``, ``explain``, ``first_true`` and ``what_if``."""
+        bases = {topic.name: topic.base for topic in self.replayer.catalogue.topics}
+        return ViewReduction(view, owner, bases, self.replayer.fold)
+
+    async def boundaries(self, view: View, owner: str, found: History) -> list[Boundary]:
+        """The owner's snapshots as states at offsets that nowhere fall: where a monotone predicate can be searched by halves."""
+        if self.replayer.archive is None:
+            return []
+        reducer_id = self.replayer.fold.reducer_ids[view.name]
+        return await asyncio.to_thread(_boundaries, self.replayer, view, owner, reducer_id, found)
+
+    def compare_states(self, ours: State, theirs: State) -> list[Difference]:
+        """Where two states differ: path, ours, theirs."""
+        return compare_states(ours, theirs)
+
     def add_replay_callback(self, callback: ReplayCallback) -> None:
         """From now on told of every replay's progress."""
         self._callbacks.append(callback)
@@ -241,3 +272,23 @@ def _one(state_type: StateType, owner: str | None, target_time: datetime | None)
     if target_time is None:
         return Ask(view_of(state_type), owner, ReplayMode.INCREMENTAL)
     return Ask(view_of(state_type), owner, ReplayMode.POINT_IN_TIME, as_of_event_time(target_time))
+
+
+def _boundaries(replayer: Replayer, view: View, owner: str, reducer_id: str, found: History) -> list[Boundary]:
+    archive, number = replayer.archive, replayer.fold.index(view.name)
+    assert archive is not None  # noqa: S101  # asked before
+    ends: dict[TopicPartition, int] = {}
+    parts: dict[TopicPartition, Part] = {}
+    result: list[Boundary] = []
+    kept = [
+        one for partition in found.rows for one in archive.parts(partition, view.name, reducer_id, end=found.as_of[partition], owner=owner)
+    ]
+    for one in sorted((one for one in kept if is_sound(one)), key=lambda one: (one.order_us, one.end)):
+        part = replayer.fold.blank(number, owner)
+        part.load(one.part)
+        if one.end > ends.get(one.partition, 0):
+            ends[one.partition], parts[one.partition] = one.end, part
+            state = join(view, [(Place(*where), each) for where, each in parts.items()])
+            if state is not None:
+                result.append(Boundary(dict(ends), state))
+    return result

@@ -158,7 +158,7 @@ class Reading:
                 self._fold_span(archive, lane, base, end, until_us)
         self._reach(lane, end)
         if start < end and task.validate != "off":
-            for found in archive.findings(partition, start, end):
+            for found in archive.findings(partition, start, end, settled=task.owner is not None):
                 self._add(lane, Finding(found.kind, Position(*partition, found.offset), found.reason, found.aggregate, found.missing))  # type: ignore[arg-type]  # what kinds there are is the archive's word
         self._remember(lane, lane.plan.repeats)
 

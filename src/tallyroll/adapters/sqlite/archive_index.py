@@ -91,7 +91,7 @@ class SqliteArchiveIndex:
 
     def checks(self) -> bytes:
         def select(connection: sqlite3.Connection) -> bytes:
-            row = connection.execute("SELECT checks FROM mark").fetchone()
+            row = connection.execute("SELECT state FROM checks").fetchone()
             return row[0] if row is not None else b""
 
         return self._read(select)
@@ -111,7 +111,7 @@ class SqliteArchiveIndex:
                 raise PositionConflict(str(self._partition), stored=stored, expected=write.expected)
             if mark is None:
                 connection.execute(
-                    "INSERT INTO mark VALUES (1, ?, ?, ?, ?, ?, x'', ?, NULL, x'', NULL, 0, 0)",
+                    "INSERT INTO mark VALUES (1, ?, ?, ?, ?, ?, x'', ?, NULL, NULL, 0, 0)",
                     (*self._partition, write.first, write.first, write.first, schema.holes_row([])),
                 )
             connection.executemany(f"INSERT INTO tail ({schema.TAIL}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", write.records)  # noqa: S608  # names of our own
@@ -131,6 +131,7 @@ class SqliteArchiveIndex:
             if mark is None or mark.sealed != segment.base or mark.next < segment.next or not is_whole():
                 raise PositionConflict(f"archive {self._partition}", stored=mark.sealed if mark else None, expected=segment.base)
             self._insert(connection, "segment", schema.SEGMENT, [schema.segment_row(segment)])
+            connection.execute("INSERT OR REPLACE INTO checks VALUES (1, ?)", (sealed.checks,))
             self._insert(connection, "loc", f"base, {schema.RUN}", [(segment.base, *run) for run in sealed.runs])
             self._insert(connection, "snap", schema.SNAP, map(schema.part_row, sealed.parts))
             self._insert(connection, "finding", schema.FINDING, sealed.findings)
@@ -140,8 +141,8 @@ class SqliteArchiveIndex:
                 "SELECT count(*), coalesce(sum(coalesce(length(value), 0) + coalesce(length(key), 0)), 0), min(at) FROM tail"
             ).fetchone()
             connection.execute(
-                "UPDATE mark SET sealed = ?, checks = ?, tail_records = ?, tail_bytes = ?, since_us = iif(? IS NULL, NULL, since_us)",
-                (segment.next, sealed.checks, left, size, since),
+                "UPDATE mark SET sealed = ?, tail_records = ?, tail_bytes = ?, since_us = iif(? IS NULL, NULL, since_us)",
+                (segment.next, left, size, since),
             )
 
     def replace(self, old: Segment, new: Segment) -> None:

@@ -23,14 +23,16 @@ _RETRY_S: Final = 0.01
 _PAGE_BYTES: Final = 8_192  # records of a kilobyte or so
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # what a checkpoint leaves of the write-ahead log
 
-# The partition's own row holds JSON for what is only ever read as a whole. A first copy that somebody owns is found by the
-# two partial indexes; nobody looks for the others by owner.
+# The partition's own row holds JSON for what is only ever read as a whole. What the checkers know is large and changes only
+# at a seal, so it has a table of its own: a row that every flush updates would be written anew with it. A first copy that
+# somebody owns is found by the two partial indexes; nobody looks for the others by owner.
 _TABLES: Final = """
 CREATE TABLE mark (
     one INTEGER PRIMARY KEY CHECK (one = 1), topic TEXT NOT NULL, partition INTEGER NOT NULL, first INTEGER NOT NULL,
     sealed INTEGER NOT NULL, next INTEGER NOT NULL, repeats BLOB NOT NULL, holes BLOB NOT NULL, last_us INTEGER,
-    checks BLOB NOT NULL, since_us INTEGER, tail_records INTEGER NOT NULL, tail_bytes INTEGER NOT NULL
+    since_us INTEGER, tail_records INTEGER NOT NULL, tail_bytes INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE checks (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL) STRICT;
 CREATE TABLE tail (
     at INTEGER PRIMARY KEY, timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB, time_us INTEGER, agent TEXT,
     aggregate TEXT, verdict TEXT NOT NULL, reason TEXT NOT NULL
