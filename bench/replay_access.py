@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from bench.replay_projector import register
 from tallyroll.adapters.parquet.codec import ParquetCodec
 from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes
 from tallyroll.adapters.system.clock import SystemClock
@@ -20,6 +21,7 @@ from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import SegmentFiles
 from tallyroll.replay.fold import State
+from tallyroll.replay.projector import StateProjector
 from tallyroll.replay.replayer import Ask, Replayer
 from tallyroll.replay.views import AGENT, FOLD
 
@@ -85,6 +87,9 @@ class NotMeasured(Exception):
     """There is nothing to measure yet; the reason."""
 
 
-async def projected(replayer: Replayer, workers: int) -> Mapping[str, State]:  # noqa: ARG001  # what it will need
+async def projected(replayer: Replayer, workers: int) -> Mapping[str, State]:
     """Every agent's state by the handlers of ``bench.replay_projector``."""
-    raise NotMeasured("replays do not take users' reducers yet")
+    projector = StateProjector(version=1)
+    register(projector)
+    found = await replayer.project(projector, ask(workers=workers), whole=False)
+    return {owner: one.state for owner, one in found.states.items()}

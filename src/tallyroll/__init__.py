@@ -4,17 +4,23 @@ from tallyroll._api import get_event_publisher, publish_agent_event, publish_tas
 from tallyroll._default import close_default, configure, current_roll, reset_defaults
 from tallyroll.errors import (
     Backpressure,
+    BrokenHistory,
     EventError,
     IncompatibleSchema,
     InvalidEvent,
     LogError,
     LogUnavailable,
     MissingExtra,
+    NoHistory,
     PositionConflict,
     PublishRejected,
     PublishUncertain,
+    ReducerFailed,
+    ReplayCancelled,
     ReplayError,
+    SegmentDamaged,
     SettingsError,
+    SnapshotMismatch,
     SpanGone,
     StoreError,
     StoreUnavailable,
@@ -22,6 +28,7 @@ from tallyroll.errors import (
     TopicConflict,
     Undecodable,
     UnknownSchema,
+    WorkerFailed,
 )
 from tallyroll.events.context import caused_by, event_context
 from tallyroll.events.event import AgentEvent, EventMetadata
@@ -30,12 +37,16 @@ from tallyroll.events.types import EventType, register_event_type
 from tallyroll.ports import Delivered, Outcome, Rejected, Unknown
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
+from tallyroll.replay.kinds import StateType
+from tallyroll.replay.plan import ReplayFilter, ReplayMode
+from tallyroll.replay.projector import StateProjector
 from tallyroll.roll import Roll
 from tallyroll.settings import Settings
 
 __all__ = [
     "AgentEvent",
     "Backpressure",
+    "BrokenHistory",
     "Delivered",
     "EventError",
     "EventMetadata",
@@ -46,18 +57,27 @@ __all__ = [
     "LogError",
     "LogUnavailable",
     "MissingExtra",
+    "NoHistory",
     "Outcome",
     "Position",
     "PositionConflict",
     "PublishRejected",
     "PublishUncertain",
     "Receipt",
+    "ReducerFailed",
     "Rejected",
+    "ReplayCancelled",
     "ReplayError",
+    "ReplayFilter",
+    "ReplayMode",
     "Roll",
+    "SegmentDamaged",
     "Settings",
     "SettingsError",
+    "SnapshotMismatch",
     "SpanGone",
+    "StateProjector",
+    "StateType",
     "StoreError",
     "StoreUnavailable",
     "TallyrollError",
@@ -65,6 +85,7 @@ __all__ = [
     "Undecodable",
     "Unknown",
     "UnknownSchema",
+    "WorkerFailed",
     "caused_by",
     "close_default",
     "configure",

@@ -8,6 +8,9 @@ from typing import Any
 from tallyroll._default import current_roll
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.publish.publisher import EventPublisher
+from tallyroll.replay.engine import ReplayAnswer, ReplayEngine
+from tallyroll.replay.kinds import StateType
+from tallyroll.replay.plan import ReplayFilter, ReplayMode
 from tallyroll.replay.views import AGENT, TASK
 
 
@@ -42,6 +45,27 @@ async def replay_agent_state(agent_id: str, target_time: datetime | None = None)
 async def replay_task_state(task_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
     """The task's state from the log alone; as ``replay_agent_state``."""
     return await (await current_roll()).replayed_state(TASK, task_id, target_time)
+
+
+async def get_replay_engine() -> ReplayEngine:
+    """The default roll's replay engine; the same object at each call in one process and event loop."""
+    return await (await current_roll()).replay_engine()
+
+
+async def replay_events(
+    state_type: StateType,
+    replay_mode: ReplayMode = ReplayMode.FULL,
+    event_filter: ReplayFilter | None = None,
+    target_time: datetime | None = None,
+    parallel: bool = False,  # noqa: FBT001, FBT002  # as it is known
+) -> ReplayAnswer:
+    """Everybody's states from the history, as ``ReplayEngine.replay_events``."""
+    return await (await get_replay_engine()).replay_events(state_type, replay_mode, event_filter, target_time, parallel)
+
+
+async def get_reconstructed_state(state_type: StateType, aggregate_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
+    """One owner's state from the history, as ``ReplayEngine.get_reconstructed_state``."""
+    return await (await get_replay_engine()).get_reconstructed_state(state_type, aggregate_id, target_time)
 
 
 def _event(

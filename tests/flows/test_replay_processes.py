@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tallyroll.errors import ReducerFailed, ReplayCancelled, SettingsError, WorkerFailed
 from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import Position
+from tallyroll.replay.kinds import StateType
 from tallyroll.replay.plan import ReplayFilter, ReplayMode
+from tallyroll.replay.projector import StateProjector
 from tallyroll.replay.replayer import Ask
 from tallyroll.replay.views import AGENT, TASK
 from tallyroll.roll import Roll
@@ -132,6 +136,7 @@ async def test_a_log_in_memory_says_why_it_stays_in_one_process() -> None:
 SCRIPT = """
 import asyncio, sys
 from tallyroll.replay.plan import ReplayMode
+from tallyroll.replay.projector import StateProjector
 from tallyroll.replay.replayer import Ask
 from tallyroll.replay.views import AGENT
 from tallyroll.roll import Roll
@@ -153,3 +158,64 @@ def test_a_program_needs_no_guard_and_its_main_module_runs_once(url: str, tmp_pa
     absolute = url.replace("sqlite:///", "sqlite:////", 1) if not url.startswith("sqlite:////") else url
     done = subprocess.run([sys.executable, *command, absolute], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["begins", "12", "2"]
+
+
+def blank(owner: str) -> dict:
+    return {"owner": owner, "kinds": [], "tokens": 0}
+
+
+def count(state: dict, event: object) -> dict:
+    state["kinds"] = [*state["kinds"][-9:], str(event.event_type)]
+    state["tokens"] += event.payload.get("tokens", 0)
+    return state
+
+
+def broken(state: dict, event: object) -> dict:  # noqa: ARG001  # a handler
+    raise KeyError(event.event_id)
+
+
+def projector(handler: object = count) -> StateProjector:
+    made = StateProjector(version=1)
+    made.register_initializer(StateType.AGENT_STATE, blank)
+    made.register_projection(StateType.AGENT_STATE, None, handler)
+    return made
+
+
+async def test_own_reducers_come_to_the_same_in_any_number_of_processes_with_and_without_an_archive(url: str) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        alone = await engine.project(projector(), StateType.AGENT_STATE)
+        view = await engine.replay(Ask(AGENT))
+        for workers in (2, 3):
+            many = await engine.project(projector(), StateType.AGENT_STATE, workers=workers)
+            assert (many.states, many.events, many.as_of) == (alone.states, alone.events, alone.as_of)
+        loop = await roll.follow("archive")
+        for partition, end in alone.as_of.items():
+            assert not end or await loop.caught_up(Position(*partition, end - 1), 20)
+        await loop.stop()
+        roll.archive().keeper.seal_all(await roll.archive_partitions())
+        engine = await roll.replay_engine()
+        assert (await engine.project(projector(), StateType.AGENT_STATE)).states == alone.states
+        assert (await engine.project(projector(), StateType.AGENT_STATE, workers=2)).states == alone.states
+        assert (await engine.replay(Ask(AGENT))).set_hash == view.set_hash
+        moment = Fleet(seed=5, agents=12).start + timedelta(minutes=3)
+        early = await engine.project(projector(), StateType.AGENT_STATE, moment, workers=2)
+        assert early.events == sum(one.version for one in early.states.values()) < alone.events
+    assert sum(state.state["tokens"] for state in alone.states.values()) == sum(state["tokens"] for state in view.states.values())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_reducer_that_raises_says_at_which_event(url: str, workers: int) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        with pytest.raises(ReducerFailed, match="KeyError"):
+            await engine.project(projector(broken), StateType.AGENT_STATE, workers=workers)
+
+
+async def test_a_reducer_without_a_name_stays_in_this_process(url: str) -> None:
+    async with Roll.open(url) as roll:
+        engine = await roll.replay_engine()
+        unnamed = projector(lambda state, _: state)
+        assert (await engine.project(unnamed, StateType.AGENT_STATE)).states
+        with pytest.raises(ValueError, match="define it"):
+            await engine.project(unnamed, StateType.AGENT_STATE, workers=2)

@@ -23,6 +23,8 @@ from tallyroll.replay.fold import Part, State, View, join, state_hash, states_ha
 from tallyroll.replay.history import History, history
 from tallyroll.replay.kinds import StateType, view_of
 from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
+from tallyroll.replay.projecting import ProjectedAll
+from tallyroll.replay.projector import StateProjector
 from tallyroll.replay.reduction import ViewReduction
 from tallyroll.replay.replayed import Progress, Replayed
 from tallyroll.replay.replayer import Ask, Replayer, Stop
@@ -72,6 +74,24 @@ class ReplayEngine:
         finally:
             running.progress = running.progress._replace(elapsed_s=self._clock.monotonic() - began, finished=True)
             self._tell(running.progress)
+
+    async def project(
+        self,
+        projector: StateProjector,
+        state_type: StateType,
+        target_time: datetime | None = None,
+        *,
+        whole: bool = True,
+        **more: Any,  # noqa: ANN401  # members of Ask
+    ) -> ProjectedAll:
+        """Everybody's states by a user's reducers, each owner's events folded in order-key order.
+
+        ``target_time`` is event time, inclusive; ``more`` are members of ``Ask`` such as ``workers``, for which handlers must
+        be importable by name. ``whole`` as in ``Replayer.project``. Raises ReducerFailed, and as ``replay``.
+        """
+        target = None if target_time is None else as_of_event_time(target_time)
+        mode = ReplayMode.FULL if target is None else ReplayMode.POINT_IN_TIME
+        return await self.replayer.project(projector, Ask(view_of(state_type), mode=mode, target=target, **more), whole=whole)
 
     async def replay_events(  # as it is known
         self,

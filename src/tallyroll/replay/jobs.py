@@ -21,9 +21,12 @@ from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Archive, EventLog, Span
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold
+from tallyroll.replay.kinds import StateType
 from tallyroll.replay.partition import Cut
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy
+from tallyroll.replay.projecting import Projecting
+from tallyroll.replay.projector import Reference, StateProjector
 from tallyroll.replay.reading import Reading, Tally, Task
 from tallyroll.replay.reference import reference, resolve
 from tallyroll.replay.views import FOLD
@@ -43,7 +46,7 @@ class _Filter(msgspec.Struct, array_like=True):
     predicate: str | None
 
 
-class _Job(msgspec.Struct, array_like=True):
+class _Job(msgspec.Struct, tag="fold", array_like=True):
     view: str
     reducer_id: str
     owner: str | None
@@ -53,6 +56,17 @@ class _Job(msgspec.Struct, array_like=True):
     columnar: bool
     validate: str
     policy: dict[str, str]
+    plans: list[PartitionPlan]
+    imports: list[str]
+
+
+class _ProjectJob(msgspec.Struct, tag="project", array_like=True):
+    projector: Reference
+    state_type: str
+    view: str
+    until_us: int | None
+    share: tuple[int, int]
+    whole: bool
     plans: list[PartitionPlan]
     imports: list[str]
 
@@ -67,6 +81,12 @@ class Parts(msgspec.Struct, tag="parts", array_like=True):
     """Some of the parts: topic, partition, owner, the part."""
 
     parts: list[tuple[str, int, str, bytes]]
+
+
+class States(msgspec.Struct, tag="states", array_like=True):
+    """Some of the states that a projector made: owner, state, how many events, what its validators say."""
+
+    states: list[tuple[str, dict[str, Any], int, list[str]]]
 
 
 class Ended(msgspec.Struct, tag="ended", array_like=True):
@@ -100,9 +120,9 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
         return errors.WorkerFailed(worker, f"raised {self.error}: {self.text}")
 
 
-Message = Told | Parts | Ended | Failed
+Message = Told | Parts | States | Ended | Failed
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_job: Final = msgspec.msgpack.Decoder(_Job).decode
+_decode_job: Final = msgspec.msgpack.Decoder(_Job | _ProjectJob).decode
 decode_message: Final[Callable[[bytes], Message]] = msgspec.msgpack.Decoder(Message).decode
 
 
@@ -133,6 +153,15 @@ def to_job(task: Task, plan: Plan, reducer_id: str, imports: Sequence[str] = ())
     )  # fmt: skip
 
 
+def to_project_job(projecting: Projecting, imports: Sequence[str] = ()) -> bytes:
+    """As ``to_job``, for a projector. Raises ValueError for handlers that another process could not import."""
+    one = projecting
+    named = one.projector.reference()
+    return _encode(
+        _ProjectJob(named, str(one.state_type), one.view.name, one.until_us, one.share, list(one.plan.partitions), list(imports))
+    )
+
+
 def _sorted(names: Collection[str] | None) -> list[str] | None:
     return None if names is None else sorted(names)
 
@@ -145,6 +174,10 @@ async def do_job(
         told = _decode_job(job)
         for name in told.imports:
             import_module(name)
+        if isinstance(told, _ProjectJob):
+            async for message in _project(told, log, archive, catalogue, fold):
+                yield message
+            return
         task, plan = _task_of(told, fold), Plan(told.plans)
         if fold.reducer_ids[told.view] != told.reducer_id:
             raise ValueError(  # noqa: TRY301  # goes into the message below
@@ -167,6 +200,19 @@ async def do_job(
     except Exception as error:  # noqa: BLE001  # the other side raises it again
         made_of = vars(error) if isinstance(error, errors.TallyrollError) else {}
         yield _encode(Failed(type(error).__name__, {name: value for name, value in made_of.items() if name[0] != "_"}, str(error)))
+
+
+async def _project(
+    told: _ProjectJob, log: EventLog, archive: Archive | None, catalogue: Catalogue, fold: Fold
+) -> AsyncGenerator[bytes, None]:
+    view, projector = fold.views[fold.index(told.view)], StateProjector.from_reference(told.projector)
+    projecting = Projecting(projector, StateType(told.state_type), view, Plan(told.plans), told.until_us, told.share, told.whole)
+    async for done in projecting.run(log, archive, catalogue):
+        yield _encode(Told(done))
+    made = [(one.owner, dict(one.state), one.version, list(one.verdict.problems)) for one in projecting.states.values()]
+    for start in range(0, len(made), _PARTS_A_MESSAGE):
+        yield _encode(States(made[start : start + _PARTS_A_MESSAGE]))
+    yield _encode(Ended(Tally(folded=projecting.events), 0, {}, [], os.getpid()))
 
 
 async def carry_out(reading: Reading, plan: Plan, log: EventLog, archive: Archive | None) -> AsyncGenerator[int, None]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from tallyroll.events.event import iso
 from tallyroll.events.position import TopicPartition
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import State, View, state_hash, states_hash
 from tallyroll.replay.plan import Coverage, ReplayMode
 from tallyroll.replay.reading import Tally
 from tallyroll.replay.shown import show
+from tallyroll.replay.snapshots import StateSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,15 @@ class Replayed:
     def set_hash(self) -> str:
         """SHA-256 in hex of the sorted set of states, however many there are."""
         return states_hash(self.states)
+
+    def snapshot_of(self, owner: str, created_at: datetime) -> StateSnapshot | None:
+        """An owner's state in a form to keep; None if no event named it."""
+        state = self.states.get(owner)
+        if state is None:
+            return None
+        as_of = {str(partition): end for partition, end in sorted(self.as_of.items())}
+        kind = f"{self.view.name}_state"
+        return StateSnapshot(owner, kind, state, as_of, sum(as_of.values()), iso(created_at), state_hash(state))
 
     def shown(self, owner: str) -> dict[str, Any] | None:
         """An owner's state for callers, such as an AgentState; None if no event named it."""

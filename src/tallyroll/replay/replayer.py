@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from tallyroll.errors import ReplayCancelled, SettingsError, SpanGone, WorkerFailed
@@ -19,10 +19,13 @@ from tallyroll.ports import Archive, ArchiveMark, Clock, EventLog, Workers
 from tallyroll.replay.fields import Place
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold, Part, State, View, join
-from tallyroll.replay.jobs import Failed, Parts, Told, carry_out, decode_message, split, to_job
+from tallyroll.replay.jobs import Ended, Failed, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
+from tallyroll.replay.kinds import StateType
 from tallyroll.replay.partition import Cut
 from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, AsOfVersion, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
 from tallyroll.replay.policy import Policy, Validation
+from tallyroll.replay.projecting import ProjectedAll, Projecting
+from tallyroll.replay.projector import Projected, StateProjector, Verdict
 from tallyroll.replay.reading import Reading, Tally, Task
 from tallyroll.replay.replayed import Replayed
 from tallyroll.replay.views import FOLD
@@ -156,6 +159,60 @@ class Replayer:
             processes=tuple(sorted(made.processes)),
         )
 
+    async def project(
+        self,
+        projector: StateProjector,
+        ask: Ask,
+        *,
+        whole: bool = True,
+        on_progress: OnProgress | None = None,
+        stop: Stop | None = None,
+    ) -> ProjectedAll:
+        """What a user's reducers make of everybody's history; of the ask, view, target, workers, source and imports count.
+
+        ``whole`` false: handlers read type, time, aggregate and payload only, not ids and metadata; that is quicker.
+
+        The owners, and the topics that are read, are those of the ask's view. Raises ReducerFailed, and as ``replay``.
+        """
+        if ask.only is not None or ask.owner is not None:
+            raise ValueError("a projector is run over everybody's whole history; filter in its handlers")
+        planned, kind = await self.plan(ask), StateType(f"{ask.view.name}_state")
+        until_us = ask.target.until_us if isinstance(ask.target, AsOfEventTime) else None
+        count = ask.processes
+        shares = [Projecting(projector, kind, ask.view, planned, until_us, (number, count), whole) for number in range(count)]
+        made = ProjectedAll(kind, {}, 0, planned.as_of, count)
+        run = shares[0].run(self.log, self.archive, self.catalogue) if count == 1 else self._projected(shares, ask, made)
+        async with aclosing(run) as progress:
+            async for done in progress:
+                if on_progress is not None:
+                    on_progress(done // count, planned.records)
+                if stop is not None and stop.asked:
+                    raise ReplayCancelled("", 100 * done / max(1, planned.records * count))
+        if count == 1:
+            made = replace(made, states=shares[0].states, events=shares[0].events)
+        return replace(made, states=dict(sorted(made.states.items())), events=sum(one.version for one in made.states.values()))
+
+    async def _projected(self, shares: Sequence[Projecting], ask: Ask, made: ProjectedAll) -> AsyncGenerator[int, None]:
+        if self._workers is None:
+            raise SettingsError("workers", "a log in memory stays with the process that opened it; use one process")
+        jobs = [to_project_job(one, ask.imports) for one in shares]
+        done, ended = [0] * len(jobs), 0
+        async with aclosing(self._workers.run(jobs)) as messages:
+            async for worker, message in messages:
+                said = decode_message(message)
+                if isinstance(said, Told):
+                    done[worker] = said.done
+                    yield sum(done)
+                elif isinstance(said, States):
+                    for owner, state, version, problems in said.states:
+                        made.states[owner] = Projected(made.state_type, owner, state, version, Verdict(tuple(problems)))
+                elif isinstance(said, Failed):
+                    raise said.exception(worker)
+                elif isinstance(said, Ended):
+                    ended += 1
+        if ended != len(jobs):
+            raise WorkerFailed(0, "said nothing")
+
     async def plan(self, ask: Ask) -> Plan:
         """What the answer would read. Raises SpanGone, unless ``allow_truncated``."""
         topics = sorted(self.catalogue[base].name for base in ask.view.topics)
@@ -217,7 +274,7 @@ class Replayer:
                         made.parts.append((TopicPartition(topic, partition), owner, part))
                 elif isinstance(said, Failed):
                     raise said.exception(worker)
-                else:
+                elif isinstance(said, Ended):
                     made.processes.add(said.pid)
                     made.add(said.tally, said.passed_us, said.counts, said.findings())
                     done[worker] = -1

@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 
+from tallyroll.errors import SnapshotMismatch
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import StoredPart
+from tallyroll.replay.fold import state_hash
+
+
+@dataclass(frozen=True, slots=True)
+class StateSnapshot:
+    """A joined state as of an offset vector, in a form to keep. ``checksum`` is the state's hash, SHA-256 in hex.
+
+    ``event_position``: the sum of the vector's ends. Not promised: to be anything a replay starts from; those are parts.
+    """
+
+    aggregate_id: str
+    state_type: str
+    state: Mapping[str, Any]
+    as_of: Mapping[str, int]
+    event_position: int
+    created_at: str
+    checksum: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        names = ("aggregate_id", "state_type", "event_position", "created_at", "checksum")
+        return {"state": dict(self.state), "as_of": dict(self.as_of), **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> StateSnapshot:
+        """The snapshot that ``to_dict`` wrote. Raises SnapshotMismatch when the state is not what the checksum says."""
+        made = cls(**given)
+        if state_hash(made.state) != made.checksum:
+            raise SnapshotMismatch(f"{made.state_type} {made.aggregate_id}", "the state is not what its checksum says")
+        return made
 
 
 def stored_part(  # noqa: PLR0913  # everything that identifies a snapshot

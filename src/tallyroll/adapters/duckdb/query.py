@@ -12,16 +12,15 @@ from tallyroll.errors import SettingsError
 
 EVENTS: Final = "events"
 _ROWS_AT_ONCE: Final = 1_000
-# What people ask for, in the order in which they look; the rest of the columns follows, the raw bytes stay in ``records``.
+# What people ask for, in the order in which they look; the raw bytes stay in ``records``. What views take out of payloads
+# follows, without the prefix that keeps it apart from the rest in the files.
 _VIEW: Final = """
 CREATE VIEW events AS
 SELECT topic, partition, "offset", make_timestamp(time_us) AS "time", type, agent, aggregate, event_id, session, sequence, version,
-       user_id, correlation_id, decode("data")::JSON AS "data", * EXCLUDE (
-           topic, partition, "offset", time_us, type, agent, aggregate, event_id, session, sequence, version, user_id, correlation_id,
-           "data", "head", "tail", "key", headers, timestamp_ms, verdict
-       )
-FROM records WHERE verdict = 0
+       user_id, correlation_id, "data"::JSON AS "data"{values}
+FROM records WHERE verdict = 'first'
 """
+_VALUE: Final = "value."
 
 
 _READING: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
@@ -62,7 +61,9 @@ def query(files: Sequence[tuple[str, int, Path]], sql: str) -> Answer:
             f"CREATE VIEW records AS SELECT topic, partition, r.* EXCLUDE (filename) "  # noqa: S608  # paths of our own, quoted
             f"FROM read_parquet([{listed}], union_by_name = true, filename = true) r JOIN segments ON file = filename"
         )
-        connection.execute(_VIEW)
+        names = [str(row[0]) for row in connection.execute("DESCRIBE records").fetchall()]
+        values = "".join(f', "{name}" AS "{name.removeprefix(_VALUE)}"' for name in names if name.startswith(_VALUE))
+        connection.execute(_VIEW.format(values=values))
         folders = ", ".join(f"'{folder}'" for folder in sorted({str(path.parent).replace("'", "''") for _, _, path in files}))
         connection.execute(f"SET allowed_directories = [{folders}]")
         connection.execute("SET enable_external_access = false")

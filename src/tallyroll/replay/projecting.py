@@ -1,0 +1,148 @@
+"""A user's reducers over everybody's history: events gathered by owner, folded owner by owner, in one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+from zlib import crc32
+
+from tallyroll.events.chain import RepeatFilter
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.rows import Rows
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import Archive, EventLog, Span
+from tallyroll.replay.fold import View
+from tallyroll.replay.gather import bucketed, owners_by
+from tallyroll.replay.judge import Judge
+from tallyroll.replay.kinds import StateType
+from tallyroll.replay.order import in_order
+from tallyroll.replay.partition import no_collecting
+from tallyroll.replay.plan import Plan
+from tallyroll.replay.projector import Projected, StateProjector, fold_events
+from tallyroll.replay.reading import decode_repeats
+from tallyroll.replay.selection import take_rows
+
+_WAITING: Final = 8  # batches of the log that wait to be gathered
+_LOOK_S: Final = 0.1
+
+
+@dataclass(slots=True)
+class Projecting:
+    """One run of a projector over a plan; ``share`` (k, n): only owners that fall to process k of n.
+
+    ``whole``: handlers may read ids and metadata as well, which takes about twice as long from the archive. ``states`` fills up; ``done`` of the plan's offsets are read. Memory: the states, and 256 MiB of events before they are
+    spilled into temporary files. Not promised: that events of types without a handler are looked at at all.
+    """
+
+    projector: StateProjector
+    state_type: StateType
+    view: View
+    plan: Plan
+    until_us: int | None = None
+    share: tuple[int, int] = (0, 1)
+    whole: bool = True
+    states: dict[str, Projected] = field(default_factory=dict)
+    events: int = 0
+    done: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _logged: queue.Queue[Rows | None] = field(default_factory=lambda: queue.Queue(_WAITING))
+
+    async def run(self, log: EventLog, archive: Archive | None, catalogue: Catalogue) -> AsyncGenerator[int, None]:
+        """Carries it out; gives now and then how many offsets are read. Raises ReducerFailed; as log and archive do."""
+        work = asyncio.ensure_future(asyncio.to_thread(self._gather, archive))
+        feeding = asyncio.ensure_future(self._feed(log, catalogue, work))
+        try:
+            while not (await asyncio.wait({work}, timeout=_LOOK_S))[0]:
+                if feeding.done() and feeding.exception() is not None:
+                    break
+                yield self.done
+            await feeding
+            await work
+        finally:
+            self._stop.set()
+            feeding.cancel()
+            with suppress(queue.Full):
+                self._logged.put_nowait(None)
+            await asyncio.gather(feeding, work, return_exceptions=True)
+        yield self.done
+
+    async def _feed(self, log: EventLog, catalogue: Catalogue, work: asyncio.Future[None]) -> None:
+        """The log's part, judged, into the queue."""
+        assert catalogue is not None  # noqa: S101  # topics are named in the plan
+        judges = {one.partition: Judge(_filter(one.repeats)) for one in self.plan.partitions}
+        spans = [Span(*one.partition, *one.log) for one in self.plan.partitions if one.log[0] < one.log[1]]
+        if spans:
+            async for batch in log.read(spans):
+                rows = judges[batch.topic_partition].rows(batch)
+                if rows is not None and not await self._put(rows, work):
+                    return
+                self.done += batch.next_offset - batch.offsets[0]
+        await self._put(None, work)
+
+    async def _put(self, rows: Rows | None, work: asyncio.Future[None]) -> bool:
+        while not (work.done() or self._stop.is_set()):
+            try:
+                self._logged.put_nowait(rows)
+            except queue.Full:
+                await asyncio.wait({work}, timeout=0.002)
+            else:
+                return True
+        return False
+
+    def _gather(self, archive: Archive | None) -> None:
+        with no_collecting():
+            for owner, history in bucketed(self._rows(archive), owners_by(self.view.owner)):
+                found = fold_events(self.projector, self.state_type, owner, in_order(history, self.projector.types(self.state_type)))
+                if found.version:
+                    self.states[owner] = found
+                    self.events += found.version
+                if self._stop.is_set():
+                    return
+
+    def _rows(self, archive: Archive | None) -> Iterator[Rows]:
+        types = self.projector.types(self.state_type)
+        for one in self.plan.partitions:
+            start, end = one.archive
+            if archive is not None and start < end:
+                for rows in archive.rows(one.partition, start, end, types=types, until_us=self.until_us, whole=self.whole):
+                    yield from self._ours(rows)
+                self.done += end - start
+        while not self._stop.is_set() and (logged := self._logged.get()) is not None:
+            yield from self._ours(logged)
+
+    def _ours(self, rows: Rows) -> Iterator[Rows]:
+        """The rows that fall to this process, up to the moment."""
+        number, count = self.share
+        if count == 1 and self.until_us is None:
+            yield rows
+            return
+        mine: dict[str | None, bool] = {None: False}
+        kept = []
+        for index, owner in enumerate(owners_by(self.view.owner)(rows)):
+            ours = mine.get(owner)
+            if ours is None:
+                ours = mine[owner] = owner is not None and crc32(owner.encode()) % count == number
+            if ours and (self.until_us is None or rows.times_us[index] <= self.until_us):
+                kept.append(index)
+        if kept:
+            yield take_rows(rows, kept)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectedAll:
+    """What a projector made of a history: the states by owner, of how many events, as of which offsets."""
+
+    state_type: StateType
+    states: dict[str, Projected]
+    events: int
+    as_of: Mapping[TopicPartition, int]
+    workers: int = 1
+
+
+def _filter(repeats: bytes) -> RepeatFilter:
+    return RepeatFilter.load(decode_repeats(repeats)) if repeats else RepeatFilter()
