@@ -39,6 +39,10 @@ VARIABLES: list[tuple[str, str, Any, str, Any, str | None]] = [
     ("TALLYROLL_INSTANCE_ID", "instance_id", "", "pod-1", "pod-1", "pod 1"),
     ("TALLYROLL_BATCH_RECORDS", "batch_records", 500, "100", 100, "0"),
     ("TALLYROLL_FLUSH_INTERVAL_MS", "flush_interval_ms", 250, "50", 50, "0"),
+    ("TALLYROLL_ARCHIVE_DIR", "archive_dir", None, "kept", Path("kept"), None),
+    ("TALLYROLL_ARCHIVE_SEAL_RECORDS", "archive_seal_records", 262_144, "1000", 1_000, "0"),
+    ("TALLYROLL_ARCHIVE_SEAL_BYTES", "archive_seal_bytes", 268_435_456, "1000", 1_000, "-1"),
+    ("TALLYROLL_ARCHIVE_SEAL_AGE_MS", "archive_seal_age_ms", 21_600_000, "1000", 1_000, "0"),
     ("TALLYROLL_SESSION_TIMEOUT_MS", "session_timeout_ms", 10_000, "45000", 45_000, "0"),
     ("TALLYROLL_READ_WAIT_MS", "read_wait_ms", 2_000, "0", 0, "-5"),
     ("TALLYROLL_KAFKA_PRESET", "kafka_preset", "default", "LATENCY", "latency", "fast"),
@@ -315,3 +319,17 @@ def test_a_bad_override_of_a_topic_is_refused_by_name(topics: dict[str, Any], na
 def test_overrides_in_code_are_checked_as_well() -> None:
     with pytest.raises(SettingsError, match="partitions"):
         Catalogue(overrides={"task-events": TopicOverride(partitions=0)})
+
+
+def test_settings_travel_through_an_environment_with_their_secrets() -> None:
+    given = Settings(
+        url="kafka://h:1",
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_username="u",
+        kafka_sasl_password=Secret("p w"),
+        topics={"task-events": {"partitions": 3}},
+        archive_dir=Path("kept"),
+        flush_interval_ms=7,
+    )
+    assert Settings.from_env(given.to_env()) == given
+    assert Settings.from_env(Settings().to_env()) == Settings()

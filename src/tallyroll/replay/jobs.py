@@ -155,11 +155,9 @@ def to_job(task: Task, plan: Plan, reducer_id: str, imports: Sequence[str] = ())
 
 def to_project_job(projecting: Projecting, imports: Sequence[str] = ()) -> bytes:
     """As ``to_job``, for a projector. Raises ValueError for handlers that another process could not import."""
-    one = projecting
+    one, plans = projecting, list(projecting.plan.partitions)
     named = one.projector.reference()
-    return _encode(
-        _ProjectJob(named, str(one.state_type), one.view.name, one.until_us, one.share, list(one.plan.partitions), list(imports))
-    )
+    return _encode(_ProjectJob(named, str(one.state_type), one.view.name, one.until_us, one.share, one.whole, plans, list(imports)))
 
 
 def _sorted(names: Collection[str] | None) -> list[str] | None:

@@ -35,8 +35,9 @@ _LOOK_S: Final = 0.1
 class Projecting:
     """One run of a projector over a plan; ``share`` (k, n): only owners that fall to process k of n.
 
-    ``whole``: handlers may read ids and metadata as well, which takes about twice as long from the archive. ``states`` fills up; ``done`` of the plan's offsets are read. Memory: the states, and 256 MiB of events before they are
-    spilled into temporary files. Not promised: that events of types without a handler are looked at at all.
+    ``whole``: handlers may read ids and metadata as well, which takes about twice as long from the archive. ``states`` fills
+    up; ``done`` of the plan's offsets are read. Memory: the states, and 256 MiB of events before they are spilled into
+    temporary files. Not promised: that events of types without a handler are looked at at all.
     """
 
     projector: StateProjector
