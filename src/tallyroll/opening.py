@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tallyroll.adapters.extras import require
-from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.adapters.system.processes import PythonWorkers
-from tallyroll.adapters.system.segment_files import LocalSegmentFiles
 from tallyroll.errors import SettingsError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
@@ -76,7 +74,9 @@ def open_archive(settings: Settings, catalogue: Catalogue, clock: Clock) -> Open
         raise SettingsError("archive", "a log in memory keeps nothing, so there is nothing to archive")
     require("archive")
     from tallyroll.adapters.parquet.codec import ParquetCodec  # noqa: PLC0415  # needs the extra
-    from tallyroll.archive.opening import OpenArchive  # noqa: PLC0415  # as above
+    from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes  # noqa: PLC0415  # opened when first needed
+    from tallyroll.adapters.system.segment_files import LocalSegmentFiles  # noqa: PLC0415  # as above
+    from tallyroll.archive.opening import OpenArchive  # noqa: PLC0415  # needs the extra
 
     folder = archive_folder(settings)
 

@@ -229,8 +229,12 @@ class Roll:
         """
         if follow:
             await self._read_your_writes()
-        found = await stored_state(await self._state_store(), view, owner)
+        found = await self._stored(view, owner)
         return None if found is None else found.shown()
+
+    async def _stored(self, view: View, owner: str) -> StoredState | None:
+        topics = {self.catalogue[base].name for base in view.topics}
+        return await stored_state(await self._state_store(), view, owner, topics=topics)
 
     async def agent_state(self, agent_id: str) -> AgentState | None:
         """As ``state``, of an agent."""
@@ -290,10 +294,8 @@ class Roll:
 
         Raises NoHistory where neither log nor archive names the owner. A state that is not stored differs in everything.
         """
-        engine, stored = await self.replay_engine(), await stored_state(await self._state_store(), view, owner)
-        topics = {self.catalogue[base].name for base in view.topics}
-        ends = {} if stored is None else {where: end for where, end in stored.as_of.items() if where.topic in topics}
-        target = as_of_offsets(ends) if stored is not None else None
+        engine, stored = await self.replay_engine(), await self._stored(view, owner)
+        target = as_of_offsets(stored.as_of) if stored is not None else None
         ask = Ask(view, owner, ReplayMode.FULL, target, allow_truncated=allow_truncated, policy=Policy().but(unknown_schema="warn"))
         found = await engine.require_state(ask)
         return LiveComparison(found, stored, compare_states(found.states[owner], {} if stored is None else stored.state))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -183,9 +183,17 @@ class StoredState:
         return show(self.view, self.owner, self.state, coverage=self.coverage, as_of=self.as_of)
 
 
-async def stored_state(store: StateStore, view: View, owner: str, *, fold: Fold = FOLD) -> StoredState | None:
-    """What the store knows of one owner; None if no stored event names it. Raises StoreUnavailable."""
-    return _joined(fold, view, owner, await store.parts_of(fold.fold_id, view.name, owner))
+async def stored_state(
+    store: StateStore, view: View, owner: str, *, topics: Collection[str] | None = None, fold: Fold = FOLD
+) -> StoredState | None:
+    """What the store knows of one owner; None if no stored event names it. Raises StoreUnavailable.
+
+    ``topics``: the names in the log of those that the view reads; how far others were read says nothing about the state.
+    """
+    found = await store.parts_of(fold.fold_id, view.name, owner)
+    if topics is not None:
+        found = found._replace(progress={partition: one for partition, one in found.progress.items() if partition.topic in topics})
+    return _joined(fold, view, owner, found)
 
 
 async def stored_owners(store: StateStore, view: View, *, after: str = "", limit: int = 100, fold: Fold = FOLD) -> Sequence[str]:
