@@ -27,7 +27,7 @@ BUCKETS: Final = 256  # a bucket is read back whole, so the most that is in memo
 _ROW_BYTES: Final = 120  # what a row takes beside its payload and record: one entry in each of nine columns, some of them objects
 
 _Held = dict[str, list[tuple[Rows, list[int]]]]
-_Spilled = tuple[str, str, int, list[list[Any]]]
+_Spilled = tuple[str, str, int, list[Any]]  # the last: columns, None for those that were not asked for
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[_Spilled]).decode
 

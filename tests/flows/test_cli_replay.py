@@ -1,0 +1,133 @@
+"""``tallyroll replay`` and ``tallyroll archive`` as people and scripts call them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def run(folder: Path, *words: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tallyroll.cli", *words, "--url", "sqlite:///log"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + (done.stderr if code else "")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("cli")
+    run(made, "simulate", "--seed", "3", "--agents", "4", "--events", "1500", "--start", "2026-01-05T08:00:00Z")
+    run(made, "archive", "seal")
+    run(made, "simulate", "--seed", "4", "--agents", "4", "--events", "200", "--start", "2026-01-05T09:00:00Z")
+    return made
+
+
+def test_every_mode_gives_the_same_hash(folder: Path) -> None:
+    found = [
+        json.loads(run(folder, "replay", "run", "agent", "--json", *options))
+        for options in ([], ["--mode", "incremental"], ["--workers", "2"], ["--columnar"], ["--validate", "chain"])
+    ]
+    assert len({one["state_hash"] for one in found}) == 1
+    assert [one["mode"] for one in found] == ["full", "incremental", "parallel", "full", "full"]
+    assert found[1]["snapshot"] != "none"
+    assert found[1]["events_processed"] < found[0]["events_processed"]
+    again = json.dumps(found[0]["as_of"])
+    assert json.loads(run(folder, "replay", "run", "agent", "--as-of", again, "--json"))["state_hash"] == found[0]["state_hash"]
+
+
+def test_a_state_then_its_steps_and_what_changed(folder: Path) -> None:
+    then = json.loads(run(folder, "replay", "state", "agent", "researcher-001", "--at", "2026-01-05T08:05:00Z", "--json"))
+    assert (then["coverage"], then["final"], then["status"]) == ("complete", True, "running")
+    steps = [
+        json.loads(line)
+        for line in run(folder, "replay", "step", "agent", "researcher-001", "--at", "2026-01-05T08:05:00Z", "--json").splitlines()
+    ]
+    assert len(steps) == then["version"] == steps[-1]["state"]["version"]
+    changed = [
+        json.loads(line)
+        for line in run(folder, "replay", "diff", "agent", "researcher-001", "--since", "2026-01-05T08:05:00Z", "--json").splitlines()
+    ]
+    version = next(one for one in changed if one["path"] == "version")
+    assert version["old"] == then["version"]
+    assert len(version["events"]) == version["new"] - version["old"]
+    first = json.loads(run(folder, "replay", "find", "agent", "researcher-001", "tasks_started >= 2", "--json"))
+    assert (first["state"]["tasks_started"], first["exact"]) == (2, True)
+    halved = json.loads(run(folder, "replay", "find", "agent", "researcher-001", "tasks_started >= 2", "--monotone", "--json"))
+    assert halved["position"] == first["position"]
+    dropped = json.loads(run(folder, "replay", "what-if", "agent", "researcher-001", "--drop", first["event_id"], "--json"))
+    assert dropped["hypothetical"] is True
+    assert dropped["truth"]["tasks_started"] == dropped["state"]["tasks_started"] + 1
+
+
+def test_the_stored_state_is_compared(folder: Path) -> None:
+    assert json.loads(run(folder, "replay", "state", "agent", "researcher-001", "--live", "--json"))["differences"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["replay", "state", "agent", "nobody"], 4, "no event names"),
+        (["replay", "state", "agent", "researcher-001", "--at", "2020-01-01T00:00:00Z"], 4, "its first one is of"),
+        (["replay", "run", "planet"], 2, "no kind of state"),
+        (["replay", "run", "agent", "--mode", "point_in_time"], 2, "needs a target"),
+        (["replay", "run", "agent", "--policy", "gap"], 2, "FINDING=ACTION"),
+        (["replay", "find", "agent", "researcher-001", "tokens >"], 2, "next:"),
+        (["replay", "find", "agent", "researcher-001", "tokens < 0"], 4, "never true"),
+        (["replay", "state", "agent", "researcher-001", "--version", "2"], 2, "many partitions"),
+        (["archive", "query", "DROP TABLE records"], 2, "nothing can be written"),
+        (["archive", "query", "SELECT nothing_like_it FROM events"], 2, "nothing_like_it"),
+        (["archive", "rebuild", "nowhere/3"], 4, "nothing archived"),
+        (["run", "nobody"], 2, "no follower"),
+    ],
+)
+def test_what_cannot_be_done_says_why_and_what_next(folder: Path, words: list[str], code: int, says: str) -> None:
+    said = run(folder, *words, code=code)
+    assert says in said
+    assert "next:" in said
+
+
+def test_the_archive_answers_in_sql(folder: Path) -> None:
+    rows = [
+        json.loads(line)
+        for line in run(folder, "archive", "query", "SELECT type, count(*) AS n FROM events GROUP BY type", "--json").splitlines()
+    ]
+    assert sum(row["n"] for row in rows) == 1_500
+    tokens = json.loads(
+        run(folder, "archive", "query", "SELECT sum(tokens) AS t, sum((data->>'tokens')::BIGINT) AS u FROM events", "--json")
+    )
+    assert tokens["t"] == tokens["u"] > 0
+
+
+def test_a_lost_installation_is_restored_and_shown_to_be_the_same(folder: Path) -> None:
+    run(folder, "run", "--once")
+    (folder / "before.json").write_text(run(folder, "replay", "verify", "--sample", "5", "--json"))
+    for path in [*folder.glob("log/state.db*"), *folder.glob("log/archive/*/*/index.db*")]:
+        path.unlink()
+    found = json.loads(run(folder, "replay", "restore", "--expect", "before.json", "--json"))
+    assert (found["equals_full_replay"], found["equals_lost"]) == (True, True)
+    assert found["indexes_rebuilt"] > 0
+    assert json.loads(run(folder, "replay", "verify", "--json"))["sound"] is True
+    assert "not empty" in run(folder, "replay", "restore", code=2)
+    lost = json.loads((folder / "before.json").read_text())
+    lost["views"]["agent"]["hash"] = "0" * 64
+    (folder / "wrong.json").write_text(json.dumps(lost))
+    for path in folder.glob("log/state.db*"):
+        path.unlink()
+    run(folder, "replay", "restore", "--expect", "wrong.json", "--json", code=1)
+
+
+def test_a_damaged_segment_is_named(folder: Path) -> None:
+    segment = max(folder.glob("log/archive/task-events/*/segments/*.parquet"), key=lambda path: path.stat().st_size)
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    segment.write_bytes(bytes(content))
+    found = json.loads(run(folder, "replay", "verify", "--sample", "0", "--json", code=1).splitlines()[0])
+    assert [one["kind"] for one in found["wrong"]] == ["segment_damaged"]
+    assert segment.name in found["wrong"][0]["where"]

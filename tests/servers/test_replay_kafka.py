@@ -1,0 +1,51 @@
+"""Replay and archive on a real broker: the same states from topic, archive and both; groups and ends stay as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tallyroll.events.position import Position
+from tallyroll.replay.plan import ReplayMode
+from tallyroll.replay.replayer import Ask
+from tallyroll.replay.views import AGENT, TASK
+from tallyroll.roll import ARCHIVE_FOLLOWER, Roll
+from tallyroll.settings import Settings
+from tallyroll.simulate.fleet import Fleet
+
+pytestmark = pytest.mark.server
+
+
+async def test_topic_archive_and_both_give_the_same_states_and_nothing_is_touched(settings: Settings, tmp_path: Path) -> None:
+    del tmp_path
+    async with Roll.open(settings) as roll:
+        await roll.publish_batch(list(Fleet(seed=9, agents=8).run(events=2_000)))
+        partitions = await roll.archive_partitions()
+        names = sorted({one.topic for one in partitions})
+        engine = await roll.replay_engine()
+        wanted = {view.name: await engine.replay(Ask(view)) for view in (AGENT, TASK)}
+        assert wanted["agent"].states
+        loop = await roll.follow(ARCHIVE_FOLLOWER)
+        ends = await roll.log.ends(names)
+        for partition, end in ends.items():
+            assert not end or await loop.caught_up(Position(*partition, end - 1), 30)
+        await loop.stop()
+        roll.archive().keeper.seal_all(partitions)
+        await roll.publish_batch(list(Fleet(seed=10, agents=8).run(events=300)))
+        engine = await roll.replay_engine()
+        before = (await roll.log.ends(names), await roll.log.committed(settings.group("state"), names))
+        for view in (AGENT, TASK):
+            full = await engine.replay(Ask(view, source="log"))
+            for ask in (
+                Ask(view),
+                Ask(view, columnar=True),
+                Ask(view, mode=ReplayMode.INCREMENTAL),
+                Ask(view, mode=ReplayMode.PARALLEL, workers=2),
+                Ask(view, validate="chain"),
+            ):
+                found = await engine.replay(ask)
+                assert (found.states, found.as_of, found.coverage) == (full.states, full.as_of, "complete"), ask
+            sealed = await engine.replay(Ask(view, source="archive"))
+            assert sealed.states == wanted[view.name].states
+        assert before == (await roll.log.ends(names), await roll.log.committed(settings.group("state"), names))

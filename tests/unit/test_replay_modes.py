@@ -1,0 +1,204 @@
+"""Every mode, source and number of seals comes to the states that a full replay of the log comes to; and reads what it should."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.unit.archiving import archive_in, following
+from tests.unit.replay_histories import CATALOGUE, T0, Log, ReadOnlyLog, batch_of, event, log_of, random_log
+
+from tallyroll.archive.opening import OpenArchive
+from tallyroll.errors import BrokenHistory, SnapshotMismatch, SpanGone
+from tallyroll.replay.fold import states_hash
+from tallyroll.replay.gather import bucketed, owners_by
+from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
+from tallyroll.replay.policy import Policy
+from tallyroll.replay.replayer import Ask, Replayer
+from tallyroll.replay.views import AGENT, TASK, VIEWS
+from tallyroll.testing.clock import FakeClock
+
+LENIENT = Policy().but(unknown_schema="warn", altered="warn", reordered="warn")
+INCREMENTAL, MOMENT, SELECTIVE = ReplayMode.INCREMENTAL, ReplayMode.POINT_IN_TIME, ReplayMode.SELECTIVE
+
+
+async def partly_archived(rng: Random, archive: OpenArchive, log: Log) -> None:
+    """A part of each partition is archived, in random flushes and seals; the rest is in the log only."""
+    follower = await following(archive, log)
+    for partition, values in log.items():
+        at = 0
+        while at < len(values) and rng.random() < 0.85:
+            until = min(len(values), at + rng.randint(1, 25))
+            follower.apply(batch_of(partition, values[at:until], at))
+            at = until
+            if rng.random() < 0.5:
+                await follower.flush()
+                if rng.random() < 0.5:
+                    archive.keeper.seal(partition)
+    await follower.flush()
+
+
+def replayer(log: Log, archive: OpenArchive | None, **more: object) -> Replayer:
+    return Replayer(ReadOnlyLog(log, **more), CATALOGUE, clock=FakeClock(), archive=archive.reader if archive is not None else None)
+
+
+async def ask(of: Replayer, view: object, *given: object, **more: object) -> object:
+    return await of.replay(Ask(view, *given, policy=LENIENT, **more))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), count=st.integers(0, 160))
+@pytest.mark.slow
+async def test_all_modes_agree_whatever_is_archived(seed: int, count: int) -> None:
+    rng = Random(seed)  # noqa: S311  # repeatable
+    log = random_log(rng, count)
+    with tempfile.TemporaryDirectory() as name, archive_in(Path(name)) as archive:
+        await partly_archived(rng, archive, log)
+        alone, both = replayer(log, None), replayer(log, archive)
+        moment = as_of_event_time(T0 + timedelta(seconds=rng.uniform(-10, count * 2 + 10)))
+        for view in VIEWS:
+            full, cut = await ask(alone, view), await ask(alone, view, target=moment)
+            ends = as_of_offsets({partition: rng.randint(0, end) for partition, end in full.as_of.items()})
+            at_ends = await ask(alone, view, target=ends)
+            for wanted, options in (
+                (full, ({}, {"columnar": True}, {"mode": INCREMENTAL}, {"mode": INCREMENTAL, "columnar": True}, {"validate": "chain"},
+                        {"validate": "off"})),
+                (cut, ({"target": moment}, {"mode": MOMENT, "target": moment}, {"target": moment, "columnar": True},
+                       {"target": moment, "validate": "chain"})),
+                (at_ends, ({"target": ends}, {"mode": MOMENT, "target": ends}, {"target": ends, "columnar": True})),
+            ):  # fmt: skip
+                for one in options:
+                    found = await ask(both, view, **one)
+                    assert (found.states, found.as_of) == (wanted.states, wanted.as_of), one
+            for owner, state in rng.sample(sorted(full.states.items()), min(2, len(full.states))):
+                for mode in (ReplayMode.FULL, INCREMENTAL):
+                    assert (await ask(both, view, owner, mode)).states == {owner: state}
+                then = (await ask(both, view, owner, MOMENT, moment)).states
+                assert then == {name: one for name, one in cut.states.items() if name == owner}
+        tasks = await ask(alone, TASK)
+        for owner, state in rng.sample(sorted(tasks.states.items()), min(2, len(tasks.states))):
+            only = ReplayFilter(aggregate_types={"task"}, aggregate_ids={owner})
+            chosen = await ask(both, TASK, mode=SELECTIVE, only=only)
+            assert (dict(chosen.states), chosen.partial_state) == ({owner: state}, False)
+        some = ReplayFilter(event_types={"task.started", "task.completed", "tool.invoked"}, start_time=T0 + timedelta(seconds=20))
+        selected = [await ask(one, AGENT, mode=SELECTIVE, only=some) for one in (alone, both)]
+        assert selected[0].states == selected[1].states
+
+
+def progress(count: int) -> Log:
+    made = [event("task.progressed", f"task:t{n % 7}", {"agent_id": "a", "tokens": 1}, at_s=n, event_id=str(n)) for n in range(count)]
+    return log_of(made)
+
+
+async def archived_in_halves(archive: OpenArchive, log: Log) -> None:
+    """Everything, in two segments a partition."""
+    follower = await following(archive, log)
+    for half in (0, 1):
+        for partition, values in log.items():
+            cut = len(values) // 2
+            part = values[cut:] if half else values[:cut]
+            if part:
+                follower.apply(batch_of(partition, part, half * cut))
+        await follower.flush()
+        archive.keeper.seal_all(list(log))
+
+
+async def test_incremental_reads_the_tail_and_nothing_else(tmp_path: Path) -> None:
+    log = progress(200)
+    kept = {partition: len(values) * 9 // 10 for partition, values in log.items()}
+    with archive_in(tmp_path) as archive:
+        await archived_in_halves(archive, {partition: values[: kept[partition]] for partition, values in log.items()})
+        found = await replayer(log, archive).replay(Ask(TASK, mode=INCREMENTAL))
+        full = await replayer(log, None).replay(Ask(TASK))
+    tail = sum(len(values) - kept[partition] for partition, values in log.items())
+    assert (found.events_applied, found.records, found.tally.archived) == (tail, tail, 0)
+    assert found.snapshot == "7"
+    assert found.set_hash == states_hash(full.states)
+    assert (await replayer(log, None).replay(Ask(TASK, mode=INCREMENTAL))).snapshot == "none"
+
+
+async def test_what_the_log_has_forgotten_comes_from_the_archive(tmp_path: Path) -> None:
+    log = progress(60)
+    partition = max(log, key=lambda one: len(log[one]))
+    with archive_in(tmp_path) as archive:
+        await archived_in_halves(archive, log)
+        found = await replayer(log, archive, removed={partition: len(log[partition])}).replay(Ask(TASK))
+        assert (found.states, found.coverage) == ((await replayer(log, None).replay(Ask(TASK))).states, "complete")
+
+
+async def test_what_neither_has_is_told(tmp_path: Path) -> None:
+    log = progress(60)
+    partition = max(log, key=lambda one: len(log[one]))
+    with archive_in(tmp_path) as archive:
+        follower = await following(archive, log)
+        follower.apply(batch_of(partition, log[partition][:3]))
+        await follower.flush()
+        gap = replayer(log, archive, removed={partition: 5})
+        with pytest.raises(SpanGone):
+            await gap.replay(Ask(TASK))
+        found = await gap.replay(Ask(TASK, allow_truncated=True))
+        assert (found.coverage, found.missing) == ("truncated", {partition: [(3, 5)]})
+
+
+async def test_a_newer_event_stops_a_replay_unless_the_policy_lets_it_go_on() -> None:
+    log = log_of([event("task.created", "task:t"), event("task.started", "task:t", version="99.0.0", at_s=1)])
+    with pytest.raises(BrokenHistory, match="upgrade"):
+        await replayer(log, None).replay(Ask(TASK))
+    assert (await ask(replayer(log, None), TASK)).states["t"]["version"] == 1
+    assert not (await replayer(log, None).replay(Ask(TASK, "u"))).states  # somebody else's newer event is not ours
+
+
+async def test_an_altered_record_stops_a_replay_that_checks_the_chain() -> None:
+    log = progress(40)
+    partition = max(log, key=lambda one: len(log[one]))
+    log[partition][1] = log[partition][1].replace(b'"tokens":1', b'"tokens":2')
+    with pytest.raises(BrokenHistory, match="altered"):
+        await replayer(log, None).replay(Ask(TASK, validate="chain"))
+    assert (await replayer(log, None).replay(Ask(TASK))).states
+
+
+async def test_a_damaged_snapshot_is_told_and_passed_over(tmp_path: Path) -> None:
+    log = progress(120)
+    with archive_in(tmp_path) as archive:
+        await archived_in_halves(archive, log)
+        whole = (await replayer(log, None).replay(Ask(TASK))).states
+    for path in tmp_path.glob("*/*/index.db"):  # noqa: ASYNC240  # a folder of the test
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute(
+            "UPDATE snap SET part = CAST(replace(CAST(part AS TEXT), 'running', 'stopped') AS BLOB) "
+            "WHERE until = (SELECT max(until) FROM snap)"
+        )
+        connection.close()
+    with archive_in(tmp_path) as archive:
+        both = replayer(log, archive)
+        found = await both.replay(Ask(TASK, mode=INCREMENTAL))
+        assert found.states == whole
+        assert found.finding_counts["snapshot_corrupt"] > 0
+        assert (await both.replay(Ask(TASK, "t1", INCREMENTAL))).states == {"t1": whole["t1"]}
+        with pytest.raises(SnapshotMismatch):
+            await both.replay(Ask(TASK, mode=INCREMENTAL, policy=Policy.strict()))
+
+
+async def test_rows_without_ids_survive_a_spill(tmp_path: Path) -> None:
+    log = progress(80)
+    with archive_in(tmp_path) as archive:
+        await archived_in_halves(archive, log)
+        rows = [one for partition, values in log.items() for one in archive.reader.rows(partition, 0, len(values))]
+    gathered = [dict(bucketed(rows, owners_by("task"), tmp_path, max_bytes=limit)) for limit in (0, 10**9)]
+    assert gathered[0].keys() == gathered[1].keys() == {f"t{n}" for n in range(7)}
+    for owner, history in gathered[0].items():
+        assert [list(one.data) for one in history.values()] == [list(one.data) for one in gathered[1][owner].values()]
+
+
+def test_asks_that_make_no_sense_are_refused() -> None:
+    for wrong in ({"mode": MOMENT}, {"mode": SELECTIVE}, {"only": ReplayFilter()}, {"workers": 0}):
+        with pytest.raises(ValueError, match=r"\w"):
+            Ask(TASK, **wrong)
+    assert replace(Ask(TASK), mode=ReplayMode.PARALLEL).processes >= 1
