@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from tests.servers.faulting import create_topics
 
 from tallyroll.events.position import Position
 from tallyroll.replay.plan import ReplayMode
@@ -14,11 +13,12 @@ from tallyroll.roll import ARCHIVE_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.simulate.fleet import Fleet
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
-async def test_topic_archive_and_both_give_the_same_states_and_nothing_is_touched(settings: Settings, tmp_path: Path) -> None:
-    del tmp_path
+async def test_topic_archive_and_both_give_the_same_states_and_nothing_is_touched(kafka_settings: Settings) -> None:
+    settings = kafka_settings
+    await create_topics(settings)
     async with Roll.open(settings) as roll:
         await roll.publish_batch(list(Fleet(seed=9, agents=8).run(events=2_000)))
         partitions = await roll.archive_partitions()
