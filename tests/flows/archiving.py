@@ -1,0 +1,56 @@
+"""A process that archives a log and is killed at a named place: ``python -m tests.flows.archiving FOLDER POINT COUNT``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.unit.archiving import NEVER, files_in, following
+from tests.unit.replay_histories import CATALOGUE, Log, batch_of, event, log_of
+
+from tallyroll.adapters.parquet.codec import ParquetCodec
+from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes
+from tallyroll.adapters.system.segment_files import LocalSegmentFiles
+from tallyroll.archive.opening import OpenArchive
+from tallyroll.events.position import TopicPartition
+from tallyroll.testing.clock import FakeClock
+
+
+def history() -> Log:
+    made = [event("task.progressed", f"task:t{n % 5}", {"agent_id": f"a{n % 3}", "tokens": 1}, at_s=n, event_id=str(n)) for n in range(400)]
+    return log_of(made)
+
+
+async def archive(folder: Path, point: str, count: int) -> None:
+    """Goes on where the archive is, flushes and seals; dies the ``count``-th time it passes ``point``."""
+    left = [count]
+
+    def fault(passed: str) -> None:
+        if passed == point:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def files(partition: TopicPartition) -> LocalSegmentFiles:
+        return LocalSegmentFiles(files_in(folder, partition), fault=fault)
+
+    opened = OpenArchive(SqliteArchiveIndexes(folder), files, ParquetCodec(), CATALOGUE, clock=FakeClock(), fault=fault)
+    log = history()
+    follower = await following(opened, log, limits=NEVER)
+    stored = await follower.positions(list(log))
+    for partition, values in sorted(log.items()):
+        for start in range(stored.get(partition, 0), len(values), 20):
+            follower.apply(batch_of(partition, values[start : start + 20], start))
+            await follower.flush()
+            fault("flushed")
+            if start % 40:
+                opened.keeper.seal(partition)
+    opened.keeper.seal_all(list(log))
+    opened.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(archive(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
