@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from random import Random
 
-from tallyroll.adapters.system.segment_files import LocalSegmentFiles
 from tests.unit.archiving import archive_in, files_in, following
 from tests.unit.replay_histories import cuts, random_log
+
+from tallyroll.adapters.system.segment_files import LocalSegmentFiles
 
 
 def dying_at(point: str, nth: int) -> object:
@@ -33,11 +34,11 @@ def dying_at(point: str, nth: int) -> object:
 
 
 async def main(folder: Path, seed: int, count: int, point: str, nth: int) -> None:
-    rng, log, fault = Random(seed), random_log(Random(seed), count), dying_at(point, nth)
+    rng, log, fault = Random(seed), random_log(Random(seed), count), dying_at(point, nth)  # noqa: S311  # a fixed history
     with archive_in(folder, fault=fault, open_files=lambda place: LocalSegmentFiles(files_in(folder, place), fault=fault)) as archive:
         follower = await following(archive, log)
         stored = await follower.positions(list(log))
-        for batch in cuts(Random(seed + 1), log):
+        for batch in cuts(Random(seed + 1), log):  # noqa: S311  # a fixed history
             fresh = batch.since(stored.get(batch.topic_partition, 0))
             if fresh is None:
                 continue
