@@ -658,17 +658,27 @@ class OpenSegment(Protocol):
         """The rows ``start`` to ``stop`` (exclusive) of these columns: words as TextColumn, text and bytes as objects."""
 
 
+class SegmentWriter(Protocol):
+    """A segment in the making. Not promised: to take anything after ``finish``."""
+
+    def add(self, cells: Sequence[Iterable[object]]) -> None:
+        """The next rows: one run of cells per column, equally long; ``json`` ones as bytes, valid UTF-8.
+
+        Raises OverflowError for an integer beyond 64 bits; then none of the rows was taken.
+        """
+
+    def finish(self, names: Sequence[str], order: NDArray[np.intp], footer: Mapping[str, str], *, group_rows: int) -> bytes:
+        """The content of a file: the named columns, with the rows in that order, so many to a group that is read as one piece."""
+
+
 class SegmentCodec(Protocol):
     """Columns as bytes of a file and back. Not promised: the same bytes for the same columns in another version of a library."""
 
-    def encode(self, columns: Sequence[SegmentColumn], groups: Iterable[Sequence[Sequence[object]]], footer: Mapping[str, str]) -> bytes:
-        """A file; each group has one sequence per column, of equal length, and is read as one piece later.
-
-        Raises OverflowError for an integer beyond 64 bits.
-        """
+    def writer(self, columns: Sequence[SegmentColumn]) -> SegmentWriter:
+        """Begins a segment."""
 
     def open(self, content: memoryview) -> OpenSegment:
-        """What ``encode`` has made. Raises OSError for anything else."""
+        """What a writer has made. Raises OSError for anything else."""
 
 
 class Clock(Protocol):

@@ -131,7 +131,7 @@ def snapshots_hold(archive: OpenArchive, whole: Batch) -> None:
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 150))
 @pytest.mark.slow
 async def test_any_log_comes_back_as_it_was(seed: int, count: int) -> None:
-    rng = Random(seed)  # noqa: S311  # repeatable
+    rng = Random(seed)  # noqa: S311  # a fixed history
     log = random_log(rng, count)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -151,7 +151,7 @@ async def test_any_log_comes_back_as_it_was(seed: int, count: int) -> None:
 
 
 async def test_a_part_of_the_rows_is_the_rows_that_pass(tmp_path: Path) -> None:
-    rng = Random(5)  # noqa: S311  # repeatable
+    rng = Random(5)  # noqa: S311  # a fixed history
     log = random_log(rng, 300)
     await archive_at_random(tmp_path, rng, log)
     with archive_in(tmp_path) as archive:
@@ -179,8 +179,8 @@ async def test_a_part_of_the_rows_is_the_rows_that_pass(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["byte", "dropped", "swapped", "doubled"])
 async def test_a_log_that_is_not_what_was_archived_is_told_from_it(tmp_path: Path, change: str) -> None:
-    log = random_log(Random(3), 60)  # noqa: S311  # repeatable
-    await archive_at_random(tmp_path, Random(3), log)  # noqa: S311  # repeatable
+    log = random_log(Random(3), 60)  # noqa: S311  # a fixed history
+    await archive_at_random(tmp_path, Random(3), log)  # noqa: S311  # a fixed history
     partition = max(log, key=lambda one: len(log[one]))
     values = list(log[partition])
     at = next(index for index in range(len(values) - 1) if values[index] and values[index] != values[index + 1])

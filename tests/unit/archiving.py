@@ -17,11 +17,11 @@ from tallyroll.archive.follower import ArchiveFollower
 from tallyroll.archive.opening import OpenArchive
 from tallyroll.archive.records import judge
 from tallyroll.archive.sealing import SealLimits
+from tallyroll.archive.store import OpenFiles
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows
-from tallyroll.ports import SegmentFiles
 from tallyroll.replay.fold import Fold
 from tallyroll.replay.judge import Judge
 from tallyroll.replay.partition import PartitionFold
@@ -38,11 +38,16 @@ def files_in(folder: Path, partition: TopicPartition) -> Path:
 
 
 @contextmanager
-def archive_in(folder: Path, *, fold: Fold = FOLD, clock: FakeClock | None = None, files: Any = None, **more: Any) -> Iterator[OpenArchive]:
-    def open_files(partition: TopicPartition) -> SegmentFiles:
-        return files if files is not None else LocalSegmentFiles(files_in(folder, partition))
-
-    opened = OpenArchive(SqliteArchiveIndexes(folder), open_files, ParquetCodec(), CATALOGUE, clock=clock or FakeClock(), fold=fold, **more)
+def archive_in(
+    folder: Path,
+    *,
+    fold: Fold = FOLD,
+    clock: FakeClock | None = None,
+    open_files: OpenFiles | None = None,
+    **more: Any,
+) -> Iterator[OpenArchive]:
+    files = open_files or (lambda partition: LocalSegmentFiles(files_in(folder, partition)))
+    opened = OpenArchive(SqliteArchiveIndexes(folder), files, ParquetCodec(), CATALOGUE, clock=clock or FakeClock(), fold=fold, **more)
     try:
         yield opened
     finally:

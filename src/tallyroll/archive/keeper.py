@@ -10,7 +10,7 @@ from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.records import dump_repeats, judge, raw_batch
 from tallyroll.archive.sealing import Sealer
-from tallyroll.archive.segment import GENESIS, digest_of, segment_from
+from tallyroll.archive.segment import GENESIS, Digest, segment_from
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import SegmentDamaged
 from tallyroll.events.chain import RepeatFilter
@@ -170,7 +170,9 @@ class ArchiveKeeper:
         if segment.previous != previous:
             raise SegmentDamaged(where, "it does not follow the segment before it")
         records = SegmentReader(partition, segment, self._store.segment(partition, segment)).records(segment.base, segment.next)
-        if digest_of(previous, partition, segment.base, segment.next, records) != segment.digest:
+        digest = Digest(previous)
+        digest.add(records)
+        if digest.hex(partition, segment.base, segment.next) != segment.digest:
             raise SegmentDamaged(where, "its records are not those that were sealed")
         return records
 

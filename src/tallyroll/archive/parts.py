@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import cached_property
 
 from tallyroll.archive.reading import SegmentReader
+from tallyroll.archive.segment import Layout
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows
-from tallyroll.ports import ArchiveIndex, Judged, Segment, StoredPart
+from tallyroll.ports import ArchiveIndex, Segment, StoredPart
 from tallyroll.replay.columnar import ColumnarFold
 from tallyroll.replay.fold import Fold, Part
 from tallyroll.replay.partition import PartitionFold
@@ -42,7 +43,7 @@ class SnapshotMaker:
         self,
         partition: TopicPartition,
         segment: Segment,
-        records: Sequence[Judged],
+        layout: Layout,
         written: SegmentReader,
         index: ArchiveIndex,
         history: History,
@@ -51,7 +52,7 @@ class SnapshotMaker:
 
         The segment is read as it was written: as columns if it has them, else as rows.
         """
-        owners = self._owners(records)
+        owners = self._owners(layout)
         parts = PartitionFold(self._fold, partition.topic, self._base, partition.partition) if self._views else None
         if parts is None:
             return (), ()
@@ -72,14 +73,9 @@ class SnapshotMaker:
                 complete.append(reducer_id)
         return taken, tuple(complete)
 
-    def _owners(self, records: Iterable[Judged]) -> Mapping[int, set[str]]:
+    def _owners(self, layout: Layout) -> Mapping[int, set[str]]:
         """By view the owners that the records name."""
-        agents: set[str] = set()
-        aggregates: set[str] = set()
-        for record in records:
-            if record.verdict == "first":
-                agents.add(record.agent or "")
-                aggregates.add(record.aggregate or "")
+        agents, aggregates = set(layout.agents), set(layout.aggregates)
         owners = {}
         for number, view in self._views.items():
             prefix = f"{view.owner}:"

@@ -166,14 +166,14 @@ class ChainChecker:
             if (session, number) not in self._voids
         ]
 
-    def settle(self) -> list[ChainFinding]:
-        """Forgets what no longer fits a bounded state, and returns the gaps among it: nothing will close them now."""
+    def settle(self, *, keep: int = MAX_MISSING) -> list[ChainFinding]:
+        """Forgets all but ``keep`` open gaps and voids, the oldest first; returns the gaps: nothing will close them now."""
         for void in self._voids.keys() & self._gaps.keys():
             del self._gaps[void]
-        while len(self._voids) > MAX_MISSING:
+        while len(self._voids) > keep:
             del self._voids[next(iter(self._voids))]
         settled = []
-        while len(self._gaps) > MAX_MISSING:
+        while len(self._gaps) > keep:
             session, number = oldest = next(iter(self._gaps))
             settled.append(ChainFinding("gap", self._gaps.pop(oldest), session, number))
         return settled

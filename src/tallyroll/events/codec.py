@@ -282,6 +282,6 @@ def _parse(decoder: Any, value: bytes | None) -> Any:  # noqa: ANN401  # a decod
         raise Undecodable("not_an_event", "specversion is not 1.0")
     if document.data_base64:
         raise Undecodable("bad_data", "data_base64 holds bytes, and an event's data is a JSON object")
-    if (not document.aggregateid or not document.aggregatetype) and not named_by_subject(document).aggregateid:
+    if not (document.aggregateid and document.aggregatetype) and not named_by_subject(document).aggregateid:
         raise Undecodable("no_aggregate", "neither aggregatetype and aggregateid nor a subject 'type:id'")
     return document

@@ -137,12 +137,13 @@ class SequenceCheck:
         opened = [(_name(key), run.missing) for key, run in self._runs.items() if run.missing]
         return sorted([*self._forks, *_gaps([*self._closed, *opened])], key=_offset)
 
-    def settle(self) -> list[Finding]:
-        """Forks, and jumps that nothing fills any more, in offset order; forgets them, and the runs silent for longest.
+    def settle(self, *, keep: int = _MAX_RUNS) -> list[Finding]:
+        """Forks, and jumps that nothing fills any more, in offset order; forgets them, and all but ``keep`` runs.
 
-        Called now and then it bounds the checker; a run that comes back after it was forgotten starts in its middle.
+        Those go that were silent for longest. Called now and then it bounds the checker; a run that comes back after it was
+        forgotten starts in its middle.
         """
-        excess = len(self._runs) - _MAX_RUNS
+        excess = len(self._runs) - keep
         if excess > 0:
             for key in sorted(self._runs, key=lambda key: self._runs[key].last)[:excess]:
                 if missing := self._runs.pop(key).missing:

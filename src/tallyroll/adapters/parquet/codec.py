@@ -31,28 +31,54 @@ class ParquetCodec:
     Not promised: equal bytes from two versions of pyarrow.
     """
 
-    def encode(self, columns: Sequence[SegmentColumn], groups: Iterable[Sequence[Sequence[object]]], footer: Mapping[str, str]) -> bytes:
-        fields = [pa.field(one.name, _TYPES[one.kind], metadata={_KIND: one.kind.encode()}) for one in columns]
+    def writer(self, columns: Sequence[SegmentColumn]) -> ParquetSegmentWriter:
+        return ParquetSegmentWriter(columns)
+
+    def open(self, content: memoryview) -> ParquetSegment:
+        return ParquetSegment(content)
+
+
+class ParquetSegmentWriter:
+    """A ``SegmentWriter``. Cells become Arrow arrays as they come, and are sorted there, a row group at a time.
+
+    Not promised: to take anything after ``finish``.
+    """
+
+    def __init__(self, columns: Sequence[SegmentColumn]) -> None:
+        self._columns = tuple(columns)
+        self._chunks: list[list[Any]] = [[] for _ in columns]
+
+    def add(self, cells: Sequence[Iterable[object]]) -> None:
+        arrays = [_array(values, column.kind) for values, column in zip(cells, self._columns, strict=True)]
+        for chunks, array in zip(self._chunks, arrays, strict=True):
+            chunks.append(array)
+
+    def finish(self, names: Sequence[str], order: NDArray[np.intp], footer: Mapping[str, str], *, group_rows: int) -> bytes:
+        kept = [column for column in self._columns if column.name in names]
+        fields = [pa.field(one.name, _TYPES[one.kind], metadata={_KIND: one.kind.encode()}) for one in kept]
         schema = pa.schema(fields, metadata=dict(footer))
+        table = pa.Table.from_arrays([self._whole(at) for at, column in enumerate(self._columns) if column.name in names], schema=schema)
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(
             sink,
             schema,
             compression="zstd",
             compression_level=_LEVEL,
-            use_dictionary=[one.name for one in columns if one.kind == "word"],
-            column_encoding={one.name: "DELTA_BINARY_PACKED" for one in columns if one.kind == "int"},
+            use_dictionary=[one.name for one in kept if one.kind == "word"],
+            column_encoding={one.name: "DELTA_BINARY_PACKED" for one in kept if one.kind == "int"},
             write_page_checksum=True,
-            write_statistics=[one.name for one in columns if one.kind in ("int", "word")],
+            write_statistics=[one.name for one in kept if one.kind in ("int", "word")],
         ) as writer:
-            for group in groups:
-                arrays = [_array(values, field.type) for values, field in zip(group, fields, strict=True)]
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=len(group[0]))
+            for start in range(0, len(order), group_rows):
+                writer.write_table(_compact(table.take(order[start : start + group_rows])), row_group_size=group_rows)
         content: bytes = sink.getvalue().to_pybytes()
         return content
 
-    def open(self, content: memoryview) -> ParquetSegment:
-        return ParquetSegment(content)
+    def _whole(self, at: int) -> Any:  # noqa: ANN401  # pyarrow has no types
+        """One column in one piece; its pieces are let go."""
+        chunks, self._chunks[at] = self._chunks[at], []
+        whole = pa.concat_arrays(chunks)
+        return whole.dictionary_encode() if self._columns[at].kind == "word" else whole
 
 
 class ParquetSegment:
@@ -110,15 +136,26 @@ class ParquetSegment:
             raise OSError(f"it cannot be read ({type(error).__name__})") from error
 
 
-def _array(values: Sequence[object], kind: Any) -> Any:  # noqa: ANN401  # pyarrow has no types
-    if pa.types.is_dictionary(kind):
-        return pa.array(values, pa.string()).dictionary_encode()
+def _array(cells: Iterable[object], kind: str) -> Any:  # noqa: ANN401  # pyarrow has no types
+    if kind == "json":
+        return pa.array(cells, pa.binary()).cast(pa.string())
     try:
-        return pa.array(values, kind)
+        return pa.array(cells, pa.string() if kind == "word" else _TYPES[kind])
     except pa.ArrowInvalid as error:
-        if pa.types.is_integer(kind):
+        if kind == "int":
             raise OverflowError("beyond 64 bits") from error
         raise
+
+
+def _compact(table: Any) -> Any:  # noqa: ANN401  # as above
+    """With dictionaries of just the words that occur: a group carries its own."""
+    columns = [
+        pa.chunked_array([chunk.dictionary_decode().dictionary_encode() for chunk in column.chunks])
+        if pa.types.is_dictionary(column.type)
+        else column
+        for column in table.columns
+    ]
+    return pa.Table.from_arrays(columns, schema=table.schema)
 
 
 def _column(chunked: Any, kind: str) -> IntColumn | TextColumn | NDArray[np.object_]:  # noqa: ANN401  # as above

@@ -22,6 +22,7 @@ from tallyroll.ports import (
     ArchivedFinding,
     ArchiveMark,
     Found,
+    Judged,
     Owned,
     Sealed,
     Segment,
@@ -177,7 +178,7 @@ class SqliteArchiveIndex:
             if segments:
                 return Found(segments[0], ())
             rows = connection.execute(f"SELECT {schema.TAIL} FROM tail WHERE at >= ? AND at < ? ORDER BY at LIMIT ?", (start, end, limit))  # noqa: S608  # as above
-            return Found(None, [*map(schema.judged_from, rows)])
+            return Found(None, [*map(Judged._make, rows)])
 
         return self._read(select)
 
@@ -197,7 +198,7 @@ class SqliteArchiveIndex:
                 f"SELECT {schema.TAIL} FROM tail WHERE {column} = ? AND verdict = 'first' AND at >= ? AND at < ? ORDER BY at",  # noqa: S608  # as above
                 (value, start, end),
             )
-            return Owned(runs, [*map(schema.judged_from, tail)])
+            return Owned(runs, [*map(Judged._make, tail)])
 
         return self._read(select)
 

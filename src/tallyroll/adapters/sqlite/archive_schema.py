@@ -13,7 +13,7 @@ import msgspec
 from tallyroll.adapters.sqlite.schema import transaction
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import ArchivedFinding, ArchiveMark, Judged, Run, Segment, Span, StoredPart
+from tallyroll.ports import ArchivedFinding, ArchiveMark, Run, Segment, Span, StoredPart
 
 FILE_NAME: Final = "index.db"
 _FORMAT: Final = 1
@@ -165,11 +165,6 @@ def segment_from(row: Columns) -> Segment:
 def holes_row(holes: Any) -> bytes:  # noqa: ANN401  # spans
     """Holes as they are kept."""
     return _encode(holes)
-
-
-def judged_from(row: Columns) -> Judged:
-    """A record of the tail, selected as TAIL."""
-    return Judged(*row)
 
 
 def run_from(row: Columns) -> Run:
