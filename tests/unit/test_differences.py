@@ -65,8 +65,8 @@ def sorted_deep(value: Any) -> Any:
     return [sorted_deep(item) for item in value] if isinstance(value, list) else (value,)
 
 
-@pytest.mark.parametrize("name", ["true", "null"])
-def test_words_for_values_are_names_of_members_too(name: str) -> None:
+@pytest.mark.parametrize("name", ["and", "or", "not", "in", "contains", "true", "null"])
+def test_words_of_the_language_are_names_of_members_too(name: str) -> None:
     for state in ({name: 1}, {"tools": {name: 1}}):
         [change] = diff({}, state) if name in state else diff({"tools": {}}, state)
         assert parse_predicate(f"{change.path} == 1")(state)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from tallyroll.replay.fold import State
+from tallyroll.replay.predicate import RESERVED
 
 
 class Missing:
@@ -55,7 +56,7 @@ def compare_states(ours: State, theirs: State) -> list[Difference]:
 
 def child(path: str, name: str) -> str:
     """The path of a member."""
-    if _PLAIN.fullmatch(name):
+    if _PLAIN.fullmatch(name) and (path or name not in RESERVED):  # a predicate cannot begin with a word of its language
         return f"{path}.{name}" if path else name
     return f"{path}[{json.dumps(name, ensure_ascii=False)}]"
 

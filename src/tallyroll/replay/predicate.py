@@ -27,6 +27,7 @@ import msgspec
 from tallyroll.replay.fold import State
 
 MAX_CHARS: Final = 10_000  # a page of conditions; nobody types more
+_MAX_SHOWN: Final = 40  # characters of a piece of text in an error message
 _MAX_DEPTH: Final = 100  # of brackets: far below what the interpreter's own stack bears
 
 Test = Callable[[State], bool]
@@ -68,7 +69,7 @@ _TOKEN: Final = re.compile(
       | (?P<word>[^\W\d][\w:/@+-]*)""",
     re.VERBOSE,
 )
-_RESERVED: Final = ("and", "or", "not", "in", "contains")
+RESERVED: Final = ("and", "or", "not", "in", "contains")
 _SIGNS: Final = ("sign", "reserved")
 _INDEX: Final = "a name in double quotes or a whole number"
 _CONSTANTS: Final = {"true": True, "false": False, "null": None}
@@ -82,7 +83,7 @@ def _tokens(text: str) -> list[Token]:
             raise ValueError(f"column {at + 1}: {text[at]!r} means nothing here; text goes in double quotes")
         kind = found.lastgroup or ""
         if kind != "blank":
-            tokens.append(Token("reserved" if found[0] in _RESERVED else kind, found[0], at + 1))
+            tokens.append(Token("reserved" if found[0] in RESERVED else kind, found[0], at + 1))
         at = found.end()
     return [*tokens, Token("end", "", len(text) + 1)]
 
@@ -214,7 +215,7 @@ class _Parser:
 
     def _fail(self, expected: str) -> NoReturn:
         found = self._next
-        raise ValueError(f"column {found.column}: expected {expected}, found {repr(found.text) if found.text else 'the end'}")
+        raise ValueError(f"column {found.column}: expected {expected}, found {repr(found.text[:_MAX_SHOWN]) if found.text else 'the end'}")
 
 
 def _look_up(state: Any, path: _Path) -> Any:  # noqa: ANN401  # any value of a state
