@@ -13,16 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.archiving import archive_in, following
-from tests.unit.replay_histories import CATALOGUE, T0, Log, ReadOnlyLog, batch_of, event, log_of, random_log
+from tests.unit.replay_histories import CATALOGUE, T0, Log, Publisher, ReadOnlyLog, batch_of, empty_log, event, log_of, random_log
 
 from tallyroll.archive.opening import OpenArchive
 from tallyroll.errors import BrokenHistory, SnapshotMismatch, SpanGone
+from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import states_hash
 from tallyroll.replay.gather import bucketed, owners_by
 from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayer import Ask, Replayer
-from tallyroll.replay.views import AGENT, TASK, VIEWS
+from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS
 from tallyroll.testing.clock import FakeClock
 
 LENIENT = Policy().but(unknown_schema="warn", altered="warn", reordered="warn")
@@ -202,3 +203,77 @@ def test_asks_that_make_no_sense_are_refused() -> None:
         with pytest.raises(ValueError, match=r"\w"):
             Ask(TASK, **wrong)
     assert replace(Ask(TASK), mode=ReplayMode.PARALLEL).processes >= 1
+
+
+async def test_only_so_many_replays_are_remembered() -> None:
+    engine = ReplayEngine(replayer(progress(5), None), clock=FakeClock())
+    for number in range(1_005):
+        await engine.replay(Ask(TASK, "t1"), replay_id=str(number))
+    assert [engine.get_replay_progress(str(number)) is None for number in (0, 4, 5, 1_004)] == [True, True, False, False]
+
+
+async def test_an_answer_says_of_which_kind_of_moment_it_is() -> None:
+    engine = ReplayEngine(replayer(progress(5), None), clock=FakeClock())
+    assert (await engine.replay_events("task_state"))["target"] == "now"
+    assert (await engine.replay_events("task_state", target_time=T0))["target"] == "event_time"
+    ends = as_of_offsets((await engine.replay(Ask(TASK))).as_of)
+    assert (await engine.replay(Ask(TASK, target=ends))).target == "offsets"
+
+
+async def test_the_chain_is_checked_whatever_the_filter() -> None:
+    log = progress(40)
+    partition = max(log, key=lambda one: len(log[one]))
+    log[partition][1] = log[partition][1].replace(b'"tokens":1', b'"tokens":2')
+    only = ReplayFilter(event_types={"task.created"})
+    with pytest.raises(BrokenHistory, match="altered"):
+        await replayer(log, None).replay(Ask(TASK, mode=SELECTIVE, only=only, validate="chain"))
+
+
+async def test_findings_are_told_also_where_a_snapshot_stands_for_the_events(tmp_path: Path) -> None:
+    publisher, log = Publisher("p"), empty_log()
+    for number in range(6):
+        place, value = publisher.record(event("task.progressed", "task:t", {"tokens": 1}, event_id=str(number)), skip=2 * (number == 3))
+        log[place].append(value)
+    with archive_in(tmp_path) as archive:
+        await archived_in_halves(archive, log)
+        found = await replayer(log, archive).replay(Ask(TASK, mode=INCREMENTAL))
+        assert (found.finding_counts["gap"], found.tally.archived) == (1, 0)
+
+
+class Pruned:
+    """An archive that says its segments are gone up to its last seal, for the reducers it has snapshots of."""
+
+    def __init__(self, reader: object) -> None:
+        self._reader = reader
+
+    def marks(self, partitions: object) -> dict:
+        ids = tuple(FOLD.reducer_ids.values())
+        return {where: mark._replace(kept=mark.sealed, kept_for=ids) for where, mark in self._reader.marks(partitions).items()}
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._reader, name)
+
+
+async def test_what_was_pruned_is_made_of_snapshots_or_refused(tmp_path: Path) -> None:
+    log = progress(120)
+    with archive_in(tmp_path) as archive:
+        await archived_in_halves(archive, log)
+        whole = (await replayer(log, None).replay(Ask(TASK))).states
+        removed = {partition: len(values) for partition, values in log.items()}
+        gone = Replayer(ReadOnlyLog(log, removed=removed), CATALOGUE, clock=FakeClock(), archive=Pruned(archive.reader))
+        found = await gone.replay(Ask(TASK, mode=INCREMENTAL))
+        assert (found.states, found.coverage) == (whole, "from_snapshot")
+        one = await gone.replay(Ask(TASK, "t1", INCREMENTAL))
+        assert (one.states, one.coverage) == ({"t1": whole["t1"]}, "from_snapshot")
+        for ask_for_all in (Ask(TASK), Ask(TASK, mode=INCREMENTAL, validate="chain")):
+            with pytest.raises(SpanGone):
+                await gone.replay(ask_for_all)
+    for path in tmp_path.glob("*/*/index.db"):  # noqa: ASYNC240  # a folder of the test
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("UPDATE snap SET checksum = x'00'")
+        connection.close()
+    with archive_in(tmp_path) as archive:
+        gone = Replayer(ReadOnlyLog(log, removed=removed), CATALOGUE, clock=FakeClock(), archive=Pruned(archive.reader))
+        for ask_of_one in (Ask(TASK, mode=INCREMENTAL), Ask(TASK, "t1", INCREMENTAL)):
+            with pytest.raises(SnapshotMismatch, match="pruned"):
+                await gone.replay(ask_of_one)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tallyroll.archive.records import dump_repeats, judge, load_repeats
+from tallyroll.archive.records import judge
 from tallyroll.archive.retention import headroom
 from tallyroll.archive.sealing import Sealer, SealLimits
 from tallyroll.archive.store import ArchiveStore
@@ -143,7 +143,7 @@ class ArchiveFollower:
                 lanes[partition] = _Lane(start, start, None, RepeatFilter())
             else:
                 self._sealer.clean(partition)
-                lanes[partition] = _Lane(mark.first, mark.next, mark.next, load_repeats(mark.repeats))
+                lanes[partition] = _Lane(mark.first, mark.next, mark.next, RepeatFilter.from_bytes(mark.repeats))
         return lanes
 
     async def _check_jumps(self) -> None:
@@ -166,7 +166,7 @@ class ArchiveFollower:
     async def _write(self, partition: TopicPartition, lane: _Lane) -> None:
         # Taken before the first await, so that a batch applied meanwhile cannot be half in it.
         records, lane.records = lane.records, []
-        write = Append(lane.expected, lane.first, lane.next, dump_repeats(lane.repeats), records, self._clock.now_us())
+        write = Append(lane.expected, lane.first, lane.next, lane.repeats.to_bytes(), records, self._clock.now_us())
         try:
             await asyncio.to_thread(self._append, partition, write)
         except StoreUnavailable:

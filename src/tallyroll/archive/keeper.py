@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.reading import SegmentReader
-from tallyroll.archive.records import dump_repeats, judge, raw_batch
+from tallyroll.archive.records import judge, raw_batch
 from tallyroll.archive.sealing import Sealer
 from tallyroll.archive.segment import GENESIS, Digest, segment_from
 from tallyroll.archive.store import ArchiveStore
@@ -206,5 +206,5 @@ class ArchiveKeeper:
         if again != list(records):
             raise SegmentDamaged(f"{partition}/{segment.name}", "its records are judged differently now")
         expected = segment.base if mark is not None else None
-        index.append(Append(expected, segment.base, segment.next, dump_repeats(repeats), records, self._clock.now_us()))
+        index.append(Append(expected, segment.base, segment.next, repeats.to_bytes(), records, self._clock.now_us()))
         self._sealer.take_in(partition, segment, records)

@@ -9,7 +9,7 @@ import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch, Headers
-from tallyroll.events.chain import RepeatFilter, RepeatState
+from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.codec import HEADERS, Head, decode_head, timestamp_us
 from tallyroll.events.event import agent_of
 from tallyroll.events.position import TopicPartition
@@ -20,7 +20,6 @@ from tallyroll.replay.judge import agent_in
 _USUAL: Final = tuple(HEADERS)
 _MAX_SUBJECTS: Final = 10_000  # shared only to save memory
 _encode: Final = msgspec.json.Encoder().encode
-_decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]]).decode
 
@@ -114,13 +113,3 @@ def rows_of(
             row = (record.offset, record.time_us, head.type, head.schemaversion, subjects.of(head), bytes(head.data), record.agent)
             kept.append((*row, head.id, record.value) if whole else row)
     return Rows(*partition, *zip(*kept, strict=True)) if kept else None
-
-
-def dump_repeats(repeats: RepeatFilter) -> bytes:
-    """The filter as it is kept beside the position it belongs to."""
-    return _encode(repeats.dump())
-
-
-def load_repeats(dumped: bytes) -> RepeatFilter:
-    """The filter that was dumped; a new one of nothing."""
-    return RepeatFilter.load(_decode_repeats(dumped)) if dumped else RepeatFilter()

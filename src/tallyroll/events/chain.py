@@ -24,6 +24,8 @@ from hashlib import sha256
 from itertools import islice
 from typing import Final, Literal, NamedTuple, Protocol
 
+import msgspec
+
 GENESIS: Final = "0" * 64
 MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
 MAX_MISSING: Final = 1_024  # numbers of one session that may still arrive late
@@ -204,6 +206,8 @@ def _parse_voids(text: str) -> Iterator[tuple[str, int]]:
 
 RepeatState = tuple[list[tuple[str, int, list[int]]], list[str]]
 """What ``RepeatFilter.dump`` gives: (session, highest number, missing numbers), and recent event ids."""
+_encode_repeats: Final = msgspec.json.Encoder().encode
+_decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
 
 
 Copy = Literal["repeat", "duplicate"]
@@ -329,6 +333,15 @@ class RepeatFilter:
         """The state as plain values: sessions, the one that was silent longest first, and recent ids, the oldest first."""
         sessions = [(session, run.high, list(run.missing or ())) for session, run in self._sessions.items()]
         return sessions, list(self._recent)
+
+    def to_bytes(self) -> bytes:
+        """The state as a store keeps it, beside the position it belongs to."""
+        return _encode_repeats(self.dump())
+
+    @classmethod
+    def from_bytes(cls, kept: bytes) -> RepeatFilter:
+        """The filter that ``to_bytes`` kept; one that has seen nothing for no bytes."""
+        return cls.load(_decode_repeats(kept)) if kept else cls()
 
     @classmethod
     def load(cls, dumped: RepeatState) -> RepeatFilter:

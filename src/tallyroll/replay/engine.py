@@ -37,6 +37,7 @@ ReplayCallback = Callable[[Progress], None]
 """Told how far a replay is, in the event loop; never sees an event. What it raises is logged and changes nothing."""
 
 _HOUR_S: Final = 3_600
+_MAX_REMEMBERED: Final = 1_000  # replays that have ended; every lookup of a state is one
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class _Running:
 class ReplayEngine:
     """Replays of one log and its archive. Used from one event loop.
 
-    Not promised: that a replay is remembered after the process, or after ``cleanup_old_replays``.
+    Not promised: that a replay is remembered after the process, after ``cleanup_old_replays``, or after a thousand others.
     """
 
     def __init__(self, replayer: Replayer, *, clock: Clock) -> None:
@@ -74,6 +75,7 @@ class ReplayEngine:
         finally:
             running.progress = running.progress._replace(elapsed_s=self._clock.monotonic() - began, finished=True)
             self._tell(running.progress)
+            self._forget_oldest()
 
     async def project(
         self,
@@ -112,9 +114,8 @@ class ReplayEngine:
             mode = ReplayMode.SELECTIVE
         elif mode is ReplayMode.FULL and target_time is not None:
             mode = ReplayMode.POINT_IN_TIME
-        ask = Ask(view_of(state_type), mode=mode, only=event_filter, **more)
-        if target_time is not None:
-            ask = replace(ask, target=as_of_event_time(target_time))
+        target = None if target_time is None else as_of_event_time(target_time)
+        ask = Ask(view_of(state_type), mode=mode, target=target, only=event_filter, **more)
         if parallel:
             ask = replace(ask, workers=replace(ask, mode=ReplayMode.PARALLEL, only=None, workers=None).processes)
         replay_id = new_id()
@@ -129,7 +130,7 @@ class ReplayEngine:
 
     async def get_all_reconstructed_states(self, state_type: StateType, target_time: datetime | None = None) -> dict[str, dict[str, Any]]:
         """Everybody's states, by owner."""
-        found = await self.replay(replace(_one(state_type, None, target_time)))
+        found = await self.replay(_one(state_type, None, target_time))
         return {owner: shown for owner in found.states if (shown := found.shown(owner)) is not None}
 
     async def validate_reconstructed_states(self, state_type: StateType) -> Validated:
@@ -215,6 +216,11 @@ class ReplayEngine:
             del self._replays[replay_id]
         return len(old)
 
+    def _forget_oldest(self) -> None:
+        ended = [replay_id for replay_id, one in self._replays.items() if one.progress.finished]
+        for replay_id in ended[: max(0, len(ended) - _MAX_REMEMBERED)]:
+            del self._replays[replay_id]
+
     def _tell(self, progress: Progress) -> None:
         for callback in self._callbacks:
             try:
@@ -232,6 +238,7 @@ class ReplayAnswer(TypedDict):
     replay_id: str
     state_type: str
     mode: str
+    target: str  # now, offsets, or event_time
     aggregates_count: int
     events_processed: int  # that changed a state; those behind a snapshot are not among them
     events_skipped: int  # that the filter left out
@@ -269,6 +276,7 @@ def answer(replay_id: str, state_type: StateType, found: Replayed) -> ReplayAnsw
         replay_id=replay_id,
         state_type=str(state_type),
         mode=str(found.mode),
+        target=found.target,
         aggregates_count=len(found.states),
         events_processed=found.events_applied,
         events_skipped=found.events_skipped,

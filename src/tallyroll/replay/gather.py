@@ -16,7 +16,7 @@ import msgspec
 
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows, Subject
-from tallyroll.replay.order import History
+from tallyroll.replay.order import OwnerRows
 from tallyroll.replay.selection import concat_rows, take_rows
 
 OwnersOf = Callable[[Rows], Sequence[str | None]]
@@ -43,7 +43,7 @@ def owners_by(owner: str) -> OwnersOf:
 
 def bucketed(
     rows: Iterable[Rows], owners_of: OwnersOf, spill_dir: Path | None = None, *, max_bytes: int = MAX_BYTES, buckets: int = BUCKETS
-) -> Iterator[tuple[str, History]]:
+) -> Iterator[tuple[str, OwnerRows]]:
     """Every owner with its events, each owner once; the same order of owners for the same owners and ``buckets``.
 
     ``rows`` may mix partitions, each in offset order. About ``max_bytes`` of them are held in memory; the others are spilled
@@ -99,7 +99,7 @@ class _Gathering:
                 held.clear()
         self.bytes = 0
 
-    def take(self, bucket: int) -> dict[str, History]:
+    def take(self, bucket: int) -> dict[str, OwnerRows]:
         """The owners of a bucket, which is forgotten; what was spilled came before what is held."""
         found: dict[str, dict[TopicPartition, list[Rows]]] = {}
         for start, length in self._frames[bucket]:

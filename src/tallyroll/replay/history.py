@@ -15,7 +15,7 @@ from tallyroll.replay.fold import View
 from tallyroll.replay.jobs import turn
 from tallyroll.replay.judge import Judge
 from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Coverage, Plan, plan
-from tallyroll.replay.reading import decode_repeats, owner_key
+from tallyroll.replay.reading import owner_key
 from tallyroll.replay.replayer import Replayer
 from tallyroll.replay.selection import concat_rows, take_rows
 
@@ -90,7 +90,7 @@ def _archived(archive: Archive, planned: Plan, key: str) -> dict[TopicPartition,
 
 
 async def _logged(replayer: Replayer, planned: Plan, view: View, owner: str, found: dict[TopicPartition, list[Rows]]) -> None:
-    judges = {one.partition: Judge(_filter(one.repeats)) for one in planned.partitions}
+    judges = {one.partition: Judge(RepeatFilter.from_bytes(one.repeats)) for one in planned.partitions}
     spans = [Span(*one.partition, *one.log) for one in planned.partitions if one.log[0] < one.log[1]]
     if not spans:
         return
@@ -99,10 +99,6 @@ async def _logged(replayer: Replayer, planned: Plan, view: View, owner: str, fou
         if rows is not None and (mine := list(is_owned(view, owner, rows))):
             found.setdefault(batch.topic_partition, []).append(take_rows(rows, mine))
         await turn()
-
-
-def _filter(repeats: bytes) -> RepeatFilter:
-    return RepeatFilter.load(decode_repeats(repeats)) if repeats else RepeatFilter()
 
 
 def _until(rows: Rows, until_us: int | None) -> Rows | None:

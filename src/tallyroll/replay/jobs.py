@@ -173,7 +173,7 @@ async def do_job(
         for name in told.imports:
             import_module(name)
         if isinstance(told, _ProjectJob):
-            async for message in _project(told, log, archive, catalogue, fold):
+            async for message in _project(told, log, archive, fold):
                 yield message
             return
         task, plan = _task_of(told, fold), Plan(told.plans)
@@ -200,12 +200,10 @@ async def do_job(
         yield _encode(Failed(type(error).__name__, {name: value for name, value in made_of.items() if name[0] != "_"}, str(error)))
 
 
-async def _project(
-    told: _ProjectJob, log: EventLog, archive: Archive | None, catalogue: Catalogue, fold: Fold
-) -> AsyncGenerator[bytes, None]:
+async def _project(told: _ProjectJob, log: EventLog, archive: Archive | None, fold: Fold) -> AsyncGenerator[bytes, None]:
     view, projector = fold.views[fold.index(told.view)], StateProjector.from_reference(told.projector)
     projecting = Projecting(projector, StateType(told.state_type), view, Plan(told.plans), told.until_us, told.share, told.whole)
-    async for done in projecting.run(log, archive, catalogue):
+    async for done in projecting.run(log, archive):
         yield _encode(Told(done))
     made = [(one.owner, dict(one.state), one.version, list(one.verdict.problems)) for one in projecting.states.values()]
     for start in range(0, len(made), _PARTS_A_MESSAGE):

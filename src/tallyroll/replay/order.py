@@ -14,11 +14,11 @@ from tallyroll.events.recorded import RecordedEvent, is_sound, rows_events
 from tallyroll.events.rows import Rows
 from tallyroll.replay.selection import take_rows
 
-History = Mapping[TopicPartition, Rows]
+OwnerRows = Mapping[TopicPartition, Rows]
 """An owner's events: per partition its rows in offset order, copies left out."""
 
 
-def in_order(history: History, types: Collection[str] | None = None) -> Iterator[RecordedEvent]:
+def in_order(history: OwnerRows, types: Collection[str] | None = None) -> Iterator[RecordedEvent]:
     """One owner's events in order-key order, made as they are asked for; ``types``: only these count, all unless given."""
     counting = [rows for _, found in sorted(history.items()) if (rows := _counting(found, types)) is not None]
     if len(counting) == 1:

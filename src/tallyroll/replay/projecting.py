@@ -14,7 +14,6 @@ from zlib import crc32
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows
-from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Archive, EventLog, Span
 from tallyroll.replay.fold import View
 from tallyroll.replay.gather import bucketed, owners_by
@@ -24,7 +23,6 @@ from tallyroll.replay.order import in_order
 from tallyroll.replay.partition import no_collecting
 from tallyroll.replay.plan import Plan
 from tallyroll.replay.projector import Projected, StateProjector, fold_events
-from tallyroll.replay.reading import decode_repeats
 from tallyroll.replay.selection import take_rows
 
 _WAITING: Final = 8  # batches of the log that wait to be gathered
@@ -53,10 +51,10 @@ class Projecting:
     _stop: threading.Event = field(default_factory=threading.Event)
     _logged: queue.Queue[Rows | None] = field(default_factory=lambda: queue.Queue(_WAITING))
 
-    async def run(self, log: EventLog, archive: Archive | None, catalogue: Catalogue) -> AsyncGenerator[int, None]:
+    async def run(self, log: EventLog, archive: Archive | None) -> AsyncGenerator[int, None]:
         """Carries it out; gives now and then how many offsets are read. Raises ReducerFailed; as log and archive do."""
         work = asyncio.ensure_future(asyncio.to_thread(self._gather, archive))
-        feeding = asyncio.ensure_future(self._feed(log, catalogue, work))
+        feeding = asyncio.ensure_future(self._feed(log, work))
         try:
             while not (await asyncio.wait({work}, timeout=_LOOK_S))[0]:
                 if feeding.done() and feeding.exception() is not None:
@@ -72,10 +70,9 @@ class Projecting:
             await asyncio.gather(feeding, work, return_exceptions=True)
         yield self.done
 
-    async def _feed(self, log: EventLog, catalogue: Catalogue, work: asyncio.Future[None]) -> None:
+    async def _feed(self, log: EventLog, work: asyncio.Future[None]) -> None:
         """The log's part, judged, into the queue."""
-        assert catalogue is not None  # noqa: S101  # topics are named in the plan
-        judges = {one.partition: Judge(_filter(one.repeats)) for one in self.plan.partitions}
+        judges = {one.partition: Judge(RepeatFilter.from_bytes(one.repeats)) for one in self.plan.partitions}
         spans = [Span(*one.partition, *one.log) for one in self.plan.partitions if one.log[0] < one.log[1]]
         if spans:
             async for batch in log.read(spans):
@@ -111,6 +108,8 @@ class Projecting:
             start, end = one.archive
             if archive is not None and start < end:
                 for rows in archive.rows(one.partition, start, end, types=types, until_us=self.until_us, whole=self.whole):
+                    if self._stop.is_set():
+                        return
                     yield from self._ours(rows)
                 self.done += end - start
         while not self._stop.is_set() and (logged := self._logged.get()) is not None:
@@ -143,7 +142,3 @@ class ProjectedAll:
     events: int
     as_of: Mapping[TopicPartition, int]
     workers: int = 1
-
-
-def _filter(repeats: bytes) -> RepeatFilter:
-    return RepeatFilter.load(decode_repeats(repeats)) if repeats else RepeatFilter()

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
-from tallyroll.errors import ReplayCancelled, Undecodable
+from tallyroll.errors import ReplayCancelled, SnapshotMismatch, Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import ChainChecker, RepeatFilter, RepeatState
+from tallyroll.events.chain import ChainChecker, RepeatFilter
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.rows import Rows
 from tallyroll.events.topics import Catalogue
@@ -29,7 +27,6 @@ from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.selection import Selection, merge_rows
 from tallyroll.replay.snapshots import is_sound
 
-decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
 _MAX_LOOKUPS: Final = 1_000  # of owners in one partition; more are found faster by reading everything
 _CHAIN_KINDS: Final = {"gap": "session_gap", "altered": "altered", "reordered": "reordered"}
 
@@ -195,7 +192,7 @@ class Reading:
                 self._fold_span(archive, lane, at, segment.base, until_us)
                 if _may_count(segment, until_us):
                     self._check_cancelled()
-                    columns = archive.columns(lane.partition, segment, projection.columns)
+                    columns = archive.columns(lane.partition, segment, columnar.columns)
                     self.tally.folded += columnar.apply(columns, lane.fold.kept(self._view), until_us=until_us)
                     self.tally.columns += len(columns)
                     self.tally.archived += len(columns)
@@ -248,10 +245,17 @@ class Reading:
         lane.fold.kept(self._view).update(alone.kept(self._view))
 
     def _newest(self, lane: _Lane, candidates: Iterator[StoredPart]) -> StoredPart | None:
+        """The newest sound one; None if there is none, and all the events are there to be folded instead."""
+        damaged = None
         for kept in candidates:
             if is_sound(kept):
                 return kept
+            damaged = kept
             self._add(lane, Finding("snapshot_corrupt", Position(*kept.partition, kept.end)))
+        if damaged is not None and lane.plan.pruned:
+            raise SnapshotMismatch(
+                f"{damaged.view} at {damaged.partition}/{damaged.end}", "it is damaged, and the events before it are pruned"
+            )
         return None
 
     def _restore(self, lane: _Lane, kept: StoredPart) -> None:
@@ -295,9 +299,8 @@ class Reading:
             if found.kind in ("repeat", "duplicate"):
                 copies.add(found.index)
             self._add(lane, Finding(found.kind, batch.position(found.index), found.reason, _aggregate(batch, found.index)))
-        if lane.sequences is None:
-            return
-        lane.sequences.read(batch, copies)
+        if lane.sequences is not None:
+            lane.sequences.read(batch, copies)
         if lane.chain is not None:
             self._check_chain(lane, lane.chain, batch)
 
@@ -320,6 +323,8 @@ class Reading:
         named = catalogue.named(topic)
         assert named is not None  # noqa: S101  # plans are made from the catalogue
         fold = PartitionFold(self._fold, topic, named.base, number, view=self._view, owner=task.owner, cut=task.cut)
+        if task.owner is not None:  # so that what is wrong with its own events is told also where a snapshot stands for them
+            fold.aggregates.add(f"agent:{task.owner}" if task.view.owner == "agent" else owner_key(task.view, task.owner))
         checked = task.validate != "off" and not (task.selection is not None and task.selection.narrows)
         return _Lane(
             one,
@@ -340,7 +345,7 @@ class Reading:
     def _remember(self, lane: _Lane, repeats: bytes) -> None:
         if not repeats:
             return
-        known = RepeatFilter.load(decode_repeats(repeats))
+        known = RepeatFilter.from_bytes(repeats)
         lane.fold.repeats = known
         if lane.judge is not None:
             lane.judge.repeats = known

@@ -17,7 +17,7 @@ from tallyroll.events.rows import Rows
 from tallyroll.replay.fields import Place
 from tallyroll.replay.fold import Fold, State, View, join
 from tallyroll.replay.kinds import StateType
-from tallyroll.replay.order import History, by_order_key, in_order
+from tallyroll.replay.order import OwnerRows, by_order_key, in_order
 from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.projector import StateProjector, check_state, where
 from tallyroll.replay.selection import take_rows
@@ -40,7 +40,7 @@ class Running(Protocol):
 class Reduction(Protocol):
     """What makes a state of one owner's events. Not promised: that two of them order the same events alike."""
 
-    def ordered(self, history: History) -> list[RecordedEvent]:
+    def ordered(self, history: OwnerRows) -> list[RecordedEvent]:
         """The events that count, in order-key order, made anew."""
 
     def begin(self) -> Running:
@@ -56,7 +56,7 @@ class ViewReduction:
     bases: Mapping[str, str] = field(default_factory=dict)
     fold: Fold = FOLD
 
-    def ordered(self, history: History) -> list[RecordedEvent]:
+    def ordered(self, history: OwnerRows) -> list[RecordedEvent]:
         counting: list[tuple[Rows, list[int]]] = []
         order_us: list[list[int]] = []
         for partition, rows in sorted(history.items()):
@@ -122,7 +122,7 @@ class ProjectorReduction:
     state_type: StateType
     owner: str
 
-    def ordered(self, history: History) -> list[RecordedEvent]:
+    def ordered(self, history: OwnerRows) -> list[RecordedEvent]:
         return list(in_order(history, self.projector.types(self.state_type)))
 
     def begin(self) -> Running:

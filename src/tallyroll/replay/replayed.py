@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tallyroll.events.event import iso
 from tallyroll.events.position import TopicPartition
@@ -22,11 +22,11 @@ class Replayed:
     """What a replay made of the history, and of which span.
 
     ``as_of`` is the offset vector that was read: per partition the first offset that was not; the same vector gives the
-    same states again, in every mode. ``until`` is the event time at which counting stopped. ``final`` is false while an
-    event that belongs into the answer may still come. ``coverage`` says how much of the history there was; ``missing``
-    lists the half-open spans of offsets that are gone. ``partial_state``: a filter left events out, so the states are of
-    those alone. ``snapshot`` is ``none`` where none could be used, else how many were. ``findings`` are the first 1,000
-    that the policy lists, ``finding_counts`` all of them. ``duration_s`` is wall time.
+    same states again, in every mode; ``at_offsets``: it was asked for. ``until`` is the event time at which counting
+    stopped. ``final`` is false while an event that belongs into the answer may still come. ``coverage`` says how much of the
+    history there was; ``missing`` lists the half-open spans of offsets that are gone. ``partial_state``: a filter left
+    events out, so the states are of those alone. ``snapshot`` is ``none`` where none could be used, else how many were.
+    ``findings`` are the first 1,000 that the policy lists, ``finding_counts`` all of them. ``duration_s`` is wall time.
     """
 
     view: View
@@ -44,7 +44,15 @@ class Replayed:
     workers: int = 1
     partial_state: bool = False
     duration_s: float = 0.0
+    at_offsets: bool = False
     processes: Sequence[int] = field(default_factory=tuple)
+
+    @property
+    def target(self) -> Literal["now", "offsets", "event_time"]:
+        """Which kind of moment the answer is of: all there was, below given offsets, or up to a time."""
+        if self.until is not None:
+            return "event_time"
+        return "offsets" if self.at_offsets else "now"
 
     @property
     def records(self) -> int:

@@ -19,7 +19,7 @@ from tallyroll.ports import Archive, ArchiveMark, Clock, EventLog, Workers
 from tallyroll.replay.fields import Place
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold, Part, State, View, join
-from tallyroll.replay.jobs import Ended, Failed, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
+from tallyroll.replay.jobs import Ended, Failed, Message, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
 from tallyroll.replay.kinds import StateType
 from tallyroll.replay.partition import Cut
 from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, AsOfVersion, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
@@ -63,7 +63,7 @@ class Ask:
 
     def __post_init__(self) -> None:
         if self.mode is ReplayMode.POINT_IN_TIME and self.target is None:
-            raise ValueError("POINT_IN_TIME needs a target: as_of_offsets, as_of_event_time or as_of_version")
+            raise ValueError("POINT_IN_TIME needs a target: as_of_offsets or as_of_event_time")
         if self.mode is ReplayMode.SELECTIVE and self.only is None:
             raise ValueError("SELECTIVE needs a filter")
         if self.only is not None and self.mode is not ReplayMode.SELECTIVE:
@@ -156,6 +156,7 @@ class Replayer:
             workers=ask.processes,
             partial_state=ask.only is not None and ask.only.narrows,
             duration_s=self._clock.monotonic() - began,
+            at_offsets=isinstance(ask.target, AsOfOffsets),
             processes=tuple(sorted(made.processes)),
         )
 
@@ -170,9 +171,8 @@ class Replayer:
     ) -> ProjectedAll:
         """What a user's reducers make of everybody's history; of the ask, view, target, workers, source and imports count.
 
-        ``whole`` false: handlers read type, time, aggregate and payload only, not ids and metadata; that is quicker.
-
-        The owners, and the topics that are read, are those of the ask's view. Raises ReducerFailed, and as ``replay``.
+        The owners, and the topics that are read, are those of the ask's view. ``whole`` false: handlers read type, time,
+        aggregate and payload only, not ids and metadata; that is quicker. Raises ReducerFailed, and as ``replay``.
         """
         if ask.only is not None or ask.owner is not None:
             raise ValueError("a projector is run over everybody's whole history; filter in its handlers")
@@ -181,7 +181,7 @@ class Replayer:
         count = ask.processes
         shares = [Projecting(projector, kind, ask.view, planned, until_us, (number, count), whole) for number in range(count)]
         made = ProjectedAll(kind, {}, 0, planned.as_of, count)
-        run = shares[0].run(self.log, self.archive, self.catalogue) if count == 1 else self._projected(shares, ask, made)
+        run = shares[0].run(self.log, self.archive) if count == 1 else self._projected(shares, ask, made)
         async with aclosing(run) as progress:
             async for done in progress:
                 if on_progress is not None:
@@ -193,33 +193,21 @@ class Replayer:
         return replace(made, states=dict(sorted(made.states.items())), events=sum(one.version for one in made.states.values()))
 
     async def _projected(self, shares: Sequence[Projecting], ask: Ask, made: ProjectedAll) -> AsyncGenerator[int, None]:
-        if self._workers is None:
-            raise SettingsError("workers", "a log in memory stays with the process that opened it; use one process")
-        jobs = [to_project_job(one, ask.imports) for one in shares]
-        done, ended = [0] * len(jobs), 0
-        async with aclosing(self._workers.run(jobs)) as messages:
-            async for worker, message in messages:
-                said = decode_message(message)
-                if isinstance(said, Told):
-                    done[worker] = said.done
-                    yield sum(done)
-                elif isinstance(said, States):
-                    for owner, state, version, problems in said.states:
-                        made.states[owner] = Projected(made.state_type, owner, state, version, Verdict(tuple(problems)))
-                elif isinstance(said, Failed):
-                    raise said.exception(worker)
-                elif isinstance(said, Ended):
-                    ended += 1
-        if ended != len(jobs):
-            raise WorkerFailed(0, "said nothing")
+        def take(said: Message) -> None:
+            if isinstance(said, States):
+                for owner, state, version, problems in said.states:
+                    made.states[owner] = Projected(made.state_type, owner, state, version, Verdict(tuple(problems)))
+
+        async with aclosing(self._told([to_project_job(one, ask.imports) for one in shares], take)) as progress:
+            async for done in progress:
+                yield done
 
     async def plan(self, ask: Ask) -> Plan:
         """What the answer would read. Raises SpanGone, unless ``allow_truncated``."""
         topics = sorted(self.catalogue[base].name for base in ask.view.topics)
         ends = ask.target.ends if isinstance(ask.target, AsOfOffsets) else None
         extents = await self.extents(topics, ask.source, ends)
-        snapshots = ask.task.from_snapshots or ask.mode is ReplayMode.INCREMENTAL
-        found = plan(extents, ends=ends, reducer_id=self.fold.reducer_ids[ask.view.name] if snapshots else "")
+        found = plan(extents, ends=ends, reducer_id=self.fold.reducer_ids[ask.view.name] if ask.task.from_snapshots else "")
         if found.missing and not ask.allow_truncated:
             raise SpanGone({str(partition): spans[-1][1] for partition, spans in found.missing.items()})
         return found
@@ -255,31 +243,41 @@ class Replayer:
         made.add(reading.tally, reading.passed_us, reading.findings.counts, reading.findings.listed)
 
     async def _elsewhere(self, ask: Ask, task: Task, planned: Plan, made: _Made) -> AsyncGenerator[int, None]:
+        number = self.fold.index(ask.view.name)
+
+        def take(said: Message) -> None:
+            if isinstance(said, Parts):
+                for topic, partition, owner, dumped in said.parts:
+                    part = self.fold.blank(number, owner)
+                    part.load(dumped)
+                    made.parts.append((TopicPartition(topic, partition), owner, part))
+            elif isinstance(said, Ended):
+                made.processes.add(said.pid)
+                made.add(said.tally, said.passed_us, said.counts, said.findings())
+
+        jobs = [to_job(task, one, self.fold.reducer_ids[ask.view.name], ask.imports) for one in split(planned, ask.processes)]
+        async with aclosing(self._told(jobs, take)) as progress:
+            async for done in progress:
+                yield done
+
+    async def _told(self, jobs: Sequence[bytes], take: Callable[[Message], None]) -> AsyncGenerator[int, None]:
+        """Has the jobs done and hands on what is said; gives how many offsets are dealt with. No answer is made of a part."""
         if self._workers is None:
             raise SettingsError("workers", "a log in memory stays with the process that opened it; use one process")
-        jobs = [to_job(task, one, self.fold.reducer_ids[ask.view.name], ask.imports) for one in split(planned, ask.processes)]
-        if not jobs:
-            return
-        done, number = [0] * len(jobs), self.fold.index(ask.view.name)
+        done, left = [0] * len(jobs), set(range(len(jobs)))
         async with aclosing(self._workers.run(jobs)) as messages:
             async for worker, message in messages:
                 said = decode_message(message)
-                if isinstance(said, Told):
+                if isinstance(said, Failed):
+                    raise said.exception(worker)
+                take(said)
+                if isinstance(said, Ended):
+                    left.discard(worker)
+                elif isinstance(said, Told):
                     done[worker] = said.done
                     yield sum(done)
-                elif isinstance(said, Parts):
-                    for topic, partition, owner, dumped in said.parts:
-                        part = self.fold.blank(number, owner)
-                        part.load(dumped)
-                        made.parts.append((TopicPartition(topic, partition), owner, part))
-                elif isinstance(said, Failed):
-                    raise said.exception(worker)
-                elif isinstance(said, Ended):
-                    made.processes.add(said.pid)
-                    made.add(said.tally, said.passed_us, said.counts, said.findings())
-                    done[worker] = -1
-        if any(one != -1 for one in done):
-            raise WorkerFailed(next(at for at, one in enumerate(done) if one != -1), "said nothing")
+        if left:
+            raise WorkerFailed(min(left), "said nothing")
 
 
 @dataclass(slots=True)

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 
-import msgspec
-
 from tallyroll.errors import PositionConflict, SpanGone
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
@@ -17,12 +15,10 @@ from tallyroll.replay.jobs import turn
 from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.plan import AsOfOffsets, PartitionPlan, plan
 from tallyroll.replay.policy import Policy
-from tallyroll.replay.reading import boundary, decode_repeats
+from tallyroll.replay.reading import boundary
 from tallyroll.replay.replayer import Ask, Replayer
 from tallyroll.replay.snapshots import is_sound
 from tallyroll.replay.state import stored_owners, stored_state
-
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
@@ -40,9 +36,8 @@ async def restore(
 ) -> AsyncGenerator[tuple[int, int], None]:
     """Fills an empty store, a partition at a time, each in one transaction; gives how many of how many offsets are done.
 
-    A crash leaves whole partitions, and the next call goes on with the others. Raises PositionConflict for a partition that
-    the store has already and that was made otherwise, SpanGone where a part of the history is gone, unless
-    ``allow_truncated``; as log, archive and store do.
+    A crash leaves whole partitions; remove the store then, and begin anew. Raises PositionConflict for a store that has
+    something already, SpanGone where a part of the history is gone, unless ``allow_truncated``; as log, archive and store do.
     """
     fold = replayer.fold
     topics = [replayer.catalogue[base].name for base in fold.topics]
@@ -91,8 +86,7 @@ class _Made:
         for rows in archive.rows(self._plan.partition, base, end):
             self.fold.apply_rows(rows)
             self.rows += len(rows)
-        if self._plan.repeats:
-            self.fold.repeats = RepeatFilter.load(decode_repeats(self._plan.repeats))
+        self.fold.repeats = RepeatFilter.from_bytes(self._plan.repeats)
 
     def _from_snapshots(self, archive: Archive, start: int, end: int) -> int:
         segments, partition = archive.segments(self._plan.partition), self._plan.partition
@@ -114,7 +108,7 @@ class _Made:
             for owner, part in self.fold.parts(number).items()
             if part.version
         ]
-        progress = Progress(self._views.fold_id, first, self._plan.end, _encode(self.fold.repeats.dump()))
+        progress = Progress(self._views.fold_id, first, self._plan.end, self.fold.repeats.to_bytes())
         return PartitionWrite(self._plan.partition, None, progress, parts)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from tallyroll.errors import PositionConflict
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter, RepeatState
+from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import DeadLetter, OwnerParts, PartitionWrite, Progress, StateStore
@@ -27,7 +27,6 @@ log: Final = logging.getLogger("tallyroll.state")
 
 MAX_CACHED_PARTS: Final = 20_000  # some 2 to 5 KB each: at most about 100 MB
 _encode: Final = msgspec.json.Encoder().encode
-_decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
 
 
 @dataclass(slots=True)
@@ -149,12 +148,12 @@ class StateFollower:
             self.rebuilding.add(partition)
             log.warning("%s: stored by another version of the fold; its state is made anew from the log", partition)
             return _Lane(fold, None, 0, None)
-        fold.repeats = RepeatFilter.load(_decode_repeats(progress.repeats))
+        fold.repeats = RepeatFilter.from_bytes(progress.repeats)
         return _Lane(fold, progress.first, progress.next, progress.next)
 
     def _write(self, partition: TopicPartition, lane: _Lane, parts: Sequence[Part]) -> PartitionWrite:
         views = self._fold.views
-        progress = Progress(self._fold.fold_id, lane.first or 0, lane.next, _encode(lane.fold.repeats.dump()))
+        progress = Progress(self._fold.fold_id, lane.first or 0, lane.next, lane.fold.repeats.to_bytes())
         return PartitionWrite(partition, lane.expected, progress, [(views[part.view].name, part.owner, part.dump()) for part in parts])
 
     def _shrink(self) -> None:

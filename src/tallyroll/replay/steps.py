@@ -18,7 +18,7 @@ from tallyroll.events.recorded import RecordedEvent
 from tallyroll.events.rows import Rows
 from tallyroll.replay.differences import Change, diff
 from tallyroll.replay.fold import State
-from tallyroll.replay.order import History
+from tallyroll.replay.order import OwnerRows
 from tallyroll.replay.projector import where
 from tallyroll.replay.reduction import Reduction, ViewReduction
 from tallyroll.replay.selection import take_rows
@@ -73,7 +73,7 @@ class FirstTrue:
     evaluated: int
 
 
-def steps(reduction: Reduction, history: History, *, after: int = 0) -> Iterator[Step]:
+def steps(reduction: Reduction, history: OwnerRows, *, after: int = 0) -> Iterator[Step]:
     """The state after each event that counts, with what the event changed; ``after`` so many that are only folded.
 
     Raises ReducerFailed. Not promised: speed; a view's parts are joined at every step.
@@ -89,12 +89,12 @@ def steps(reduction: Reduction, history: History, *, after: int = 0) -> Iterator
         yield Step(number, event, state, diff(before, state))
 
 
-def final_state(reduction: Reduction, history: History) -> State:
+def final_state(reduction: Reduction, history: OwnerRows) -> State:
     """The state of all the events; before any event the initial one."""
     return _folded(reduction, reduction.ordered(history))
 
 
-def step_at_version(reduction: Reduction, history: History, version: int) -> Step:
+def step_at_version(reduction: Reduction, history: OwnerRows, version: int) -> Step:
     """The state of the owner's first ``version`` events, where these have one order: where they lie in one partition.
 
     Raises ValueError for the agent view, for an owner with events in several partitions, and if there are fewer events.
@@ -110,7 +110,7 @@ def step_at_version(reduction: Reduction, history: History, version: int) -> Ste
     return next(steps(reduction, history, after=version - 1))
 
 
-def explain(reduction: Reduction, history: History, since: Moment, until: Moment) -> list[Explained]:
+def explain(reduction: Reduction, history: OwnerRows, since: Moment, until: Moment) -> list[Explained]:
     """What differs between two moments, and which events between them did it.
 
     Raises ValueError if the earlier moment has events that the later one has not; ReducerFailed.
@@ -128,7 +128,7 @@ def explain(reduction: Reduction, history: History, since: Moment, until: Moment
 
 
 def first_true(
-    predicate: Predicate, reduction: Reduction, history: History, *, monotone: bool = False, boundaries: Sequence[Boundary] = ()
+    predicate: Predicate, reduction: Reduction, history: OwnerRows, *, monotone: bool = False, boundaries: Sequence[Boundary] = ()
 ) -> FirstTrue:
     """The first event after which ``predicate(state)`` holds.
 
@@ -190,7 +190,7 @@ def _folded(reduction: Reduction, events: Sequence[RecordedEvent]) -> State:
     return running.state()
 
 
-def _until(reduction: Reduction, history: History, moment: Moment) -> History:
+def _until(reduction: Reduction, history: OwnerRows, moment: Moment) -> OwnerRows:
     """The rows below a moment; of so many events, the offsets that these reach."""
     if isinstance(moment, datetime):
         if moment.utcoffset() is None:
@@ -207,6 +207,6 @@ def _until(reduction: Reduction, history: History, moment: Moment) -> History:
     return _chosen(history, lambda rows, index: rows.offsets[index] < moment.get(rows.topic_partition, rows.offsets[index] + 1))
 
 
-def _chosen(history: History, passes: Callable[[Rows, int], bool]) -> History:
+def _chosen(history: OwnerRows, passes: Callable[[Rows, int], bool]) -> OwnerRows:
     kept = {partition: [index for index in range(len(rows)) if passes(rows, index)] for partition, rows in history.items()}
     return {partition: take_rows(history[partition], indexes) for partition, indexes in kept.items() if indexes}

@@ -24,7 +24,7 @@ from tallyroll.events.types import type_info
 from tallyroll.replay.differences import Change, diff
 from tallyroll.replay.fold import State, state_hash
 from tallyroll.replay.judge import agent_in
-from tallyroll.replay.order import History
+from tallyroll.replay.order import OwnerRows
 from tallyroll.replay.reduction import Reduction
 from tallyroll.replay.steps import final_state
 
@@ -85,7 +85,7 @@ class Hypothesis:
         return state_hash(self.state)
 
 
-def what_if(reduction: Reduction, history: History, edits: Sequence[Edit]) -> Hypothesis:
+def what_if(reduction: Reduction, history: OwnerRows, edits: Sequence[Edit]) -> Hypothesis:
     """An owner's state with its history edited, one edit after the other. The history itself is left as it is.
 
     Its rows must carry ids; an inserted event's id may be named by later edits. Raises ValueError for an id that is not
@@ -95,7 +95,7 @@ def what_if(reduction: Reduction, history: History, edits: Sequence[Edit]) -> Hy
     return Hypothesis(truth, state, diff(truth, state), tuple(edits))
 
 
-def edited(history: History, edits: Sequence[Edit]) -> History:
+def edited(history: OwnerRows, edits: Sequence[Edit]) -> OwnerRows:
     """The history with the edits made. Raises as ``what_if``."""
     lanes = {partition: _rows(rows) for partition, rows in history.items()}
     for edit in edits:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tallyroll.adapters.sqlite.schema import transaction
+from tallyroll.adapters.sqlite.schema import enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import ArchivedFinding, ArchiveMark, Run, Segment, Span, StoredPart
@@ -19,7 +19,6 @@ FILE_NAME: Final = "index.db"
 _FORMAT: Final = 1
 _APPLICATION_ID: Final = 0x74726178  # "trax": tells the file from other SQLite files
 _LOCK_TIMEOUT_S: Final = 10.0  # another process's commit takes well below a second, also that of a seal
-_RETRY_S: Final = 0.01
 _PAGE_BYTES: Final = 8_192  # records of a kilobyte or so
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # what a checkpoint leaves of the write-ahead log
 
@@ -82,7 +81,7 @@ def connect(path: Path) -> sqlite3.Connection:
 def create(connection: sqlite3.Connection, name: str, partition: TopicPartition) -> None:
     """Makes the tables where there are none. Raises StoreUnavailable for a file that is not this partition's index."""
     connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-    _enter_wal(connection)
+    enter_wal(connection, time.monotonic() + _LOCK_TIMEOUT_S)
     with transaction(connection, "IMMEDIATE"):
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         blank = connection.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()[0]
@@ -96,20 +95,6 @@ def create(connection: sqlite3.Connection, name: str, partition: TopicPartition)
         stored = connection.execute("SELECT topic, partition FROM mark").fetchone()
         if stored is not None and TopicPartition(*stored) != partition:
             raise StoreUnavailable(name, f"it is the index of {TopicPartition(*stored)}; a folder was moved")
-
-
-def _enter_wal(connection: sqlite3.Connection) -> None:
-    """SQLite does not wait by itself here, and several processes may open a new file at once."""
-    deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY_S)
-        else:
-            return
 
 
 def unavailable(name: str, error: Exception) -> StoreUnavailable:

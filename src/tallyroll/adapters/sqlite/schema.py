@@ -121,8 +121,8 @@ def create(connection: sqlite3.Connection, path: Path | None, catalogue: Catalog
     """
     _recognise(connection, path)
     connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-    if path is not None:
-        _enter_wal(connection, path, time.monotonic() + lock_timeout_ms / 1000)
+    if path is not None and enter_wal(connection, time.monotonic() + lock_timeout_ms / 1000) != "wal":
+        raise LogUnavailable(where(path), "the file system cannot share memory between processes (WAL); use a local disk")
     with transaction(connection):
         if _is_blank(connection):  # asked again under the lock: another process may have been quicker
             for statement in _TABLES.split(";")[:-1]:
@@ -147,19 +147,18 @@ def _recognise(connection: sqlite3.Connection, path: Path | None) -> None:
         raise LogUnavailable(where(path), f"written in format {version} by a newer tallyroll, this one knows up to {FORMAT}; upgrade")
 
 
-def _enter_wal(connection: sqlite3.Connection, path: Path, deadline: float) -> None:
+def enter_wal(connection: sqlite3.Connection, deadline: float) -> str:
+    """Turns on the write-ahead log, and waits for others who do so, until the deadline; the mode that the file is in then.
+
+    SQLite does not call its busy handler here, and several processes may open a new file at once.
+    """
     while True:
         try:
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
         except sqlite3.OperationalError as error:
-            # SQLite does not call its busy handler here, and several processes may open a new file at once.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_S)
-            continue
-        if mode != "wal":
-            raise LogUnavailable(where(path), "the file system cannot share memory between processes (WAL); use a local disk")
-        return
 
 
 def _partition_numbers(connection: sqlite3.Connection, catalogue: Catalogue) -> dict[TopicPartition, int]:

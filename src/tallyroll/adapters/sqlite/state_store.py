@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from tallyroll.adapters.sqlite.schema import transaction
+from tallyroll.adapters.sqlite.schema import enter_wal, transaction
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import OwnerParts, PartitionWrite, Progress
@@ -23,7 +23,6 @@ T = TypeVar("T")
 _FORMAT: Final = 1
 _APPLICATION_ID: Final = 0x74727374  # "trst": tells the file from other SQLite files
 _LOCK_TIMEOUT_S: Final = 10.0  # a commit of another process takes well below a second
-_RETRY_S: Final = 0.01
 _CACHE_KIB: Final = 32_768  # inner pages of the index over some millions of parts
 
 # Owner first: one owner's parts lie together, for look-up and paging. Reading a batch's parts of one partition are point
@@ -177,7 +176,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
 
 
 def _create(connection: sqlite3.Connection, name: str) -> None:
-    _enter_wal(connection)
+    enter_wal(connection, time.monotonic() + _LOCK_TIMEOUT_S)
     with transaction(connection, "IMMEDIATE"):
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         blank = connection.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()[0]
@@ -188,17 +187,3 @@ def _create(connection: sqlite3.Connection, name: str) -> None:
             connection.execute(f"PRAGMA user_version = {_FORMAT}")
         elif application_id != _APPLICATION_ID or connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
             raise StoreUnavailable(name, "the file is no state store of this version; move it away, it can be made anew from the log")
-
-
-def _enter_wal(connection: sqlite3.Connection) -> None:
-    """SQLite does not wait by itself here, and several processes may open a new file at once."""
-    deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY_S)
-        else:
-            return
