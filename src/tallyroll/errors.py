@@ -247,16 +247,23 @@ class ReplayError(TallyrollError):
 
 
 class SpanGone(ReplayError):
-    """Retention removed the start of a partition that the answer needs, so any state would be built from a part.
+    """The start of a partition that the answer needs was removed, so any state would be built from a part.
 
-    Operator: replay from an archive, or ask for a truncated answer by name. ``missing`` maps ``topic/partition`` to
-    the first offset that still exists. Not LogUnavailable: the log works, the history is over.
+    By the retention of the topic or, where ``pruned``, by ``tallyroll archive prune``; then snapshots stand for it, and built-in
+    views can be asked incrementally, and for moments after it. Operator: replay from an archive, or ask for a truncated answer
+    by name. ``missing`` maps ``topic/partition`` to the first offset that still exists. Not LogUnavailable: the log works,
+    the history is over.
     """
 
-    def __init__(self, missing: dict[str, int]) -> None:
+    def __init__(self, missing: dict[str, int], *, pruned: bool = False) -> None:
         self.missing = missing
+        self.pruned = pruned
         listed = ", ".join(f"{where} starts at {start}" for where, start in sorted(missing.items()))
-        super().__init__(f"retention removed the start of the history: {listed}; allow a truncated answer to go on")
+        if pruned:
+            advice = "ask incrementally, or for a moment after that, from snapshots; or allow a truncated answer"
+            super().__init__(f"the archive was pruned: {listed}; {advice}")
+        else:
+            super().__init__(f"retention removed the start of the history: {listed}; allow a truncated answer to go on")
 
 
 class NoHistory(ReplayError, LookupError):

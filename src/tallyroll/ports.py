@@ -314,6 +314,7 @@ class ArchiveMark(NamedTuple):
     ``repeats`` is what tells copies from first records, as of ``next``, in the form of ``Progress.repeats``. ``holes`` are
     spans inside that retention took before they were archived and whose loss an operator has accepted. Below ``kept`` the
     archive itself was pruned; for the reducer ids in ``kept_for`` a snapshot of every owner stands for what was there.
+    ``kept_us`` is the largest event time of what was pruned, ``kept_digest`` the digest that the first segment left follows.
     ``last_us`` is the largest event time in it, None if no record was readable.
     """
 
@@ -325,6 +326,8 @@ class ArchiveMark(NamedTuple):
     kept: int = 0
     kept_for: Sequence[str] = ()
     last_us: int | None = None
+    kept_us: int | None = None
+    kept_digest: str = ""
 
 
 Verdict = Literal["first", "repeat", "duplicate", "poison"]
@@ -386,8 +389,8 @@ class Archive(Protocol):
 
     What is in the archive for good lies in segments; what came after the last seal lies in its tail. Both are read as one.
     ``key`` of an owner is ``@agent`` for whose deed an event is, or the aggregate's ``type:id``.
-    Every method raises StoreUnavailable, and SegmentDamaged when a file is missing or is not what was sealed.
-    Not promised: that the log still has what the archive has, or the other way round.
+    Every method raises StoreUnavailable, SegmentDamaged when a file is missing or is not what was sealed, and SpanGone for
+    what was pruned. Not promised: that the log still has what the archive has, or the other way round.
     """
 
     def marks(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, ArchiveMark]:
@@ -508,27 +511,55 @@ class Append(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """Everything that one more segment brings to the index; ``checks`` is what the checkers know behind it."""
+    """Everything that one more segment brings to the index; ``checks`` is what the checkers know behind it.
+
+    ``kept`` is up to where the partition was pruned when the snapshots were made, since they rest on what was left.
+    """
 
     segment: Segment
     runs: Sequence[Run]
     parts: Sequence[StoredPart]
     findings: Sequence[ArchivedFinding]
     checks: bytes
+    kept: int = 0
+
+
+class Pruned(NamedTuple):
+    """What stands for the offsets below ``kept``, which begin at ``first``, once their records are gone; ``name`` is its file.
+
+    ``parts`` are the snapshots of every owner there, for ``reducers``. ``holes``, ``repeats`` and ``checks`` are as of
+    ``kept``; ``last_us`` and ``digest`` are ``kept_us`` and ``kept_digest`` of the mark.
+    """
+
+    name: str
+    first: int
+    kept: int
+    last_us: int | None
+    digest: str
+    holes: Sequence[Span]
+    repeats: bytes
+    checks: bytes
+    reducers: Sequence[str]
+    parts: Sequence[StoredPart]
 
 
 class Found(NamedTuple):
-    """What lies at and behind an offset: the segment that holds the next record, or else records of the tail."""
+    """What lies at and behind an offset: the segment that holds the next record, or else records of the tail.
+
+    ``kept``: up to where the partition is pruned at that moment.
+    """
 
     segment: Segment | None
     records: Sequence[Judged]
+    kept: int = 0
 
 
 class Owned(NamedTuple):
-    """One owner's first copies: runs by segment, in offset order, and records of the tail; all of the same moment."""
+    """One owner's first copies: runs by segment, in offset order, and records of the tail; ``kept`` as above; all of one moment."""
 
     runs: Sequence[tuple[Segment, Sequence[Run]]]
     records: Sequence[Judged]
+    kept: int = 0
 
 
 class ArchiveIndex(Protocol):
@@ -557,14 +588,22 @@ class ArchiveIndex(Protocol):
         """Takes a segment into the manifest, with everything that belongs to it, and its records out of the tail.
 
         Survives a crash of the machine. ``is_whole`` is asked under the lock that ``sweep`` takes, whether the file is still
-        there. Raises PositionConflict when the partition is not sealed up to the segment's base, or the file is gone.
+        there. Raises PositionConflict when the partition is not sealed up to the segment's base, was pruned meanwhile, or the
+        file is gone.
+        """
+
+    def prune(self, pruned: Pruned, is_whole: Callable[[], bool]) -> None:
+        """Forgets everything below ``pruned.kept`` but what stands for it; an index without a mark begins there.
+
+        Survives a crash of the machine. ``is_whole`` as for ``seal``, of the file that ``pruned`` names. Raises PositionConflict
+        when no segment ends there with that digest, or the file is gone.
         """
 
     def replace(self, old: Segment, new: Segment) -> None:
         """Another file for the same records. Raises PositionConflict if the manifest does not hold ``old``."""
 
     def sweep(self, remove: Callable[[frozenset[str]], None]) -> None:
-        """Calls with the names of all files in the manifest, while nobody can seal."""
+        """Calls with the names of all files in the manifest, and of what stands for pruned ones, while nobody can seal."""
 
     def skip(self, hole: Span, repeats: bytes) -> None:
         """Moves ``sealed`` and ``next`` over a hole. Raises PositionConflict unless both stand at its start."""

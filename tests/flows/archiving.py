@@ -1,4 +1,4 @@
-"""A process that archives a log and is killed at a named place: ``python -m tests.flows.archiving FOLDER POINT COUNT``."""
+"""A process that archives a log and is killed at a named place: ``python -m tests.flows.archiving FOLDER POINT COUNT [prune]``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.unit.archiving import NEVER, files_in, following
+from tests.unit.pruning import up_to
 from tests.unit.replay_histories import CATALOGUE, Log, batch_of, event, log_of
 
 from tallyroll.adapters.parquet.codec import ParquetCodec
@@ -24,8 +25,8 @@ def history() -> Log:
     return log_of(made)
 
 
-async def archive(folder: Path, point: str, count: int) -> None:
-    """Goes on where the archive is, flushes and seals; dies the ``count``-th time it passes ``point``."""
+async def archive(folder: Path, point: str, count: int, *, prune: bool = False) -> None:
+    """Goes on where the archive is, flushes, seals, and prunes if told to; dies the ``count``-th time it passes ``point``."""
     left = [count]
 
     def fault(passed: str) -> None:
@@ -48,9 +49,11 @@ async def archive(folder: Path, point: str, count: int) -> None:
             fault("flushed")
             if start % 40:
                 opened.keeper.seal(partition)
+                if prune and len(opened.reader.segments(partition)) > 1:
+                    opened.pruner.prune(up_to(opened, partition, 1))
     opened.keeper.seal_all(list(log))
     opened.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(archive(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    asyncio.run(archive(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), prune="prune" in sys.argv[4:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tallyroll.archive.follower import ArchiveFollower
 from tallyroll.archive.keeper import ArchiveKeeper
+from tallyroll.archive.pruning import Pruner
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.sealing import Fault, Sealer, SealLimits, no_fault
 from tallyroll.archive.store import ArchiveStore, OpenFiles
@@ -16,7 +17,7 @@ from tallyroll.telemetry import Telemetry
 
 
 class OpenArchive:
-    """An archive: ``reader`` for replays, ``keeper`` for operators, ``follower`` for the loop.
+    """An archive: ``reader`` for replays, ``keeper`` and ``pruner`` for operators, ``follower`` for the loop.
 
     ``fold`` says whose snapshots and which columns are made. Nothing is opened or made before it is needed.
     Not promised: another fold beside it on the same files; its snapshots would be made anew at each seal.
@@ -39,6 +40,7 @@ class OpenArchive:
         self._clock = clock
         self.reader = ArchiveReader(self._store)
         self.keeper = ArchiveKeeper(self._store, self._sealer, clock=clock)
+        self.pruner = Pruner(self._store, catalogue, fold, self.keeper.verified, fault=fault)
 
     def follower(self, log: EventLog, *, limits: SealLimits | None = None, telemetry: Telemetry | None = None) -> ArchiveFollower:
         """A follower that archives this log."""

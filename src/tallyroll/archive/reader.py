@@ -9,7 +9,7 @@ from tallyroll.archive.checks import Checks
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.records import raw_batch, rows_of
 from tallyroll.archive.store import ArchiveStore
-from tallyroll.errors import SegmentDamaged
+from tallyroll.errors import SegmentDamaged, SpanGone
 from tallyroll.events.batch import Batch
 from tallyroll.events.codec import decode_heads
 from tallyroll.events.position import TopicPartition
@@ -73,6 +73,8 @@ class ArchiveReader:
         if index is None:
             return None
         owned = index.owned(key, start, end)
+        if start < owned.kept:
+            raise SpanGone({str(partition): owned.kept}, pruned=True)
         found: list[Rows | None] = []
         for segment, runs in owned.runs:
             for run in runs:
@@ -136,6 +138,8 @@ class ArchiveReader:
         index, at = self._store.index(partition), start
         while index is not None and at < end:
             found = index.find(at, end, _PIECE)
+            if at < found.kept:
+                raise SpanGone({str(partition): found.kept}, pruned=True)
             if found.segment is not None:
                 yield found.segment
                 at = found.segment.next
@@ -149,7 +153,10 @@ class ArchiveReader:
         try:
             return read(SegmentReader(partition, segment, self._store.segment(partition, segment)))
         except SegmentDamaged:
-            renamed = _renamed(self._store.index(partition), segment)
+            index = self._store.index(partition)
+            renamed, mark = _renamed(index, segment), index.mark() if index is not None else None
+            if mark is not None and segment.base < mark.kept:
+                raise SpanGone({str(partition): mark.kept}, pruned=True) from None
             if renamed is None:
                 raise
             return read(SegmentReader(partition, renamed, self._store.segment(partition, renamed)))

@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tallyroll.archive.anchor import previous_of
 from tallyroll.archive.building import Build
 from tallyroll.archive.checks import Checks
 from tallyroll.archive.parts import SnapshotMaker
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.reading import SegmentReader
-from tallyroll.archive.segment import GENESIS, name_of
+from tallyroll.archive.segment import name_of
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
@@ -87,7 +88,7 @@ class Sealer:
                 removed.append(name)
 
         if index is not None:
-            with _translated(partition):
+            with written(partition):
                 index.sweep(remove)
         return removed
 
@@ -123,7 +124,7 @@ class Sealer:
     def _seal(self, partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark) -> Segment | None:
         segments = index.segments()
         build = Build(
-            segments[-1].digest if segments else GENESIS,
+            segments[-1].digest if segments else previous_of(mark),
             _checks(partition, index, mark),
             self._maker(partition).projection,
             self._store.codec,
@@ -160,7 +161,7 @@ class Sealer:
 
     def _written(self, partition: TopicPartition, segment: Segment, build: Build) -> tuple[Segment, NDArray[np.intp]]:
         """The segment as it is in its file, which is there when this returns."""
-        with _translated(partition):
+        with written(partition):
             content, order = build.file(partition, segment)
             self._fault("file made")
             self._store.files(partition).put(segment.name, content)
@@ -176,12 +177,18 @@ class Sealer:
         order: NDArray[np.intp],
     ) -> Sealed:
         findings = build.checks.settle()
-        written = SegmentReader(partition, segment, self._store.open_anew(partition, segment))
+        made = SegmentReader(partition, segment, self._store.open_anew(partition, segment))
         parts, reducers = self._maker(partition).make(
-            partition, segment, build.layout, written, index, lambda: self._reader.rows(partition, mark.first, mark.sealed)
+            partition,
+            segment,
+            build.layout,
+            made,
+            index,
+            mark,
+            lambda: self._reader.rows(partition, max(mark.first, mark.kept), mark.sealed),
         )
         sealed = msgspec.structs.replace(segment, reducers=reducers)
-        return Sealed(sealed, [*build.layout.runs(order)], parts, findings, build.checks.dump())
+        return Sealed(sealed, [*build.layout.runs(order)], parts, findings, build.checks.dump(), mark.kept)
 
     def _is_there(self, partition: TopicPartition, segment: Segment) -> bool:
         return self._store.files(partition).size(segment.name) == segment.file_bytes
@@ -198,8 +205,9 @@ def _checks(partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark) -
 
 
 @contextlib.contextmanager
-def _translated(partition: TopicPartition) -> Iterator[None]:
+def written(partition: TopicPartition) -> Iterator[None]:
+    """What is written inside lies there afterwards, or StoreUnavailable is raised."""
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(f"archive {partition}", f"a segment cannot be written ({error.strerror or type(error).__name__})") from error
+        raise StoreUnavailable(f"archive {partition}", f"its files cannot be changed ({error.strerror or type(error).__name__})") from error
