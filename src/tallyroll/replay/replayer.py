@@ -217,7 +217,7 @@ class Replayer:
     async def extents(
         self, topics: Sequence[str], source: Source = "both", ends: Mapping[TopicPartition, int] | None = None
     ) -> dict[TopicPartition, Extent]:
-        """What there is of each partition. The log is not asked where the archive reaches as far as ``ends``."""
+        """What there is of each partition. The log is not asked where the archive has everything as far as ``ends``."""
         partitions = [
             TopicPartition(topic.name, number)
             for topic in self.catalogue.topics
@@ -229,7 +229,9 @@ class Replayer:
         marks: Mapping[TopicPartition, ArchiveMark] = {}
         if self.archive is not None and source != "log":
             marks = await asyncio.to_thread(self.archive.marks, partitions)
-        if source == "archive" or (ends is not None and all(one in marks and end <= marks[one].next for one, end in ends.items())):
+        if source == "archive" or (
+            ends is not None and all(one in marks and end <= marks[one].next and not marks[one].kept for one, end in ends.items())
+        ):
             return {one: Extent(marks[one], marks[one].next, marks[one].next) for one in partitions if one in marks}
         # Ends first: a writer that goes on must not make the replay endless. A log may be cut at its start meanwhile.
         log_ends = await self.log.ends(topics)
