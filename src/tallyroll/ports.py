@@ -514,6 +514,7 @@ class Sealed(NamedTuple):
     """Everything that one more segment brings to the index; ``checks`` is what the checkers know behind it.
 
     ``kept`` is up to where the partition was pruned when the snapshots were made, since they rest on what was left.
+    ``since_us`` is when the records were read; what is in the tail afterwards came later.
     """
 
     segment: Segment
@@ -522,6 +523,7 @@ class Sealed(NamedTuple):
     findings: Sequence[ArchivedFinding]
     checks: bytes
     kept: int = 0
+    since_us: int = 0
 
 
 class Pruned(NamedTuple):

@@ -31,12 +31,14 @@ def die(folder: Path, point: str, count: int, *more: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@pytest.mark.parametrize("mode", ["", "beside"])
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_kill_at_any_step_loses_nothing_and_doubles_nothing(tmp_path: Path, point: str) -> None:
+async def test_a_kill_at_any_step_loses_nothing_and_doubles_nothing(tmp_path: Path, point: str, mode: str) -> None:
     rng = Random(point)  # noqa: S311  # repeatable
-    for _ in range(2):
-        die(tmp_path, point, rng.randint(1, 4))
-    await archive(tmp_path, "", 0)  # and once to the end
+    for number in range(2):
+        die(tmp_path, point, rng.randint(1, 4) if not mode else 2 - number, mode)
+        left_is_whole(tmp_path)
+    await archive(tmp_path, "", 0, beside=bool(mode))  # and once to the end
     log = history()
     with archive_in(tmp_path) as kept:
         for partition, values in log.items():

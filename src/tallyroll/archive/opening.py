@@ -35,23 +35,28 @@ class OpenArchive:
         fault: Fault = no_fault,
     ) -> None:
         self._store = ArchiveStore(indexes, files, codec)
-        self._sealer = Sealer(self._store, catalogue, fold, fault=fault)
+        self._sealer = Sealer(self._store, catalogue, fold, clock=clock, fault=fault)
         self._catalogue = catalogue
         self._clock = clock
+        self._followers: list[ArchiveFollower] = []
         self.reader = ArchiveReader(self._store)
         self.keeper = ArchiveKeeper(self._store, self._sealer, clock=clock)
         self.pruner = Pruner(self._store, catalogue, fold, self.keeper.verified, fault=fault)
 
     def follower(self, log: EventLog, *, limits: SealLimits | None = None, telemetry: Telemetry | None = None) -> ArchiveFollower:
         """A follower that archives this log."""
-        return ArchiveFollower(
+        made = ArchiveFollower(
             self._store, self._sealer, self._catalogue, log, clock=self._clock, limits=limits or SealLimits(), telemetry=telemetry
         )
+        self._followers.append(made)
+        return made
 
     def has_files(self, partition: TopicPartition) -> bool:
         """Whether a partition has files of segments, known to an index or not. Blocks."""
         return any(self._store.files(partition).names())
 
     def close(self) -> None:
-        """Closes every file. Safe to call twice."""
+        """Ends the followers, and closes every file. Safe to call twice."""
+        for follower in self._followers:
+            follower.cancel()
         self._store.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +24,7 @@ from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
-from tallyroll.ports import ArchiveIndex, ArchiveMark, Judged, Sealed, Segment, Tail
+from tallyroll.ports import ArchiveIndex, ArchiveMark, Clock, Judged, Sealed, Segment, Tail
 from tallyroll.replay.fold import Fold
 from tallyroll.replay.partition import no_collecting
 
@@ -61,21 +63,24 @@ class Sealer:
     Not promised: bounded memory beyond what ``SealLimits`` says and what one flush adds.
     """
 
-    def __init__(self, store: ArchiveStore, catalogue: Catalogue, fold: Fold, *, fault: Fault = no_fault) -> None:
+    def __init__(self, store: ArchiveStore, catalogue: Catalogue, fold: Fold, *, clock: Clock, fault: Fault = no_fault) -> None:
         self._store = store
+        self._clock = clock
+        self._locks: defaultdict[TopicPartition, threading.Lock] = defaultdict(threading.Lock)
         self._catalogue = catalogue
         self._fault = fault
         self._reader = ArchiveReader(store)
         self._makers = {topic.base: SnapshotMaker(fold, topic.base) for topic in catalogue.topics}
 
     def seal(self, partition: TopicPartition) -> Segment | None:
-        """Seals everything in the tail; None if there is nothing."""
-        index = self._store.index(partition)
-        mark = index.mark() if index is not None else None
-        if index is None or mark is None:
-            return None
-        with no_collecting():
-            return self._seal(partition, index, mark)
+        """Seals everything that is in the tail now; None if there is nothing. Records may be appended meanwhile."""
+        with self._locks[partition]:  # within the process nobody has to lose
+            index, began_us = self._store.index(partition), self._clock.now_us()
+            mark = index.mark() if index is not None else None
+            if index is None or mark is None:
+                return None
+            with no_collecting():
+                return self._seal(partition, index, mark, began_us)
 
     def clean(self, partition: TopicPartition) -> Sequence[str]:
         """Removes files that the manifest does not name, left by a crash or replaced; their names."""
@@ -121,7 +126,7 @@ class Sealer:
         known = self._maker(partition).projection
         return known.id if known is not None else ""
 
-    def _seal(self, partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark) -> Segment | None:
+    def _seal(self, partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark, began_us: int) -> Segment | None:
         segments = index.segments()
         build = Build(
             segments[-1].digest if segments else previous_of(mark),
@@ -148,7 +153,7 @@ class Sealer:
         )
         segment, order = self._written(partition, planned, build)
         self._fault("file put")
-        sealed = self._sealed(partition, index, mark, segment, build, order)
+        sealed = self._sealed(partition, index, mark, segment, build, order)._replace(since_us=began_us)
         self._fault("before commit")
 
         def is_whole() -> bool:

@@ -170,11 +170,11 @@ def a_seal_takes_records_out_of_the_tail(opener: OpenIndexes) -> None:
     """All that comes with a segment is there at once, and what was appended meanwhile stays in the tail."""
     with _index(opener) as index:
         records = _append(index, 0, 12, first=True)
-        index.seal(_sealed(0, 10), lambda: True)
+        index.seal(_sealed(0, 10, since_us=9_000), lambda: True)
         mark, tail = index.mark(), index.tail()
         expect_equal((mark.sealed if mark else 0, mark.next if mark else 0), (10, 12), "how far it is sealed, and goes")
         expect_equal((tail.records, tail.raw_bytes), (2, sum(len(one.value or b"") + 3 for one in records[10:])), "the tail")
-        expect(tail.since_us is not None, "what is left has been waiting")
+        expect_equal(tail.since_us, 9_000, "since when what is left can have been waiting")
         expect_equal((list(index.segments()), index.checks()), ([_segment(0, 10)], b"checks-10"), "manifest and checks")
         expect_equal(index.find(4, _ALL, 10).segment, _segment(0, 10), "where a sealed record is")
         expect_equal(list(index.find(10, _ALL, 10).records), records[10:], "where another one is")

@@ -144,8 +144,8 @@ class SqliteArchiveIndex:
                 "SELECT count(*), coalesce(sum(coalesce(length(value), 0) + coalesce(length(key), 0)), 0), min(at) FROM tail"
             ).fetchone()
             connection.execute(
-                "UPDATE mark SET sealed = ?, tail_records = ?, tail_bytes = ?, since_us = iif(? IS NULL, NULL, since_us)",
-                (segment.next, left, size, since),
+                "UPDATE mark SET sealed = ?, tail_records = ?, tail_bytes = ?, since_us = iif(? IS NULL, NULL, max(since_us, ?))",
+                (segment.next, left, size, since, sealed.since_us),
             )
 
     def prune(self, pruned: Pruned, is_whole: Callable[[], bool]) -> None:
