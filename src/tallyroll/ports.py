@@ -308,6 +308,128 @@ class StateStore(Protocol):
         """Waits for what is running, then closes the store."""
 
 
+class PaneAt(NamedTuple):
+    """Which pane row: a dimension and key, and the stretch of ``width_s`` seconds from ``start`` (seconds since 1970)."""
+
+    dimension: str
+    key: str
+    width_s: int
+    start: int
+
+
+class PaneRow(NamedTuple):
+    """A pane row of one partition of the log: every metric of that key and stretch, as opaque bytes.
+
+    ``revision`` is 0 until the pane closes, and grows with each change after that.
+    """
+
+    partition: TopicPartition
+    at: PaneAt
+    revision: int
+    data: bytes
+
+
+class OpenPair(NamedTuple):
+    """A start that waits for its end: which pair, the id that joins them, and the event time of the start."""
+
+    pair: str
+    id: str
+    start_us: int
+
+
+class WindowProgress(NamedTuple):
+    """How far the panes of one partition go: made by the metrics ``spec_id`` of the offsets ``first`` to ``next`` (exclusive).
+
+    ``watermark_us`` is the largest event time seen, -1 before the first; ``repeats`` as in ``Progress``.
+    """
+
+    spec_id: str
+    first: int
+    next: int
+    watermark_us: int
+    repeats: bytes = b""
+
+
+class WindowWrite(NamedTuple):
+    """What one flush writes of one partition: changed pane rows whole, pairs opened and closed, and how far they go.
+
+    ``expected`` is the ``next`` that the writer has built upon, None if there was no progress under its ``spec_id``.
+    """
+
+    partition: TopicPartition
+    expected: int | None
+    progress: WindowProgress
+    rows: Sequence[tuple[PaneAt, int, bytes]]
+    opened: Sequence[OpenPair] = ()
+    closed: Sequence[tuple[str, str]] = ()
+
+
+class DocumentWrite(NamedTuple):
+    """A small named document of a kind: written whole, or removed where ``data`` is None.
+
+    With ``guarded`` it is written only if what is stored now equals ``expected`` (None: nothing is stored).
+    """
+
+    kind: str
+    id: str
+    data: bytes | None
+    guarded: bool = False
+    expected: bytes | None = None
+
+
+class WindowStore(Protocol):
+    """Where analytics keeps panes and what follows from them, together with the positions they belong to.
+
+    Several processes may share a store, each writing the partitions it holds; who writes without holding gets
+    PositionConflict. Every method raises StoreUnavailable when the store cannot be reached; then nothing was written.
+    Not promised: that results survive a crash of the machine right after ``commit``; panes and progress go back together
+    then. Nor rows of panes longer than their retention.
+    """
+
+    async def load_progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, WindowProgress]:
+        """How far the store is; partitions never written are left out. None asks for all of them."""
+
+    async def load_pairs(self, partition: TopicPartition) -> Sequence[OpenPair]:
+        """The open pairs of a partition, oldest first."""
+
+    async def load_recent(self, partition: TopicPartition, since: int) -> Sequence[PaneRow]:
+        """The rows of a partition whose stretch ends after ``since`` (seconds since 1970): what a writer goes on from."""
+
+    def load_rows(self, partition: TopicPartition, wanted: Sequence[PaneAt]) -> Mapping[PaneAt, PaneRow]:
+        """Single rows of a partition; those not stored are left out. Blocks the calling thread: for late values."""
+
+    async def commit(self, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite] = ()) -> None:
+        """Writes everything in one transaction, or nothing.
+
+        The first write under another ``spec_id`` removes what the earlier one stored for that partition. Raises
+        PositionConflict when a stored progress is not the expected one, or a guarded document differs.
+        """
+
+    async def rows(self, dimension: str, width_s: int, start: int, end: int, keys: Sequence[str] | None = None) -> Sequence[PaneRow]:
+        """Rows whose stretch begins in ``start`` to ``end`` (exclusive), of the given keys or all; by key, start, partition."""
+
+    async def keys(self, dimension: str, start: int, end: int, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """Keys with a row that begins in that time, ascending by code point, those behind ``after``."""
+
+    async def documents(self, kind: str) -> Mapping[str, bytes]:
+        """All documents of a kind, by id."""
+
+    async def roll_up(self, *, width_s: int, into_s: int, before: int, join: Callable[[Sequence[bytes]], bytes]) -> int:
+        """Makes wider rows of those of ``width_s`` that begin before ``before`` and are not in wider ones yet, or changed since.
+
+        A row of ``into_s`` is ``join`` of all its narrower ones. Gives how many it wrote.
+        """
+
+    async def prune(self, *, width_s: int, before: int) -> int:
+        """Removes rows of ``width_s`` that end at or before ``before``; how many."""
+
+    async def version(self) -> int:
+        """A number that changes with every commit, of whichever process: what a cache asks."""
+
+    async def close(self) -> None:
+        """Waits for what is running, then closes the store."""
+
+
 class ArchiveMark(NamedTuple):
     """How far the archive of one partition goes: offsets ``first`` to ``next`` (exclusive), those below ``sealed`` in segments.
 
