@@ -62,6 +62,39 @@ ARCHIVE_HEADROOM = Metric(
     "Time until the log forgets something that is not archived; 0 when it has happened.",
     ("topic", "partition"),
 )
+ANALYTICS_EVENTS = Metric("analytics_events_processed_total", "counter", "events", "Events measured, repeats left out.", ("topic",))
+ANALYTICS_SKIPPED = Metric(
+    "analytics_skipped_events_total", "counter", "records", "Records that could not be measured, whatever the metric.", ("reason",)
+)
+ANALYTICS_INVALID = Metric("analytics_invalid_values_total", "counter", "values", "Values and keys of a type that no metric can read.")
+ANALYTICS_DUPLICATES = Metric(
+    "analytics_duplicate_events_total", "counter", "events", "Events dropped because they had been measured before."
+)
+ANALYTICS_FUTURE = Metric(
+    "analytics_future_events_total", "counter", "events", "Events whose time lay ahead of the log's, and was put back."
+)
+ANALYTICS_LATE = Metric(
+    "analytics_late_events_total",
+    "counter",
+    "events",
+    "Events after the end of their pane: it was revised, or they were dropped.",
+    ("outcome",),
+)
+ANALYTICS_OVERFLOWED = Metric(
+    "analytics_keys_overflowed_total", "counter", "values", "Values counted under __other__, for there are too many keys.", ("metric",)
+)
+ANALYTICS_PAIRS_EXPIRED = Metric(
+    "analytics_pairs_expired_total", "counter", "pairs", "Starts forgotten: no end came within a day, or too many were open."
+)
+ANALYTICS_UNMATCHED = Metric(
+    "analytics_pairs_unmatched_total", "counter", "events", "Ends without a start that said nothing of how long it took.", ("metric",)
+)
+ANALYTICS_WATERMARK_LAG = Metric(
+    "analytics_watermark_lag_seconds", "gauge", "seconds", "Time since the largest event time of a partition.", ("topic", "partition")
+)
+ANALYTICS_ROWS = Metric("analytics_held_rows", "gauge", "rows", "Rows of panes in memory.")
+ANALYTICS_BATCH = Metric("analytics_batch_seconds", "histogram", "seconds", "One run of the kernel, its observers included.")
+ANALYTICS_FLUSH = Metric("analytics_flush_seconds", "histogram", "seconds", "One flush of panes, positions and documents.")
 DEAD_LETTERS = Metric("dead_letters_total", "counter", "records", "Records put aside with their reason.", ("follower", "reason"))
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
@@ -70,10 +103,10 @@ METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) 
 class Telemetry(Protocol):
     """Where measurements go. Called from several threads; must be quick, must not block, must not raise."""
 
-    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+    def count(self, metric: Metric, amount: float = 1, /, **labels: str) -> None:
         """Adds to a counter."""
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+    def observe(self, metric: Metric, value: float, /, **labels: str) -> None:
         """Sets a gauge or adds one observation to a histogram."""
 
 
@@ -87,15 +120,15 @@ class Counters:
         self._lock = threading.Lock()
         self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = defaultdict(float)
 
-    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+    def count(self, metric: Metric, amount: float = 1, /, **labels: str) -> None:
         with self._lock:
             self._values[metric.name, tuple(sorted(labels.items()))] += amount
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+    def observe(self, metric: Metric, value: float, /, **labels: str) -> None:
         with self._lock:
             self._values[metric.name, tuple(sorted(labels.items()))] = value
 
-    def value(self, metric: Metric, **labels: str) -> float:
+    def value(self, metric: Metric, /, **labels: str) -> float:
         """The sum or last value; without labels the sum over all label sets. 0 if never touched."""
         with self._lock:
             if labels:

@@ -8,7 +8,7 @@ it keeps it for longer than the longest window, and one comparison tells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Final
 
@@ -57,12 +57,16 @@ class KeyNames:
             self._codes[key] = code
         return code
 
-    def free(self, codes: Sequence[int]) -> None:
-        """Gives numbers back. Nobody may use them any more."""
-        for code in codes:
-            del self._codes[self.names[code]]
-            self.names[code] = ""
-            self._free.append(code)
+    def keep(self, held: NDArray[np.bool_], rings: Iterable[Keyring]) -> None:
+        """Gives numbers back that are not held; nobody but these keyrings may know them."""
+        for code in np.flatnonzero(~held).tolist():
+            key = self.names[code]
+            if code != OTHER and self._codes.get(key) == code:
+                del self._codes[key]
+                self.names[code] = ""
+                self._free.append(code)
+        for ring in rings:
+            ring.forget(~held)
 
 
 class Keyring:
@@ -125,13 +129,19 @@ class Keyring:
         if missing > 0:
             self._seen = np.concatenate([self._seen, np.full(max(missing, len(self._seen)), _LONG_AGO, np.int32)])
 
+    @property
+    def count(self) -> int:
+        """How many keys have a place."""
+        return self._held
+
     def held(self) -> NDArray[np.intp]:
         """The numbers that have a place."""
         return np.flatnonzero(self._seen >= self._day - 1)
 
-    def forget(self, codes: Sequence[int]) -> None:
-        """The numbers were freed, and will mean other keys."""
-        self._seen[[code for code in codes if code < len(self._seen)]] = _LONG_AGO
+    def forget(self, codes: NDArray[np.bool_]) -> None:
+        """These numbers will mean other keys."""
+        known = codes[: len(self._seen)]
+        self._seen[: len(known)][known] = _LONG_AGO
 
     def dump(self) -> tuple[int, Mapping[str, int]]:
         """The state as plain values: the day, and the last day of each key that has a place."""

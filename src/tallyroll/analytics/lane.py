@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -38,9 +38,7 @@ class Judged(NamedTuple):
     dropped: NDArray[np.bool_] | None
 
 
-def clamp(
-    times_us: NDArray[np.int64], timestamps_ms: NDArray[np.int64], now_us: int
-) -> tuple[NDArray[np.int64], int]:
+def clamp(times_us: NDArray[np.int64], timestamps_ms: NDArray[np.int64], now_us: int) -> tuple[NDArray[np.int64], int]:
     """Event times, those from the future put back, and how many of them there were.
 
     The future begins a minute after the record's timestamp, or after now where it has none or one that lies ahead of now.
@@ -113,12 +111,14 @@ class Lane:
         self.expected = self.next = progress.next
         self.first, self.complete_s = progress.first, complete_s
         self.watermark_us = progress.watermark_us if progress.watermark_us != _NO_WATERMARK else NEVER
-        self.hold(recent)
-
-    def hold(self, stored: Iterable[PaneRow]) -> None:
-        """Takes rows of the store into memory."""
-        for row in stored:
+        for row in recent:
             self.rows[row.at] = HeldRow(row.revision, load_row(row.data))
+
+    def hold(self, wanted: Iterable[PaneAt], stored: Mapping[PaneAt, PaneRow]) -> None:
+        """Takes rows of the store into memory, so that ``row`` gives them; new ones where the store has none."""
+        for at in wanted:
+            row = stored.get(at)
+            self.rows[at] = HeldRow(row.revision, load_row(row.data)) if row is not None else HeldRow(0, {})
 
     def advance(self, times_us: NDArray[np.int64]) -> NDArray[np.int64]:
         """The largest event time at each record, these and earlier ones counted; remembers it."""
@@ -150,6 +150,8 @@ class Lane:
         """A write is in the store; nothing was counted since it was made."""
         self.expected = write.progress.next
         self.pairs.stored()
+        for ring in self.keyrings:
+            ring.changed = False
         for row in self.dirty.values():
             row.bumped = False
         self.dirty.clear()

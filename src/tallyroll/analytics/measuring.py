@@ -147,7 +147,7 @@ def _whole(value: object, times: float) -> int:
         if type(value) is str:
             exact = Decimal(value) * Decimal(times)
         elif type(value) in (int, float):
-            exact = Decimal(value * times) if type(value) is float else Decimal(value) * Decimal(times)  # type: ignore[arg-type,operator]
+            exact = Decimal(value * times) if type(value) is float else Decimal(value) * Decimal(times)  # type: ignore[arg-type]
         else:
             return _NO_INTEGER
         if abs(exact) > MAX_EXACT:  # raises for NaN

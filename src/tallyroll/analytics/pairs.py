@@ -13,6 +13,7 @@ from tallyroll.analytics.spec import First, MetricSpec, Pair
 from tallyroll.ports import OpenPair
 
 MAX_OPEN: Final = 100_000  # per partition, some 20 MB; more have a publisher that never reports the end
+_MAX_ID_LENGTH: Final = 256  # a longer text is no id, and would make the bound in entries none in bytes
 EXPIRY_US: Final = 24 * 3_600 * 1_000_000
 
 
@@ -41,18 +42,9 @@ def kind_of(pair: Pair, spec: MetricSpec) -> PairKind:
     return PairKind(f"{pair.start}>{','.join(spec.event_types)}@{pair.by}", pair.start, spec.event_types, pair.by)
 
 
-class Step(NamedTuple):
-    """One event that starts or ends something: its row, whether it is an end, a start, or both, the id, and when.
-
-    ``watermark_us`` is the largest event time of the partition so far, this event's included.
-    """
-
-    row: int
-    ends: bool
-    starts: bool
-    id: str
-    time_us: int
-    watermark_us: int
+Step = tuple[int, bool, bool, str | None, int, int]
+"""One event: its row, whether it is an end, whether a start, the id, its event time, and the partition's largest so far (this
+one's included), both µs. A plain tuple: a named one would cost as much as all that is done with it."""
 
 
 class _OfKind:
@@ -125,6 +117,8 @@ class OpenPairs:
         """Follows the events of one kind; adds the rows of ends that met their start, and how long it took."""
         kind = self._kinds[name]
         for row, ends, starts, id_, time_us, watermark_us in steps:
+            if not id_ or len(id_) > _MAX_ID_LENGTH:
+                continue
             if ends:
                 started = kind.end(id_)
                 if started is not None and watermark_us - started > EXPIRY_US:

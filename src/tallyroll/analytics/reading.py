@@ -117,11 +117,11 @@ def _document(members: type[Any]) -> type[Any]:
 class Found(NamedTuple):
     """What was read of some records: columns of equal length, in their order, and what could not be.
 
-    ``index`` says which records they are, ``documents`` and ``members`` what they hold. ``undecodable`` and ``unknown_schema``
+    ``at`` says which records they are, ``documents`` and ``members`` what they hold. ``undecodable`` and ``unknown_schema``
     count the records left out, ``invalid`` the members that could not be taken.
     """
 
-    index: Sequence[int]
+    at: Sequence[int]
     documents: Sequence[Document]
     members: Sequence[Any]
     undecodable: int = 0
