@@ -133,6 +133,19 @@ FOLLOW_LAG = Metric(
     ("follower", "topic", "partition"),
 )
 BUILD_INFO = Metric("tallyroll_build_info", "gauge", "info", "Always 1; the label says which version runs.", ("version",))
+EVENTS_PROCESSED = Metric(
+    "analytics_events_processed_total", "counter", "events", "Events that the analytics follower has put into panes.", ("topic",)
+)
+PANES_CLOSED = Metric(
+    "analytics_panes_closed_total", "counter", "panes", "Panes whose end event time has passed; those of one minute count once per key."
+)
+WATERMARK_LAG = Metric(
+    "analytics_watermark_lag_seconds",
+    "gauge",
+    "seconds",
+    "How far event time is behind the clock in a partition.",
+    ("topic", "partition"),
+)
 TASK_DURATION = Metric(
     "agent_task_duration_seconds",
     "histogram",
