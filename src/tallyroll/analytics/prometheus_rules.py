@@ -78,7 +78,9 @@ _FAILED: Final = OUTCOMES[1]
 
 
 def alert_rules(options: RuleOptions = RuleOptions()) -> Sequence[RuleGroup]:  # noqa: B008  # frozen
-    """Every rule. Raises ValueError for an objective that leaves no budget, or one so low that a burn rate cannot be reached."""
+    """Every rule. Raises ValueError for an objective that leaves no budget or cannot be missed so fast, and for an odd job."""
+    if not options.job.isprintable() or {'"', "\\"} & set(options.job):
+        raise ValueError("job: expected a name without quotation marks")
     if not 0 < (1 - options.objective) * _BURNS[0].rate < 1:
         raise ValueError(f"objective: expected less than 1 and more than {1 - 1 / _BURNS[0].rate:.3f}")
     return (RuleGroup("tallyroll-pipeline", tuple(_pipeline(options))), RuleGroup("tallyroll-tasks", tuple(_burns(options))))
