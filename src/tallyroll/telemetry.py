@@ -17,9 +17,10 @@ LABELS: Final = frozenset({"follower", "metric", "outcome", "partition", "reason
 """Every label that a metric may have: names of which a system has tens, not thousands."""
 
 OTHER_VALUE: Final = "__other__"
-"""What is counted under it has a label value that came after ``MAX_VALUES`` others."""
+"""What is counted under it has a label value that came after ``MAX_VALUES`` others, or is no name."""
 
 MAX_VALUES: Final = 50
+MAX_VALUE_CHARS: Final = 128
 MAX_PARTITIONS: Final = 1_000  # numbers of our own log; folding them together would hide the one that is behind
 
 
@@ -213,7 +214,9 @@ class _Family:
         return self.series[values]
 
     def bounded(self, label: str, value: str) -> str:
-        """The value itself while there are few of its label."""
+        """The value itself if it is a name and there are few of its label."""
+        if len(value) > MAX_VALUE_CHARS or not value.isprintable():  # half a surrogate would spoil a whole scrape
+            return OTHER_VALUE
         seen = self.seen[label]
         if value not in seen:
             if len(seen) >= (MAX_PARTITIONS if label == "partition" else MAX_VALUES):

@@ -8,7 +8,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tallyroll.adapters.prometheus.exporter import CountersCollector, PrometheusExporter
-from tallyroll.telemetry import BUILD_INFO, DEAD_LETTERS, METRICS, SPOOL_DEPTH, TASK_DURATION, TASKS, Counters
+from tallyroll.telemetry import BUILD_INFO, DEAD_LETTERS, METRICS, OTHER_VALUE, SPOOL_DEPTH, TASK_DURATION, TASKS, Counters
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -60,8 +60,11 @@ def test_openmetrics_is_spoken_where_it_is_asked_for() -> None:
 
 def test_what_strangers_name_cannot_break_the_text() -> None:
     counters = Counters()
-    counters.count(DEAD_LETTERS, follower='a"b\\c\nd', reason="empty")
-    assert (("follower", 'a"b\\c\nd'), ("reason", "empty")) in values(scraped(counters)["dead_letters"], "_total")
+    for follower in ('a"b\\c', "a\nb", "\ud800", "long" * 1_000):
+        counters.count(DEAD_LETTERS, follower=follower, reason="empty")
+    found = values(scraped(counters)["dead_letters"], "_total")
+    assert found[("follower", 'a"b\\c'), ("reason", "empty")] == 1
+    assert found[("follower", OTHER_VALUE), ("reason", "empty")] == 3
 
 
 def test_a_program_with_a_registry_of_its_own_can_show_them_there() -> None:
