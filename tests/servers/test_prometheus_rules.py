@@ -10,7 +10,9 @@ from typing import NamedTuple
 import pytest
 from services.install import tool
 
+from tallyroll.adapters.prometheus.exporter import PrometheusExporter
 from tallyroll.analytics.prometheus_rules import RuleOptions, alert_rules, rules_file
+from tallyroll.telemetry import Counters
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -86,8 +88,8 @@ CASES = [
 ]
 
 
-def promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([tool("promtool"), *words], capture_output=True, text=True, check=False, timeout=60)
+def promtool(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([tool("promtool"), *words], input=stdin, capture_output=True, text=True, check=False, timeout=60)
 
 
 def tried(folder: Path, case: Case, options: RuleOptions = RuleOptions()) -> subprocess.CompletedProcess[str]:  # noqa: B008
@@ -113,6 +115,13 @@ def test_every_generated_rule_is_valid() -> None:
     done = promtool("check", "rules", "--lint=all", "--lint-fatal", ROOT / "deploy/prometheus/tallyroll.rules.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{sum(len(group.rules) for group in alert_rules())} rules found" in done.stdout
+
+
+def test_what_is_exported_keeps_to_the_customs_of_prometheus() -> None:
+    text = PrometheusExporter(Counters()).text("")[0].decode()
+    done = promtool("check", "metrics", stdin=text)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert promtool("check", "metrics", stdin=text.replace("agent_tasks_total", "agent_tasks")).returncode != 0
 
 
 def test_a_list_of_alerts_at_the_top_is_refused(tmp_path: Path) -> None:
