@@ -167,8 +167,9 @@ def _sums(spec: MetricSpec, of: NDArray[np.intp], part: Part, count: int) -> _Su
     n = np.bincount(of, minlength=count)
     total: Numbers
     if spec.exact:
-        total = np.zeros(count, np.int64)
-        np.add.at(total, of, values)
+        whole = np.zeros(count, np.int64)
+        np.add.at(whole, of, values)
+        total = whole
     else:
         total = np.bincount(of, weights=values, minlength=count)
     low, high = np.full(count, np.inf), np.full(count, -np.inf)

@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from tallyroll.analytics.kernel import Kernel, Run
+from tallyroll.analytics.counting import announce, count_run
+from tallyroll.analytics.kernel import Kernel
 from tallyroll.analytics.lane import Lane
 from tallyroll.analytics.moments import NEVER
 from tallyroll.analytics.reading import Schemas
@@ -22,23 +23,7 @@ from tallyroll.events.schema import SCHEMAS
 from tallyroll.events.topics import Catalogue
 from tallyroll.events.types import SYSTEM_TOPIC
 from tallyroll.ports import Clock, DeadLetter, DocumentWrite, WindowProgress, WindowStore, WindowWrite
-from tallyroll.telemetry import (
-    ANALYTICS_BATCH,
-    ANALYTICS_DUPLICATES,
-    ANALYTICS_EVENTS,
-    ANALYTICS_FLUSH,
-    ANALYTICS_FUTURE,
-    ANALYTICS_INVALID,
-    ANALYTICS_LATE,
-    ANALYTICS_OVERFLOWED,
-    ANALYTICS_PAIRS_EXPIRED,
-    ANALYTICS_ROWS,
-    ANALYTICS_SKIPPED,
-    ANALYTICS_UNMATCHED,
-    ANALYTICS_WATERMARK_LAG,
-    Counters,
-    Telemetry,
-)
+from tallyroll.telemetry import FLUSH_SECONDS, HELD_ROWS, PAIRS_EXPIRED, PANES_CLOSED, RUN_SECONDS, WATERMARK_LAG, Counters, Telemetry
 
 log: Final = logging.getLogger("tallyroll.analytics")
 
@@ -96,6 +81,7 @@ class AnalyticsFollower:
         self._unflushed = 0
         self._unflushed_since = 0.0
         self.rebuilding: set[TopicPartition] = set()
+        announce(self._telemetry, [catalogue[base].name for base in self.topics], specs)
 
     @property
     def name(self) -> str:
@@ -157,7 +143,7 @@ class AnalyticsFollower:
         if writes or documents:
             await self._commit(writes, documents)
         self._unflushed, self._unflushed_since = 0, self._clock.monotonic()
-        self._telemetry.observe(ANALYTICS_FLUSH, self._unflushed_since - begin)
+        self._telemetry.observe(FLUSH_SECONDS, self._unflushed_since - begin)
         return {partition: lane.expected for partition, lane in self._lanes.items() if lane.expected is not None}
 
     def drop(self, partitions: Sequence[TopicPartition]) -> None:
@@ -219,8 +205,8 @@ class AnalyticsFollower:
         if run is not None:
             for observer in self._observers:
                 observer.observed(run)
-            self._count(run)
-        self._telemetry.observe(ANALYTICS_BATCH, self._clock.monotonic() - begin)
+            count_run(self._telemetry, run.tally)
+        self._telemetry.observe(RUN_SECONDS, self._clock.monotonic() - begin)
 
     async def _read_missing(self) -> None:
         """Late values whose panes are not in memory any more: reads these, and counts into them."""
@@ -254,39 +240,17 @@ class AnalyticsFollower:
         bound_us = self._final_us
         if sum(len(lane.rows) for lane in self._lanes.values()) > self._max_rows:
             bound_us = self._disorder_us
-        now_us, expired, held = self._clock.now_us(), 0, 0
+        now_us, expired, held, closed = self._clock.now_us(), 0, 0, 0
         for partition, lane in self._lanes.items():
             if lane.watermark_us > NEVER:
                 lane.pairs.sweep(lane.watermark_us)
+                closed += lane.close_panes((lane.watermark_us - self._disorder_us) // 1_000_000)
                 lane.evict((lane.watermark_us - bound_us) // 1_000_000)
                 labels = {"topic": partition.topic, "partition": str(partition.partition)}
-                self._telemetry.observe(ANALYTICS_WATERMARK_LAG, max(0.0, (now_us - lane.watermark_us) / 1e6), **labels)
+                self._telemetry.observe(WATERMARK_LAG, max(0.0, (now_us - lane.watermark_us) / 1e6), **labels)
             expired += lane.pairs.take_expired()
             held += len(lane.rows)
         self._kernel.sweep()
-        self._telemetry.observe(ANALYTICS_ROWS, held)
-        if expired:
-            self._telemetry.count(ANALYTICS_PAIRS_EXPIRED, expired)
-
-    def _count(self, run: Run) -> None:
-        tally, count = run.tally, self._telemetry.count
-        for topic, events in tally.events.items():
-            count(ANALYTICS_EVENTS, events, topic=topic)
-        for reason, records in tally.skipped.items():
-            if records:
-                count(ANALYTICS_SKIPPED, records, reason=reason)
-        for metric, values in tally.overflowed.items():
-            count(ANALYTICS_OVERFLOWED, values, metric=metric)
-        for metric, events in tally.unmatched.items():
-            if events:
-                count(ANALYTICS_UNMATCHED, events, metric=metric)
-        for outcome, events in (("revised", tally.revised), ("dropped", tally.dropped)):
-            if events:
-                count(ANALYTICS_LATE, events, outcome=outcome)
-        for counter, amount in (
-            (ANALYTICS_DUPLICATES, tally.duplicates),
-            (ANALYTICS_INVALID, tally.invalid),
-            (ANALYTICS_FUTURE, tally.future),
-        ):
-            if amount:
-                count(counter, amount)
+        self._telemetry.observe(HELD_ROWS, held)
+        self._telemetry.count(PAIRS_EXPIRED, expired)
+        self._telemetry.count(PANES_CLOSED, closed)

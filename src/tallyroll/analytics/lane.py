@@ -86,9 +86,21 @@ class Lane:
     """
 
     __slots__ = (
-        "batches", "complete_s", "dirty", "expected", "first", "keyrings", "next", "number", "pairs", "partition", "repeats", "rows",
+        "_closed_s",
+        "batches",
+        "complete_s",
+        "dirty",
+        "expected",
+        "first",
+        "keyrings",
+        "next",
+        "number",
+        "pairs",
+        "partition",
+        "repeats",
+        "rows",
         "watermark_us",
-    )  # fmt: skip
+    )
 
     def __init__(self, number: int, partition: TopicPartition, pairs: OpenPairs, keyrings: Sequence[Keyring]) -> None:
         self.number = number
@@ -101,6 +113,7 @@ class Lane:
         self.next = 0
         self.watermark_us = NEVER
         self.complete_s: int | None = None
+        self._closed_s = NEVER
         self.rows: dict[PaneAt, HeldRow] = {}
         self.dirty: dict[PaneAt, HeldRow] = {}
         self.batches: list[Batch] = []
@@ -109,7 +122,7 @@ class Lane:
         """Goes on from what the store has: the rows that end after ``complete_s``."""
         self.repeats = RepeatFilter.from_bytes(progress.repeats)
         self.expected = self.next = progress.next
-        self.first, self.complete_s = progress.first, complete_s
+        self.first, self.complete_s, self._closed_s = progress.first, complete_s, complete_s
         self.watermark_us = progress.watermark_us if progress.watermark_us != _NO_WATERMARK else NEVER
         for row in recent:
             self.rows[row.at] = HeldRow(row.revision, load_row(row.data))
@@ -155,6 +168,11 @@ class Lane:
         for row in self.dirty.values():
             row.bumped = False
         self.dirty.clear()
+
+    def close_panes(self, end_s: int) -> int:
+        """Up to where panes are closed now; how many rows closed since the last call."""
+        before, self._closed_s = self._closed_s, max(end_s, self._closed_s)
+        return sum(before < at.start + at.width_s <= end_s for at in self.rows) if end_s > before else 0
 
     def evict(self, end_s: int) -> None:
         """Forgets rows that end at or before that; they are stored, and read again if need be."""
