@@ -228,6 +228,13 @@ class Follower(Protocol):
         a retriable error is tried again, any other makes the loop offer the records one by one.
         """
 
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        """Whether to flush now. Asked some 10 ms after a batch at the latest, and again and again until it is flushed.
+
+        ``interval_over``: something is not flushed for as long as the settings say, or there is much of it. Who has no
+        reason of its own returns that. When somebody waits, or a partition is given up, the loop flushes without asking.
+        """
+
     async def flush(self) -> Mapping[TopicPartition, int]:
         """Writes results and positions in one transaction; durable when it returns. Gives the stored next offsets.
 

@@ -1,0 +1,188 @@
+"""The events of one run, as columns that are made when first asked for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice, repeat
+from operator import attrgetter
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallyroll.analytics.lane import Lane
+from tallyroll.analytics.pairs import PairKind
+from tallyroll.analytics.reading import ENVELOPE, PAYLOAD, Document, Kind, Reader, Schemas
+from tallyroll.analytics.spec import FLEET, First, MetricSpec, Path, Success
+from tallyroll.events.event import agent_of
+
+ANY: Final = "*"
+AGENT: Final = "agent"
+_SEPARATOR: Final = "\x1f"
+_ANOMALY: Final = "anomaly."
+_ANOMALIES: Final = -1
+_AGENT_ID: Final = f"{PAYLOAD}agent_id"
+_SAYS_SUCCESS: Final[tuple[tuple[str, Kind], ...]] = (
+    (f"{PAYLOAD}success", "truth"),
+    (f"{PAYLOAD}status", "text"),
+    (f"{PAYLOAD}result.status", "text"),
+)
+_NAMED: Final[Mapping[str, str]] = {
+    "task_type": f"{PAYLOAD}task_type",
+    "tool": f"{PAYLOAD}tool_name",
+    "model": f"{PAYLOAD}model",
+    "tenant": "tenantid",
+}
+
+
+class Layout:
+    """What is read for some metrics: which paths, as what, and which event types are told apart. Immutable once made.
+
+    Raises ValueError for a path that no event has.
+    """
+
+    def __init__(self, specs: Sequence[MetricSpec], kinds: Sequence[PairKind], schemas: Schemas) -> None:
+        paths = set(_paths(specs, kinds))
+        for path, _ in paths:
+            if not path.startswith(PAYLOAD) and path not in (*ENVELOPE, AGENT):
+                raise ValueError(f"{path!r} is not a path: it begins with {PAYLOAD!r} or is one of {', '.join((AGENT, *ENVELOPE))}")
+        own: set[tuple[str, Kind]] = {(path, kind) for path, kind in paths if path.startswith(PAYLOAD)}
+        own.add((_AGENT_ID, "text"))
+        self.reader = Reader(own, schemas)
+        self._columns = {one: self.reader.column(*one) for one in own}
+        named = {name for spec in specs for name in spec.event_types} | {name for kind in kinds for name in (kind.start, *kind.ends)}
+        self.types = {name: number for number, name in enumerate(sorted(named - {ANY}), 1)}
+
+    def take(self, path: str, kind: Kind, documents: Sequence[Document], members: Sequence[Any]) -> Sequence[Any]:
+        """One path of some events."""
+        if path == AGENT:
+            agents = self.take(_AGENT_ID, "text", documents, members)
+            return [agent_of(one.aggregatetype, one.aggregateid, agent) for one, agent in zip(documents, agents, strict=True)]
+        if not path.startswith(PAYLOAD):
+            return list(map(attrgetter(path), documents))
+        return self._columns[path, kind].take(members)
+
+
+def dimension_paths(dimension: str) -> tuple[str, ...]:
+    """The paths that make the key of a dimension; none for the fleet."""
+    return tuple(_NAMED.get(part, part) for part in dimension.split("+") if part != FLEET)
+
+
+def _paths(specs: Iterable[MetricSpec], kinds: Iterable[PairKind]) -> Iterator[tuple[str, Kind]]:
+    for spec in specs:
+        for value in spec.value.of if isinstance(spec.value, First) else (spec.value,):
+            if isinstance(value, Path):
+                yield value.path, "exact" if spec.exact and value is spec.value else "number"
+            elif isinstance(value, Success):
+                yield from _SAYS_SUCCESS
+        for dimension in spec.per:
+            yield from ((path, "text") for path in dimension_paths(dimension))
+    for kind in kinds:
+        yield kind.by, "text"
+
+
+class Columns:
+    """Events of several partitions, those of one partition next to each other and in the order of the log.
+
+    ``lanes`` are the partitions, ``bounds`` where each begins and the last ends. ``(n,)``: ``offsets``, ``times_us`` event
+    time, ``watermarks_us`` the partition's largest so far. Implements ``measuring.Events``.
+    """
+
+    def __init__(  # noqa: PLR0913  # one per column
+        self,
+        layout: Layout,
+        lanes: Sequence[Lane],
+        bounds: NDArray[np.int64],
+        documents: Sequence[Document],
+        members: Sequence[Any],
+        offsets: Sequence[int],
+        times_us: NDArray[np.int64],
+        watermarks_us: NDArray[np.int64],
+    ) -> None:
+        self.lanes = lanes
+        self.bounds = bounds
+        self.documents = documents
+        self.offsets = offsets
+        self.times_us = times_us
+        self.watermarks_us = watermarks_us
+        self._layout = layout
+        self._members = members
+        self._rows: dict[tuple[str, ...], tuple[NDArray[np.int32], Sequence[Document], Sequence[Any]]] = {}
+        self._taken: dict[tuple[str, Kind, tuple[str, ...]], Sequence[Any]] = {}
+        self._pairs: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @cached_property
+    def _types(self) -> NDArray[np.int16]:
+        """The number of each event's type, 0 for types that no metric names, -1 for anomalies."""
+        types = [document.type for document in self.documents]
+        codes = np.fromiter(map(self._layout.types.get, types, repeat(0)), np.int16, len(types))
+        if any(name.startswith(_ANOMALY) for name in set(types)):
+            codes[[name.startswith(_ANOMALY) for name in types]] = _ANOMALIES
+        return codes
+
+    def _of(self, types: tuple[str, ...]) -> tuple[NDArray[np.int32], Sequence[Document], Sequence[Any]]:
+        found = self._rows.get(types)
+        if found is None:
+            wanted = np.zeros(len(self._layout.types) + 2, np.bool_)
+            wanted[[self._layout.types[name] for name in types if name != ANY]] = True
+            if ANY in types:
+                wanted[:_ANOMALIES] = True
+            rows = np.flatnonzero(wanted[self._types]).astype(np.int32)
+            if len(rows) == len(self):
+                found = rows, self.documents, self._members
+            else:
+                at = rows.tolist()
+                found = rows, [self.documents[row] for row in at], [self._members[row] for row in at]
+            self._rows[types] = found
+        return found
+
+    def rows_of(self, types: tuple[str, ...]) -> NDArray[np.int32]:
+        return self._of(types)[0]
+
+    def column(self, path: str, kind: Kind, types: tuple[str, ...]) -> Sequence[Any]:
+        taken = self._taken.get((path, kind, types))
+        if taken is None:
+            _, documents, members = self._of(types)
+            taken = self._taken[path, kind, types] = self._layout.take(path, kind, documents, members)
+        return taken
+
+    def pairs(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        return self._pairs[name]
+
+    def match(self, kinds: Iterable[PairKind]) -> None:
+        """Follows starts and ends; changes the open pairs of the lanes. Once, before ``pairs`` is asked."""
+        for kind in kinds:
+            types = (kind.start, *kind.ends)
+            rows = self.rows_of(types)
+            names = self.column("type", "text", types)
+            steps = zip(
+                rows.tolist(),
+                [name in kind.ends for name in names],
+                [name == kind.start for name in names],
+                self.column(kind.by, "text", types),
+                self.times_us[rows].tolist(),
+                self.watermarks_us[rows].tolist(),
+                strict=True,
+            )
+            found: list[int] = []
+            took_us: list[int] = []
+            ends = np.searchsorted(rows, self.bounds[1:])
+            for lane, count in zip(self.lanes, np.diff(ends, prepend=0).tolist(), strict=True):
+                if count:
+                    lane.pairs.take(kind.name, islice(steps, count), found, took_us)
+            self._pairs[kind.name] = np.array(found, np.int32), np.array(took_us, np.int64)
+
+    def keys(self, paths: Sequence[str], rows: NDArray[np.int32]) -> Sequence[str | None]:
+        """The key of each of some rows; None where a part of it is missing."""
+        documents, members = self.documents, self._members
+        if len(rows) < len(self):
+            at = rows.tolist()
+            documents, members = [documents[row] for row in at], [members[row] for row in at]
+        parts = [self._layout.take(path, "text", documents, members) for path in paths]
+        if len(parts) == 1:
+            return parts[0]
+        return [_SEPARATOR.join(some) if all(some) else None for some in zip(*parts, strict=True)]
