@@ -235,6 +235,22 @@ class AnalyticsEngine:
         ranked = [Ranked(key, float(value)) for key, value in values.items() if value is not None]
         return sorted(ranked, key=lambda one: (one.value if lowest else -one.value, one.key))[:limit]
 
+    def now(self) -> datetime:
+        """The moment at which a window without ``at`` ends."""
+        return moment_of(self._clock.now_us() / 1_000_000)
+
+    async def newest(self) -> datetime | None:
+        """The event time of the newest event that is counted; None before the first."""
+        newest = max((one.watermark_us for one in (await self._merged.progress()).values()), default=-1)
+        return None if newest < 0 else moment_of(newest / 1_000_000)
+
+    async def changed(self, timeout_s: float) -> None:
+        """Waits until something was counted, at most so long: for pictures that are drawn anew."""
+        before, until = await self._store.version(), self._clock.monotonic() + timeout_s
+        await self._clock.sleep(timeout_s / 4)
+        while await self._store.version() == before and self._clock.monotonic() < until:
+            await self._clock.sleep(timeout_s / 4)
+
     # Inside
 
     async def _performance(self, dimension: str, key: str, called: str, time_window: Window, at: datetime | None) -> Performance:
