@@ -16,6 +16,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "archive": ("pyarrow", "numpy", "duckdb"),
     "analytics": ("numpy", "prometheus_client"),
     "ml": ("river", "sklearn"),
+    "audit": ("cryptography", "re2"),
 }
 
 
