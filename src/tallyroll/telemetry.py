@@ -17,9 +17,10 @@ LABELS: Final = frozenset({"follower", "metric", "outcome", "partition", "reason
 """Every label that a metric may have: names of which a system has tens, not thousands."""
 
 OTHER_VALUE: Final = "__other__"
-"""What is counted under it has a label value that came after ``MAX_VALUES`` others."""
+"""What is counted under it has a label value that came after ``MAX_VALUES`` others, or is no name."""
 
 MAX_VALUES: Final = 50
+MAX_VALUE_CHARS: Final = 128
 MAX_PARTITIONS: Final = 1_000  # numbers of our own log; folding them together would hide the one that is behind
 
 
@@ -133,6 +134,19 @@ FOLLOW_LAG = Metric(
     ("follower", "topic", "partition"),
 )
 BUILD_INFO = Metric("tallyroll_build_info", "gauge", "info", "Always 1; the label says which version runs.", ("version",))
+EVENTS_PROCESSED = Metric(
+    "analytics_events_processed_total", "counter", "events", "Events that the analytics follower has put into panes.", ("topic",)
+)
+PANES_CLOSED = Metric(
+    "analytics_panes_closed_total", "counter", "panes", "Panes whose end event time has passed; those of one minute count once per key."
+)
+WATERMARK_LAG = Metric(
+    "analytics_watermark_lag_seconds",
+    "gauge",
+    "seconds",
+    "How far event time is behind the clock in a partition.",
+    ("topic", "partition"),
+)
 TASK_DURATION = Metric(
     "agent_task_duration_seconds",
     "histogram",
@@ -224,7 +238,9 @@ class _Family:
         return self.series[values]
 
     def bounded(self, label: str, value: str) -> str:
-        """The value itself while there are few of its label."""
+        """The value itself if it is a name and there are few of its label."""
+        if len(value) > MAX_VALUE_CHARS or not value.isprintable():  # half a surrogate would spoil a whole scrape
+            return OTHER_VALUE
         seen = self.seen[label]
         if value not in seen:
             if len(seen) >= (MAX_PARTITIONS if label == "partition" else MAX_VALUES):

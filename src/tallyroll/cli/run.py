@@ -27,7 +27,8 @@ from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_RETRIES, FOLLOWED, Counters
 
 app = verbs()
 
-_LOG_ANSWERS_S: Final = 5.0  # a line is not worth a longer wait, the last one before the end least of all
+_LOG_ANSWERS_S: Final = 5.0  # no line is worth a longer wait for the log
+_LAST_ANSWER_S: Final = 1.0  # who stops the service waits for it
 
 
 @app.command(
@@ -123,7 +124,7 @@ async def _report(roll: Roll, names: list[str], lines: _Lines, every_s: float, u
             task.result()
         left: int | None = None
         try:
-            async with asyncio.timeout(_LOG_ANSWERS_S):
+            async with asyncio.timeout(_LAST_ANSWER_S if ended else _LOG_ANSWERS_S):
                 left = (await behind(roll, *names)).records
         except TimeoutError:
             pass

@@ -66,6 +66,7 @@ def _shown(host: str) -> str:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # with the five of the parent a burst of clients waits seconds for its turn
     block_on_close = False  # a client that hangs does not hold back the end of the process
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Page]) -> None:
