@@ -193,13 +193,13 @@ class Telemetry(Protocol):
     A label has tens of values, never thousands. Not promised: that a value beyond the first ones is kept apart.
     """
 
-    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+    def count(self, metric: Metric, amount: float = 1, /, **labels: str) -> None:
         """Adds to a counter. Adding 0 says that it can be counted: it is there from now on, so that a first 1 is seen as a rise."""
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+    def observe(self, metric: Metric, value: float, /, **labels: str) -> None:
         """Sets a gauge (NaN: it has no value any more) or adds one observation to a histogram."""
 
-    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, **labels: str) -> None:
+    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, /, **labels: str) -> None:
         """Adds observations to a histogram: how many fell into each of its buckets and beyond the last, and their sum."""
 
 
@@ -273,12 +273,12 @@ class Counters:
         for metric in metrics:
             self._family(metric)
 
-    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+    def count(self, metric: Metric, amount: float = 1, /, **labels: str) -> None:
         key = (metric.name, *labels.items())
         with self._lock:
             (self._called.get(key) or self._find(key, metric, labels)).value += amount
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+    def observe(self, metric: Metric, value: float, /, **labels: str) -> None:
         key = (metric.name, *labels.items())
         with self._lock:
             if value != value:  # noqa: PLR0124  # NaN, at the price of one comparison
@@ -292,14 +292,14 @@ class Counters:
             else:
                 series.value = value
 
-    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, **labels: str) -> None:
+    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, /, **labels: str) -> None:
         key = (metric.name, *labels.items())
         with self._lock:
             series = self._called.get(key) or self._find(key, metric, labels)
             series.value += total
             series.counts = [held + int(more) for held, more in zip(series.counts, counts, strict=True)]
 
-    def value(self, metric: Metric, **labels: str) -> float:
+    def value(self, metric: Metric, /, **labels: str) -> float:
         """The sum or last value, of a histogram the sum of observations, over all label sets that have these labels; else 0."""
         with self._lock:
             family = self._family(metric)
