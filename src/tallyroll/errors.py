@@ -19,6 +19,7 @@
     ├── StoreError
     │   ├── StoreUnavailable *   the store of a follower cannot be reached now
     │   ├── PositionConflict     another writer of the same results is running
+    │   │   └── DocumentConflict a document was changed since it was read
     │   └── SegmentDamaged       a file of the archive is missing or altered
     ├── AlertError
     │   ├── SinkUnavailable *    the receiver of an alert did not answer, or not well
@@ -230,6 +231,19 @@ class PositionConflict(StoreError):
         self.stored = stored
         self.expected = expected
         super().__init__(f"{where}: the store is at {stored}, this writer expected {expected}; it yields to the other")
+
+
+class DocumentConflict(PositionConflict):
+    """A document beside the panes is not what its writer has read: somebody else changed it. Nothing of the write was stored.
+
+    Program: read it again and decide anew. Not PositionConflict in general: whose partitions these are is not in question.
+    """
+
+    def __init__(self, kind: str, document_id: str) -> None:
+        super().__init__(f"document {kind}", stored=None, expected=None)
+        self.kind = kind
+        self.document_id = document_id
+        self.args = (f"document of kind {kind}: changed since it was read; read it again",)
 
 
 class SegmentDamaged(StoreError):
