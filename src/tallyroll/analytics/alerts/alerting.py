@@ -21,7 +21,7 @@ from tallyroll.analytics.alerts.watching import Watch, Watching
 from tallyroll.analytics.run import KernelRun
 from tallyroll.analytics.signal import Severity, Signal
 from tallyroll.analytics.spec import MetricSpec
-from tallyroll.errors import PositionConflict, StoreUnavailable
+from tallyroll.errors import DocumentConflict, StoreUnavailable
 from tallyroll.events.ids import made_us
 from tallyroll.ports import Clock, DocumentWrite, WindowStore
 from tallyroll.telemetry import ANOMALIES, Telemetry
@@ -106,6 +106,7 @@ class Alerting:
         return bool(self._pack.notices)
 
     def take_documents(self) -> Sequence[DocumentWrite]:
+        self.give_back()  # what an empty flush took and did not store
         self._taken, self._pack = self._pack, _Pack(self._book.open(), [])
         return [*_alert_documents(self._taken.layer), *waiting_documents(self._taken.notices)]
 
@@ -132,7 +133,7 @@ class Alerting:
     async def tell(self, signals: Sequence[Signal], documents: Sequence[DocumentWrite] = ()) -> None:
         """Stores what follows from the signals together with the caller's documents; durable when it returns.
 
-        Raises PositionConflict when one of the guarded documents, or one of the alerts, is not what it was; then nothing was
+        Raises DocumentConflict when one of the guarded documents, or one of the alerts, is not what it was; then nothing was
         stored, and the caller may look again.
         """
         async with self._writing:
@@ -153,7 +154,7 @@ class Alerting:
             self._add(speak_up(self._book, self._rules, self._silences, now), pack)
             try:
                 await self._commit(pack, stored, ())
-            except PositionConflict:
+            except DocumentConflict:
                 return  # somebody else moved one of these alerts: judged again with the next step
             self._watching.done(marks)
             self._live.forget_before(now - _OLDEST_OPEN_S)

@@ -194,7 +194,7 @@ def _moved(alert: Alert | None, judged: Judgement) -> Life:
     if judged.signal is not None:
         return breached(alert, judged.signal, for_s=judged.rule.for_s)
     if judged.verdict == "between":
-        return unsettled(alert)
+        return unsettled(alert, judged.at)
     return calm(alert, judged.at, judged.value, keep_s=judged.rule.keep_s)
 
 

@@ -73,21 +73,25 @@ def breached(alert: Alert | None, signal: Signal, *, for_s: int) -> Life:
     """A rule found its condition true. The alert keeps the start that it had when it was first seen."""
     if alert is None:
         return Life(Alert(signal, signal.at, for_s == 0))
+    if signal.at < alert.signal.at:
+        return Life(alert)  # of a pane before the one that is known to be bad
     signal = msgspec.structs.replace(signal, since=alert.signal.since)
     firing = alert.firing or signal.at - alert.began >= for_s
     return Life(msgspec.structs.replace(alert, signal=signal, firing=firing, quiet_since=None))
 
 
-def unsettled(alert: Alert | None) -> Life:
+def unsettled(alert: Alert | None, at: int) -> Life:
     """A rule found a value that is neither bad nor good enough: what fires goes on, what is pending is dropped."""
-    if alert is None or not alert.firing:
-        return Life(None)
-    return Life(msgspec.structs.replace(alert, quiet_since=None))
+    if alert is None or at < alert.signal.at:
+        return Life(alert)
+    return Life(msgspec.structs.replace(alert, quiet_since=None) if alert.firing else None)
 
 
 def calm(alert: Alert | None, at: int, value: float | None, *, keep_s: int) -> Life:
     """A rule found its condition false, or no values. Over when that has been so for ``keep_s``."""
-    if alert is None or not alert.firing:
+    if alert is None or at < alert.signal.at:
+        return Life(alert)
+    if not alert.firing:
         return Life(None)
     since = at if alert.quiet_since is None else alert.quiet_since
     if at - since < keep_s:

@@ -66,15 +66,19 @@ class LiveRules:
     ) -> Iterator[Judgement]:
         beyond = _beyond(rule, seen.values)
         code = seen.key_of.astype(np.int64) + len(seen.keys) * ((seen.starts - seen.starts.min()) // seen.spec.pane_s)
-        looked = code[beyond] if not self._hot else code
-        for one in np.unique(looked).tolist():
-            place = int(one) % len(seen.keys)
-            pane = _Pane(rule.name, seen.keys[place], int(seen.starts.min()) + int(one) // len(seen.keys) * seen.spec.pane_s)
+        looked = np.unique(code[beyond] if not self._hot else code)
+        if not len(looked):
+            return
+        order = np.argsort(code, kind="stable")
+        ends = [np.searchsorted(code[order], looked, side).tolist() for side in ("left", "right")]
+        for one, begin, end in zip(looked.tolist(), *ends, strict=True):
+            place = one % len(seen.keys)
+            pane = _Pane(rule.name, seen.keys[place], int(seen.starts.min()) + one // len(seen.keys) * seen.spec.pane_s)
             if (keys and pane.key not in keys) or pane.start < now - OLDEST_S:
                 continue
             if is_firing(f"{rule.metric}|{rule.dimension}|{pane.key}|{rule.name}"):
                 continue
-            rows = np.flatnonzero(code == one)
+            rows = order[begin:end]
             of_these = beyond[rows]
             if pane in self._hot or (of_these.any() and self._is_due(rule, pane, seen.values[rows])):
                 judged = self._look(run, seen, rule, pane, seen.rows[rows[of_these] if of_these.any() else rows])

@@ -1,4 +1,4 @@
-"""Windows for rules, read from the store: minute panes, and for long windows the wider rows that were rolled up from them."""
+"""Windows for rules, read from the store; for long ones the wider rows that were rolled up from minute panes."""
 
 from __future__ import annotations
 
@@ -32,15 +32,8 @@ async def read_window(store: WindowStore, dimension: str, over: Stretch, keys: S
 
     Merging is left to a thread: a long window of many keys takes a while.
     """
-    found: list[PaneRow] = []
-    at = over.start
-    if over.pane_s == MINUTE_S and over.end - over.start >= _LONG_S:
-        first = -(-over.start // QUARTER_S) * QUARTER_S
-        found += await store.rows(dimension, MINUTE_S, over.start, first, keys)
-        wide = await store.rows(dimension, QUARTER_S, first, over.end - over.end % QUARTER_S, keys)
-        found += wide
-        at = max((row.at.start + QUARTER_S for row in wide), default=first)  # they are rolled up in the order of time
-    found += await store.rows(dimension, over.pane_s, at, over.end, keys)
+    rolled_s = QUARTER_S if over.pane_s == MINUTE_S and over.end - over.start >= _LONG_S else None
+    found = await store.rows(dimension, over.pane_s, over.start, over.end, keys, rolled_s=rolled_s)
     return await asyncio.to_thread(_merged, found)
 
 
