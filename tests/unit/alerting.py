@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tallyroll.analytics.alerts.notice import body_of
 from tallyroll.analytics.pane import EMPTY, Pane, bin_of, merge, pack
 from tallyroll.analytics.run import Observed
 from tallyroll.analytics.signal import Evidence, Severity, Signal
@@ -107,11 +109,20 @@ class Remembering:
     told: list[Notice] = field(default_factory=list)
     fails: list[Exception] = field(default_factory=list)
     closed: bool = False
+    heard: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def send(self, notice: Notice) -> None:
         if self.fails:
             raise self.fails.pop(0)
-        self.told.append(notice)
+        async with self.heard:
+            self.told.append(notice)
+            self.heard.notify_all()
+
+    async def until(self, count: int) -> list[tuple[str, str]]:
+        """Waits until so many were told: states and keys."""
+        async with asyncio.timeout(10), self.heard:
+            await self.heard.wait_for(lambda: len(self.told) >= count)
+        return [(notice.state, body_of(notice).key) for notice in self.told]
 
     async def close(self) -> None:
         self.closed = True

@@ -155,22 +155,37 @@ def settle(book: Book, found: Sequence[Judgement | Signal], rules: Sequence[AnyR
 
     First every alert moves, then it is decided who may speak: an alert that begins together with one that inhibits it is quiet.
     """
-    changes: dict[str, Alert | None] = {}
-    notices: list[Signal] = []
+    out = Outcome({}, [])
+    for judged in _rounds(found):
+        moved: dict[str, Alert | None] = {}
+        for series, one in judged.items():
+            before = out.changes[series] if series in out.changes else book.get(series)
+            life = taken(before, one) if isinstance(one, Signal) else _moved(before, one)
+            if life.alert is not before:
+                moved[series] = life.alert
+            if life.over is not None:
+                out.notices.append(life.over)
+        out.changes.update(moved)
+        quiet = quiet_by(rules, _after(book.alerts(), out.changes), silences, now)
+        for series, alert in moved.items():
+            if alert is not None:
+                out.changes[series], notice = spoken(alert, quiet=quiet.holds(alert.signal))
+                out.notices += [notice] if notice is not None else []
+    return out
+
+
+def _rounds(found: Sequence[Judgement | Signal]) -> list[dict[str, Judgement | Signal]]:
+    """The first of each series, then the second of each: one that began and ended within a pause is told of both."""
+    rounds: list[dict[str, Judgement | Signal]] = []
+    count: dict[str, int] = {}
     for one in found:
         series = series_of(one) if isinstance(one, Signal) else one.series
-        before = changes[series] if series in changes else book.get(series)
-        life = taken(before, one) if isinstance(one, Signal) else _moved(before, one)
-        if life.alert is not before:
-            changes[series] = life.alert
-        if life.over is not None:
-            notices.append(life.over)
-    quiet = quiet_by(rules, _after(book.alerts(), changes), silences, now)
-    for series, alert in list(changes.items()):
-        if alert is not None:
-            changes[series], notice = spoken(alert, quiet=quiet.holds(alert.signal))
-            notices += [notice] if notice is not None else []
-    return Outcome(changes, notices)
+        at = count.get(series, 0)
+        count[series] = at + 1
+        if at == len(rounds):
+            rounds.append({})
+        rounds[at][series] = one
+    return rounds
 
 
 def speak_up(book: Book, rules: Sequence[AnyRule], silences: Sequence[Silence], now: int) -> Outcome:
