@@ -447,6 +447,43 @@ class WindowStore(Protocol):
         """Waits for what is running, then closes the store."""
 
 
+class Notice(NamedTuple):
+    """One thing to be told of an alert. ``body`` is a JSON document, final also for every further attempt.
+
+    ``id`` is a UUIDv7, the same whenever the same is told again; ``dedup_key`` is shared by everything told of one
+    incident, from ``firing`` to ``resolved``. ``since_us`` is the event time, in µs, at which the incident began.
+    """
+
+    id: str
+    dedup_key: str
+    state: Literal["firing", "resolved"]
+    severity: str
+    since_us: int
+    body: bytes
+
+
+class AlertSink(Protocol):
+    """Where alerts are told: a log, a webhook, a channel.
+
+    Called by one task at a time, one notice after the other; it may take its time, for there is a queue in front of it.
+    Not promised: that a notice comes once. After a failure, a restart or a time-out it comes again, with the same ``id``;
+    who receives drops repeats by it. Nor any order between the alerts of different incidents.
+    """
+
+    @property
+    def name(self) -> str:
+        """Names the sink in metrics: one of few words."""
+
+    async def send(self, notice: Notice) -> None:
+        """The receiver has the notice when this returns, as durably as the receiver promises.
+
+        Raises SinkUnavailable (it may have been told or not, try again) or SinkRefused (it will never take this one).
+        """
+
+    async def close(self) -> None:
+        """Ends the connection. Safe to call twice."""
+
+
 class ArchiveMark(NamedTuple):
     """How far the archive of one partition goes: offsets ``first`` to ``next`` (exclusive), those below ``sealed`` in segments.
 

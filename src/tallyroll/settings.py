@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -42,6 +43,8 @@ _ABOVE_ZERO: Final = (
 _NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms")
 _NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
 _MAX_PORT: Final = 65_535
+_HERE: Final = ("localhost", "127.0.0.1", "::1")
+_LEAST_SECRET: Final = 16  # characters; what can be guessed signs nothing
 _MAX_NAME_CHARS: Final = 200  # Kafka takes 249 for a topic or a group; the rest is room for our own part of the name
 
 
@@ -197,6 +200,26 @@ class Settings:
         accepts="0 to 65535",
     )
 
+    # Alerts
+    alerts_file: Path | None = _setting(
+        "TALLYROLL_ALERTS_FILE", None, "Own alert rules; unset: the default rules alone.", accepts="a TOML or JSON file"
+    )
+    alerts_webhook_url: str = _setting(
+        "TALLYROLL_ALERTS_WEBHOOK_URL", "", "Where alerts are posted as JSON.", accepts="https://…, or http:// on this machine"
+    )
+    alerts_webhook_secret: Secret | None = _setting(
+        "TALLYROLL_ALERTS_WEBHOOK_SECRET",
+        None,
+        "Signs what is posted; better as TALLYROLL_ALERTS_WEBHOOK_SECRET_FILE.",
+        accepts="text of at least 16 characters",
+    )
+    redis_host: str = _setting("REDIS_HOST", "", "Where alerts are published, on channels tallyroll:alerts:SEVERITY.", accepts="a host")
+    redis_port: int = _setting("REDIS_PORT", 6_379, "Its port.", accepts="1 to 65535")
+    redis_password: Secret | None = _setting("REDIS_PASSWORD", None, "Its password; better as REDIS_PASSWORD_FILE.", accepts="text")
+    nats_servers: str = _setting(
+        "NATS_SERVERS", "", "Where alerts are published, on subjects tallyroll.alerts.SEVERITY.", accepts="nats://HOST:PORT,…"
+    )
+
     # Kafka client
     kafka_preset: Preset = _setting(
         "TALLYROLL_KAFKA_PRESET", "default", "A set of producer options; explicit options win.", accepts="default, throughput, latency"
@@ -243,6 +266,7 @@ class Settings:
         self._check_url()
         self._check_values()
         self._check_port()
+        self._check_receivers()
         self._check_security()
         check_producer_options(self.kafka_producer)
         check_consumer_options(self.kafka_consumer)
@@ -284,6 +308,20 @@ class Settings:
     def _check_port(self) -> None:
         if self.http_port is not None and not 0 <= self.http_port <= _MAX_PORT:
             raise SettingsError("TALLYROLL_HTTP_PORT", f"expected 0 to {_MAX_PORT}")
+
+    def _check_receivers(self) -> None:
+        url = urlsplit(self.alerts_webhook_url)
+        if self.alerts_webhook_url and not (url.hostname and (url.scheme == "https" or (url.scheme == "http" and url.hostname in _HERE))):
+            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_URL", "expected https://…; http:// only to this machine")
+        if url.username or url.password:
+            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_URL", "expected no user or password in it; what is posted is signed")
+        if self.alerts_webhook_secret is not None and len(self.alerts_webhook_secret.reveal()) < _LEAST_SECRET:
+            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_SECRET", f"expected at least {_LEAST_SECRET} characters")
+        if not 1 <= self.redis_port <= _MAX_PORT:
+            raise SettingsError("REDIS_PORT", f"expected 1 to {_MAX_PORT}")
+        for server in filter(None, self.nats_servers.split(",")):
+            if urlsplit(server).scheme not in ("nats", "tls") or not urlsplit(server).hostname or "@" in server:
+                raise SettingsError("NATS_SERVERS", "expected nats://HOST:PORT,… (or tls://) without user and password")
 
     def _check_security(self) -> None:
         if self.kafka_security_protocol.startswith("SASL"):

@@ -198,6 +198,30 @@ TOKENS = Metric("agent_tokens_total", "counter", "tokens", "Tokens used by all a
 TOOL_CALLS = Metric(
     "agent_tool_calls_total", "counter", "calls", "Ended tool calls of all agents.", ("tool", "outcome"), known={"outcome": OUTCOMES}
 )
+ALERTS_SENT = Metric(
+    "alerts_sent_total",
+    "counter",
+    "alerts",
+    "Notices of alerts that a sink took, refused, or was given up on, and those that its queue had no room for at first.",
+    ("sink", "outcome"),
+    known={"outcome": ("delivered", "refused", "given_up", "overflowed")},
+)
+ANOMALIES = Metric(
+    "anomalies_detected_total",
+    "counter",
+    "anomalies",
+    "Incidents that detectors found, counted anew when they became worse.",
+    ("metric", "severity"),
+    known={"severity": ("low", "medium", "high", "critical")},
+)
+ALERT_LATENCY = Metric(
+    "analytics_alert_latency_seconds",
+    "histogram",
+    "seconds",
+    "From the making of the event that set off an alert, where its id tells, to the sink's acknowledgement.",
+    ("sink",),
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600),
+)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
