@@ -98,7 +98,7 @@ def _first(found: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]) -> tu
     rows: NDArray[np.int32] = np.unique(np.concatenate([one[0] for one in held]))
     result = np.full(len(rows), np.nan)
     for own, numbers in reversed(held):
-        valid = np.isfinite(numbers)
+        valid = np.abs(numbers) <= MAX_FLOAT
         result[np.searchsorted(rows, own[valid])] = numbers[valid]
     return rows, result
 

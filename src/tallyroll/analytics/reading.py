@@ -105,9 +105,12 @@ _FILLED: Final = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 def _document(members: type[Any]) -> type[Any]:
-    """The struct of a whole record; what is unusual does not decode, and is looked at with patience. In the order on the wire."""
+    """The struct of a whole record, in the order on the wire; what is unusual does not decode, and is looked at with patience.
+
+    A record counts when it decodes so or as a Head, whichever was tried first: whether heads were there may not matter.
+    """
     fields: list[Any] = [
-        ("specversion", Literal["1.0"]), ("id", str), ("type", str), ("time", str), ("aggregatetype", _FILLED), ("aggregateid", _FILLED),
+        ("specversion", Literal["1.0"]), ("id", str), ("source", str), ("type", str), ("time", str), ("aggregatetype", _FILLED), ("aggregateid", _FILLED),
         ("schemaversion", str), ("data", members), ("tenantid", str | None, None), ("chainsession", str, ""), ("chainnumber", str, ""),
         ("data_base64", None, None),
     ]  # fmt: skip
@@ -176,7 +179,7 @@ class Reader:
     def read(self, values: Sequence[bytes | None], heads: Sequence[Head | Undecodable] | None) -> list[Document | None]:
         """The document of each record, None where there is none; ``heads`` where somebody has decoded them already."""
         if heads is not None:
-            return [None if isinstance(head, Undecodable) else head for head in heads]
+            return [self._patiently(value) if isinstance(head, Undecodable) else head for head, value in zip(heads, values, strict=True)]
         try:
             return list(map(self._decode, values))
         except _BAD_RECORD:
