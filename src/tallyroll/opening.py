@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,10 +12,11 @@ import msgspec
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.adapters.system.processes import PythonWorkers
+from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
 from tallyroll.errors import SettingsError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
-from tallyroll.ports import Archive, Clock, EventLog, SpoolFactory, StateStore
+from tallyroll.ports import Archive, Clock, EventLog, SpoolFactory, StateStore, WindowStore
 from tallyroll.replay.replayer import Replayer
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
@@ -61,6 +62,31 @@ async def open_state_store(settings: Settings) -> StateStore:
     from tallyroll.adapters.sqlite.state_store import SqliteStateStore  # noqa: PLC0415  # opened when first needed
 
     return await SqliteStateStore.open(None if settings.in_memory else settings.data_dir / "state.db")
+
+
+async def open_window_store(settings: Settings) -> WindowStore:
+    """The store of analytics: a file beside the log. Raises MissingExtra, StoreUnavailable."""
+    require("analytics")
+    from tallyroll.adapters.sqlite.window_store import SqliteWindowStore  # noqa: PLC0415  # opened when first needed
+
+    return await SqliteWindowStore.open(None if settings.in_memory else settings.data_dir / "analytics.db")
+
+
+def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:
+    """The built-in metrics, those of the settings' file, and more. Raises SettingsError naming the file for what is wrong in it."""
+    declared: Sequence[MetricSpec] = ()
+    if settings.metrics_file is not None:
+        try:
+            declared = specs_from_toml(settings.metrics_file.read_text("utf-8"))
+        except OSError as error:
+            raise SettingsError("TALLYROLL_METRICS_FILE", f"cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise SettingsError("TALLYROLL_METRICS_FILE", str(error)) from error
+    specs = (*BUILT_IN, *declared, *more)
+    names = [spec.name for spec in specs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingsError("TALLYROLL_METRICS_FILE", f"there are two metrics of the name {', '.join(twice)}; choose another")
+    return specs
 
 
 def archive_folder(settings: Settings) -> Path:

@@ -21,6 +21,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 TlsVersion = Literal["1.3", "1.2"]
 Synchronous = Literal["FULL", "NORMAL"]
+WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -34,6 +35,7 @@ _CHOICES: Final = {
     "kafka_sasl_mechanism": get_args(SaslMechanism),
     "kafka_tls_minimum": get_args(TlsVersion),
     "sqlite_synchronous": get_args(Synchronous),
+    "analytics_window": get_args(WindowName),
 }
 _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
@@ -187,6 +189,14 @@ class Settings:
     )
     archive_seal_age_ms: int = _setting(
         "TALLYROLL_ARCHIVE_SEAL_AGE_MS", 21_600_000, "A tail whose oldest record came so long ago becomes a segment.", unit="ms"
+    )
+
+    # Analytics
+    analytics_window: WindowName = _setting(
+        "ANALYTICS_WINDOW_SIZE", "1hour", "The window of a query that names none.", accepts="1min, 5min, 15min, 1hour, 1day"
+    )
+    metrics_file: Path | None = _setting(
+        "TALLYROLL_METRICS_FILE", None, "Metrics beside the built-in ones: tables [[metric]] in TOML.", accepts="a file"
     )
 
     # The service

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LN_GAMMA: Final = 0.0200006667  # the same text in every engine
 _MIDDLE: Final = 2.0 / (exp(LN_GAMMA) + 1.0)
 _INDEX_BYTES: Final = 2
+_LARGEST: Final = 1e100
 _LARGEST_COUNT: Final = 2**32 - 1
 
 
@@ -119,10 +120,13 @@ def _unpacked(index: bytes, count: bytes) -> tuple[Sequence[int], Sequence[int]]
 
 
 def pane_of(values: NDArray[np.float64], *, domain: tuple[float, float] = (1e-3, 1e10), signed: bool = False, bins: bool = True) -> Pane:
-    """The pane of some values, by the rules that every engine keeps to: the reference of whoever is quicker."""
+    """The pane of some values, by the rules that every engine keeps to: the reference of whoever is quicker.
+
+    Values that are no finite numbers, or beyond 1e100, whose squares could not be summed, are ``nan``.
+    """
     import numpy as np  # noqa: PLC0415  # as above
 
-    valid = values[np.isfinite(values)]
+    valid = values[np.abs(values) <= _LARGEST]
     held = valid if signed else valid[valid >= 0]
     neg, nan = len(valid) - len(held), len(values) - len(valid)
     if not len(held):

@@ -37,10 +37,9 @@ class About(TypedDict):
     as_of: dict[str, int]  # topic/partition -> next offset that was not counted
 
 
-class Performance(About):
-    """What is told of everything that works on tasks."""
+class WorkPerformance(About):
+    """What is told of tasks, whosever they are."""
 
-    events_processed: int
     tasks_started: int
     tasks_completed: int
     tasks_failed: int
@@ -56,12 +55,29 @@ class Performance(About):
     throughput: float  # completed tasks per minute
     tokens: int
     cost: Decimal
+    metrics: dict[str, dict[str, float]]  # every other metric that has values: function -> value
+
+
+class TenantPerformance(WorkPerformance):
+    """One tenant in one window."""
+
+    tenant: str
+    events_processed: int  # of any type
     tool_calls: int
-    tool_success_rate: float | None
+    tool_success_rate: float | None  # percent
+    tool_latency_avg: float | None  # ms
+    tool_latency_p95: float | None
+
+
+class Performance(WorkPerformance):
+    """What is told of an agent, and of the fleet."""
+
+    events_processed: int  # of any type
+    tool_calls: int
+    tool_success_rate: float | None  # percent
     tool_latency_avg: float | None  # ms
     tool_latency_p95: float | None
     resource_usage: dict[str, float]  # means of cpu_percent and memory_bytes; without heartbeats empty
-    metrics: dict[str, dict[str, float]]  # every other metric that has values: function -> value
 
 
 class AgentPerformance(Performance):
@@ -70,19 +86,13 @@ class AgentPerformance(Performance):
     agent_id: str
 
 
-class TaskTypePerformance(Performance):
+class TaskTypePerformance(WorkPerformance):
     """Tasks of one type in one window."""
 
     task_type: str
 
 
-class TenantPerformance(Performance):
-    """One tenant in one window."""
-
-    tenant: str
-
-
-class ModelPerformance(Performance):
+class ModelPerformance(WorkPerformance):
     """One model in one window."""
 
     model: str
@@ -147,14 +157,12 @@ class SystemPerformance(Performance):
     alerts: list[dict[str, Any]]  # not over yet
 
 
-def performance(specs: Mapping[str, MetricSpec], panes: Panes, minutes: float, about: About) -> Performance:
-    """From merged panes. ``specs``: those of the dimension, by name; what is not kept there is 0 or None."""
+def work(specs: Mapping[str, MetricSpec], panes: Panes, minutes: float, about: About) -> WorkPerformance:
+    """From merged panes. ``specs``: those of the dimension, by name."""
     ended, completed = panes.get("success", EMPTY), panes.get("throughput", EMPTY).n
-    tools, tool_latency = panes.get("tool_success", EMPTY), panes.get("tool_latency", EMPTY)
     response_time = panes.get("response_time", EMPTY)
     return {
         **about,
-        "events_processed": panes.get("events_processed", EMPTY).n,
         "tasks_started": panes.get("tasks_started", EMPTY).n,
         "tasks_completed": completed,
         "tasks_failed": max(0, ended.n - completed),
@@ -170,14 +178,36 @@ def performance(specs: Mapping[str, MetricSpec], panes: Panes, minutes: float, a
         "throughput": completed / minutes,
         "tokens": int(panes.get("tokens", EMPTY).sum),
         "cost": money(specs.get("cost"), panes),
+        "metrics": others(specs, panes),
+    }
+
+
+def tenant_performance(tenant: str, specs: Mapping[str, MetricSpec], panes: Panes, minutes: float, about: About) -> TenantPerformance:
+    """As ``work``, of a tenant, with its events and tools."""
+    tools, tool_latency = panes.get("tool_success", EMPTY), panes.get("tool_latency", EMPTY)
+    return {
+        "tenant": tenant,
+        **work(specs, panes, minutes, about),
+        "events_processed": panes.get("events_processed", EMPTY).n,
         "tool_calls": tools.n,
         "tool_success_rate": share(tools),
         "tool_latency_avg": tool_latency.read(_F.AVG),
         "tool_latency_p95": tool_latency.read(_F.P95),
-        "resource_usage": {
-            name: float(pane.sum / pane.n) for name in ("cpu_percent", "memory_bytes") if (pane := panes.get(name, EMPTY)).n
-        },
-        "metrics": others(specs, panes),
+    }
+
+
+def performance(specs: Mapping[str, MetricSpec], panes: Panes, minutes: float, about: About) -> Performance:
+    """As ``work``, of an agent or the fleet, with events, tools and resources."""
+    tools, tool_latency = panes.get("tool_success", EMPTY), panes.get("tool_latency", EMPTY)
+    used = {name: panes[name] for name in ("cpu_percent", "memory_bytes") if panes.get(name, EMPTY).n}
+    return {
+        **work(specs, panes, minutes, about),
+        "events_processed": panes.get("events_processed", EMPTY).n,
+        "tool_calls": tools.n,
+        "tool_success_rate": share(tools),
+        "tool_latency_avg": tool_latency.read(_F.AVG),
+        "tool_latency_p95": tool_latency.read(_F.P95),
+        "resource_usage": {name: float(pane.sum / pane.n) for name, pane in used.items()},
     }
 
 

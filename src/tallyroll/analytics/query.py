@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from tallyroll.analytics.coverage import Seen, coverage
 from tallyroll.analytics.merged import MergedPanes, rolled_for, split
@@ -16,7 +16,6 @@ from tallyroll.analytics.profile import (
     AgentPerformance,
     ModelPerformance,
     Panes,
-    Performance,
     SystemPerformance,
     TaskTypePerformance,
     TenantPerformance,
@@ -26,8 +25,10 @@ from tallyroll.analytics.profile import (
     model_standings,
     performance,
     slowest,
+    tenant_performance,
     tool_performance,
     tool_standings,
+    work,
 )
 from tallyroll.analytics.showing import Function, Metrics
 from tallyroll.analytics.spec import BUILT_IN, FLEET, MINUTE_S, OTHER_KEY, MetricSpec
@@ -51,7 +52,7 @@ class Attached:
     ``ends`` says how far the log goes; ``alerts`` which alerts are not over.
     """
 
-    follow: Callable[[], Awaitable[None]]
+    follow: Callable[[], Awaitable[object]]
     catch_up: Callable[[], Awaitable[None]]
     ends: Callable[[], Awaitable[Mapping[TopicPartition, int] | None]]
     alerts: Callable[[], Awaitable[Sequence[dict[str, Any]]]] | None = None
@@ -134,19 +135,23 @@ class AnalyticsEngine:
 
     async def get_agent_analytics(self, agent_id: str, time_window: Window = None, *, at: datetime | None = None) -> AgentPerformance:
         """One agent in one window. Of an agent without events everything is 0 or None."""
-        return cast("AgentPerformance", await self._performance("agent", agent_id, "agent_id", time_window, at))
+        asked, panes, about = await self._one("agent", agent_id, time_window, at)
+        return {"agent_id": agent_id, **performance(self._specs("agent"), panes, asked.minutes, about)}
 
     async def get_task_analytics(self, task_type: str, time_window: Window = None, *, at: datetime | None = None) -> TaskTypePerformance:
         """The tasks of one type (``payload.task_type``) in one window; as for an agent."""
-        return cast("TaskTypePerformance", await self._performance("task_type", task_type, "task_type", time_window, at))
-
-    async def get_tenant_analytics(self, tenant: str, time_window: Window = None, *, at: datetime | None = None) -> TenantPerformance:
-        """One tenant in one window; as for an agent."""
-        return cast("TenantPerformance", await self._performance("tenant", tenant, "tenant", time_window, at))
+        asked, panes, about = await self._one("task_type", task_type, time_window, at)
+        return {"task_type": task_type, **work(self._specs("task_type"), panes, asked.minutes, about)}
 
     async def get_model_analytics(self, model: str, time_window: Window = None, *, at: datetime | None = None) -> ModelPerformance:
         """One model in one window; as for an agent."""
-        return cast("ModelPerformance", await self._performance("model", model, "model", time_window, at))
+        asked, panes, about = await self._one("model", model, time_window, at)
+        return {"model": model, **work(self._specs("model"), panes, asked.minutes, about)}
+
+    async def get_tenant_analytics(self, tenant: str, time_window: Window = None, *, at: datetime | None = None) -> TenantPerformance:
+        """One tenant in one window; as for an agent."""
+        asked, panes, about = await self._one("tenant", tenant, time_window, at)
+        return tenant_performance(tenant, self._specs("tenant"), panes, asked.minutes, about)
 
     async def get_tool_analytics(self, tool: str, time_window: Window = None, *, at: datetime | None = None) -> ToolPerformance:
         """One tool in one window."""
@@ -252,11 +257,6 @@ class AnalyticsEngine:
             await self._clock.sleep(timeout_s / 4)
 
     # Inside
-
-    async def _performance(self, dimension: str, key: str, called: str, time_window: Window, at: datetime | None) -> Performance:
-        asked, panes, about = await self._one(dimension, key, time_window, at)
-        named = cast("About", {called: key, **about})
-        return performance(self._specs(dimension), panes, asked.minutes, named)
 
     async def _one(self, dimension: str, key: str, time_window: Window, at: datetime | None) -> tuple[_Asked, Panes, About]:
         asked = await self._ask(time_window, at)

@@ -39,6 +39,14 @@ class Stretch(NamedTuple):
         return self.end - self.start
 
 
+def _whole_panes(what: str, length: timedelta, pane: timedelta) -> int:
+    if pane < _SECOND or pane % _SECOND:
+        raise ValueError(f"a pane is whole seconds, at least one, not {pane}")
+    if length < pane or length % pane:
+        raise ValueError(f"{what} {length} is no whole multiple of the pane of {pane}")
+    return length // _SECOND
+
+
 class TimeWindow:
     """Windows of one duration: side by side without ``slide``, else one that begins with each ``slide``.
 
@@ -136,11 +144,3 @@ def seconds_of(moment: datetime) -> int:
 def moment_of(seconds: float) -> datetime:
     """Seconds since 1970 as an aware datetime."""
     return _EPOCH + timedelta(seconds=seconds)
-
-
-def _whole_panes(what: str, length: timedelta, pane: timedelta) -> int:
-    if pane < _SECOND or pane % _SECOND:
-        raise ValueError(f"a pane is whole seconds, at least one, not {pane}")
-    if length < pane or length % pane:
-        raise ValueError(f"{what} {length} is no whole multiple of the pane of {pane}")
-    return length // _SECOND

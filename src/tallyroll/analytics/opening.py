@@ -1,0 +1,95 @@
+"""Analytics joined from its ports: one store, the metrics, the engines that answer and the follower that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tallyroll.analytics.query import AnalyticsEngine, Attached
+from tallyroll.analytics.spec import MetricSpec
+from tallyroll.analytics.tidying import Tidier
+from tallyroll.errors import LogUnavailable
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
+from tallyroll.events.types import SYSTEM_TOPIC
+from tallyroll.ports import Clock, EventLog, WindowStore
+from tallyroll.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from tallyroll.analytics.follower import AnalyticsFollower
+    from tallyroll.analytics.run import Observer
+
+
+class OpenAnalytics:
+    """The panes of one log: ``engine`` to ask, ``follower`` for the loop. Store and log stay their opener's.
+
+    ``follow`` sees to it that events are counted, ``catch_up`` waits until what this process has published is. Not promised:
+    that anything is counted before ``follow``; another process may do it.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        store: WindowStore,
+        specs: Sequence[MetricSpec],
+        catalogue: Catalogue,
+        log: EventLog,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+        default_window: str,
+        follow: Callable[[], Awaitable[object]],
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.store = store
+        self.specs = specs
+        self._catalogue = catalogue
+        self._log = log
+        self._clock = clock
+        self._telemetry = telemetry
+        self._default_window = default_window
+        self._attached = Attached(follow, catch_up, self._ends)
+        self._tidier = Tidier(store, specs, clock)
+
+    @property
+    def topics(self) -> list[str]:
+        """The names of the topics that are counted: all that users' events go to, but the one of anomalies."""
+        return [topic.name for topic in self._catalogue.topics if topic.user and topic.base != SYSTEM_TOPIC]
+
+    @cached_property
+    def engine(self) -> AnalyticsEngine:
+        """Follows the log, and waits for what this process has published."""
+        return self._engine(self._attached)
+
+    @cached_property
+    def onlooker(self) -> AnalyticsEngine:
+        """Only looks into the store."""
+        return self._engine(Attached(_nothing, _nothing, self._ends))
+
+    def follower(self, observers: Sequence[Observer] = ()) -> AnalyticsFollower:
+        """What counts events into the store, which is kept tidy from here on."""
+        from tallyroll.analytics.follower import AnalyticsFollower  # noqa: PLC0415  # needs the extra; who only asks does without
+
+        self._tidier.start()
+        return AnalyticsFollower(self.store, self._catalogue, self.specs, clock=self._clock, telemetry=self._telemetry, observers=observers)
+
+    async def stored(self) -> Mapping[TopicPartition, int]:
+        """How far the panes go."""
+        return {partition: one.next for partition, one in (await self.store.load_progress()).items()}
+
+    async def close(self) -> None:
+        """Ends what runs beside the follower."""
+        await self._tidier.stop()
+
+    def _engine(self, attached: Attached) -> AnalyticsEngine:
+        return AnalyticsEngine(self.store, self.specs, clock=self._clock, default_window=self._default_window, attached=attached)
+
+    async def _ends(self) -> Mapping[TopicPartition, int] | None:
+        try:
+            return await self._log.ends(self.topics)
+        except LogUnavailable:
+            return None
+
+
+async def _nothing() -> None:
+    """For an engine that only looks."""
