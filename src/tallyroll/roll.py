@@ -19,12 +19,15 @@ from tallyroll.errors import SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
+from tallyroll.events.types import TASK_TOPIC
 from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.follow.tail import Seen, tail, timeline
 from tallyroll.opening import (
+    alert_rules_of,
     archive_folder,
     metrics_of,
+    open_alert_sinks,
     open_archive,
     open_log,
     open_state_store,
@@ -204,8 +207,14 @@ class Roll:
         if name == ARCHIVE_FOLLOWER:
             return self.archive().follower(self.log, limits=seal_limits(self.settings), telemetry=self.telemetry)
         if name == ANALYTICS_FOLLOWER:
-            return (await self._open_analytics()).follower()
+            rules, sinks = alert_rules_of(self.settings, self._metrics), open_alert_sinks(self.settings, self.publisher.publish, self.clock)
+            return (await self._open_analytics()).follower(rules, sinks, leading=self._leads_analytics)
         raise ValueError(f"{name!r} is no follower; there are {', '.join(FOLLOWERS)}")
+
+    def _leads_analytics(self) -> bool:
+        """One member of the group holds this partition; that one judges what no member sees alone."""
+        loop = self._loops.get(ANALYTICS_FOLLOWER)
+        return loop is not None and TopicPartition(self.catalogue[TASK_TOPIC].name, 0) in loop.assignment
 
     async def run(self, *names: str) -> None:
         """Follows until cancelled, the state unless other followers are named; raises what ends one of them otherwise."""

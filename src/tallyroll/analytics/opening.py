@@ -13,10 +13,12 @@ from tallyroll.errors import LogUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.events.types import SYSTEM_TOPIC
-from tallyroll.ports import Clock, EventLog, WindowStore
+from tallyroll.ports import AlertSink, Clock, EventLog, WindowStore
 from tallyroll.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from tallyroll.analytics.alerts.rules import AnyRule
+    from tallyroll.analytics.detection import Detection
     from tallyroll.analytics.follower import AnalyticsFollower
     from tallyroll.analytics.run import Observer
 
@@ -50,6 +52,7 @@ class OpenAnalytics:
         self._default_window = default_window
         self._attached = Attached(follow, catch_up, self._ends)
         self._tidier = Tidier(store, specs, clock)
+        self._detection: Detection | None = None
 
     @property
     def topics(self) -> list[str]:
@@ -66,11 +69,21 @@ class OpenAnalytics:
         """Only looks into the store."""
         return self._engine(Attached(_nothing, _nothing, self._ends))
 
-    def follower(self, observers: Sequence[Observer] = ()) -> AnalyticsFollower:
-        """What counts events into the store, which is kept tidy from here on."""
-        from tallyroll.analytics.follower import AnalyticsFollower  # noqa: PLC0415  # needs the extra; who only asks does without
+    def follower(self, rules: Sequence[AnyRule], sinks: Sequence[AlertSink], *, leading: Callable[[], bool]) -> AnalyticsFollower:
+        """What counts events into the store, which is kept tidy and watched from here on; alerts go to the sinks.
+
+        ``leading``: whether this process is the one of its group that judges closed panes. The sinks are closed in the end.
+        """
+        from tallyroll.analytics.detection import Detection  # noqa: PLC0415  # needs the extra; who only asks does without
+        from tallyroll.analytics.exposition import Exposition  # noqa: PLC0415  # as above
+        from tallyroll.analytics.follower import AnalyticsFollower  # noqa: PLC0415  # as above
 
         self._tidier.start()
+        self._detection = Detection(
+            self.store, self.specs, rules, sinks, ends=self._ends, leading=leading, clock=self._clock, telemetry=self._telemetry
+        )
+        self._detection.start()
+        observers: Sequence[Observer] = (Exposition(self._telemetry), *self._detection.observers)
         return AnalyticsFollower(self.store, self._catalogue, self.specs, clock=self._clock, telemetry=self._telemetry, observers=observers)
 
     async def stored(self) -> Mapping[TopicPartition, int]:
@@ -79,6 +92,8 @@ class OpenAnalytics:
 
     async def close(self) -> None:
         """Ends what runs beside the follower."""
+        if self._detection is not None:
+            await self._detection.stop()
         await self._tidier.stop()
 
     def _engine(self, attached: Attached) -> AnalyticsEngine:

@@ -114,6 +114,11 @@ def pack(index: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[bytes, byt
     return index.astype("<i2").tobytes(), count.astype("<u8" if wide else "<u4").tobytes()
 
 
+def bins_of(pane: Pane) -> tuple[Sequence[int], Sequence[int]]:
+    """The histogram of the values above 0: bins, ascending, and how many values each has."""
+    return _unpacked(pane.index, pane.count)
+
+
 def _unpacked(index: bytes, count: bytes) -> tuple[Sequence[int], Sequence[int]]:
     bins = len(index) // _INDEX_BYTES
     return struct.unpack(f"<{bins}h", index), struct.unpack(f"<{bins}{'Q' if len(count) == 8 * bins else 'I'}", count)

@@ -1,6 +1,7 @@
 """Live metrics of agents, under the names that users of ``utils.analytics_pipeline`` know."""
 
 from tallyroll._api import get_agent_performance_metrics, get_analytics_engine, get_system_performance_dashboard
+from tallyroll.analytics.anomalies.known import AnomalyAlert, AnomalyDetector
 from tallyroll.analytics.profile import AgentPerformance, SystemPerformance
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.query import AnalyticsEngine as AgentAnalyticsEngine
@@ -16,6 +17,8 @@ __all__ = [
     "AgentPerformance",
     "AggregationFunction",
     "AnalyticsEngine",
+    "AnomalyAlert",
+    "AnomalyDetector",
     "Metric",
     "MetricType",
     "OptimizedAnalyticsEngine",
