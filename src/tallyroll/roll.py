@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from tallyroll.opening import (
     seal_limits,
     spool_of,
 )
-from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, StateStore, TopicAdmin
+from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, Span, StateStore, TopicAdmin
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
@@ -56,6 +56,7 @@ from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
 
 if TYPE_CHECKING:
+    from tallyroll.analytics.alerts.lifecycle import Silence
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.report import ArchiveReport
 
@@ -356,6 +357,34 @@ class Roll:
         """
         opened = await self._open_analytics()
         return opened.engine if follow else opened.onlooker
+
+    @asynccontextmanager
+    async def recounted(self, since: datetime | None = None) -> AsyncIterator[AnalyticsEngine]:
+        """Metrics of the log since a moment (by record time), counted anew in memory and by themselves: for trying things on the past.
+
+        Touches nothing that is stored. Raises MissingExtra, SpanGone, LogUnavailable.
+        """
+        opened = await self._open_analytics()
+        ends, starts = await self.log.ends(opened.topics), await self.log.starts(opened.topics)
+        begin = starts if since is None else await self.log.positions_at(opened.topics, int(since.timestamp() * 1_000))
+        spans = [Span(*where, begin.get(where, 0), end) for where, end in ends.items() if begin.get(where, 0) < end]
+        store = await open_window_store(replace(self.settings, url="sqlite://:memory:"))
+        try:
+            yield await opened.recounted(store, spans)
+        finally:
+            await store.close()
+
+    async def open_alerts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Alerts that are pending or firing, the most severe first, and the silences in force, as stored."""
+        return await (await self._open_analytics()).open_alerts()
+
+    async def silence(self, silence: Silence) -> None:
+        """Keeps alerts quiet as it says; durable when it returns, heeded by every process within seconds."""
+        await (await self._open_analytics()).silence(silence)
+
+    async def end_silence(self, silence_id: str) -> None:
+        """Takes a silence back; one that is not there is none."""
+        await (await self._open_analytics()).end_silence(silence_id)
 
     async def _open_analytics(self) -> OpenAnalytics:
         async with self._opening_analytics:

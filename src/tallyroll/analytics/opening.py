@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tallyroll.analytics.query import AnalyticsEngine, Attached
 from tallyroll.analytics.spec import MetricSpec
@@ -13,10 +13,11 @@ from tallyroll.errors import LogUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.events.types import SYSTEM_TOPIC
-from tallyroll.ports import AlertSink, Clock, EventLog, WindowStore
-from tallyroll.telemetry import Telemetry
+from tallyroll.ports import AlertSink, Clock, DocumentWrite, EventLog, Span, WindowStore
+from tallyroll.telemetry import Counters, Telemetry
 
 if TYPE_CHECKING:
+    from tallyroll.analytics.alerts.lifecycle import Silence
     from tallyroll.analytics.alerts.rules import AnyRule
     from tallyroll.analytics.detection import Detection
     from tallyroll.analytics.follower import AnalyticsFollower
@@ -50,7 +51,7 @@ class OpenAnalytics:
         self._clock = clock
         self._telemetry = telemetry
         self._default_window = default_window
-        self._attached = Attached(follow, catch_up, self._ends)
+        self._attached = Attached(follow, catch_up, self._ends, self._firing)
         self._tidier = Tidier(store, specs, clock)
         self._detection: Detection | None = None
 
@@ -67,7 +68,7 @@ class OpenAnalytics:
     @cached_property
     def onlooker(self) -> AnalyticsEngine:
         """Only looks into the store."""
-        return self._engine(Attached(_nothing, _nothing, self._ends))
+        return self._engine(Attached(_nothing, _nothing, self._ends, self._firing))
 
     def follower(self, rules: Sequence[AnyRule], sinks: Sequence[AlertSink], *, leading: Callable[[], bool]) -> AnalyticsFollower:
         """What counts events into the store, which is kept tidy and watched from here on; alerts go to the sinks.
@@ -86,6 +87,37 @@ class OpenAnalytics:
         observers: Sequence[Observer] = (Exposition(self._telemetry), *self._detection.observers)
         return AnalyticsFollower(self.store, self._catalogue, self.specs, clock=self._clock, telemetry=self._telemetry, observers=observers)
 
+    async def recounted(self, store: WindowStore, spans: Sequence[Span]) -> AnalyticsEngine:
+        """Counts a part of the log anew into an empty store, and gives an engine on that: what was, by the metrics of now."""
+        from tallyroll.analytics.follower import AnalyticsFollower  # noqa: PLC0415  # needs the extra; who only asks does without
+
+        follower = AnalyticsFollower(store, self._catalogue, self.specs, clock=self._clock, telemetry=Counters())
+        await follower.positions([TopicPartition(span.topic, span.partition) for span in spans])
+        async for batch in self._log.read(spans):
+            follower.apply(batch)
+            if follower.wants_flush(interval_over=True):
+                await follower.flush()
+        await follower.flush()
+        await follower.close()
+        return AnalyticsEngine(store, self.specs, clock=self._clock, default_window=self._default_window)
+
+    async def open_alerts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Alerts that are pending or firing, the most severe first, and the silences in force."""
+        from tallyroll.analytics.alerts.showing import shown_alerts, shown_silences  # noqa: PLC0415  # needs the extra
+
+        alerts, silences = await self.store.documents("alert"), await self.store.documents("silence")
+        return shown_alerts(alerts.values()), shown_silences(silences.values(), self._clock.now_us() // 1_000_000)
+
+    async def silence(self, silence: Silence) -> None:
+        """Keeps alerts quiet; durable when it returns."""
+        from tallyroll.analytics.alerts.showing import silence_document  # noqa: PLC0415  # needs the extra
+
+        await self.store.commit([], [silence_document(silence)])
+
+    async def end_silence(self, silence_id: str) -> None:
+        """Takes a silence back."""
+        await self.store.commit([], [DocumentWrite("silence", silence_id, None)])
+
     async def stored(self) -> Mapping[TopicPartition, int]:
         """How far the panes go."""
         return {partition: one.next for partition, one in (await self.store.load_progress()).items()}
@@ -98,6 +130,9 @@ class OpenAnalytics:
 
     def _engine(self, attached: Attached) -> AnalyticsEngine:
         return AnalyticsEngine(self.store, self.specs, clock=self._clock, default_window=self._default_window, attached=attached)
+
+    async def _firing(self) -> Sequence[dict[str, Any]]:
+        return (await self.open_alerts())[0]
 
     async def _ends(self) -> Mapping[TopicPartition, int] | None:
         try:

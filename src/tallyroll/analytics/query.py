@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tallyroll.analytics.coverage import Seen, coverage
 from tallyroll.analytics.merged import MergedPanes, rolled_for, split
-from tallyroll.analytics.pane import merge
+from tallyroll.analytics.pane import Pane, load_row, merge
 from tallyroll.analytics.profile import (
     About,
     AgentPerformance,
@@ -35,6 +35,9 @@ from tallyroll.analytics.spec import BUILT_IN, FLEET, MINUTE_S, OTHER_KEY, Metri
 from tallyroll.analytics.windows import WINDOWS, Stretch, TimeWindow, moment_of, readable, rolling, seconds_of, window_named
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock, WindowProgress, WindowStore
+
+if TYPE_CHECKING:
+    from tallyroll.analytics.correlation import Correlations
 
 _RANKED: Final = 5  # of each kind, in what is told of the fleet
 _STANDING: Final = ("success", "throughput", "response_time", "tokens", "cost")
@@ -239,6 +242,39 @@ class AnalyticsEngine:
         values = {key: reading.of(panes[reading.spec.name], asked.minutes) for key, panes in found.items() if reading.spec.name in panes}
         ranked = [Ranked(key, float(value)) for key, value in values.items() if value is not None]
         return sorted(ranked, key=lambda one: (one.value if lowest else -one.value, one.key))[:limit]
+
+    async def correlate(  # which series, in what time
+        self, metric: str, function: Function = None, dimension: str = "agent", *, start: datetime, end: datetime
+    ) -> Correlations:
+        """Which keys' values move together, pane by pane; see ``correlation``. Raises ValueError as ``value``."""
+        reading = self.metrics.reading(metric, function, dimension)
+        panes = await self.panes(metric, dimension, start=start, end=end)
+        width_s = reading.spec.pane_s
+        first, last = (seconds_of(one) // width_s for one in (start, end))
+        import numpy as np  # noqa: PLC0415  # needs the extra, which other questions do not
+
+        from tallyroll.analytics.correlation import correlate  # noqa: PLC0415  # as above
+
+        values = np.full((len(panes), max(0, last - first + 1)), np.nan)
+        for row, of_key in zip(values, panes.values(), strict=True):
+            for at, pane in of_key.items():
+                value = reading.of(pane, width_s / 60)
+                row[at // width_s - first] = np.nan if value is None else value
+        counts = np.array([sum(pane.n for pane in of_key.values()) for of_key in panes.values()], np.int64)
+        return correlate(list(panes), values, counts)
+
+    async def panes(
+        self, metric: str, dimension: str = FLEET, keys: Sequence[str] | None = None, *, start: datetime, end: datetime
+    ) -> Mapping[str, Mapping[int, Pane]]:
+        """Merged panes by key and begin (seconds since 1970), of those that begin in that time and have values."""
+        spec = self.metrics.reading(metric, None, dimension).spec
+        await self._catch_up()
+        found: dict[str, dict[int, list[Pane]]] = {}
+        for row in await self._store.rows(dimension, spec.pane_s, seconds_of(start), seconds_of(end), keys):
+            pane = load_row(row.data).get(spec.name)
+            if pane is not None and pane.n and row.at.key != OTHER_KEY:
+                found.setdefault(row.at.key, {}).setdefault(row.at.start, []).append(pane)
+        return {key: {at: merge(panes) for at, panes in of_key.items()} for key, of_key in found.items()}
 
     def now(self) -> datetime:
         """The moment at which a window without ``at`` ends."""

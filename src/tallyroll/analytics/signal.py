@@ -85,3 +85,8 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
         """The id of the event that tells of this signal: a UUIDv7 of the moment ``since``, the same whenever it is found again."""
         told = f"{self.dedup_key}|{self.state}|{self.severity}"
         return id_at(self.since * 1_000_000, sha256(told.encode()).digest())
+
+
+def amount(value: float) -> str:
+    """A value in a sentence: whole where it is large, four digits where it is not."""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"  # noqa: PLR2004  # where decimals stop to matter

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.analytics.query import AnalyticsEngine
-from tallyroll.cli import analytics_watch
+from tallyroll.cli import analytics_alerts, analytics_watch
 from tallyroll.cli.analytics_asking import At, By, Dimension, Function, Key, Wait, Window, engine_at, in_words, usage
 from tallyroll.cli.chart import chart
 from tallyroll.cli.exits import CommandError
@@ -20,6 +20,7 @@ from tallyroll.events.event import iso
 
 app = verbs()
 group_of(app, "Live numbers of agents, tools, models and the fleet; anomalies and alerts.")
+analytics_alerts.add_to(app)
 
 _KINDS: Final = ("fleet", "agent", "task-type", "tool", "model", "tenant")
 _ABOUT: Final = ("time_window", "window_start", "window_end", "watermark", "truncated", "coverage", "as_of")

@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from tallyroll.analytics.alerts.book import Book, Layer
 from tallyroll.analytics.alerts.delivery import Delivery
 from tallyroll.analytics.alerts.evaluate import Judgement, Outcome, settle, speak_up
@@ -17,6 +15,7 @@ from tallyroll.analytics.alerts.lifecycle import Alert, Silence, anomaly_rule
 from tallyroll.analytics.alerts.live import LiveRules
 from tallyroll.analytics.alerts.notice import OUTBOX, Waiting, notice_of, read_outbox, waiting_documents
 from tallyroll.analytics.alerts.rules import ANOMALY_DETECTORS, AnyRule
+from tallyroll.analytics.alerts.showing import ALERT, SILENCE, read_alert, read_silence, silence_document, write_alert
 from tallyroll.analytics.alerts.watching import Watch, Watching
 from tallyroll.analytics.run import KernelRun
 from tallyroll.analytics.signal import Severity, Signal
@@ -28,19 +27,10 @@ from tallyroll.telemetry import ANOMALIES, Telemetry
 
 log: Final = logging.getLogger("tallyroll.alerts")
 
-ALERT: Final = "alert"
-SILENCE: Final = "silence"
-"""Kinds of documents: one alert per series, one silence per id."""
-
 STEP_S: Final = 5.0
 _LEFT_S: Final = 30.0  # a notice that waits so long has lost whoever was to deliver it
 _TIDY_S: Final = 0.2  # acknowledged notices are removed together
 _REMEMBERED: Final = 10_000  # ids of notices lately removed, so that one read before is not told again
-
-_write_alert: Final = msgspec.msgpack.Encoder().encode
-_read_alert: Final = msgspec.msgpack.Decoder(Alert).decode
-_write_silence: Final = msgspec.msgpack.Encoder().encode
-_read_silence: Final = msgspec.msgpack.Decoder(Silence).decode
 
 
 class _Pack(NamedTuple):
@@ -161,7 +151,7 @@ class Alerting:
 
     async def silence(self, silence: Silence) -> None:
         """Keeps alerts quiet from now on as it says; durable when it returns, heeded by other processes within seconds."""
-        await self._store.commit([], [DocumentWrite(SILENCE, silence.id, _write_silence(silence))])
+        await self._store.commit([], [silence_document(silence)])
         await self._refresh()
 
     async def end_silence(self, silence_id: str) -> None:
@@ -263,8 +253,8 @@ class Alerting:
             alerts = await self._store.documents(ALERT)
             silences = await self._store.documents(SILENCE)
             if kept == self._book.kept:  # nothing of ours was stored meanwhile, so what was read is not older than the book
-                self._book.refresh({series: _read_alert(data) for series, data in alerts.items()})
-                self._silences = [_read_silence(data) for data in silences.values()]
+                self._book.refresh({series: read_alert(data) for series, data in alerts.items()})
+                self._silences = [read_silence(data) for data in silences.values()]
                 return alerts
 
     async def _commit(self, pack: _Pack, stored: Mapping[str, bytes], documents: Sequence[DocumentWrite]) -> None:
@@ -287,4 +277,4 @@ _OLDEST_OPEN_S: Final = 2 * 3_600  # twice the longest pane
 
 
 def _alert_documents(layer: Layer) -> list[DocumentWrite]:
-    return [DocumentWrite(ALERT, series, None if alert is None else _write_alert(alert)) for series, alert in layer.items()]
+    return [DocumentWrite(ALERT, series, None if alert is None else write_alert(alert)) for series, alert in layer.items()]

@@ -170,7 +170,8 @@ def settle(book: Book, found: Sequence[Judgement | Signal], rules: Sequence[AnyR
         for series, alert in moved.items():
             if alert is not None:
                 out.changes[series], notice = spoken(alert, quiet=quiet.holds(alert.signal))
-                out.notices += [notice] if notice is not None else []
+                if notice is not None:
+                    out.notices.append(notice)
     return out
 
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from tallyroll.analytics.pane import EMPTY, Pane, bins_of, merge, pack
+from tallyroll.analytics.pane import Pane, bins_of, merge, pack
 
 WARM_PANES: Final = 10
 WARM_VALUES: Final = 50
@@ -38,7 +38,7 @@ class Baseline(msgspec.Struct, array_like=True):
     """The values of one series up to the last closed pane."""
 
     panes: int = 0
-    pane: Pane = EMPTY
+    pane: Pane = msgspec.field(default_factory=Pane)
 
     def learn(self, closed: Pane) -> None:
         """Takes a pane that has closed."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from tallyroll.analytics.anomalies.history import History, deviations
-from tallyroll.analytics.signal import Severity, severity_of
+from tallyroll.analytics.signal import Severity, amount, severity_of
 from tallyroll.events.ids import utc_now
 
 _MOST_SERIES: Final = 10_000  # a history each; the one unused for longest goes
@@ -64,5 +64,5 @@ class AnomalyDetector:
         side = "above" if z > 0 else "below"
         return AnomalyAlert(
             metric, agent_id, value, expected, abs(z), self.sensitivity, severity, utc_now(),
-            f"{metric} of {agent_id} is {value:,.4g}, {abs(z):.1f} deviations {side} the usual {expected:,.4g}",
+            f"{metric} of {agent_id} is {amount(value)}, {abs(z):.1f} deviations {side} the usual {amount(expected)}",
         )  # fmt: skip

@@ -16,7 +16,7 @@ from tallyroll.analytics.anomalies.baseline import FAR, NEAR, NEAR_VALUES, Usual
 from tallyroll.analytics.anomalies.series import SeriesName
 from tallyroll.analytics.pane import bin_of, value_of
 from tallyroll.analytics.run import KernelRun, Observed
-from tallyroll.analytics.signal import MOST_EVIDENCE, Evidence, Signal, severity_of
+from tallyroll.analytics.signal import MOST_EVIDENCE, Evidence, Signal, amount, severity_of
 from tallyroll.analytics.spec import OTHER_KEY
 from tallyroll.ports import DocumentWrite
 
@@ -124,7 +124,7 @@ class LiveDetector:
             state="firing", metric=name.metric, dimension=name.dimension, key=name.key, detector=LIVE, severity=severity,
             since=since, at=start + seen.spec.pane_s, value=value, baseline=usual, threshold=threshold, deviation=distance,
             unit=seen.spec.unit, window_s=seen.spec.pane_s, evidence=tuple(known.far[::-1]),
-            summary=f"{name.metric} of {whom} is {value:,.4g} {seen.spec.unit}, where {usual:,.4g} is usual",
+            summary=f"{name.metric} of {whom} is {amount(value)} {seen.spec.unit}, where {amount(usual)} is usual",
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import msgspec
 from tallyroll.analytics.anomalies.detectors import Ensemble, EnsembleState
 from tallyroll.analytics.anomalies.incidents import Change, Incidents
 from tallyroll.analytics.pane import Pane
+from tallyroll.analytics.signal import amount
 from tallyroll.analytics.spec import MetricSpec, One, Success
 
 LEAST_VALUES: Final = 5
@@ -92,6 +93,6 @@ def words(spec: MetricSpec, name: SeriesName, scored: Scored) -> str:
     whom = "the fleet" if not name.key else f"{name.dimension} {name.key}"
     read = "success" if isinstance(spec.value, Success) else spec.name
     if scored.change is not None and scored.change.what == "over":
-        return f"{read} of {whom} is as usual again; its worst was {scored.change.incident.peak_value:,.4g} {unit}"
+        return f"{read} of {whom} is as usual again; its worst was {amount(scored.change.incident.peak_value)} {unit}"
     direction = "above" if scored.value >= scored.expected else "below"
-    return f"{read} of {whom} is {scored.value:,.4g} {unit}, {direction} the {scored.expected:,.4g} that was expected"
+    return f"{read} of {whom} is {amount(scored.value)} {unit}, {direction} the {amount(scored.expected)} that was expected"
