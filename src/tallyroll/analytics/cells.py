@@ -167,9 +167,8 @@ def _sums(spec: MetricSpec, of: NDArray[np.intp], part: Part, count: int) -> _Su
     n = np.bincount(of, minlength=count)
     total: Numbers
     if spec.exact:
-        whole = np.zeros(count, np.int64)
-        np.add.at(whole, of, values)
-        total = whole
+        total = np.zeros(count, np.int64)
+        np.add.at(total, of, values)
     else:
         total = np.bincount(of, weights=values, minlength=count)
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
@@ -226,13 +225,9 @@ def _merged(olds: Sequence[Pane | None], new: _Sums, spec: MetricSpec) -> list[P
     none = n == 0
     if none.any():
         low[none] = high[none] = 0.0
-    bins = _histograms(codes, counts, len(olds)) if spec.has_bins else [_NO_BINS] * len(olds)
     columns = [n.tolist(), sums, m2.tolist(), low.tolist(), high.tolist(), ok.tolist(), *(one.tolist() for one in special)]
-    return [Pane(*numbers, *histogram) for *numbers, histogram in zip(*columns, bins, strict=True)]
-
-
-_Histogram = tuple[bytes, bytes, bytes, bytes]
-_NO_BINS: Final[_Histogram] = (b"", b"", b"", b"")
+    bins_of = _histograms(codes, counts, len(olds)) if spec.has_bins else ()
+    return list(map(Pane, *columns, *bins_of))
 
 
 def _with_old_bins(
@@ -253,19 +248,18 @@ def _with_old_bins(
     return distinct, np.bincount(of, weights=np.concatenate(all_counts)).astype(np.int64)
 
 
-def _histograms(codes: NDArray[np.int64], counts: NDArray[np.int64], cells: int) -> list[_Histogram]:
-    """The histogram of each cell in the form that a pane holds: one conversion for all, then slices."""
+def _histograms(codes: NDArray[np.int64], counts: NDArray[np.int64], cells: int) -> Sequence[list[bytes]]:
+    """The histogram of each cell in the form that a pane holds, a column per member: one conversion for all, then slices."""
     cell, place = np.divmod(codes, ZERO)
     mirrored = place >= MIRROR
-    up = _slices(cell[~mirrored], place[~mirrored] - _SHIFT, counts[~mirrored], cells)
     if not mirrored.any():
-        return [(*one, b"", b"") for one in up]
-    down = _slices(cell[mirrored], place[mirrored] - _SHIFT - MIRROR, counts[mirrored], cells)
-    return [(*one, *other) for one, other in zip(up, down, strict=True)]
+        return _slices(cell, place - _SHIFT, counts, cells)
+    up = _slices(cell[~mirrored], place[~mirrored] - _SHIFT, counts[~mirrored], cells)
+    return *up, *_slices(cell[mirrored], place[mirrored] - _SHIFT - MIRROR, counts[mirrored], cells)
 
 
-def _slices(cell: NDArray[np.int64], index: NDArray[np.int64], count: NDArray[np.int64], cells: int) -> list[tuple[bytes, bytes]]:
+def _slices(cell: NDArray[np.int64], index: NDArray[np.int64], count: NDArray[np.int64], cells: int) -> Sequence[list[bytes]]:
     ends = np.searchsorted(cell, np.arange(cells), side="right").tolist()
     indexes, counts = index.astype(_INDEX).tobytes(), count.astype(_COUNT).tobytes()
-    starts = [0, *ends[:-1]]
-    return [(indexes[2 * a : 2 * b], counts[4 * a : 4 * b]) for a, b in zip(starts, ends, strict=True)]
+    bounds = list(zip([0, *ends[:-1]], ends, strict=True))
+    return [indexes[2 * a : 2 * b] for a, b in bounds], [counts[4 * a : 4 * b] for a, b in bounds]

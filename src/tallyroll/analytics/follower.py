@@ -213,7 +213,7 @@ class AnalyticsFollower:
         missing = self._kernel.missing()
         for lane, wanted in missing.items():
             found = await asyncio.to_thread(self._store.load_rows, lane.partition, wanted)
-            lane.hold(wanted, found)
+            lane.take(wanted, found)
         if missing:
             self._kernel.settle()
 
@@ -238,7 +238,7 @@ class AnalyticsFollower:
     def _shrink(self) -> None:
         """Forgets rows that nothing can change any more; with too many in memory, all that are closed."""
         bound_us = self._final_us
-        if sum(len(lane.rows) for lane in self._lanes.values()) > self._max_rows:
+        if sum(lane.held for lane in self._lanes.values()) > self._max_rows:
             bound_us = self._disorder_us
         now_us, expired, held, closed = self._clock.now_us(), 0, 0, 0
         for partition, lane in self._lanes.items():
@@ -249,7 +249,7 @@ class AnalyticsFollower:
                 labels = {"topic": partition.topic, "partition": str(partition.partition)}
                 self._telemetry.observe(WATERMARK_LAG, max(0.0, (now_us - lane.watermark_us) / 1e6), **labels)
             expired += lane.pairs.take_expired()
-            held += len(lane.rows)
+            held += lane.held
         self._kernel.sweep()
         self._telemetry.observe(HELD_ROWS, held)
         self._telemetry.count(PAIRS_EXPIRED, expired)

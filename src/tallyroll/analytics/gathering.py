@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,10 +43,12 @@ class _Read(NamedTuple):
 
 def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> Columns:
     """Takes the batches out of the lanes. ``now_us`` bounds event time where a record has no timestamp, or one from the future."""
-    read = [_with_time(_read(lane, layout, tally), tally) for lane in lanes]
-    bounds = np.cumsum([0, *(len(one.documents) for one, _ in read)])
-    times_us = np.concatenate([times for _, times in read]) if read else np.empty(0, np.int64)
-    timestamps_ms = np.array(list(chain.from_iterable(one.timestamps_ms for one, _ in read)), np.int64)
+    read: Sequence[_Read] = [_read(lane, layout, tally) for lane in lanes]
+    times_us = moments([document.time for one in read for document in one.documents])
+    if (times_us == NEVER).any():
+        read, times_us = _with_time(read, times_us, tally)
+    bounds = np.cumsum([0, *(len(one.documents) for one in read)])
+    timestamps_ms = np.array(list(chain.from_iterable(one.timestamps_ms for one in read)), np.int64)
     times_us, future = clamp(times_us, timestamps_ms, now_us)
     tally.future += future
     watermarks_us = np.empty(len(times_us), np.int64)
@@ -58,9 +60,9 @@ def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> 
         layout,
         lanes,
         bounds,
-        list(chain.from_iterable(one.documents for one, _ in read)),
-        list(chain.from_iterable(one.members for one, _ in read)),
-        list(chain.from_iterable(one.offsets for one, _ in read)),
+        list(chain.from_iterable(one.documents for one in read)),
+        list(chain.from_iterable(one.members for one in read)),
+        list(chain.from_iterable(one.offsets for one in read)),
         times_us,
         watermarks_us,
     )
@@ -93,20 +95,12 @@ def _read(lane: Lane, layout: Layout, tally: Tally) -> _Read:
     return _Read(found.documents, found.members, offsets, timestamps_ms)
 
 
-def _with_time(read: _Read, tally: Tally) -> tuple[_Read, NDArray[np.int64]]:
+def _with_time(read: Sequence[_Read], times_us: NDArray[np.int64], tally: Tally) -> tuple[Sequence[_Read], NDArray[np.int64]]:
     """Those whose event time can be read, and their times."""
-    if not read.documents:
-        return read, np.empty(0, np.int64)
-    times = moments([document.time for document in read.documents])
-    known = times != NEVER
-    if known.all():
-        return read, times
-    keep = np.flatnonzero(known).tolist()
-    tally.skipped["bad_time"] += len(read.documents) - len(keep)
-    kept = _Read(
-        [read.documents[at] for at in keep],
-        [read.members[at] for at in keep],
-        [read.offsets[at] for at in keep],
-        [read.timestamps_ms[at] for at in keep],
-    )
-    return kept, times[known]
+    known = times_us != NEVER
+    tally.skipped["bad_time"] += int((~known).sum())
+    kept, left = [], iter(known.tolist())
+    for one in read:
+        keep = list(islice(left, len(one.documents)))
+        kept.append(_Read(*(list(compress(column, keep)) for column in one)))
+    return kept, times_us[known]

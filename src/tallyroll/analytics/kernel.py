@@ -185,8 +185,10 @@ class Kernel:
         if not table.waiting:
             return
 
+        dimension, names, width_s, lanes = table.dimension, table.names.names, table.pane_s, self.lanes
+
         def get(lane: int, key: int, pane: int) -> HeldRow | None:
-            return self.lanes[lane].row(table.at(key, pane))
+            return lanes[lane].row(dimension, names[key], width_s, pane * width_s)
 
         left = settle(join(table.waiting), self.specs, get)
         table.waiting = [] if left is None else [left]
@@ -205,7 +207,7 @@ class Kernel:
         """What the lanes have of a pane, merged in the order of the partitions."""
         self.settle()
         at = PaneAt(dimension, key, self._pane_s[metric], start)
-        rows = [lane.rows.get(at) for lane in sorted(self.lanes.values(), key=lambda lane: lane.partition)]
+        rows = [lane.find(at) for lane in sorted(self.lanes.values(), key=lambda lane: lane.partition)]
         return merge([pane for row in rows if row is not None and (pane := row.panes.get(metric)) is not None])
 
     def sweep(self) -> None:

@@ -61,13 +61,15 @@ def judge(timing: Timing, times_us: NDArray[np.int64], watermarks_us: NDArray[np
 
 
 class HeldRow:
-    """A pane row in memory: metrics by name. ``bumped``: it was revised since the last store."""
+    """A pane row in memory: where it is stored, and the panes by metric. ``dirty``: changed since the last store."""
 
-    __slots__ = ("bumped", "panes", "revision")
+    __slots__ = ("at", "bumped", "dirty", "panes", "revision")
 
-    def __init__(self, revision: int, panes: dict[str, Pane]) -> None:
+    def __init__(self, at: PaneAt, revision: int = 0, panes: dict[str, Pane] | None = None) -> None:
+        self.at = at
         self.revision = revision
-        self.panes = panes
+        self.panes = {} if panes is None else panes
+        self.dirty = False
         self.bumped = False
 
     def revise(self) -> None:
@@ -77,12 +79,16 @@ class HeldRow:
             self.revision += 1
 
 
+Stretch = tuple[int, int]
+"""Width and start of a pane, in seconds."""
+
+
 class Lane:
     """The state of one partition.
 
     ``expected`` is the position in the store, None if it has none under these specs; ``next`` the position in memory.
     ``watermark_us`` is the largest event time. Rows that end at or before ``complete_s`` may be in the store without being
-    here; every other row that was ever counted is in ``rows``. ``batches`` wait for the kernel.
+    here; every other row that was ever counted is in ``rows``, by stretch, then dimension and key. ``batches`` wait for the kernel.
     """
 
     __slots__ = (
@@ -114,8 +120,8 @@ class Lane:
         self.watermark_us = NEVER
         self.complete_s: int | None = None
         self._closed_s = NEVER
-        self.rows: dict[PaneAt, HeldRow] = {}
-        self.dirty: dict[PaneAt, HeldRow] = {}
+        self.rows: dict[Stretch, dict[tuple[str, str], HeldRow]] = {}
+        self.dirty: list[HeldRow] = []
         self.batches: list[Batch] = []
 
     def resume(self, progress: WindowProgress, recent: Iterable[PaneRow], complete_s: int) -> None:
@@ -124,14 +130,28 @@ class Lane:
         self.expected = self.next = progress.next
         self.first, self.complete_s, self._closed_s = progress.first, complete_s, complete_s
         self.watermark_us = progress.watermark_us if progress.watermark_us != _NO_WATERMARK else NEVER
-        for row in recent:
-            self.rows[row.at] = HeldRow(row.revision, load_row(row.data))
+        self.hold(HeldRow(row.at, row.revision, load_row(row.data)) for row in recent)
 
-    def hold(self, wanted: Iterable[PaneAt], stored: Mapping[PaneAt, PaneRow]) -> None:
+    def take(self, wanted: Iterable[PaneAt], stored: Mapping[PaneAt, PaneRow]) -> None:
         """Takes rows of the store into memory, so that ``row`` gives them; new ones where the store has none."""
-        for at in wanted:
-            row = stored.get(at)
-            self.rows[at] = HeldRow(row.revision, load_row(row.data)) if row is not None else HeldRow(0, {})
+        self.hold(
+            HeldRow(at) if (row := stored.get(at)) is None else HeldRow(at, row.revision, load_row(row.data)) for at in wanted
+        )  # fmt: skip
+
+    def hold(self, rows: Iterable[HeldRow]) -> None:
+        """Puts rows into memory."""
+        for row in rows:
+            at = row.at
+            self.rows.setdefault((at.width_s, at.start), {})[at.dimension, at.key] = row
+
+    @property
+    def held(self) -> int:
+        """How many rows are in memory."""
+        return sum(map(len, self.rows.values()))
+
+    def find(self, at: PaneAt) -> HeldRow | None:
+        """A row, if it is in memory."""
+        return self.rows.get((at.width_s, at.start), {}).get((at.dimension, at.key))
 
     def advance(self, times_us: NDArray[np.int64]) -> NDArray[np.int64]:
         """The largest event time at each record, these and earlier ones counted; remembers it."""
@@ -141,14 +161,19 @@ class Lane:
         self.watermark_us = int(watermarks[-1])
         return watermarks
 
-    def row(self, at: PaneAt) -> HeldRow | None:
+    def row(self, dimension: str, key: str, width_s: int, start: int) -> HeldRow | None:
         """The row to count into, a new one if there was none; None if the store may have it and it has to be read first."""
-        row = self.rows.get(at)
+        stretch = self.rows.get((width_s, start))
+        if stretch is None:
+            stretch = self.rows[width_s, start] = {}
+        row = stretch.get((dimension, key))
         if row is None:
-            if self.complete_s is not None and at.start + at.width_s <= self.complete_s:
+            if self.complete_s is not None and start + width_s <= self.complete_s:
                 return None
-            row = self.rows[at] = HeldRow(0, {})
-        self.dirty[at] = row
+            row = stretch[dimension, key] = HeldRow(PaneAt(dimension, key, width_s, start))
+        if not row.dirty:
+            row.dirty = True
+            self.dirty.append(row)
         return row
 
     def write(self, spec_id: str) -> WindowWrite:
@@ -156,7 +181,7 @@ class Lane:
         opened, closed = self.pairs.changes()
         watermark_us = self.watermark_us if self.watermark_us > NEVER else _NO_WATERMARK
         progress = WindowProgress(spec_id, self.first or 0, self.next, watermark_us, self.repeats.to_bytes())
-        rows = [(at, row.revision, dump_row(row.panes)) for at, row in self.dirty.items()]
+        rows = [(row.at, row.revision, dump_row(row.panes)) for row in self.dirty]
         return WindowWrite(self.partition, self.expected, progress, rows, opened, closed)
 
     def stored(self, write: WindowWrite) -> None:
@@ -165,18 +190,18 @@ class Lane:
         self.pairs.stored()
         for ring in self.keyrings:
             ring.changed = False
-        for row in self.dirty.values():
-            row.bumped = False
+        for row in self.dirty:
+            row.dirty = row.bumped = False
         self.dirty.clear()
 
     def close_panes(self, end_s: int) -> int:
         """Up to where panes are closed now; how many rows closed since the last call."""
         before, self._closed_s = self._closed_s, max(end_s, self._closed_s)
-        return sum(before < at.start + at.width_s <= end_s for at in self.rows) if end_s > before else 0
+        return sum(len(rows) for (width_s, start), rows in self.rows.items() if before < start + width_s <= end_s)
 
     def evict(self, end_s: int) -> None:
         """Forgets rows that end at or before that; they are stored, and read again if need be."""
         if self.complete_s is None or end_s > self.complete_s:
             self.complete_s = end_s
-            for at in [at for at in self.rows if at.start + at.width_s <= end_s]:
-                del self.rows[at]
+            for stretch in [stretch for stretch in self.rows if sum(stretch) <= end_s]:
+                del self.rows[stretch]

@@ -42,6 +42,8 @@ _WEIGHTS: Final = _weights()
 
 def moments(times: Sequence[str]) -> NDArray[np.int64]:
     """``(n,) int64``: microseconds since 1970 of each text, NEVER for one that names no moment with a zone."""
+    if not times:
+        return np.empty(0, np.int64)
     if set(map(len, times)) == {_WIDTH} and (joined := "".join(times)).isascii():
         result, odd = _usual(joined, len(times))
         if not odd.any():

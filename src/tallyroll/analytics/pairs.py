@@ -13,7 +13,7 @@ from tallyroll.analytics.spec import First, MetricSpec, Pair
 from tallyroll.ports import OpenPair
 
 MAX_OPEN: Final = 100_000  # per partition, some 20 MB; more have a publisher that never reports the end
-_MAX_ID_LENGTH: Final = 256  # a longer text is no id, and would make the bound in entries none in bytes
+MAX_ID_LENGTH: Final = 256  # a longer text is no id, and would make the bound in entries none in bytes
 EXPIRY_US: Final = 24 * 3_600 * 1_000_000
 
 
@@ -42,7 +42,7 @@ def kind_of(pair: Pair, spec: MetricSpec) -> PairKind:
     return PairKind(f"{pair.start}>{','.join(spec.event_types)}@{pair.by}", pair.start, spec.event_types, pair.by)
 
 
-Step = tuple[int, bool, bool, str | None, int, int]
+Step = tuple[int, bool, bool, str, int, int]
 """One event: its row, whether it is an end, whether a start, the id, its event time, and the partition's largest so far (this
 one's included), both µs. A plain tuple: a named one would cost as much as all that is done with it."""
 
@@ -50,39 +50,45 @@ one's included), both µs. A plain tuple: a named one would cost as much as all 
 class _OfKind:
     """The open starts of one kind, and how they differ from what is stored."""
 
-    __slots__ = ("changed", "gone", "heap", "limit", "open")
+    __slots__ = ("heap", "limit", "open", "stored", "touched")
 
     def __init__(self, limit: int) -> None:
         self.open: dict[str, int] = {}
-        self.changed: dict[str, bool] = {}  # opened since the last store, and whether the store has an older start of that id
-        self.gone: set[str] = set()  # the store has them, and they are closed
+        self.stored: set[str] = set()
+        self.touched: set[str] = set()  # since the last store
         self.limit = limit
         self.heap: list[tuple[int, str]] | None = None  # by age, made when the limit is met
 
-    def start(self, id_: str, time_us: int) -> int:
-        """Opens; how many others had to go for it."""
-        self.changed[id_] = self.changed.get(id_, id_ in self.open or id_ in self.gone)
-        self.gone.discard(id_)
-        self.open[id_] = time_us
-        if self.heap is not None:
-            heapq.heappush(self.heap, (time_us, id_))
-        return self._shrink() if len(self.open) > self.limit else 0
-
-    def end(self, id_: str) -> int | None:
-        """Closes; when it was opened, None if it was not."""
-        started = self.open.pop(id_, None)
-        if started is not None and self.changed.pop(id_, True):
-            self.gone.add(id_)
-        return started
+    def follow(self, steps: Iterable[Step], rows: list[int], took_us: list[int]) -> int:
+        """Opens and closes; adds what has met its start. Gives how many starts expired or had to go."""
+        opened, limit, lost = self.open, self.limit, 0
+        for row, ends, starts, id_, time_us, watermark_us in steps:
+            if ends:
+                started = opened.pop(id_, None)
+                if started is not None:
+                    if watermark_us - started > EXPIRY_US:
+                        lost += 1
+                    else:
+                        rows.append(row)
+                        took_us.append(time_us - started)
+            if starts:
+                opened[id_] = time_us
+                if self.heap is not None:
+                    heapq.heappush(self.heap, (time_us, id_))
+                if len(opened) > limit:
+                    self._shrink()
+                    lost += 1
+        return lost
 
     def expire(self, before_us: int) -> int:
         """Forgets starts before that time; how many."""
         old = [id_ for id_, started in self.open.items() if started < before_us]
         for id_ in old:
-            self.end(id_)
+            del self.open[id_]
+        self.touched.update(old)
         return len(old)
 
-    def _shrink(self) -> int:
+    def _shrink(self) -> None:
         """The oldest goes; of equally old ones the one whose id sorts first, so that a restart forgets the same."""
         if self.heap is None or len(self.heap) > 2 * len(self.open):
             self.heap = [(started, id_) for id_, started in self.open.items()]
@@ -90,8 +96,9 @@ class _OfKind:
         while True:
             started, id_ = heapq.heappop(self.heap)
             if self.open.get(id_) == started:
-                self.end(id_)
-                return 1
+                del self.open[id_]
+                self.touched.add(id_)
+                return
 
 
 class OpenPairs:
@@ -109,25 +116,16 @@ class OpenPairs:
         for pair in stored:
             if pair.pair in self._kinds:
                 self._kinds[pair.pair].open[pair.id] = pair.start_us
+                self._kinds[pair.pair].stored.add(pair.id)
 
     def __len__(self) -> int:
         return sum(len(kind.open) for kind in self._kinds.values())
 
-    def take(self, name: str, steps: Iterable[Step], rows: list[int], took_us: list[int]) -> None:
-        """Follows the events of one kind; adds the rows of ends that met their start, and how long it took."""
+    def take(self, name: str, ids: Sequence[str], steps: Iterable[Step], rows: list[int], took_us: list[int]) -> None:
+        """Follows the events of one kind; adds the rows of ends that met their start, and how long it took. ``ids`` are theirs."""
         kind = self._kinds[name]
-        for row, ends, starts, id_, time_us, watermark_us in steps:
-            if not id_ or len(id_) > _MAX_ID_LENGTH:
-                continue
-            if ends:
-                started = kind.end(id_)
-                if started is not None and watermark_us - started > EXPIRY_US:
-                    self.expired += 1
-                elif started is not None:
-                    rows.append(row)
-                    took_us.append(time_us - started)
-            if starts:
-                self.expired += kind.start(id_, time_us)
+        kind.touched.update(ids)
+        self.expired += kind.follow(steps, rows, took_us)
 
     def sweep(self, watermark_us: int) -> None:
         """Forgets what has expired. Only for memory and store: ``take`` judges each start when its end comes."""
@@ -143,12 +141,15 @@ class OpenPairs:
 
     def changes(self) -> tuple[list[OpenPair], list[tuple[str, str]]]:
         """What is to be stored: opened and closed since ``stored``."""
-        opened = [OpenPair(name, id_, kind.open[id_]) for name, kind in self._kinds.items() for id_ in kind.changed]
-        closed = [(name, id_) for name, kind in self._kinds.items() for id_ in sorted(kind.gone)]
+        opened, closed = [], []
+        for name, kind in self._kinds.items():
+            opened += [OpenPair(name, id_, kind.open[id_]) for id_ in kind.touched & kind.open.keys()]
+            closed += [(name, id_) for id_ in (kind.touched & kind.stored) - kind.open.keys()]
         return opened, closed
 
     def stored(self) -> None:
         """The changes are in the store."""
         for kind in self._kinds.values():
-            kind.changed.clear()
-            kind.gone.clear()
+            kind.stored -= kind.touched
+            kind.stored |= kind.touched & kind.open.keys()
+            kind.touched.clear()

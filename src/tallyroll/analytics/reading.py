@@ -210,16 +210,18 @@ class Reader:
         return [self._decode_members(one) if type(one) is msgspec.Raw else one for one in members]
 
     def _are_current(self, documents: Sequence[Document]) -> bool:
-        versions = {(document.type, document.schemaversion) for document in documents}
-        if versions <= self._current:
+        versions = {document.schemaversion for document in documents}
+        types = {document.type for document in documents}
+        pairs = {(name, version) for name in types for version in versions}  # more than there are, if versions are mixed
+        if pairs <= self._current:
             return True
         try:
-            if not all(self._schemas.is_current(*one) for one in versions):
+            if not all(self._schemas.is_current(*one) for one in pairs):
                 return False
         except UnknownSchema:
             return False
         if len(self._current) < _MAX_VERSIONS:
-            self._current |= versions
+            self._current |= pairs
         return True
 
     def _members_patiently(self, documents: Sequence[Document], index: Sequence[int], values: Sequence[bytes | None]) -> Found:
