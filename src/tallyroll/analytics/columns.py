@@ -27,6 +27,7 @@ _SAYS_SUCCESS: Final[tuple[tuple[str, Kind], ...]] = (
     (f"{PAYLOAD}status", "text"),
     (f"{PAYLOAD}result.status", "text"),
 )
+_ALWAYS: Final = ("id", "time", "type")
 _NAMED: Final[Mapping[str, str]] = {
     "task_type": f"{PAYLOAD}task_type",
     "tool": f"{PAYLOAD}tool_name",
@@ -47,21 +48,35 @@ class Layout:
             if not path.startswith(PAYLOAD) and path not in (*ENVELOPE, AGENT):
                 raise ValueError(f"{path!r} is not a path: it begins with {PAYLOAD!r} or is one of {', '.join((AGENT, *ENVELOPE))}")
         own: set[tuple[str, Kind]] = {(path, kind) for path, kind in paths if path.startswith(PAYLOAD)}
-        own.add((_AGENT_ID, "text"))
+        if (AGENT, "text") in paths:
+            own.add((_AGENT_ID, "text"))
         self.reader = Reader(own, schemas)
-        self._columns = {one: self.reader.column(*one) for one in own}
+        self._inside = [(one, self.reader.column(*one)) for one in sorted(own)]
+        self._outside = sorted({*_ALWAYS, *(path for path, _ in paths if path in ENVELOPE)})
+        taken = [*((path, "text") for path in self._outside), *(one for one, _ in self._inside), (AGENT, "text")]
+        self.place = {one: number for number, one in enumerate(taken)}
         named = {name for spec in specs for name in spec.event_types} | {name for kind in kinds for name in (kind.start, *kind.ends)}
         self.types = {name: number for number, name in enumerate(sorted(named - {ANY}), 1)}
 
-    def take(self, path: str, kind: Kind, documents: Sequence[Document], members: Sequence[Any]) -> Sequence[Any]:
-        """One path of some events."""
-        if path == AGENT:
-            agents = self.take(_AGENT_ID, "text", documents, members)
+    def blank(self) -> list[list[Any]]:
+        """Columns without events, in the order of ``place``."""
+        return [[] for _ in self.place]
+
+    def take(self, documents: Sequence[Document], members: Sequence[Any], into: Sequence[list[Any]]) -> None:
+        """Adds what is read of some events to columns. After it nobody needs the events themselves."""
+        columns = iter(into)
+        for path in self._outside:
+            next(columns).extend(map(attrgetter(path), documents))
+        agents: Sequence[str | None] = ()
+        for (path, _), column in self._inside:
+            values = column.take(members)
+            next(columns).extend(values)
+            if path == _AGENT_ID:
+                agents = values
+        if agents:
             # The rule of events.event.agent_of, without a call for each.
-            return [one.aggregateid if one.aggregatetype == AGENT else agent or None for one, agent in zip(documents, agents, strict=True)]
-        if not path.startswith(PAYLOAD):
-            return list(map(attrgetter(path), documents))
-        return self._columns[path, kind].take(members)
+            pairs = zip(documents, agents, strict=True)
+            next(columns).extend([one.aggregateid if one.aggregatetype == AGENT else agent or None for one, agent in pairs])
 
 
 def dimension_paths(dimension: str) -> tuple[str, ...]:
@@ -85,8 +100,8 @@ def _paths(specs: Iterable[MetricSpec], kinds: Iterable[PairKind]) -> Iterator[t
 class Columns:
     """Events of several partitions, those of one partition next to each other and in the order of the log.
 
-    ``lanes`` are the partitions, ``bounds`` where each begins and the last ends. ``(n,)``: ``offsets``, ``times_us`` event
-    time, ``watermarks_us`` the partition's largest so far. Implements ``measuring.Events``.
+    ``lanes`` are the partitions, ``bounds`` where each begins and the last ends. ``taken`` is what the layout took, ``(n,)``:
+    ``offsets``, ``times_us`` event time, ``watermarks_us`` the partition's largest so far. Implements ``measuring.Events``.
     """
 
     def __init__(  # noqa: PLR0913  # one per column
@@ -94,64 +109,58 @@ class Columns:
         layout: Layout,
         lanes: Sequence[Lane],
         bounds: NDArray[np.int64],
-        documents: Sequence[Document],
-        members: Sequence[Any],
+        taken: Sequence[Sequence[Any]],
         offsets: Sequence[int],
         times_us: NDArray[np.int64],
         watermarks_us: NDArray[np.int64],
     ) -> None:
         self.lanes = lanes
         self.bounds = bounds
-        self.documents = documents
         self.offsets = offsets
         self.times_us = times_us
         self.watermarks_us = watermarks_us
+        self.ids: Sequence[str] = taken[layout.place["id", "text"]]
         self._layout = layout
-        self._members = members
-        self._rows: dict[tuple[str, ...], NDArray[np.int32]] = {}
-        self._subsets: dict[tuple[tuple[str, ...], bool], Sequence[Any]] = {}
-        self._taken: dict[tuple[str, Kind, tuple[str, ...]], Sequence[Any]] = {}
+        self._taken = taken
+        self._rows: dict[tuple[str, ...], tuple[NDArray[np.int32], Sequence[int]]] = {}
+        self._subsets: dict[tuple[str, Kind, tuple[str, ...]], Sequence[Any]] = {}
         self._pairs: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
-        return len(self.documents)
+        return len(self.offsets)
 
     @cached_property
     def _types(self) -> NDArray[np.int16]:
         """The number of each event's type, 0 for types that no metric names, -1 for anomalies."""
-        types = [document.type for document in self.documents]
+        types = self._taken[self._layout.place["type", "text"]]
         codes = np.fromiter(map(self._layout.types.get, types, repeat(0)), np.int16, len(types))
         if any(name.startswith(_ANOMALY) for name in set(types)):
             codes[[name.startswith(_ANOMALY) for name in types]] = _ANOMALIES
         return codes
 
-    def rows_of(self, types: tuple[str, ...]) -> NDArray[np.int32]:
-        rows = self._rows.get(types)
-        if rows is None:
+    def _of(self, types: tuple[str, ...]) -> tuple[NDArray[np.int32], Sequence[int]]:
+        """The rows of some types, as an array and as a list."""
+        found = self._rows.get(types)
+        if found is None:
             wanted = np.zeros(len(self._layout.types) + 2, np.bool_)
             wanted[[self._layout.types[name] for name in types if name != ANY]] = True
             if ANY in types:
                 wanted[:_ANOMALIES] = True
-            rows = self._rows[types] = np.flatnonzero(wanted[self._types]).astype(np.int32)
-        return rows
+            rows = np.flatnonzero(wanted[self._types]).astype(np.int32)
+            found = self._rows[types] = rows, rows.tolist()
+        return found
 
-    def _subset(self, types: tuple[str, ...], *, envelope: bool) -> Sequence[Any]:
-        """Documents or members of events of some types."""
-        subset = self._subsets.get((types, envelope))
-        if subset is None:
-            subset, rows = self.documents if envelope else self._members, self.rows_of(types)
-            if len(rows) < len(self):
-                subset = [subset[row] for row in rows.tolist()]
-            self._subsets[types, envelope] = subset
-        return subset
+    def rows_of(self, types: tuple[str, ...]) -> NDArray[np.int32]:
+        return self._of(types)[0]
 
     def column(self, path: str, kind: Kind, types: tuple[str, ...]) -> Sequence[Any]:
-        taken = self._taken.get((path, kind, types))
-        if taken is None:
-            documents = self._subset(types, envelope=True) if not path.startswith(PAYLOAD) else ()
-            members = self._subset(types, envelope=False) if path.startswith((PAYLOAD, AGENT)) else ()
-            taken = self._taken[path, kind, types] = self._layout.take(path, kind, documents, members)
-        return taken
+        subset = self._subsets.get((path, kind, types))
+        if subset is None:
+            subset, rows = self._taken[self._layout.place[path, kind]], self._of(types)[1]
+            if len(rows) < len(self):
+                subset = [subset[row] for row in rows]
+            self._subsets[path, kind, types] = subset
+        return subset
 
     def pairs(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         return self._pairs[name]
@@ -179,11 +188,10 @@ class Columns:
 
     def keys(self, paths: Sequence[str], rows: NDArray[np.int32]) -> Sequence[str | None]:
         """The key of each of some rows; None where a part of it is missing."""
-        documents, members = self.documents, self._members
+        parts = [self._taken[self._layout.place[path, "text"]] for path in paths]
         if len(rows) < len(self):
             at = rows.tolist()
-            documents, members = [documents[row] for row in at], [members[row] for row in at]
-        parts = [self._layout.take(path, "text", documents, members) for path in paths]
+            parts = [[part[row] for row in at] for part in parts]
         if len(parts) == 1:
             return parts[0]
         return [_SEPARATOR.join(some) if all(some) else None for some in zip(*parts, strict=True)]

@@ -111,19 +111,16 @@ def _present(path: Path, spec: MetricSpec, events: Events, kind: Kind) -> tuple[
 
 
 def _numbers(found: Sequence[Any]) -> NDArray[np.float64]:
-    """Python numbers as floats, NaN for what is none."""
+    """Python numbers as floats, NaN for one beyond them."""
     try:
-        array = np.array(found)
-    except (ValueError, OverflowError):
-        array = np.empty(0, np.object_)
-    if array.dtype.kind in "if":
-        return array.astype(np.float64)
-    return np.array([_number(one) for one in found], np.float64)
+        return np.array(found, np.float64)
+    except OverflowError:
+        return np.array([_number(one) for one in found], np.float64)
 
 
-def _number(value: object) -> float:
+def _number(value: float) -> float:
     try:
-        return float(value) if type(value) in (int, float) else np.nan  # type: ignore[arg-type]  # it is one of these
+        return float(value)
     except OverflowError:
         return np.nan
 

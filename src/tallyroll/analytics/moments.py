@@ -28,18 +28,6 @@ _NO_DAY: Final = -(10**9)
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
 
-def _weights() -> NDArray[np.float64]:
-    """Digits to (yyyymmdd, hour, minute, second, microsecond)."""
-    weights = np.zeros((len(_DIGITS), 5))
-    for column, (first, last) in enumerate([(0, 8), (8, 10), (10, 12), (12, 14), (14, 20)]):
-        for place in range(first, last):
-            weights[place, column] = 10.0 ** (last - 1 - place)
-    return weights
-
-
-_WEIGHTS: Final = _weights()
-
-
 def moments(times: Sequence[str]) -> NDArray[np.int64]:
     """``(n,) int64``: microseconds since 1970 of each text, NEVER for one that names no moment with a zone."""
     if not times:
@@ -63,16 +51,15 @@ def moments(times: Sequence[str]) -> NDArray[np.int64]:
 
 def _usual(joined: str, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Times of the usual layout, and which of them have to go the long way."""
-    matrix = np.frombuffer(joined.encode(), np.uint8).reshape(count, _WIDTH)
-    digits = matrix[:, _DIGITS] - 48  # below 48 wraps around to far above 9
-    numbers = (digits.astype(np.float64) @ _WEIGHTS).astype(np.int64)
-    days = _days_of(numbers[:, 0])
-    hour, minute, second = numbers[:, 1], numbers[:, 2], numbers[:, 3]
-    result = ((days * 24 + hour) * 60 + minute) * 60 + second
-    result = result * 1_000_000 + numbers[:, 4]
-    odd = (digits > 9).any(axis=1) | (matrix[:, _MARKS] != _MARKS_ARE).any(axis=1)  # noqa: PLR2004  # a digit
+    rows = np.ascontiguousarray(np.frombuffer(joined.encode(), np.uint8).reshape(count, _WIDTH).T)  # a row per place in the text
+    digits = rows[_DIGITS] - 48  # what lies below 48 wraps around to far above 9
+    odd = (digits > 9).any(axis=0) | (rows[_MARKS] != _MARKS_ARE[:, np.newaxis]).any(axis=0)  # noqa: PLR2004  # a digit
+    # All numbers have two digits, or are made of some that have.
+    century, year, month, day, hour, minute, second, *fraction = (digits[0::2] * 10 + digits[1::2]).astype(np.int64)
+    days = _days_of(((century * 100 + year) * 100 + month) * 100 + day)
     odd |= (days == _NO_DAY) | (hour > 23) | (minute > 59) | (second > 59)  # noqa: PLR2004  # a clock
-    return result, odd
+    micros = (fraction[0] * 100 + fraction[1]) * 100 + fraction[2]
+    return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micros, odd
 
 
 def _days_of(dates: NDArray[np.int64]) -> NDArray[np.int64]:

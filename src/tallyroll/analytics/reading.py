@@ -24,6 +24,7 @@ INVALID: Final = float("nan")
 
 Kind = Literal["number", "exact", "text", "truth"]
 _ACCEPTS: Final[Mapping[str, tuple[type, ...]]] = {"number": (int, float), "exact": (int, float, str), "text": (str,), "truth": (bool,)}
+_NUMERIC: Final = frozenset({"number", "exact"})
 _BAD_RECORD: Final = (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError)
 _MAX_VERSIONS: Final = 10_000  # types are what publishers call them; real ones are some dozens
 _decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -80,7 +81,7 @@ class _Node:
                 held, bad = node.build(held)
                 invalid += bad
             elif not (node.members or type(held) in node.accepted()):
-                held = INVALID if node.kinds <= {"number", "exact"} else None
+                held = INVALID if node.kinds <= _NUMERIC else None
                 invalid += 1
             made[self.attributes[member]] = held
         return self.struct(**made), invalid
@@ -133,17 +134,21 @@ class Found(NamedTuple):
 
 
 class Column(NamedTuple):
-    """How to take one path out of many members. ``accepted``: the types of a value; others that come along are none."""
+    """How to take one path out of many members, for a kind of reading."""
 
     steps: tuple[tuple[Callable[[Any], Any], type[Any]], ...]
+    accepts: tuple[type, ...]
     mixed: bool
+    otherwise: float | None
 
     def take(self, members: Sequence[Any]) -> list[Any]:
-        """The values, None where there is none."""
+        """The values, None where there is none; where the path is read as something else, too, only values of this kind."""
         (first, _), *others = self.steps
         values: list[Any] = list(map(first, members))
         for get, inside in others:
             values = [get(one) if type(one) is inside else None for one in values]
+        if self.mixed:
+            values = [one if one is None or type(one) in self.accepts else self.otherwise for one in values]
         return values
 
 
@@ -174,7 +179,8 @@ class Reader:
         for member in path.removeprefix(PAYLOAD).split("."):
             steps.append((attrgetter(node.attributes[member]), node.struct))
             node = node.members[member]
-        return Column(tuple(steps), mixed=bool(node.members) or node.accepted() != _ACCEPTS[kind])
+        otherwise = INVALID if kind in _NUMERIC else None
+        return Column(tuple(steps), _ACCEPTS[kind], bool(node.members) or node.accepted() != _ACCEPTS[kind], otherwise)
 
     def read(self, values: Sequence[bytes | None], heads: Sequence[Head | Undecodable] | None) -> list[Document | None]:
         """The document of each record, None where there is none; ``heads`` where somebody has decoded them already."""
