@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -17,8 +17,7 @@ from tallyroll.analytics.pane import Pane, load_row
 from tallyroll.analytics.spec import BUILT_IN, AggregationFunction, MetricSpec, Pair, Path
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import PaneAt, WindowStore
-from tallyroll.telemetry import Counters
+from tallyroll.ports import WindowStore
 from tallyroll.testing.clock import FakeClock
 
 T0 = datetime(2026, 1, 1, 23, 58, tzinfo=UTC)  # a day ends soon
@@ -87,17 +86,22 @@ class Maker:
             "time": self.time(time), "aggregatetype": owner[0], "aggregateid": owner[1], "schemaversion": "1.0.0", "data": self.data(),
             "tenantid": pick(["x", "y", None]), "chainsession": session, "chainnumber": str(self.numbers[session]),
         }  # fmt: skip
-        for member, odd in (("data", [1]), ("schemaversion", "7.0.0"), ("chainsession", ""), ("aggregateid", ""), ("source", 1)):
-            if self.random.random() < 0.005:
-                event[member] = odd
-        return event
+        odd = {"data": [1], "schemaversion": "7.0.0", "chainsession": "", "aggregateid": "", "source": 1}
+        return event | {member: value for member, value in odd.items() if self.random.random() < 0.005}
 
     def time(self, moment: datetime) -> str:
         text = moment.isoformat(timespec="microseconds")
         draw = self.random.random()
         if draw < 0.9:
             return text[:-6] + "Z"
-        others = [moment.isoformat(), text, (moment + timedelta(hours=2)).isoformat()[:-6] + "+02:00", text[:-6], "soon", text[:11] + "99:00:00.000000Z"]
+        others = [
+            moment.isoformat(),
+            text,
+            (moment + timedelta(hours=2)).isoformat()[:-6] + "+02:00",
+            text[:-6],
+            "soon",
+            text[:11] + "99:00:00.000000Z",
+        ]
         return self.random.choice(others)
 
     def data(self) -> dict[str, Any]:
@@ -131,6 +135,7 @@ def logs(seed: int, count: int) -> dict[TopicPartition, list[Record]]:
 
 
 def batch(place: TopicPartition, records: Sequence[Record], start: int) -> Batch:
+    """Records as a log hands them over."""
     return Batch(
         *place,
         offsets=range(start, start + len(records)),
@@ -140,14 +145,23 @@ def batch(place: TopicPartition, records: Sequence[Record], start: int) -> Batch
     )
 
 
-def follower_on(store: WindowStore, *, specs: Sequence[MetricSpec] = SPECS, clock: FakeClock | None = None, **options: Any) -> AnalyticsFollower:
+def follower_on(
+    store: WindowStore, *, specs: Sequence[MetricSpec] = SPECS, clock: FakeClock | None = None, **options: Any
+) -> AnalyticsFollower:
+    """A follower that has done nothing yet, on what the store holds."""
     return AnalyticsFollower(store, CATALOGUE, specs, clock=clock or FakeClock(NOW), **options)
 
 
 async def feed(
-    follower: AnalyticsFollower, log: Mapping[TopicPartition, Sequence[Record]], random: Random, *, restart: Any = None
+    open_follower: Callable[[FakeClock], AnalyticsFollower],
+    log: Mapping[TopicPartition, Sequence[Record]],
+    random: Random,
+    *,
+    restarts: bool = False,
 ) -> AnalyticsFollower:
-    """Everything, cut and mixed at random, with flushes in between; ``restart`` gives another follower now and then."""
+    """Everything, cut and mixed at random, with flushes in between; with ``restarts``, followers die between them, too."""
+    clock = FakeClock(NOW)
+    follower = open_follower(clock)
     at = dict(await follower.positions(list(log)))
     while left := [place for place in log if at.get(place, 0) < len(log[place])]:
         place, size = random.choice(left), random.choice([1, 2, 7, 50])
@@ -158,12 +172,12 @@ async def feed(
         assert not follower.apply(some)
         at[place] = some.next_offset
         if random.random() < 0.1:
-            follower._clock.advance(0.1)  # type: ignore[attr-defined]  # a FakeClock
+            clock.advance(0.1)
             follower.wants_flush(interval_over=False)
         if random.random() < 0.05:
             await follower.flush()
-        if restart is not None and random.random() < 0.03:
-            follower = restart()
+        if restarts and random.random() < 0.03:
+            follower = open_follower(clock)
             at = dict(await follower.positions(list(log)))
     assert await follower.flush() == {place: len(log[place]) for place in log if log[place]}
     return follower
@@ -181,12 +195,10 @@ async def stored(store: WindowStore, specs: Sequence[MetricSpec] = SPECS) -> dic
 
 def differences(found: Mapping[Cell, Pane], wanted: Reference) -> list[Cell]:
     """Cells that are not what the reference says."""
-    return sorted(
-        cell for cell in found.keys() | wanted.panes.keys() if cell not in found or cell not in wanted.panes or not wanted.panes[cell].equals(found[cell])
-    )
+    either = found.keys() | wanted.panes.keys()
+    return sorted(cell for cell in either if cell not in found or cell not in wanted.panes or not wanted.panes[cell].equals(found[cell]))
 
 
 async def memory_store() -> SqliteWindowStore:
+    """A store that is gone with its last reference."""
     return await SqliteWindowStore.open(None)
-
-

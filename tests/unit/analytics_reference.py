@@ -97,11 +97,11 @@ class Reference:
             self.counts["undecodable"] += 1
         elif self.is_repeat(event):
             self.counts["duplicates"] += 1
-        elif not isinstance(event.get("data", {}), dict):
-            self.counts["undecodable"] += 1
         elif event["type"] in SCHEMAS.event_types() and event.get("schemaversion", "1.0.0") != "1.0.0":
             self.counts["unknown_schema"] += 1
-        elif (time := micros(event["time"] if "time" in event else "")) is None:
+        elif not isinstance(event.get("data", {}), dict):
+            self.counts["undecodable"] += 1
+        elif (time := micros(event.get("time", ""))) is None:
             self.counts["bad_time"] += 1
         else:
             latest = (min(timestamp_ms * 1_000, self.now_us) if timestamp_ms >= 0 else self.now_us) + 60_000_000

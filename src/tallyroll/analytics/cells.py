@@ -175,11 +175,10 @@ def _sums(spec: MetricSpec, of: NDArray[np.intp], part: Part, count: int) -> _Su
     floats = values.astype(np.float64, copy=False)
     np.minimum.at(low, of, floats)
     np.maximum.at(high, of, floats)
-    if (low == high).all():
-        m2 = np.zeros(count)  # one value, or all alike, as counts are
-    else:
+    m2: NDArray[np.float64] = np.zeros(count)
+    if not (low == high).all():  # else one value, or all alike, as counts are
         away = floats - (total / np.maximum(n, 1))[of]
-        m2 = np.bincount(of, weights=away * away, minlength=count)
+        m2 = np.bincount(of, weights=away * away, minlength=count).astype(np.float64, copy=False)
     ok = np.bincount(of, weights=floats, minlength=count).astype(np.int64) if isinstance(spec.value, Success) else np.zeros(count, np.int64)
     bins = (np.empty(0, np.int64), np.empty(0, np.int64))
     if spec.has_bins:

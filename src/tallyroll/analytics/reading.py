@@ -111,8 +111,8 @@ def _document(members: type[Any]) -> type[Any]:
     A record counts when it decodes so or as a Head, whichever was tried first: whether heads were there may not matter.
     """
     fields: list[Any] = [
-        ("specversion", Literal["1.0"]), ("id", str), ("source", str), ("type", str), ("time", str), ("aggregatetype", _FILLED), ("aggregateid", _FILLED),
-        ("schemaversion", str), ("data", members), ("tenantid", str | None, None), ("chainsession", str, ""), ("chainnumber", str, ""),
+        ("specversion", Literal["1.0"]), ("id", str), ("source", str), ("type", str), ("time", str),
+        ("aggregatetype", _FILLED), ("aggregateid", _FILLED), ("schemaversion", str), ("data", members), ("tenantid", str | None, None), ("chainsession", str, ""), ("chainnumber", str, ""),
         ("data_base64", None, None),
     ]  # fmt: skip
     return msgspec.defstruct("Document", fields, gc=False)
