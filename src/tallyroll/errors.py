@@ -236,7 +236,7 @@ class PositionConflict(StoreError):
 class DocumentConflict(PositionConflict):
     """A document beside the panes is not what its writer has read: somebody else changed it. Nothing of the write was stored.
 
-    Program: read it again and decide anew. Not PositionConflict in general: whose partitions these are is not in question.
+    Developer: read it again and decide anew. Not PositionConflict in general: whose partitions these are is not in question.
     """
 
     def __init__(self, kind: str, document_id: str) -> None:

@@ -112,8 +112,8 @@ def _document(members: type[Any]) -> type[Any]:
     """
     fields: list[Any] = [
         ("specversion", Literal["1.0"]), ("id", str), ("source", str), ("type", str), ("time", str),
-        ("aggregatetype", _FILLED), ("aggregateid", _FILLED), ("schemaversion", str), ("data", members), ("tenantid", str | None, None), ("chainsession", str, ""), ("chainnumber", str, ""),
-        ("data_base64", None, None),
+        ("aggregatetype", _FILLED), ("aggregateid", _FILLED), ("schemaversion", str), ("data", members),
+        ("tenantid", str | None, None), ("chainsession", str, ""), ("chainnumber", str, ""), ("data_base64", None, None),
     ]  # fmt: skip
     return msgspec.defstruct("Document", fields, gc=False)
 

@@ -196,7 +196,8 @@ class FollowLoop:
                         raise
                     log.warning("%s; trying again", error)
                     await self._clock.sleep(backoff.next_s())
-            await self._last_flush_of_all()
+            with contextlib.suppress(SpanGone):
+                await self._flush(self._followers)
         except BaseException as error:
             self.failure = error
             if not isinstance(error, asyncio.CancelledError):
@@ -229,7 +230,7 @@ class FollowLoop:
         now = self._clock.monotonic()
         wanting = [follower for follower in self._followers if self._wants_flush(follower, now)]
         if now < self._flush_due:
-            self._choke(choked=self._is_full)  # the store is not asked again yet
+            self._choke()  # the store is not asked again yet
         elif wanting or self._flush_asked:
             await self._flush(self._followers if self._flush_asked else wanting)
 
@@ -238,10 +239,6 @@ class FollowLoop:
         unflushed, waited = self._unflushed[follower.name], now - self._last_flush[follower.name]
         over = unflushed > 0 and (waited >= self._settings.flush_interval_ms / 1000 or unflushed >= _FLUSH_RECORDS)
         return follower.wants_flush(interval_over=over)
-
-    @property
-    def _is_full(self) -> bool:
-        return max(self._unflushed.values()) >= _FLUSH_RECORDS
 
     async def _offer(self, follower: Follower, batch: Batch) -> None:
         """Applies the new part of a batch, unless the partition waits for an earlier batch."""
@@ -356,18 +353,19 @@ class FollowLoop:
                 self._telemetry.count(FOLLOW_FLUSH_FAILURES, follower=follower.name)
                 self._flush_due = self._clock.monotonic() + self._flush_backoff.next_s()
                 log.warning("%s: %s; trying again", follower.name, error)
-                self._choke(choked=self._is_full)
+                self._choke()
                 return
             self._unflushed[follower.name] = 0
             self._last_flush[follower.name] = self._clock.monotonic()
         self._flush_backoff.reset()
-        self._choke(choked=False)
+        self._choke()
         await self._commit()
         async with self._progress:
             self._progress.notify_all()
 
-    def _choke(self, *, choked: bool) -> None:
+    def _choke(self) -> None:
         """While the store is away nothing more is read than memory should hold; polling goes on, or the group would drop us."""
+        choked = max(self._unflushed.values()) >= _FLUSH_RECORDS
         if choked == self._choked or self._subscription is None:
             return
         self._choked = choked
@@ -386,10 +384,6 @@ class FollowLoop:
         if news and self._subscription is not None:
             await self._subscription.commit(news)
             self._committed.update(news)
-
-    async def _last_flush_of_all(self) -> None:
-        with contextlib.suppress(SpanGone):
-            await self._flush(self._followers)
 
     async def _leave(self) -> None:
         if self._subscription is not None:
