@@ -14,6 +14,9 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "nats": ("nats",),
     "cli": ("typer", "rich"),
     "archive": ("pyarrow", "numpy", "duckdb"),
+    "analytics": ("numpy", "prometheus_client"),
+    "ml": ("river", "sklearn"),
+    "audit": ("cryptography", "re2"),
 }
 
 

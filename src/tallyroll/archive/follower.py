@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -113,6 +114,10 @@ class ArchiveFollower:
         lane.next = max(lane.next, batch.next_offset)
         return ()
 
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        """As the port says."""
+        return interval_over
+
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says, a transaction for each partition: what is written before an error stays written, and counts.
 
@@ -128,7 +133,9 @@ class ArchiveFollower:
     def drop(self, partitions: Sequence[TopicPartition]) -> None:
         """As the port says."""
         for partition in partitions:
-            self._lanes.pop(partition, None)
+            if self._lanes.pop(partition, None) is not None:
+                for metric in (ARCHIVE_UNARCHIVED, ARCHIVE_HEADROOM):  # somebody else tells from here on
+                    self._telemetry.observe(metric, math.nan, topic=partition.topic, partition=str(partition.partition))
         self._seals.forget(partitions)
 
     async def sealed(self) -> None:

@@ -1,0 +1,43 @@
+"""Five windows per agent in quixstreams: run by a Python of its own environment, prints one line of JSON.
+
+The topic holds the same records, keyed by agent already, and state is not backed up to Kafka: both save quixstreams work that
+a real job would have to do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from datetime import timedelta
+
+from quixstreams import Application
+from quixstreams.dataframe.windows import Count, Max, Mean, Min, Sum
+
+WINDOWS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1), timedelta(days=1))
+ENDS = ("task.completed", "task.failed")
+
+
+def main(bootstrap: str, topic_name: str, group: str, count: int) -> None:
+    """Reads ``count`` records and aggregates the durations of ended tasks."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = Application(
+            bootstrap, consumer_group=group, auto_offset_reset="earliest", state_dir=folder, use_changelog_topics=False,
+            loglevel="ERROR", consumer_extra_config={"fetch.min.bytes": 50_000},
+        )  # fmt: skip
+        topic = app.topic(topic_name, value_deserializer="json", key_deserializer="str")
+        frame = app.dataframe(topic)
+        ended = frame[frame["type"].isin(ENDS)].apply(lambda value: {"ms": float(value["data"].get("duration_ms") or 0.0)})
+        for number, width in enumerate(WINDOWS):
+            ended.tumbling_window(width, grace_ms=timedelta(minutes=2), name=f"w{number}").agg(
+                n=Count(), total=Sum("ms"), mean=Mean("ms"), low=Min("ms"), high=Max("ms")
+            ).current()
+        began, cpu = time.perf_counter(), time.process_time()
+        app.run(count=count, timeout=120)
+        wall = time.perf_counter() - began
+        print(json.dumps({"events": count, "events_per_s": count / wall, "cpu_us_per_event": (time.process_time() - cpu) / count * 1e6}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
