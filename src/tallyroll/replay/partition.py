@@ -140,7 +140,7 @@ class PartitionFold:
         until_us = self._cut.until_us if self._cut is not None else INT_MAX
         young, narrow, recall, dirty = self._young, self._owner is not None, partial(self._recall, []), self.dirty
         programs = map(self._programs.get, rows.types)
-        columns = zip(count(), programs, rows.offsets, rows.times_us, rows.versions, rows.subjects, rows.data)  # noqa: B905  # count has no end
+        columns = zip(count(), programs, rows.offsets, rows.times_us, rows.versions, rows.subjects, rows.data)
         with no_collecting():
             for index, program, offset, time_us, version, of, data in columns:
                 if time_us > until_us:
@@ -152,7 +152,7 @@ class PartitionFold:
                     continue
                 try:
                     if version == program.current_version:
-                        counts = program.count(data, of, time_us, offset, young, recall, dirty)
+                        counts = program.fold(data, of, time_us, offset, young, recall, dirty)
                     else:
                         counts = self._count_old(program, version, data, of, time_us, offset, recall)
                 except _UNFOLDABLE as error:
@@ -204,13 +204,13 @@ class PartitionFold:
         self._old = self._young
         self._young = [{} for _ in self._young]
 
-    def _fold_at_once(self, batch: Batch, applied: Applied) -> None:
+    def _fold_at_once(self, batch: Batch, applied: Applied) -> None:  # noqa: C901  # one loop over every record of a log
         """Reads and changes record by record: no part has to be waited for, so nothing can fail but the records themselves."""
         heads, found, cut, narrow = batch.heads(), applied.found, self._cut, self._owner is not None
         readable = [index for index, head in enumerate(heads) if not isinstance(head, Undecodable)]
         copies = {readable[at]: kind for at, kind in self.repeats.copies([heads[index] for index in readable]).items()}  # type: ignore[misc]  # those that are heads
         programs, young, recall, dirty = self._programs, self._young, partial(self._recall, []), self.dirty
-        for index, head, offset in zip(count(), heads, batch.offsets):  # noqa: B905  # as above
+        for index, head, offset in zip(count(), heads, batch.offsets):
             if isinstance(head, Undecodable):
                 found.append(Found(index, "poison", head.reason, "Undecodable"))
                 continue
@@ -227,7 +227,7 @@ class PartitionFold:
                 if cut is not None and ((time_us and not self._within_cut(cut, index, time_us, found)) or (narrow and not wanted)):
                     continue
                 if head.schemaversion == program.current_version:
-                    counts = program.count(head.data, head, time_us, offset, young, recall, dirty)
+                    counts = program.fold(head.data, head, time_us, offset, young, recall, dirty)
                 else:
                     counts = self._count_old(program, head.schemaversion, head.data, head, time_us, offset, recall)
             except _UNFOLDABLE as error:

@@ -36,7 +36,7 @@ Aim = Callable[[Any, Of, int, Sequence[Mapping[str, "Part"]], Recall], Sequence[
 """As ``Take``, and which parts the values change, of the young ones by view or as recalled. Raises ValueError before it recalls."""
 
 
-Count = Callable[[Any, Of, int, int, Sequence[Mapping[str, "Part"]], Recall, list["Part"]], bool]
+FoldOne = Callable[[Any, Of, int, int, Sequence[Mapping[str, "Part"]], Recall, list["Part"]], bool]
 """Counts a payload of the current version, of whose it is, time in µs and offset, into the parts that it concerns; whether any.
 
 As ``aim`` and ``apply`` one after the other, in a third of the time; parts that become dirty are appended to the list. Raises as
@@ -65,7 +65,7 @@ class Program(NamedTuple):
     current_version: str
     take: Take
     aim: Aim
-    count: Count
+    fold: FoldOne
     steps: tuple[Step, ...]
     values: tuple[Value, ...]
 
@@ -73,7 +73,7 @@ class Program(NamedTuple):
         """For one view only; values are still taken out for all, since one bad value voids a record."""
         steps = tuple(step for step in self.steps if step.view == view)
         getters = self.values[len(_GIVEN) :]
-        return self._replace(aim=_aim(getters, steps), count=_count(self.decode, getters, steps), steps=steps)
+        return self._replace(aim=_aim(getters, steps), fold=_fold(self.decode, getters, steps), steps=steps)
 
 
 class _Change(NamedTuple):
@@ -96,7 +96,7 @@ def compile_program(event_type: str, current_version: str, reading: Sequence[tup
         current_version,
         _take(getters),
         _aim(getters, steps),
-        _count(decode, getters, steps),
+        _fold(decode, getters, steps),
         steps,
         (*_GIVEN, *getters),
     )
@@ -155,7 +155,7 @@ def _aim(getters: Sequence[Value], steps: Sequence[Step]) -> Aim:
     return aim
 
 
-def _count(decode: Callable[[Any], Any], getters: Sequence[Value], steps: Sequence[Step]) -> Count:
+def _fold(decode: Callable[[Any], Any], getters: Sequence[Value], steps: Sequence[Step]) -> FoldOne:
     values, names = _taken(getters)
     names |= {"agent_of": agent_of, "decode": decode}
     lines = [
@@ -168,8 +168,8 @@ def _count(decode: Callable[[Any], Any], getters: Sequence[Value], steps: Sequen
         names |= step.names
         then = [*step.lines, "counts = True", "if not part.dirty:", "    part.dirty = True", "    dirty.append(part)"]
         lines += _found(number, step, names, then)
-    count: Count = _function("count", "data, head, time_us, offset, young, recall, dirty", [*lines, "return counts"], names)
-    return count
+    fold: FoldOne = _function("fold", "data, head, time_us, offset, young, recall, dirty", [*lines, "return counts"], names)
+    return fold
 
 
 def _found(number: int, step: Step, names: dict[str, Any], then: Sequence[str]) -> list[str]:
