@@ -7,7 +7,7 @@ Every port says what it does not promise.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -853,6 +853,16 @@ class SegmentColumn(NamedTuple):
     kind: Literal["int", "word", "text", "bytes", "json"]
 
 
+class Cells(Protocol):
+    """The cells of one column, made into objects when they are asked for. Not promised: the same objects each time."""
+
+    def __len__(self) -> int:
+        """How many cells there are."""
+
+    def take(self, rows: NDArray[np.intp]) -> list[Any]:
+        """The cells of these rows: bytes for bytes and JSON, text for text, None where there is nothing."""
+
+
 class OpenSegment(Protocol):
     """A segment under reading. Several threads may call. What it raises is an OSError: the file is damaged.
 
@@ -871,8 +881,11 @@ class OpenSegment(Protocol):
     def names(self) -> Collection[str]:
         """Which columns there are."""
 
-    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Sequence[IntColumn | TextColumn | NDArray[np.object_]]:
-        """The rows ``start`` to ``stop`` (exclusive) of these columns: words as TextColumn, text and bytes as objects."""
+    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Sequence[IntColumn | TextColumn | Cells]:
+        """The rows ``start`` to ``stop`` (exclusive) of these columns: words as TextColumn, text and bytes as Cells."""
+
+    def read_folded(self, names: Sequence[str]) -> Sequence[IntColumn | TextColumn | Cells]:
+        """These of the columns that the writer was given as ``folded``, in their own order; OSError where there are none."""
 
 
 class SegmentWriter(Protocol):
@@ -884,8 +897,21 @@ class SegmentWriter(Protocol):
         Raises OverflowError for an integer beyond 64 bits; then none of the rows was taken.
         """
 
-    def finish(self, names: Sequence[str], order: NDArray[np.intp], footer: Mapping[str, str], *, group_rows: int) -> bytes:
-        """The content of a file: the named columns, with the rows in that order, so many to a group that is read as one piece."""
+    def finish(  # noqa: PLR0913  # a file is written at once
+        self,
+        names: Sequence[str],
+        order: NDArray[np.intp],
+        footer: Mapping[str, str],
+        *,
+        group_rows: int,
+        folded: Sequence[str] = (),
+        folded_order: NDArray[np.intp] | None = None,
+    ) -> bytes:
+        """The content of a file: the named columns, with the rows in that order, so many to a group that is read as one piece.
+
+        ``folded`` ones are kept a second time, of the rows in ``folded_order``, each in one piece: groups are made for whoever
+        looks for a few rows, and cost who wants all of a column.
+        """
 
 
 class SegmentCodec(Protocol):

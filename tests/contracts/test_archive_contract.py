@@ -238,6 +238,21 @@ class MakesUpWhatItCannotRead(Opening):
                 return made_up().read(names)
 
 
+class FoldsInTheOrderOfRows(Writing):
+    class broken(Around):  # noqa: N801
+        def finish(self, names: Any, order: Any, footer: Any, *, folded_order: Any = None, **more: Any) -> bytes:
+            return self.inner.finish(names, order, footer, folded_order=None if folded_order is None else np.sort(folded_order), **more)
+
+
+class MakesUpWhatItCannotFold(Opening):
+    class broken(Around):  # noqa: N801
+        def read_folded(self, names: Any) -> Any:
+            try:
+                return self.inner.read_folded(names)
+            except OSError:
+                return made_up().read(names)
+
+
 class ForOneThread(Opening):
     broken = OfOneThread
 
@@ -250,6 +265,8 @@ BROKEN_CODECS = [
     (TakesAPart, archive_contract.an_integer_beyond_64_bits_is_refused_with_its_rows),
     (OpensAnything, archive_contract.what_no_writer_has_made_is_refused),
     (MakesUpWhatItCannotRead, archive_contract.an_altered_byte_is_noticed_or_changes_nothing),
+    (FoldsInTheOrderOfRows, archive_contract.columns_for_folds_have_an_order_of_their_own),
+    (MakesUpWhatItCannotFold, archive_contract.an_altered_byte_in_columns_for_folds_is_noticed_or_changes_nothing),
     (ForOneThread, archive_contract.several_threads_may_read),
 ]
 

@@ -143,16 +143,16 @@ class ReopensItself(Around):
 
 
 class AnswersInTwoSteps(Around):
-    sealed = threading.Event()
+    appended = threading.Event()
 
-    def seal(self, *given: Any) -> None:
-        self.inner.seal(*given)
-        self.sealed.set()
+    def append(self, *given: Any) -> None:
+        self.inner.append(*given)
+        self.appended.set()
 
     def owned(self, key: str, start: int, end: int) -> Owned:
-        self.sealed.clear()
+        self.appended.clear()
         runs = self.inner.owned(key, start, end).runs
-        self.sealed.wait(0.05)  # until something is sealed, if anything is
+        self.appended.wait(0.05)  # until the tail is another one, if it becomes one
         return Owned(runs, self.inner.owned(key, start, end).records)
 
 

@@ -184,11 +184,14 @@ class ArchiveKeeper:
         where = f"{partition}/{segment.name}"
         if segment.previous != previous:
             raise SegmentDamaged(where, "it does not follow the segment before it")
-        records = SegmentReader(partition, segment, self._store.segment(partition, segment)).records(segment.base, segment.next)
+        reader = SegmentReader(partition, segment, self._store.segment(partition, segment))
+        records = reader.records(segment.base, segment.next)
         digest = Digest(previous)
         digest.add(records)
         if digest.hex(partition, segment.base, segment.next) != segment.digest:
             raise SegmentDamaged(where, "its records are not those that were sealed")
+        if segment.projection and sorted(reader.columns(()).offsets.tolist()) != [one.offset for one in records if one.verdict == "first"]:
+            raise SegmentDamaged(where, "its columns are of other records than those that were sealed")
         return records
 
     def _found(self, partition: TopicPartition, names: Sequence[str]) -> list[Segment]:

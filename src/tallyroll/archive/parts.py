@@ -97,8 +97,7 @@ class SnapshotMaker:
                 for number, columnar in self._columnar.items():
                     columnar.apply(columns, parts.kept(number))
             return
-        rows = written.rows(segment.base, segment.next)
-        if rows is not None:
+        for rows in written.rows(segment.base, segment.next):
             parts.apply_rows(rows)
 
     def _restore(  # noqa: PLR0913  # as make

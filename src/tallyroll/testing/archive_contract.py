@@ -183,6 +183,41 @@ def rows_lie_in_the_order_of_finish(codec: SegmentCodec) -> None:
         expect_equal(_shown(opened.read(["word"])[0]), [twice[at] for at in (9, 0, 8, 1, 2, 3, 4, 5, 6, 7)], "order")
 
 
+def columns_for_folds_have_an_order_of_their_own(codec: SegmentCodec) -> None:
+    """Some rows of some columns once more, beside the others and not among them; OSError where there are none."""
+    writer = codec.writer(_COLUMNS)
+    writer.add(_CELLS)
+    order = np.array([4, 3, 2, 1, 0])
+    content = writer.finish(_NAMES, order, {}, group_rows=2, folded=("number", "word"), folded_order=np.array([3, 0, 4]))
+    opened = codec.open(memoryview(content))
+    expect_equal((opened.rows, list(opened.names)), (5, list(_NAMES)), "rows and names")
+    word, number = opened.read_folded(["word", "number"])
+    expect_equal((_shown(word), _shown(number)), tuple([_CELLS[kind][row] for row in (3, 0, 4)] for kind in (1, 0)), "columns for folds")
+    expect_equal(_shown(opened.read(["number"])[0]), [_CELLS[0][row] for row in order.tolist()], "the column itself")
+    for without, names in ((_made(codec, [_CELLS]), ["number"]), (opened, ["text"])):
+        try:
+            without.read_folded(names)
+        except OSError:
+            continue
+        raise AssertionError("columns that were not kept for folds raise OSError")
+
+
+def an_altered_byte_in_columns_for_folds_is_noticed_or_changes_nothing(codec: SegmentCodec) -> None:
+    """As of the others."""
+    writer, noticed = codec.writer(_COLUMNS[:2]), 0
+    writer.add(_CELLS[:2])
+    content = writer.finish(_NAMES[:2], np.arange(5), {}, group_rows=9, folded=_NAMES[:2], folded_order=np.arange(5))
+    for at in range(0, len(content), max(1, len(content) // 120)):
+        altered = content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :]
+        try:
+            cells = [_shown(column) for column in codec.open(memoryview(altered)).read_folded(_NAMES[:2])]
+        except (OSError, KeyError):  # as above
+            noticed += 1
+        else:
+            expect_equal(cells, [list(column) for column in _CELLS[:2]], f"cells for folds after byte {at} was altered")
+    expect(noticed, "some alteration is noticed")
+
+
 def any_run_of_rows_can_be_read(codec: SegmentCodec) -> None:
     """Within a group and over several, and none at all; ``stop`` may lie behind the last row."""
     numbers = [*range(50)]
@@ -273,7 +308,7 @@ def _shown(column: Any) -> list[Any]:  # noqa: ANN401  # one of the three kinds
         return [column.words[code] if code >= 0 else None for code in column.codes.tolist()]
     if isinstance(column, IntColumn):
         return [value if valid else None for value, valid in zip(column.values.tolist(), column.valid.tolist(), strict=True)]
-    cells: list[Any] = column.tolist()
+    cells: list[Any] = column.take(np.arange(len(column)))
     return cells
 
 
@@ -308,9 +343,11 @@ CODEC_CASES: Final[Sequence[CodecCase]] = (
     every_kind_of_cell_comes_back,
     columns_come_in_the_order_and_number_asked_for,
     rows_lie_in_the_order_of_finish,
+    columns_for_folds_have_an_order_of_their_own,
     any_run_of_rows_can_be_read,
     an_integer_beyond_64_bits_is_refused_with_its_rows,
     what_no_writer_has_made_is_refused,
     an_altered_byte_is_noticed_or_changes_nothing,
+    an_altered_byte_in_columns_for_folds_is_noticed_or_changes_nothing,
     several_threads_may_read,
 )

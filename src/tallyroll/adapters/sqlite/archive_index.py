@@ -89,7 +89,7 @@ class SqliteArchiveIndex:
                 raise
 
     def mark(self) -> ArchiveMark | None:
-        return self._read(schema.read_mark)
+        return self._read(schema.read_mark, alone=False)
 
     def checks(self) -> bytes:
         def select(connection: sqlite3.Connection) -> bytes:
@@ -201,7 +201,7 @@ class SqliteArchiveIndex:
             rows = connection.execute(f"SELECT {schema.TAIL} FROM tail WHERE at >= ? AND at < ? ORDER BY at LIMIT ?", (start, end, limit))  # noqa: S608  # as above
             return Found(None, [*map(Judged._make, rows)], kept)
 
-        return self._read(select)
+        return self._read(select, alone=False)
 
     def owned(self, key: str, start: int, end: int) -> Owned:
         column, value = ("agent", key[1:]) if key.startswith("@") else ("aggregate", key)
@@ -221,7 +221,7 @@ class SqliteArchiveIndex:
             )
             return Owned(runs, [*map(Judged._make, tail)], _kept(connection))
 
-        return self._read(select)
+        return self._read(select, alone=False)
 
     def owners(self, keys: Collection[str], below: int) -> Collection[str]:
         def select(connection: sqlite3.Connection) -> set[str]:
@@ -284,7 +284,8 @@ class SqliteArchiveIndex:
         places = ", ".join("?" * (columns.count(",") + 1))
         connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", rows)  # noqa: S608  # as above
 
-    def _read(self, select: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, select: Callable[[sqlite3.Connection], T], *, alone: bool = True) -> T:
+        """What a question finds; ``alone``: it is one statement, which sees one moment by itself."""
         with self._translated():
             try:
                 connection = self._idle.pop()
@@ -293,7 +294,7 @@ class SqliteArchiveIndex:
                     raise StoreUnavailable(self._name, "it is closed") from None
                 connection = schema.connect(self._path)
             try:
-                with transaction(connection, "DEFERRED"):
+                with contextlib.nullcontext() if alone else transaction(connection, "DEFERRED"):
                     return select(connection)
             finally:
                 if len(self._idle) < _MAX_IDLE and not self._closed:
