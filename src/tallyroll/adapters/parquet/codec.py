@@ -117,10 +117,10 @@ class ParquetSegment:
                 read_dictionary=[name for name, kind in self._kinds.items() if kind == "word"],
                 page_checksum_verification=True,
             )
-            if not all(self._kinds[field.name] in _TYPES and _TYPES[self._kinds[field.name]] == field.type for field in schema):
-                raise ValueError("a column is none that the writer makes")
         except (pa.ArrowException, ValueError, OSError) as error:
             raise OSError(f"not a Parquet file, or damaged ({type(error).__name__})") from error
+        if any(_TYPES.get(self._kinds[field.name]) != field.type for field in schema):
+            raise OSError("a column is none that the writer makes")
         self._reader = self._file.reader
         self._lock = threading.Lock()
         self._content = content
