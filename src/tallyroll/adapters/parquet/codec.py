@@ -224,10 +224,12 @@ def _column(chunked: Any, kind: str) -> IntColumn | TextColumn | _Cells:  # noqa
         if chunked.num_chunks > 1:
             chunked = chunked.unify_dictionaries()
         array = chunked.combine_chunks()
-        codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-        return TextColumn(codes, array.dictionary.to_pylist())
+        indices = array.indices.fill_null(-1) if array.null_count else array.indices
+        return TextColumn(indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False), array.dictionary.to_pylist())
     array = chunked.combine_chunks()
     if kind == "int":
+        if not array.null_count:  # most often; a look-up reads a few columns of many pieces, and every kernel has its price
+            return IntColumn(array.to_numpy(zero_copy_only=False), np.ones(len(array), np.bool_))
         valid = array.is_valid().to_numpy(zero_copy_only=False)
         return IntColumn(array.fill_null(0).to_numpy(zero_copy_only=False), valid)
     if kind == "json":
