@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.contracts.test_archive import archive_at_random
 from tests.contracts.test_archive_edges import one_agent
@@ -54,6 +54,7 @@ def replayer(archive: OpenArchive, log: Log) -> Replayer:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 150))
+@example(seed=2060, count=97)  # a repeat and what follows it, once in one batch and once in two
 @pytest.mark.slow
 async def test_what_is_left_comes_to_what_everything_came_to(seed: int, count: int) -> None:
     rng = Random(seed)  # noqa: S311  # a fixed history
