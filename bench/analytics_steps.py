@@ -176,7 +176,7 @@ async def _day(count: int) -> dict[str, Any]:
             [TopicPartition(topic.name, partition) for topic in _catalogue().topics for partition in range(topic.partitions)]
         )
         marks: list[float] = []
-    fed, mark, began = 0, count // 10, time.process_time()
+        fed, mark, began = 0, count // 10, time.process_time()
         for batch in batches(load.records(count)):
             follower.apply(batch)
             fed += len(batch)

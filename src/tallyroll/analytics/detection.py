@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
@@ -123,7 +122,5 @@ class Detection:
         return {SeriesName(one.metric, one.dimension, one.key): one for one in found}
 
     def _open_since(self, name: SeriesName) -> tuple[int, int] | None:
-        with contextlib.suppress(KeyError):
-            signal = self._live_alerts()[name]
-            return signal.since, signal.at
-        return None
+        alert = self.alerting.alert(f"{name}|{LIVE}")
+        return None if alert is None else (alert.signal.since, alert.signal.at)

@@ -86,7 +86,7 @@ class Alerting:
             self._add(settle(self._book, found, self._rules, self._silences, now), self._pack)
 
     def offer(self, signals: Sequence[Signal]) -> None:
-        """Takes what a live detector found in this run: stored with the detector's own documents, in the follower's next flush."""
+        """Takes what a live detector found in this run: stored as soon as the follower is asked whether it wants to flush."""
         found = self._wanted(signals)
         if found:
             self._add(settle(self._book, found, self._rules, self._silences, self._now()), self._pack)
@@ -158,6 +158,10 @@ class Alerting:
         """Ends a silence; what fires and was kept quiet is told with the next step."""
         await self._store.commit([], [DocumentWrite(SILENCE, silence_id, None)])
         await self._refresh()
+
+    def alert(self, series: str) -> Alert | None:
+        """The alert of ``METRIC|DIMENSION|KEY|DETECTOR``, as this process knows it."""
+        return self._book.get(series)
 
     def alerts(self) -> Sequence[Alert]:
         """Everything that is pending or firing, as this process knows it."""
