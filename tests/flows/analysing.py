@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Self
 
 from tests.unit.analytics_histories import NOW, PLACES, SPECS, T0, Maker, Record
 from tests.unit.replay_histories import CATALOGUE
@@ -86,7 +87,7 @@ class _Documents(tuple[DocumentWrite, ...]):
     __slots__ = ()
     fault: Fault
 
-    def __new__(cls, documents: Sequence[DocumentWrite], fault: Fault) -> _Documents:
+    def __new__(cls, documents: Sequence[DocumentWrite], fault: Fault) -> Self:
         made = super().__new__(cls, documents)
         cls.fault = staticmethod(fault)
         return made
@@ -121,7 +122,7 @@ class Tally:
 
     def __init__(self, count: int) -> None:
         self.count = self._kept = count
-        self._random = Random(count)
+        self._random = Random(count)  # noqa: S311  # not for secrets
 
     def observed(self, run: KernelRun) -> None:
         for seen in run.observed:
@@ -147,7 +148,7 @@ class Tally:
 
 def history(seed: int) -> dict[TopicPartition, list[Record]]:
     """Random records, and agents that are very slow once in their lives, each another one, and at the newest time of all."""
-    random, found, slow = Random(seed), {}, iter(range(99))
+    random, found, slow = Random(seed), {}, iter(range(99))  # noqa: S311  # a fixed history
     for place in PLACES:
         maker, records = Maker(random), []
         for number in range(COUNT):
@@ -161,8 +162,8 @@ def history(seed: int) -> dict[TopicPartition, list[Record]]:
 
 def slow_task(at: datetime, agent: str) -> bytes:
     event = {
-        "specversion": "1.0", "id": f"of-{agent}", "source": "test", "type": "task.completed", "aggregatetype": "task", "aggregateid": agent,
-        "time": f"{at:%Y-%m-%dT%H:%M:%S.%fZ}", "data": {"agent_id": agent, "duration_ms": SLOW_MS},
+        "specversion": "1.0", "id": f"of-{agent}", "source": "test", "type": "task.completed", "aggregatetype": "task",
+        "aggregateid": agent, "time": f"{at:%Y-%m-%dT%H:%M:%S.%fZ}", "data": {"agent_id": agent, "duration_ms": SLOW_MS},
     }  # fmt: skip
     return json.dumps(event).encode()
 
