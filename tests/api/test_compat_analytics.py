@@ -108,6 +108,7 @@ async def test_the_dashboard_and_the_engine() -> None:
     assert (await engine.get_agent_analytics("agent-12", "5min"))["tokens"] == 1_000
 
 
+@pytest.mark.slow
 def test_the_setting_chooses_the_default_window() -> None:
     code = (
         "import asyncio, tallyroll\n"
@@ -199,6 +200,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_without_the_extra_everything_else_works_and_analytics_says_how_to_get_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path as FilePath
 from random import Random
 from typing import Any, NamedTuple
 
@@ -16,11 +16,12 @@ from tests.flows.analysing import Hands
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.query import AnalyticsEngine
-from tallyroll.analytics.spec import BUILT_IN
+from tallyroll.analytics.spec import BUILT_IN, OTHER_KEY, MetricSpec, Path
 from tallyroll.analytics.tidying import tidy
 from tallyroll.analytics.windows import WINDOWS, TimeWindow
 from tallyroll.errors import SettingsError
 from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import Position
 from tallyroll.ports import Delivered
 from tallyroll.roll import ANALYTICS_FOLLOWER, Roll
 from tallyroll.settings import Settings
@@ -70,9 +71,13 @@ def tasks() -> list[Task]:
     ]
 
 
-def open_roll(url: str = "sqlite://:memory:", **settings: Any) -> AbstractAsyncContextManager[Roll]:
-    """A roll with a clock that stands still at ``NOW``."""
-    return Roll.open(Settings(url=url, flush_interval_ms=20, **settings), clock=Hands(round(NOW.timestamp() * 1_000_000)))
+def open_roll(
+    url: str = "sqlite://:memory:", *, later: timedelta = timedelta(), metrics: Sequence[MetricSpec] = (), **settings: Any
+) -> AbstractAsyncContextManager[Roll]:
+    """A roll with a clock that stands still at ``NOW``, or later."""
+    return Roll.open(
+        Settings(url=url, flush_interval_ms=20, **settings), clock=Hands(round((NOW + later).timestamp() * 1_000_000)), metrics=metrics
+    )
 
 
 async def publish(roll: Roll, some: Sequence[Task], first: int = 0) -> None:
@@ -129,7 +134,7 @@ async def test_every_window_equals_a_plain_computation() -> None:
                 await agree(engine, some, window, at)
 
 
-async def test_quarter_hours_say_what_their_minutes_said_also_after_a_late_event(tmp_path: Path) -> None:
+async def test_quarter_hours_say_what_their_minutes_said_also_after_a_late_event(tmp_path: FilePath) -> None:
     some, url = tasks(), f"sqlite:///{tmp_path}"
     async with open_roll(url) as roll:
         await publish(roll, some)
@@ -211,3 +216,53 @@ async def test_the_default_window_is_the_setting_and_an_unknown_one_is_an_error(
                 await engine.get_agent_analytics("nobody", "2hours")
             with pytest.raises(ValueError, match="no window"):
                 await engine.get_system_analytics("")
+
+
+async def test_above_the_most_keys_nothing_is_lost_and_the_answer_says_so() -> None:
+    def steps(name: str, most: int) -> MetricSpec:
+        return MetricSpec(
+            name=name, unit="steps", help="Steps.", event_types=("task.progressed",), value=Path("payload.step"), per=("fleet", "agent"),
+            max_keys=most,
+        )  # fmt: skip
+
+    async with open_roll(metrics=[steps("few", 2), steps("many", 10_000)]) as roll:
+        made = [
+            AgentEvent("task.progressed", "task-1", "task", {"agent_id": f"agent-{number % 7}", "step": number}, timestamp=NOW)
+            for number in range(100)
+        ]
+        assert all(isinstance(one, Delivered) for one in await roll.publish_batch(made))
+        engine = await roll.analytics()
+        agents = [f"agent-{number}" for number in range(7)]
+        few, many = [
+            {key: await engine.value(name, "sum", dimension="agent", key=key) or 0 for key in (*agents, OTHER_KEY)}
+            for name in ("few", "many")
+        ]
+        assert sum(few.values()) == sum(many.values()) == await engine.value("few", "sum") == sum(range(100))
+        assert (sum(value > 0 for value in few.values()), few[OTHER_KEY] > 0, many[OTHER_KEY]) == (3, True, 0)
+        assert (await engine.get_agent_analytics("agent-6"))["truncated"]
+        assert [one.key for one in await engine.top("few", "sum")] == ["agent-1", "agent-0"]
+
+
+async def test_times_from_two_events_are_the_same_when_they_are_counted_a_day_later(tmp_path: FilePath) -> None:
+    url = f"sqlite:///{tmp_path}"
+    made = []
+    for number in range(40):
+        ids = {"agent_id": "agent-1"}
+        began = NOW - timedelta(minutes=40 - number)
+        made.append(AgentEvent("task.started", f"task-{number}", "task", ids, timestamp=began))
+        if number % 10:
+            made.append(
+                AgentEvent("task.completed", f"task-{number}", "task", ids, timestamp=began + timedelta(milliseconds=1_000 + number))
+            )
+    made.append(AgentEvent("task.completed", "task-without-start", "task", {"agent_id": "agent-1"}, timestamp=NOW))
+    async with open_roll(url) as roll:
+        assert all(isinstance(one, Delivered) for one in await roll.publish_batch(made))
+        live = await (await roll.analytics()).get_agent_analytics("agent-1", at=NOW)
+    assert (live["tasks_completed"], live["response_time_min"], live["response_time_max"]) == (37, 1_001, 1_039)
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"analytics.db{suffix}").unlink(missing_ok=True)  # nothing else is going on
+    async with open_roll(url, later=timedelta(days=1)) as roll:
+        engine = await roll.analytics()
+        for partition, end in (await roll.log.ends(["task-events"])).items():
+            assert not end or await roll.caught_up(Position(*partition, end - 1), 20, follower=ANALYTICS_FOLLOWER)
+        assert {**await engine.get_agent_analytics("agent-1", at=NOW), "coverage": 1} == {**live, "coverage": 1}

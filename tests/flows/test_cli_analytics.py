@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.flows.test_cli import START, Run, document, lines, runner_for
 
+from tallyroll.analytics.prometheus_rules import RuleOptions, rules_file
 from tallyroll.analytics.spec import BUILT_IN
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
@@ -212,9 +213,8 @@ def test_correlate_and_backtest_look_at_the_past(fleet: Run, tmp_path: Path) -> 
     )
 
 
-def test_rules_are_yaml_that_loads(fleet: Run) -> None:
-    yaml = pytest.importorskip("yaml")
-    groups = yaml.safe_load(fleet("analytics", "rules", "--job", "mine", "--objective", "99.5").stdout)["groups"]
-    alerts = {rule["alert"]: rule for group in groups for rule in group["rules"]}
-    assert 'up{job="mine"}' in alerts["AnomalyDetectionFailure"]["expr"]
-    assert all({"severity"} <= rule["labels"].keys() for rule in alerts.values())
+def test_rules_are_the_file_that_prometheus_loads(fleet: Run) -> None:
+    assert fleet("analytics", "rules").stdout == rules_file(RuleOptions())
+    assert fleet("analytics", "rules", "--job", "mine", "--objective", "99.5").stdout == rules_file(
+        RuleOptions(job="mine", objective=0.995)
+    )
