@@ -26,6 +26,7 @@ log: Final = logging.getLogger("tallyroll.analytics")
 
 EVERY_S: Final = 5.0
 _REFRESH_S: Final = 60.0
+_LAST_WORDS_S: Final = 2.0
 
 Ends = Callable[[], Awaitable[Mapping[TopicPartition, int] | None]]
 """How far the log goes, per partition that is counted; None while it is away."""
@@ -71,8 +72,12 @@ class Detection:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="detection")
 
     async def stop(self) -> None:
-        """Ends it. What is in the outbox stays there for the next process."""
+        """Ends it, after two seconds at most for what is still to be told; what is in the outbox then is for the next process."""
         if self._task is not None:
+            if not self._task.done():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_WORDS_S):
+                        await self.alerting.drain()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._delivery.close()

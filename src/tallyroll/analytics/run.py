@@ -51,7 +51,8 @@ class KernelRun(Protocol):
     def open_pane(self, metric: str, dimension: str, key: str, start: int) -> Pane:
         """What this process has of a pane, this run in it: its partitions merged, in order. Empty where it has nothing.
 
-        Closed panes are given as long as they are held, which is at least until their lateness is over.
+        Closed panes are given as long as they are held: until their lateness is over, but not where a process began after
+        they had closed, or has too many rows to hold.
         Not promised: what other processes of the group have of the same pane; the store merges those.
         """
 

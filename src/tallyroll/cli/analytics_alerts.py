@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.cli.analytics_asking import At, Dimension, Function, Key, Wait, engine_at, usage
+from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.moments import age, short_span
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of, span_of
@@ -93,9 +94,7 @@ async def _anomalies(session: Session, since: datetime | None) -> list[dict[str,
         async for seen in roll.tail(since=since):
             if isinstance(seen.event, AgentEvent) and seen.event.event_type == "anomaly.detected":
                 payload = seen.event.payload
-                told = {
-                    name: payload.get(name) for name in ("severity", "state", "message", "metric_name", "dimension", "key", "dedup_key")
-                }
+                told = {name: payload.get(name) for name in _TOLD}
                 evidence = payload.get("evidence") or []
                 found.append({"time": iso(seen.event.timestamp), "id": seen.event.event_id, **told, "evidence": evidence})
     return found
@@ -156,6 +155,8 @@ def silence(  # noqa: PLR0913  # one parameter per option
         note("ended; what still fires is told with the next look")
         return
     lasts = span_of(length, "--for") or timedelta()
+    if lasts < timedelta(seconds=1):
+        raise usage("--for: expected at least a second", "write --for 2h")
     if not why:
         raise usage("--why: say why it is silent", "write --why 'load test until five'")
     from tallyroll.analytics.alerts.lifecycle import Silence  # noqa: PLC0415  # a tenth of a second that --help need not spend
@@ -179,6 +180,9 @@ async def _silence(session: Session, made: Any) -> None:  # noqa: ANN401  # a Si
 
 async def _end_silence(session: Session, silence_id: str) -> None:
     async with session.roll() as roll:
+        _, silences = await roll.open_alerts()
+        if silence_id not in {one["id"] for one in silences}:
+            raise CommandError(ExitCode.NOT_FOUND, "no silence in force has this id", "'tallyroll analytics alerts' lists them")
         await roll.end_silence(silence_id)
 
 
