@@ -118,20 +118,17 @@ class Book:
 
 
 class Tally:
-    """An observer that counts the events it has seen of the fleet, and wants them stored at every third look or so."""
+    """An observer that counts the events it has seen of the fleet: right only if it is stored with the panes."""
+
+    is_urgent = False
 
     def __init__(self, count: int) -> None:
         self.count = self._kept = count
-        self._random = Random(count)  # noqa: S311  # not for secrets
 
     def observed(self, run: KernelRun) -> None:
         for seen in run.observed:
             if seen.spec.name == "events_processed" and seen.dimension == "fleet":
                 self.count += len(seen.values)
-
-    @property
-    def wants_flush(self) -> bool:
-        return self._random.random() < 0.3
 
     def take_documents(self) -> Sequence[DocumentWrite]:
         return [DocumentWrite(TALLY, TALLY, str(self.count).encode())] if self.count != self._kept else []

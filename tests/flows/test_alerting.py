@@ -114,10 +114,10 @@ async def test_a_live_alert_is_told_after_it_is_stored_and_then_removed_from_the
     sink = Remembering()
     async with service(None, sink) as one:
         one.alerting.observed(one.kernel.run(Value("planner", 5_000), Value("coder", 10)))
-        assert one.alerting.wants_flush
+        assert one.alerting.is_urgent
         assert one.delivery.open == 0
         await one.flush()
-        assert not one.alerting.wants_flush
+        assert not one.alerting.is_urgent
         assert await sink.until(1) == [("firing", "planner")]
         body = body_of(sink.told[0])
         assert body.summary == "response_time max of agent planner is 5000 ms, above 1000, over 1 min"
@@ -158,7 +158,7 @@ async def test_what_could_not_be_stored_is_not_told_and_comes_with_the_next_flus
         one.alerting.observed(one.kernel.run(Value("planner", 5_000)))
         first = one.alerting.take_documents()
         one.alerting.give_back()
-        assert one.alerting.wants_flush
+        assert one.alerting.is_urgent
         one.alerting.observed(one.kernel.run(Value("planner", 6_000)))
         assert one.alerting.take_documents() == first
         one.alerting.give_back()
@@ -199,7 +199,7 @@ async def test_a_restart_anywhere_gives_one_alert_per_dedup_key(tmp_path: Path, 
             await second.flush()
         await sink.until(1)
         second.alerting.observed(second.kernel.run(Value("planner", 7_000)))  # it fires already
-        assert not second.alerting.wants_flush
+        assert not second.alerting.is_urgent
         told += sink.told
     assert {(notice.id, notice.dedup_key) for notice in told} == {(told[0].id, f"response_time|agent|planner|slow|{START}")}
     assert len(told) == (2 if died.startswith("after") else 1)

@@ -93,7 +93,7 @@ class Alerting:
             self._add(settle(self._book, found, self._rules, self._silences, self._now()), self._pack)
 
     @property
-    def wants_flush(self) -> bool:
+    def is_urgent(self) -> bool:
         return bool(self._pack.notices)
 
     def take_documents(self) -> Sequence[DocumentWrite]:
