@@ -102,6 +102,8 @@ def test_an_agent_is_never_part_of_another_ones_name(run: Run) -> None:
     known = document(run("analytics", "show", "agent", "agent-12", "--json"))
     assert (known["events_processed"], known["response_time_avg"], known["success_rate"]) == (1, 100, 100)
     assert "success rate" not in run("analytics", "show", "agent", "agent-1").stdout
+    publish(run, "agent-2", 90_000, "task-2")
+    assert "90 s" in run("analytics", "show", "agent", "agent-2").stdout
 
 
 def test_nothing_counted_is_no_number(run: Run) -> None:
