@@ -192,6 +192,7 @@ async def main():
         print(error)
     try:
         from tallyroll.compat.analytics_pipeline import AnomalyDetector
+        AnomalyDetector()
     except MissingExtra as error:
         print(error)
     await tallyroll.close_default()

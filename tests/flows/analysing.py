@@ -212,8 +212,9 @@ async def count(folder: Path, fault: Fault) -> None:
     for day in (1, 2, 3):  # nothing comes any more: what fired is over
         judging.us = _us(NOW + timedelta(days=day))
         await alerting.step(Watch(caught_up=True))
-    while await store.documents(OUTBOX):
-        await clock.sleep(0.01)
+    async with asyncio.timeout(20):
+        while await store.documents(OUTBOX):
+            await clock.sleep(0.01)
     telling.cancel()
     await asyncio.gather(telling, return_exceptions=True)
     await follower.close()

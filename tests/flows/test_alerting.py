@@ -12,12 +12,14 @@ import pytest
 from tests.unit.alerting import SPECS, START, Kernel, Remembering, Value, pane_of, signal, tasks
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
+from tallyroll.adapters.system import SystemClock
 from tallyroll.analytics.alerts.alerting import ALERT, STEP_S, Alerting
 from tallyroll.analytics.alerts.delivery import DEFAULT_LIMITS, Delivery, Limits
 from tallyroll.analytics.alerts.lifecycle import Silence
 from tallyroll.analytics.alerts.notice import OUTBOX, body_of
 from tallyroll.analytics.alerts.rules import AbsenceRule, AnomalyRule, AnyRule, BurnRateRule, GaugeRule, ThresholdRule
 from tallyroll.analytics.alerts.watching import Watch
+from tallyroll.analytics.detection import Detection
 from tallyroll.analytics.pane import Pane, dump_row
 from tallyroll.analytics.signal import Severity
 from tallyroll.errors import DocumentConflict, SinkRefused, SinkUnavailable
@@ -485,3 +487,30 @@ async def test_the_time_from_the_event_to_the_sink_is_measured() -> None:
         await sink.until(1)
         await until(lambda: one.delivery.open == 0, one.clock)
         assert one.telemetry.value(ALERT_LATENCY, sink="memory") == pytest.approx(10)
+
+
+@pytest.mark.slow
+async def test_a_service_that_ends_tells_what_it_can_and_leaves_the_rest_in_the_outbox() -> None:
+    class Dead(Remembering):
+        async def send(self, _: object) -> None:
+            raise SinkUnavailable("dead", "away")
+
+    sink, store = Remembering(), await SqliteWindowStore.open(None)
+    for sinks, left in (([sink], 0), ([sink, Dead("dead")], 1)):
+        joined = detection(store, sinks)
+        joined.start()
+        await joined.alerting.tell([signal(f"agent-{left}")])
+        async with asyncio.timeout(5):
+            await joined.stop()
+        assert [notice.dedup_key.split("|")[2] for notice in sink.told] == ["agent-0", "agent-1"][: left + 1]
+        assert len(await store.documents(OUTBOX)) == left
+    await store.close()
+
+
+def detection(store: SqliteWindowStore, sinks: Sequence[AlertSink]) -> Detection:
+    async def ends() -> None:
+        return None
+
+    return Detection(
+        store, list(SPECS.values()), [UNUSUAL], sinks, ends=ends, leading=lambda: False, clock=SystemClock(), telemetry=Counters()
+    )

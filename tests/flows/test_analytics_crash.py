@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from tests.unit.analytics_reference import EPOCH, Reference
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.alerts.notice import OUTBOX
+from tallyroll.events.position import TopicPartition
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
+Wanted = dict[TopicPartition, Reference]
 NOW_US = (NOW - EPOCH) // EPOCH.resolution
 
 
@@ -35,9 +38,13 @@ def told(folder: Path) -> Counter[tuple[str, str, str]]:
     return Counter(tuple(json.loads(line)) for line in path.read_text().splitlines()) if path.exists() else Counter()
 
 
-async def all_is_right(folder: Path) -> None:
+async def plainly(folder: Path) -> Wanted:
+    """What a plain computation makes of the log."""
+    return {place: Reference(SPECS, NOW_US).feed(records) for place, records in (await read(folder)).items()}
+
+
+async def all_is_right(folder: Path, wanted: Wanted) -> None:
     """Panes, counts and alerts are what the log says, each alert under one id."""
-    wanted = {place: Reference(SPECS, NOW_US).feed(records) for place, records in (await read(folder)).items()}
     store = await SqliteWindowStore.open(folder / "analytics.db")
     found = await stored(store)
     for place, reference in wanted.items():
@@ -64,23 +71,35 @@ async def all_is_right(folder: Path) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Wanted]:
+    """A log, and what it says."""
+    folder = tmp_path_factory.mktemp("filled")
+    asyncio.run(fill(folder, history(7)))
+    return folder, asyncio.run(plainly(folder))
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    asyncio.run(fill(tmp_path, history(7)))
-    return tmp_path
+def folder(filled: tuple[Path, Wanted], tmp_path: Path) -> Path:
+    return shutil.copytree(filled[0], tmp_path / "log")
+
+
+@pytest.fixture
+def wanted(filled: tuple[Path, Wanted]) -> Wanted:
+    return filled[1]
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_at_a_step(folder: Path, point: str) -> None:
+def test_killed_at_a_step(folder: Path, wanted: Wanted, point: str) -> None:
     died = start(folder, point, Random(point).randint(1, 1 if "removal" in point else 4))  # noqa: S311  # repeatable
     _, errors = died.communicate(timeout=60)
     assert died.returncode == -signal.SIGKILL, errors
     asyncio.run(count(folder, lambda _: None))
-    asyncio.run(all_is_right(folder))
+    asyncio.run(all_is_right(folder, wanted))
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_moments_of_its_own(folder: Path, seed: int) -> None:
+def test_killed_at_moments_of_its_own(folder: Path, wanted: Wanted, seed: int) -> None:
     random = Random(seed)  # noqa: S311  # repeatable
     for _ in range(3):
         running = start(folder)
@@ -90,13 +109,14 @@ def test_killed_at_moments_of_its_own(folder: Path, seed: int) -> None:
         running.send_signal(signal.SIGKILL)
         running.communicate(timeout=60)
     asyncio.run(count(folder, lambda _: None))
-    asyncio.run(all_is_right(folder))
+    asyncio.run(all_is_right(folder, wanted))
 
 
-def test_the_check_notices_a_record_that_was_not_counted(folder: Path) -> None:
+def test_the_check_notices_a_record_that_was_not_counted(folder: Path, wanted: Wanted) -> None:
     asyncio.run(count(folder, lambda _: None))
-    asyncio.run(all_is_right(folder))
+    asyncio.run(all_is_right(folder, wanted))
     assert set(told(folder).values()) == {1}, "without a death, nothing twice"
     asyncio.run(fill(folder, {PLACES[0]: [(slow_task(NOW, "another"), -1)]}))
+    more = asyncio.run(plainly(folder))
     with pytest.raises(AssertionError):
-        asyncio.run(all_is_right(folder))
+        asyncio.run(all_is_right(folder, more))

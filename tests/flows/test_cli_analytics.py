@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from tallyroll.events.ids import utc_now
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 NEWEST = ("--at", "newest")
 RULES = """
 [[rule]]
@@ -100,6 +102,8 @@ def test_an_agent_is_never_part_of_another_ones_name(run: Run) -> None:
     known = document(run("analytics", "show", "agent", "agent-12", "--json"))
     assert (known["events_processed"], known["response_time_avg"], known["success_rate"]) == (1, 100, 100)
     assert "success rate" not in run("analytics", "show", "agent", "agent-1").stdout
+    publish(run, "agent-2", 90_000, "task-2")
+    assert "90 s" in run("analytics", "show", "agent", "agent-2").stdout
 
 
 def test_nothing_counted_is_no_number(run: Run) -> None:
@@ -218,3 +222,15 @@ def test_rules_are_the_file_that_prometheus_loads(fleet: Run) -> None:
     assert fleet("analytics", "rules", "--job", "mine", "--objective", "99.5").stdout == rules_file(
         RuleOptions(job="mine", objective=0.995)
     )
+
+
+def test_every_example_of_the_page_works(tmp_path: Path) -> None:
+    page = (ROOT / "docs/reference/commands.md").read_text("utf-8")
+    told = [line for line in page.splitlines() if line.startswith("tallyroll analytics ") and "\u2026" not in line]
+    (tmp_path / "incidents.json").write_text("[]")
+    assert len(told) > 15
+    run = runner_for(tmp_path / "log")
+    run("simulate", "--events", "300", "--agents", "3", "--seed", "4", "--json")
+    for line in told:
+        words = shlex.split(line.partition(">")[0], comments=True)[1:]
+        run(*(str(tmp_path / word) if word == "incidents.json" else word for word in words))

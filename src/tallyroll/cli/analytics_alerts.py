@@ -39,7 +39,8 @@ def add_to(app: typer.Typer) -> None:
     )(silence)
     app.command(
         epilog=examples(
-            "tallyroll analytics correlate response_time", "tallyroll analytics correlate error_rate --since 1d --dimension tool --json"
+            "tallyroll analytics correlate response_time",
+            "tallyroll analytics correlate tool_error_rate --since 1d --dimension tool --json",
         )
     )(correlate)
     app.command(

@@ -1,10 +1,7 @@
 """Live metrics of agents, under the names that users of ``utils.analytics_pipeline`` know."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from tallyroll._api import get_agent_performance_metrics, get_analytics_engine, get_system_performance_dashboard
-from tallyroll.adapters.extras import require
+from tallyroll.analytics.anomalies.known import AnomalyAlert, AnomalyDetector
 from tallyroll.analytics.profile import AgentPerformance, SystemPerformance
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.query import AnalyticsEngine as AgentAnalyticsEngine
@@ -14,9 +11,6 @@ from tallyroll.analytics.spec import AggregationFunction
 from tallyroll.analytics.time_series import TimeSeries
 from tallyroll.analytics.time_series import TimeSeries as OptimizedTimeSeries
 from tallyroll.analytics.windows import TimeWindow
-
-if TYPE_CHECKING:
-    from tallyroll.analytics.anomalies.known import AnomalyAlert, AnomalyDetector
 
 __all__ = [
     "AgentAnalyticsEngine",
@@ -37,11 +31,3 @@ __all__ = [
     "get_analytics_engine",
     "get_system_performance_dashboard",
 ]
-
-
-def __getattr__(name: str) -> object:
-    """The names that need the extra, when they are used. Raises MissingExtra."""
-    if name not in ("AnomalyAlert", "AnomalyDetector"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    require("analytics")
-    return getattr(import_module("tallyroll.analytics.anomalies.known"), name)
