@@ -142,10 +142,11 @@ def _decay(y: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(y > _FAR, -1.0, 2 / (1 + np.exp(5 * np.minimum(y, _FAR))) - 1)
 
 
-def data_folder(default: Path) -> Path | None:
-    """Where the series lie: ``NAB_DATA`` of the environment, else the default; None if they are not there."""
-    folder = Path(os.environ.get("NAB_DATA", default))
-    return folder if (folder / "windows.json").is_file() else None
+def data_folder(given: Path | None = None) -> Path | None:
+    """Where the series lie: the folder that is given, else ``NAB_DATA`` of the environment; None if they are not there."""
+    named = str(given) if given is not None else os.environ.get("NAB_DATA", "")
+    folder = Path(named)
+    return folder if named and (folder / "windows.json").is_file() else None
 
 
 def read(folder: Path) -> Sequence[Labelled]:
