@@ -94,7 +94,8 @@ def test_behind_two_windows_the_last_one_that_ended_is_the_measure() -> None:
 
 def test_a_higher_score_outside_than_inside_has_to_be_paid_for() -> None:
     outside = [series(1_000, [(500, 599)], {500: 0.5, 300: 0.9})]
-    assert best(outside, STANDARD) == (pytest.approx(100 - 100 * 0.11 / 2), 0.5)
+    assert best(outside, STANDARD).threshold == 0.5
+    assert best(outside, STANDARD).score == pytest.approx(100 - 100 * 0.11 / 2)
     inside = [series(1_000, [(500, 599)], {500: 0.9, 300: 0.5})]
     assert best(inside, STANDARD) == (100, 0.9)
 
