@@ -30,7 +30,7 @@ WATCHED: Final = "watched"
 
 PANES: Final = "panes"
 _THROUGH: Final = "through"
-_MOST_SERIES: Final = 2_000  # with a detector, 96 KB each in memory
+_MOST_SERIES: Final = 2_000  # with a detector, 72 KB each in memory
 _MOST_BASELINES: Final = 10_000
 _KEEP_EVERY: Final = 60  # panes between two records of one detector; each series in a minute of its own
 _STEP_PANES: Final = 30  # in one transaction: what follows a pause is caught up in steps
