@@ -11,6 +11,7 @@ BENCHES: Final = {
     "follow": "the loop into the state store",
     "events": "where each microsecond goes",
     "columns": "folding columns beside rows",
+    "nab": "detectors on the series of the Numenta Anomaly Benchmark",
     "replay": "replays from the archive and from topics",
 }
 

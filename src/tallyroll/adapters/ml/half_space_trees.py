@@ -18,7 +18,7 @@ _SMOOTH: Final = 0.3
 class HalfSpaceTrees:
     """A ``Detector``. Values are scaled by the smallest and the largest that were seen. ``expected``: the smoothed series."""
 
-    threshold: Final = 0.9
+    threshold: Final = 0.995
 
     def __init__(self) -> None:
         self._trees = Trees(n_trees=_TREES, height=_HEIGHT, window_size=_WINDOW, seed=_SEED)

@@ -16,7 +16,7 @@ _SPREAD_LEAST: Final = 1e-9
 class MovingAverage:
     """A ``Detector``: deviations from an exponentially weighted mean, in either direction, by a spread that is weighted alike."""
 
-    threshold: Final = 0.5
+    threshold: Final = 0.8
 
     def __init__(self) -> None:
         self._count = 0
@@ -38,7 +38,7 @@ class MovingAverage:
 class WindowedGaussian:
     """A ``Detector``: deviations from the mean of the last 3,000 values, in either direction."""
 
-    threshold: Final = 0.5
+    threshold: Final = 0.69
 
     def __init__(self) -> None:
         self._values = History()
