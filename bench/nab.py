@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.report import ROOT, save, table
-from tallyroll.analytics.anomalies.incidents import LOOK_BACK, Incidents
+from tallyroll.analytics.anomalies.incidents import Incidents
 from tallyroll.opening import DETECTORS, new_detector
-from tallyroll.testing.nab import PROFILES, Judged, Labelled, best, data_folder, hits, probation, read, score_at
+from tallyroll.testing.nab import PROFILES, Judged, Labelled, best, data_folder, hits, one_per_incident, probation, read, score_at
 
 TUNED_ON: Final = (
     "artificialNoAnomaly/*",
@@ -48,13 +48,6 @@ def scored(detector: str, series: Sequence[Labelled]) -> tuple[Scores, float]:
         found[one.name] = np.array([fresh.score(value).score for value in values])
         spent += time.process_time() - started
     return found, spent / sum(len(one.values) for one in series) * 1e6
-
-
-def one_per_incident(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Only what is above all scores of the last hundred rows speaks; the rest is 0. Holds for every detector."""
-    before = np.concatenate([np.zeros(LOOK_BACK), scores[:-1]])
-    highest = np.lib.stride_tricks.sliding_window_view(before, LOOK_BACK).max(axis=1)
-    return np.where(scores > highest, scores, 0.0)
 
 
 def alarms(scores: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ class IsolationForest:
     A score takes some 2 ms, most of it checks that scikit-learn makes of each row.
     """
 
-    threshold: Final = 0.6
+    threshold: Final = 0.79
 
     def __init__(self) -> None:
         self._values: deque[float] = deque(maxlen=_MEMORY)

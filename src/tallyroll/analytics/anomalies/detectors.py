@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tallyroll.analytics.anomalies.history import LEAST, History, deviations, usual
+from tallyroll.analytics.anomalies.history import LARGEST, LEAST, History, deviations, usual
 from tallyroll.analytics.spec import Bad
 from tallyroll.ports import Score
 
@@ -73,6 +73,7 @@ class Ensemble:
 
     def score(self, value: float) -> Score:
         """See ``Detector``."""
+        value = min(max(value, -LARGEST), LARGEST)
         expected = value if self._smoothed is None else self._smoothed
         voices = self._difference(value, expected) + self._shape(value) + self._rarity(value)
         self._values.push(value)

@@ -13,7 +13,8 @@ LEAST: Final = 30  # a spread of fewer values says nothing
 _CLIP: Final = 3.0  # deviations at which the scale is clipped, or one anomaly would hide the next
 _FLAT: Final = 1e-6  # the least spread, relative to the level: a constant series has none
 _SILENCE: Final = 1e-9
-_LARGEST: Final = 1e15  # so that squares of float32 stay finite
+LARGEST: Final = 1e15
+"""Values are cut to this, so that squares of float32 stay finite."""
 
 
 class History:
@@ -53,7 +54,7 @@ class History:
             kept = self._buffer[self._end - self.capacity + 1 : self._end]
             self._buffer[: len(kept)] = kept
             self._start, self._end = 0, len(kept)
-        self._buffer[self._end] = min(max(value, -_LARGEST), _LARGEST)
+        self._buffer[self._end] = min(max(value, -LARGEST), LARGEST)
         self._end += 1
         self._start = max(self._start, self._end - self.capacity)
 
