@@ -921,10 +921,11 @@ SpoolFactory = Callable[[], Spool]
 
 
 class Score(NamedTuple):
-    """What a detector says of one value: from 0 (usual) to 1, and the level that it expected."""
+    """What a detector says of one value: from 0 (usual) to 1, the level that it expected, and that of the series as a whole if it knows."""
 
     score: float
     expected: float
+    usual: float | None = None
 
 
 class Detector(Protocol):

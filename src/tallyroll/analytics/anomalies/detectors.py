@@ -75,10 +75,13 @@ class Ensemble:
         """See ``Detector``."""
         value = min(max(value, -LARGEST), LARGEST)
         expected = value if self._smoothed is None else self._smoothed
-        voices = self._difference(value, expected) + self._shape(value) + self._rarity(value)
+        known = usual(self._values.values) if len(self._values) >= LEAST else None
+        voices = self._difference(value, expected) + self._shape(value)
+        if known is not None:
+            voices += self._rarity(value, known.spread)
         self._values.push(value)
         self._smoothed = expected + _SMOOTH * (value - expected)
-        return Score(voices / _VOICES, expected)
+        return Score(voices / _VOICES, expected, None if known is None else known.mean)
 
     def _difference(self, value: float, expected: float) -> float:
         residual = abs(value - expected)
@@ -103,13 +106,10 @@ class Ensemble:
         self._distances.push(mean)
         return said(z)
 
-    def _rarity(self, value: float) -> float:
+    def _rarity(self, value: float, spread: float) -> float:
         """1 where no value was ever close, 0 where all were the same: a past value counts less the farther it is away."""
-        past = self._values.values
-        if len(past) < LEAST:
-            return 0.0
-        close = np.float32(_CLOSE * usual(past).spread)
-        gap = past - np.float32(value)
+        close = np.float32(_CLOSE * spread)
+        gap = self._values.values - np.float32(value)
         np.abs(gap, out=gap)
         np.maximum(gap, close, out=gap)
         np.divide(close, gap, out=gap)
@@ -125,6 +125,10 @@ def _nearest(distances: NDArray[np.float32]) -> float:
 
 
 def one_sided(scored: Score, value: float, bad: Bad) -> Score:
-    """The score, but 0 for a value on the good side of what was expected."""
-    is_good = value >= scored.expected if bad == "down" else value <= scored.expected if bad == "up" else bad == "none"
-    return Score(0.0, scored.expected) if is_good else scored
+    """The score, but 0 for a value that is not on the bad side both of what was expected and of what is usual.
+
+    Of both: or the way back from a time that was better than usual would be an alarm.
+    """
+    levels = (scored.expected, scored.expected if scored.usual is None else scored.usual)
+    is_good = value >= min(levels) if bad == "down" else value <= max(levels) if bad == "up" else bad == "none"
+    return scored._replace(score=0.0) if is_good else scored

@@ -67,7 +67,7 @@ class Series:
         if value is None:
             change = self.incidents.silent()
             return None if change is None else Scored(self.last, self.last, 0.0, change)
-        score, expected = one_sided(self.detector.score(value), value, self.spec.bad)
+        score, expected, _ = one_sided(self.detector.score(value), value, self.spec.bad)
         self.last = value
         return Scored(value, expected, score, self.incidents.step(start, value, score))
 
