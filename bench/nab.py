@@ -124,7 +124,7 @@ def tables(found: Mapping[str, Mapping[str, Any]]) -> str:
             *(scores[part]["standard"]["score"] for scores in (top, own) for part in ("tuned_on", "held_out")), of["us_per_row"],
         ])  # fmt: skip
         told_rows += [
-            [f"{detector}, {part}", of["threshold"], f"{one['windows_hit']} of {one['windows']}", one["alarms"],
+            [f"{detector}, {part}", str(of["threshold"]), f"{one['windows_hit']} of {one['windows']}", one["alarms"],
              one["alarms_outside_windows"], one["alarms_per_series_day"]]
             for part, one in spoke.items() if part in ("tuned_on", "held_out")
         ]  # fmt: skip

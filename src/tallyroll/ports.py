@@ -921,11 +921,11 @@ SpoolFactory = Callable[[], Spool]
 
 
 class Score(NamedTuple):
-    """What a detector says of one value: from 0 (usual) to 1, the level that it expected, and that of the series as a whole if it knows."""
+    """What a detector says of one value: from 0 (usual) to 1, the level it expected, and, if it knows, the middle of the last values."""
 
     score: float
     expected: float
-    usual: float | None = None
+    lately: float | None = None
 
 
 class Detector(Protocol):

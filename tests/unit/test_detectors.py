@@ -36,6 +36,11 @@ def scores(values: np.ndarray, detector: Detector | None = None) -> list[float]:
     return [detector.score(value).score for value in values.tolist()]
 
 
+def scored(values: np.ndarray) -> tuple[list[Score], list[float]]:
+    detector = Ensemble()
+    return [detector.score(value) for value in values.tolist()], values.tolist()
+
+
 def told(values: np.ndarray, detector: Detector | None = None) -> list[tuple[str, int, str]]:
     detector, incidents, found = detector or Ensemble(), Incidents(), []
     for at, value in enumerate(values.tolist()):
@@ -234,10 +239,14 @@ def test_only_the_bad_side_is_told(bad: str, high: float, low: float) -> None:
 
 
 def test_the_way_back_from_a_better_time_is_no_alarm() -> None:
-    assert one_sided(Score(0.9, 10, 100), 90, "up").score == 0
-    assert one_sided(Score(0.9, 10, 100), 101, "up").score == 0.9
-    assert one_sided(Score(0.9, 99, 50), 60, "down").score == 0
-    assert one_sided(Score(0.9, 99, 50), 49, "down").score == 0.9
+    assert one_sided(Score(0.9, 10, 100), 103, "up").score == 0
+    assert one_sided(Score(0.9, 10, 100), 300, "up").score == 0.9
+    assert one_sided(Score(0.9, 99, 50), 48, "down").score == 0
+    assert one_sided(Score(0.9, 99, 50), 0, "down").score == 0.9
+    values = noise()
+    values[500:510] = 5
+    assert any(one_sided(one, value, "down").score > SHIPPED_THRESHOLD for one, value in zip(*scored(values), strict=True))
+    assert not any(one_sided(one, value, "up").score > SHIPPED_THRESHOLD for one, value in zip(*scored(values), strict=True))
 
 
 @given(st.floats(0, 1e6))

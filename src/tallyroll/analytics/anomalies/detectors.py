@@ -30,6 +30,7 @@ _SMOOTH: Final = 0.3
 _LAGS: Final = 5
 _NEAREST: Final = 5
 _SAMPLE: Final = 16  # of so many distances one is looked at to find a bound for the nearest
+_LATELY: Final = 60  # values: an hour of minutes
 _CLOSE: Final = 1 / 8  # deviations within which a value is as good as the same
 
 
@@ -75,13 +76,11 @@ class Ensemble:
         """See ``Detector``."""
         value = min(max(value, -LARGEST), LARGEST)
         expected = value if self._smoothed is None else self._smoothed
-        known = usual(self._values.values) if len(self._values) >= LEAST else None
-        voices = self._difference(value, expected) + self._shape(value)
-        if known is not None:
-            voices += self._rarity(value, known.spread)
+        voices = self._difference(value, expected) + self._shape(value) + self._rarity(value)
+        lately = self._lately()
         self._values.push(value)
         self._smoothed = expected + _SMOOTH * (value - expected)
-        return Score(voices / _VOICES, expected, None if known is None else known.mean)
+        return Score(voices / _VOICES, expected, lately)
 
     def _difference(self, value: float, expected: float) -> float:
         residual = abs(value - expected)
@@ -106,10 +105,18 @@ class Ensemble:
         self._distances.push(mean)
         return said(z)
 
-    def _rarity(self, value: float, spread: float) -> float:
+    def _lately(self) -> float | None:
+        last = self._values.values[-_LATELY:]
+        middle = len(last) // 2
+        return float(np.partition(last, middle)[middle]) if len(last) else None
+
+    def _rarity(self, value: float) -> float:
         """1 where no value was ever close, 0 where all were the same: a past value counts less the farther it is away."""
-        close = np.float32(_CLOSE * spread)
-        gap = self._values.values - np.float32(value)
+        past = self._values.values
+        if len(past) < LEAST:
+            return 0.0
+        close = np.float32(_CLOSE * usual(past).spread)
+        gap = past - np.float32(value)
         np.abs(gap, out=gap)
         np.maximum(gap, close, out=gap)
         np.divide(close, gap, out=gap)
@@ -125,10 +132,14 @@ def _nearest(distances: NDArray[np.float32]) -> float:
 
 
 def one_sided(scored: Score, value: float, bad: Bad) -> Score:
-    """The score, but 0 for a value that is not on the bad side both of what was expected and of what is usual.
+    """The score, but 0 for a value that is not on the bad side of what was expected.
 
-    Of both: or the way back from a time that was better than usual would be an alarm.
+    It must be at least half as far from the middle of the last values, or the way back from a short time that was better
+    would be an alarm.
     """
-    levels = (scored.expected, scored.expected if scored.usual is None else scored.usual)
-    is_good = value >= min(levels) if bad == "down" else value <= max(levels) if bad == "up" else bad == "none"
-    return scored._replace(score=0.0) if is_good else scored
+    if bad == "both":
+        return scored
+    sign = {"up": 1, "down": -1, "none": 0}[bad]
+    away = sign * (value - scored.expected)
+    from_lately = away if scored.lately is None else sign * (value - scored.lately)
+    return scored if away > 0 and from_lately >= away / 2 else scored._replace(score=0.0)
