@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import msgspec
 import numpy as np
@@ -277,10 +279,30 @@ def test_an_unknown_detector_is_told_with_those_there_are() -> None:
         new_detector("oracle")
 
 
+_WITHOUT = """
+import sys
+sys.modules["river"] = None  # as if it were not installed
+from tallyroll.errors import MissingExtra
+from tallyroll.opening import new_detector
+new_detector("ensemble")
+try:
+    new_detector("half-space-trees")
+except MissingExtra as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_without_the_extra_the_others_work_and_the_line_that_installs_it_is_told() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "extra 'ml': not installed; run: pip install 'tallyroll[ml]'"
+
+
 HELD_OUT = ("realAdExchange", "AMZN", "CVS", "GOOG", "KO", "UPS")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # a quarter of a minute of one core, however busy that is
 def test_the_bar_on_the_series_of_the_benchmark() -> None:
     folder = data_folder()
     if folder is None:
