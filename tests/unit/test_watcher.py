@@ -118,12 +118,13 @@ async def test_restarts_anywhere_change_nothing_and_tell_nothing_twice() -> None
 
 
 async def test_a_restart_does_not_forget_a_series_that_is_young() -> None:
-    async with fleet(response_times(60)) as one:
-        await one.watch(40)
+    panes = response_times(40)
+    async with fleet() as one:
+        await one.put([("agent", agent, minute, {"response_time": pane}) for agent in "abcdefgh" for minute, pane in enumerate(panes)])
+        await one.watch(20)
         one.restarted()
-        await one.watch(60)
-        [series] = one.watcher._series.values()
-        assert len(series.detector._values) == 60
+        await one.watch(40)
+        assert [len(series.detector._values) for series in one.watcher._series.values()] == [40] * 8
 
 
 async def test_what_could_not_be_stored_is_judged_again() -> None:
