@@ -36,7 +36,7 @@ class AnomalyDetector:
     """Judges values one by one, per metric and agent, against those before them; a value never counts for itself.
 
     ``sensitivity``: so many deviations are an anomaly, in either direction. Silent for the first ``min_data_points`` values
-    of a series, and for 30. Severity: deviation ÷ sensitivity from 1, 1.5, 2.5, 4. Keeps 3,000 values of 10,000 series.
+    of a series. Severity: deviation ÷ sensitivity from 1, 1.5, 2.5, 4. Keeps 3,000 values of 10,000 series.
     What is followed from the log has better detectors: see ``AnalyticsEngine`` and the alerts. Raises ValueError for
     values that are no finite numbers; MissingExtra where it is made.
     """
