@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -507,9 +507,24 @@ async def test_a_service_that_ends_tells_what_it_can_and_leaves_the_rest_in_the_
     await store.close()
 
 
-def detection(store: SqliteWindowStore, sinks: Sequence[AlertSink]) -> Detection:
-    async def ends() -> None:
-        return None
+async def test_panes_are_not_judged_while_a_partition_with_records_has_not_been_read() -> None:
+    store = await SqliteWindowStore.open(None)
+    joined = detection(store, [], {TopicPartition("task-events", 0): 1, TopicPartition("task-events", 1): 5})
+    for partition in (0, 1):
+        await joined.step()
+        assert await store.documents("watched") == {}
+        progress = WindowProgress("spec", 0, 1, (START + 600) * 1_000_000)
+        row = (PaneAt("fleet", "", 60, START), 0, dump_row({"response_time": pane_of([10])}))
+        await store.commit([WindowWrite(TopicPartition("task-events", partition), None, progress, [row])])
+    await joined.step()
+    assert await store.documents("watched") != {}
+    await joined.stop()
+    await store.close()
+
+
+def detection(store: SqliteWindowStore, sinks: Sequence[AlertSink], log: Mapping[TopicPartition, int] | None = None) -> Detection:
+    async def ends() -> Mapping[TopicPartition, int] | None:
+        return log
 
     return Detection(
         store, list(SPECS.values()), [UNUSUAL], sinks, ends=ends, leading=lambda: False, clock=SystemClock(), telemetry=Counters()

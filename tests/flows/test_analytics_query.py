@@ -266,3 +266,14 @@ async def test_times_from_two_events_are_the_same_when_they_are_counted_a_day_la
         for partition, end in (await roll.log.ends(["task-events"])).items():
             assert not end or await roll.caught_up(Position(*partition, end - 1), 20, follower=ANALYTICS_FOLLOWER)
         assert {**await engine.get_agent_analytics("agent-1", at=NOW), "coverage": 1} == {**live, "coverage": 1}
+
+
+async def test_a_log_whose_records_are_all_past_their_time_leaves_nothing_to_be_seen(tmp_path: FilePath) -> None:
+    url = f"sqlite:///{tmp_path}"
+    async with open_roll(url) as roll:
+        await publish(roll, tasks())
+    async with open_roll(url, later=timedelta(days=400)) as roll:
+        await roll.log.retain()
+        assert await roll.log.starts(["task-events"]) == await roll.log.ends(["task-events"])
+        found = await (await roll.analytics()).get_agent_analytics("agent-1")
+        assert (found["coverage"], found["events_processed"]) == (1, 0)

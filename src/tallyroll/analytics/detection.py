@@ -30,7 +30,7 @@ _REFRESH_S: Final = 60.0
 _LAST_WORDS_S: Final = 2.0
 
 Ends = Callable[[], Awaitable[Mapping[TopicPartition, int] | None]]
-"""How far the log goes, per partition that is counted; None while it is away."""
+"""How far the log goes, per partition that is counted and holds records; None while it is away."""
 
 
 class Detection:
@@ -89,7 +89,7 @@ class Detection:
         progress = await self._store.load_progress()
         caught_up = ends is not None and all(one in progress and progress[one].next >= end for one, end in ends.items() if end)
         marks = [one.watermark_us // 1_000_000 for one in progress.values() if one.watermark_us >= 0]
-        if marks:
+        if marks and all(one in progress for one, end in (ends or {}).items() if end):  # else panes lack what is not read yet
             closed = int((self._now() if caught_up else min(marks)) - self._disorder_s)
             while await self._watcher.step(closed, now=self._now()):
                 pass
