@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from typing import Any, Final
 
+import msgspec
 from confluent_kafka import Producer
 
 from bench.analytics_kafka import send
@@ -22,6 +24,8 @@ from bench.analytics_load import Load
 from bench.report import ROOT
 from bench.workload import Wire, make_topics, percentile
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
+from tallyroll.analytics.anomalies.baseline import Baseline
+from tallyroll.analytics.anomalies.watcher import BASELINE
 from tallyroll.events.codec import encode
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.topics import Catalogue, catalogue_of
@@ -29,6 +33,7 @@ from tallyroll.settings import Settings
 
 _WARM_MINUTES: Final = 15
 _WARM_EVENTS: Final = 6
+_USUAL: Final = 3_000  # events of the fleet in a minute of the past
 _PATIENCE_S: Final = 180
 _SLICE_S: Final = 0.01
 
@@ -76,7 +81,7 @@ def measure(settings: Settings, rate: int, seconds: int, outliers_per_s: int) ->
     receiver = Receiver()
     try:
         with _service(settings, receiver.url):
-            _wait(lambda: asyncio.run(_warm(settings)) >= len(agents) * _WARM_EVENTS * _WARM_MINUTES, "the past is counted")
+            _wait(lambda: asyncio.run(_baselines(settings)) >= len(agents), "every agent has a baseline")
             sent, achieved = _live(settings, catalogue, agents, rate, outliers_per_s)
             _wait(lambda: sent.keys() <= receiver.came.keys(), "every alert", soft=True)
     finally:
@@ -102,12 +107,14 @@ def _wire(catalogue: Catalogue, event: AgentEvent) -> Wire:
 
 
 def _past(catalogue: Catalogue, agents: list[str]) -> Iterator[Wire]:
-    """A quarter of an hour of quiet work of every agent, which baselines are made of."""
-    now = datetime.now(UTC)
-    for minute in range(_WARM_MINUTES + 3, 3, -1):
+    """A quarter of an hour of quiet work of the fleet and of every watched agent, which baselines are made of."""
+    began = datetime.now(UTC) - timedelta(minutes=_WARM_MINUTES + 3)
+    usual = Load(catalogue, 50, distinct=_USUAL, round_s=60.0).records(_USUAL * _WARM_MINUTES, start=began)
+    for minute in range(_WARM_MINUTES):
+        yield from islice(usual, _USUAL)
         for number in range(_WARM_EVENTS):
             for at, agent in enumerate(agents):
-                moment = now - timedelta(minutes=minute, seconds=number * 7)
+                moment = began + timedelta(minutes=minute, seconds=number * 10)
                 yield _wire(catalogue, _event(agent, 1_000.0 + (at * 7 + number * 31 + minute * 13) % 97, moment))
 
 
@@ -115,12 +122,12 @@ def _live(settings: Settings, catalogue: Catalogue, agents: list[str], rate: int
     """Sends at a rate, ten milliseconds at a time, and now and then an outlier; gives when each outlier was handed over."""
     load, sent, waiting = Load(catalogue, 50), {}, iter(agents)
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 1})
-    per_slice, session, number = round(rate * _SLICE_S), f"{time.time_ns():032x}", 0
+    per_slice, run, number = round(rate * _SLICE_S), f"{time.time_ns():026x}", 0
     began = due = time.perf_counter()
     for piece in range(round(len(agents) / outliers_per_s / _SLICE_S)):
         now = datetime.now(UTC)
         for _ in range(per_slice):
-            one = load.live(number, now, session)
+            one = load.live(number, now, run)
             number += 1
             producer.produce(one.topic, one.value, one.key, one.partition)
         if piece % round(1 / _SLICE_S / outliers_per_s) == 0:
@@ -137,14 +144,18 @@ def _live(settings: Settings, catalogue: Catalogue, agents: list[str], rate: int
     return sent, reached
 
 
-async def _warm(settings: Settings) -> int:
-    """How many records the service has stored."""
+async def _baselines(settings: Settings) -> int:
+    """How many of the agents the service knows well enough to call something unusual."""
     path = settings.data_dir / "analytics.db"
-    if not path.exists():
+    if not path.exists():  # nothing else runs
         return 0
     store = await SqliteWindowStore.open(path)
     try:
-        return sum(one.next for one in (await store.load_progress()).values())
+        found = await store.documents(BASELINE)
+        known = [
+            msgspec.msgpack.decode(data, type=Baseline) for name, data in found.items() if name.startswith("response_time|agent|watched-")
+        ]
+        return sum(one.usual() is not None for one in known)
     finally:
         await store.close()
 

@@ -51,14 +51,11 @@ class Load:
                 yield self._wires[at]._replace(value=self._value(members, new_id(), turn, moment))
             turn += 1
 
-    def live(self, at: int, now: datetime, session: str) -> Wire:
-        """One record that happens now."""
-        place = at % len(self._members)
-        members = {
-            **self._members[place], "chainsession": _raw(session), "chainnumber": _raw(str(at + 1)),
-            "id": _raw(new_id()), "time": _raw(iso(now)),
-        }  # fmt: skip
-        return self._wires[place]._replace(value=_ENCODE(members))
+    def live(self, number: int, now: datetime, run: str) -> Wire:
+        """A record that happens now: the so many-th of a run, whose ``run`` names its sessions."""
+        turn, place = divmod(number, len(self._members))
+        fresh = {"id": _raw(new_id()), "time": _raw(iso(now)), "chainsession": _raw(f"{run}{turn:06x}")}
+        return self._wires[place]._replace(value=_ENCODE({**self._members[place], **fresh}))
 
     def _value(self, members: dict[str, msgspec.Raw], event_id: str, turn: int, moment: datetime) -> bytes:
         fresh = {"id": _raw(event_id), "time": _raw(iso(moment)), "chainsession": _raw(f"{turn:032x}")}

@@ -16,6 +16,8 @@ from tests.docs.pages import PAGES, ROOT, blocks_of, broken_links, commands_of, 
 
 import tallyroll
 from tallyroll import errors
+from tallyroll.analytics.alerts.rules import DEFAULT_RULES
+from tallyroll.analytics.spec import BUILT_IN as METRIC_SPECS
 from tallyroll.cli.app import app
 from tallyroll.events.topics import BUILT_IN
 from tallyroll.events.types import EventType
@@ -47,6 +49,8 @@ ENTRIES = {
     "topics.md": [f"`{topic.base}`" for topic in BUILT_IN],
     "event-types.md": [f"### {member.value}\n" for member in EventType],
     "metrics.md": [f"`{metric.name}`" for metric in METRICS],
+    "measures.md": [f"`{spec.name}`" for spec in METRIC_SPECS],
+    "alert-rules.md": [f"`{rule.name}`" for rule in DEFAULT_RULES],
     "errors.md": [f"## {name}\n" for name in ERRORS],
     "commands.md": [f"## {path}\n" for path in COMMANDS],
     "python-api.md": [f"`{name}`" for name in tallyroll.__all__],

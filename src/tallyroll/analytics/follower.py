@@ -16,7 +16,7 @@ from tallyroll.analytics.moments import NEVER
 from tallyroll.analytics.reading import Schemas
 from tallyroll.analytics.run import Observer
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec, spec_id
-from tallyroll.errors import PositionConflict
+from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.schema import SCHEMAS
@@ -46,7 +46,8 @@ class AnalyticsFollower:
     and left out; it is never put aside, since the state follower does that with the same record. Its place is counted as read.
     ``flush`` stores changed pane rows, open pairs, keys, positions and the documents of the observers in one transaction.
     Panes made by other metrics are made anew, as far back as the log goes. The store and the observers stay the caller's.
-    ``wants_flush`` runs the kernel when records have waited for 20 ms, so it has to be asked.
+    ``wants_flush`` runs the kernel when records have waited for 20 ms, so it has to be asked. What an observer cannot wait with
+    is stored at once and by itself, ahead of the panes it was seen in: after a crash these are read again, and so is it.
     Where another follower of the loop reads whole heads, give it the batches first: then they are decoded once.
     Not promised: that an event is in a pane before ``flush``.
     """
@@ -80,6 +81,8 @@ class AnalyticsFollower:
         self._waiting_since = 0.0
         self._unflushed = 0
         self._unflushed_since = 0.0
+        self._urgent: asyncio.Task[None] | None = None
+        self._urgent_due = 0.0
         self.rebuilding: set[TopicPartition] = set()
         announce(self._telemetry, [catalogue[base].name for base in self.topics], specs)
 
@@ -122,17 +125,19 @@ class AnalyticsFollower:
         return ()
 
     def wants_flush(self, *, interval_over: bool) -> bool:
-        """As the port says: each second, when there is much, or when an observer has something that should leave."""
+        """As the port says: each second, or when there is much."""
         now = self._clock.monotonic()
         if self._waiting and now - self._waiting_since >= RUN_S:
             self._run()
-        if any(observer.wants_flush for observer in self._observers):
-            return True
+        if (self._urgent is None or self._urgent.done()) and now >= self._urgent_due:
+            urgent = [observer for observer in self._observers if observer.is_urgent]
+            self._urgent = asyncio.create_task(self._store_ahead(urgent), name="analytics, ahead") if urgent else None
         return interval_over and (now - self._unflushed_since >= FLUSH_S or self._unflushed >= FLUSH_ROWS)
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
         begin = self._clock.monotonic()
+        await self._ahead()
         self._run()
         self._kernel.settle()
         await self._read_missing()
@@ -155,6 +160,7 @@ class AnalyticsFollower:
 
     async def close(self) -> None:
         """Forgets everything in memory."""
+        await self._ahead()
         self.drop(list(self._lanes))
 
     # Taking over
@@ -216,6 +222,27 @@ class AnalyticsFollower:
             lane.take(wanted, found)
         if missing:
             self._kernel.settle()
+
+    async def _store_ahead(self, urgent: Sequence[Observer]) -> None:
+        """Stores the documents of these observers. One at a time, and never beside a flush: who takes has to answer first."""
+        documents = [document for observer in urgent for document in observer.take_documents()]
+        try:
+            await self._store.commit([], documents)
+        except BaseException as error:
+            for observer in urgent:
+                observer.give_back()
+            if not isinstance(error, StoreUnavailable):
+                raise
+            self._urgent_due = self._clock.monotonic() + FLUSH_S  # the loop's own flush tells of it, and tries again
+        else:
+            for observer in urgent:
+                observer.stored()
+
+    async def _ahead(self) -> None:
+        """Waits for what is being stored ahead; raises what came of it."""
+        task, self._urgent = self._urgent, None
+        if task is not None:
+            await task
 
     async def _commit(self, writes: Mapping[Lane, WindowWrite], documents: Sequence[DocumentWrite]) -> None:
         try:

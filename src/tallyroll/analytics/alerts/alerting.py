@@ -74,6 +74,7 @@ class Alerting:
         self._taken: _Pack | None = None
         self._removed: deque[str] = deque(maxlen=_REMEMBERED)
         self._writing = asyncio.Lock()
+        self._recovered = asyncio.Event()
         for spec in specs:
             telemetry.count(ANOMALIES, 0, metric=spec.name, severity=Severity.LOW)
 
@@ -86,13 +87,13 @@ class Alerting:
             self._add(settle(self._book, found, self._rules, self._silences, now), self._pack)
 
     def offer(self, signals: Sequence[Signal]) -> None:
-        """Takes what a live detector found in this run: stored with the detector's own documents, in the follower's next flush."""
+        """Takes what a live detector found in this run: stored as soon as the follower is asked whether it wants to flush."""
         found = self._wanted(signals)
         if found:
             self._add(settle(self._book, found, self._rules, self._silences, self._now()), self._pack)
 
     @property
-    def wants_flush(self) -> bool:
+    def is_urgent(self) -> bool:
         return bool(self._pack.notices)
 
     def take_documents(self) -> Sequence[DocumentWrite]:
@@ -159,6 +160,10 @@ class Alerting:
         await self._store.commit([], [DocumentWrite(SILENCE, silence_id, None)])
         await self._refresh()
 
+    def alert(self, series: str) -> Alert | None:
+        """The alert of ``METRIC|DIMENSION|KEY|DETECTOR``, as this process knows it."""
+        return self._book.get(series)
+
     def alerts(self) -> Sequence[Alert]:
         """Everything that is pending or firing, as this process knows it."""
         return list(self._book.alerts())
@@ -173,10 +178,17 @@ class Alerting:
     async def run(self, watch: Callable[[], Watch | None]) -> None:
         """Delivers until cancelled, and steps while ``watch`` gives something, which it does in one process of the group."""
         await self._persistently(self.recover)
+        self._recovered.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._delivery.run())
             tasks.create_task(self._tidy())
             tasks.create_task(self._step_on(watch))
+
+    async def drain(self) -> None:
+        """Waits, beside ``run``, until everything in the outbox has been told or given up, and removes it."""
+        await self._recovered.wait()
+        await self._delivery.idle.wait()
+        await self._persistently(self.remove_done)
 
     async def _step_on(self, watch: Callable[[], Watch | None]) -> None:
         swept = self._clock.monotonic()

@@ -64,8 +64,8 @@ class LiveDetector:
             self._offer(found)
 
     @property
-    def wants_flush(self) -> bool:
-        return False  # who was offered something wants it
+    def is_urgent(self) -> bool:
+        return False  # who was offered something is
 
     def take_documents(self) -> Sequence[DocumentWrite]:
         return ()
@@ -88,7 +88,10 @@ class LiveDetector:
         elif seen.spec.bad == "both":
             distance = np.abs(distance)
         rows = np.flatnonzero((distance >= NEAR) & (seen.starts >= oldest))  # NaN, of a series without baseline, is not
-        signals = [self._judge(run, seen, int(row), float(distance[row]), float(middle[seen.key_of[row]])) for row in rows.tolist()]
+        together: dict[tuple[int, int], list[int]] = {}
+        for row in rows.tolist():
+            together.setdefault((int(seen.key_of[row]), int(seen.starts[row])), []).append(row)
+        signals = [self._judge(run, seen, some, distance, float(middle[key])) for (key, _), some in together.items()]
         return [signal for signal in signals if signal is not None]
 
     def _baselines(self, seen: Observed) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -100,15 +103,18 @@ class LiveDetector:
                 middle[place], spread[place] = usual
         return middle, spread
 
-    def _judge(self, run: KernelRun, seen: Observed, row: int, distance: float, middle: float) -> Signal | None:
+    def _judge(self, run: KernelRun, seen: Observed, rows: list[int], distances: NDArray[np.float64], middle: float) -> Signal | None:
+        """The farthest of some values of one pane, with the newest as evidence."""
+        row = max(rows, key=lambda one: distances[one])
+        distance, start = float(distances[row]), int(seen.starts[row])
         name = SeriesName(seen.spec.name, seen.dimension, seen.keys[int(seen.key_of[row])])
-        start = int(seen.starts[row])
         known = self._near.get(name)
         if known is None or known.start != start:
             if len(self._near) >= _MOST_SERIES:
                 self._near.clear()
             known = self._near[name] = _Seen(start, [])
-        known.far.append(Evidence(*run.evidence(int(seen.rows[row]))))
+        newest = [*[one for one in rows[-MOST_EVIDENCE:] if one != row], row]
+        known.far.extend(Evidence(*run.evidence(int(seen.rows[one]))) for one in newest)
         del known.far[:-MOST_EVIDENCE]
         threshold = FAR if distance >= FAR else NEAR
         if threshold == NEAR and len(known.far) < NEAR_VALUES:
