@@ -297,21 +297,37 @@ async def test_a_log_whose_start_is_gone_is_archived_from_there(tmp_path: Path) 
         assert archive.reader.marks([place])[place].first == 12
 
 
-async def test_a_tail_is_sealed_when_it_is_long_large_or_old(tmp_path: Path) -> None:
+async def test_a_tail_is_sealed_when_it_is_long_or_large(tmp_path: Path) -> None:
     place, values = one_agent(12)
-    clock = FakeClock()
-    for number, limits in enumerate((SealLimits(records=10), SealLimits(raw_bytes=5_000), SealLimits())):
-        with archive_in(tmp_path / str(number), clock=clock) as archive:
+    for number, limits in enumerate((SealLimits(records=10), SealLimits(raw_bytes=5_000))):
+        with archive_in(tmp_path / str(number)) as archive:
             follower = await following(archive, {place: values}, limits=limits)
             follower.apply(batch_of(place, values[:1]))
             await follower.flush()
             assert list(archive.reader.segments(place)) == []
-            if number == 2:
-                clock.advance(6 * 3_600)
             follower.apply(batch_of(place, values[1:], 1))
             await follower.flush()
             await follower.sealed()
             assert [one.records for one in archive.reader.segments(place)] == [12]
+
+
+async def test_a_tail_is_sealed_when_it_is_old_also_if_nothing_follows(tmp_path: Path) -> None:
+    place, values = one_agent(12)
+    clock = FakeClock()
+    with archive_in(tmp_path, clock=clock) as archive:
+        follower = await following(archive, {place: values})
+        follower.apply(batch_of(place, values[:1]))
+        await follower.flush()
+        clock.advance(6 * 3_600 - 1)
+        await follower.sealed()
+        assert list(archive.reader.segments(place)) == []
+        clock.advance(1)
+        await follower.sealed()
+        assert [one.records for one in archive.reader.segments(place)] == [1]
+        follower.apply(batch_of(place, values[1:], 1))
+        await follower.flush()
+        await follower.sealed()
+        assert [one.records for one in archive.reader.segments(place)] == [1], "what has just come is not old"
 
 
 async def test_another_reducer_gets_snapshots_of_the_whole_history(tmp_path: Path) -> None:
