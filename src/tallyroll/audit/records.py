@@ -74,7 +74,9 @@ def erasure_request(request: str) -> bytes:
 
 def erasure(request: str, handles: Sequence[bytes], parts: Sequence[tuple[int, int, int]] = ()) -> bytes:
     """An erasure is done: of every part under the handles, and of single parts as (partition, index, number of the part)."""
-    return write_json({"erasure": "done", "request": request, "handles": [handle.hex() for handle in handles], "parts": [*map(list, parts)]})
+    return write_json(
+        {"erasure": "done", "request": request, "handles": [handle.hex() for handle in handles], "parts": [*map(list, parts)]}
+    )
 
 
 def retention(what: str, stretch: Stretch, rule_set: str, operator: str) -> bytes:

@@ -33,7 +33,12 @@ class Judged(NamedTuple):
 
 
 def judge(
-    trusted: Mapping[str, Sequence[NoteKey]], known: Mapping[str, Checkpoint], old_size: int, offered: Note, proof: Sequence[bytes], check: Checker
+    trusted: Mapping[str, Sequence[NoteKey]],
+    known: Mapping[str, Checkpoint],
+    old_size: int,
+    offered: Note,
+    proof: Sequence[bytes],
+    check: Checker,
 ) -> Judged:
     """Whether to cosign. ``trusted`` are the keys per origin, ``known`` the newest checkpoint cosigned per origin.
 
@@ -58,5 +63,3 @@ def judge(
     elif not tree.is_consistent(last.size, last.root, checkpoint.size, checkpoint.root, proof):
         refusal = Refusal.INCONSISTENT
     return Judged(None if refusal else checkpoint, refusal, last.size)
-
-
