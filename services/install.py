@@ -29,6 +29,7 @@ PACKAGES = {
     "mvn": "maven",
     "redis-server": "redis-server",
     "nats-server": "nats-server",
+    "promtool": "prometheus",
 }
 """The Debian package of each program."""
 

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 STATE_FOLLOWER: Final = "state"
 ARCHIVE_FOLLOWER: Final = "archive"
+FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER)
+"""What ``Roll.follow`` and ``Roll.run`` take."""
+
 _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
 
 
@@ -171,7 +174,7 @@ class Roll:
             return StateFollower(await self._state_store(), self.catalogue, telemetry=self.telemetry)
         if name == ARCHIVE_FOLLOWER:
             return self.archive().follower(self.log, limits=seal_limits(self.settings), telemetry=self.telemetry)
-        raise ValueError(f"{name!r} is no follower; there are {STATE_FOLLOWER} and {ARCHIVE_FOLLOWER}")
+        raise ValueError(f"{name!r} is no follower; there are {', '.join(FOLLOWERS)}")
 
     async def run(self, *names: str) -> None:
         """Follows until cancelled, the state unless other followers are named; raises what ends one of them otherwise."""

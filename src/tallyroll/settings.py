@@ -41,6 +41,7 @@ _ABOVE_ZERO: Final = (
 )
 _NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms")
 _NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
+_MAX_PORT: Final = 65_535
 _MAX_NAME_CHARS: Final = 200  # Kafka takes 249 for a topic or a group; the rest is room for our own part of the name
 
 
@@ -185,6 +186,17 @@ class Settings:
         "TALLYROLL_ARCHIVE_SEAL_AGE_MS", 21_600_000, "A tail whose oldest record came so long ago becomes a segment.", unit="ms"
     )
 
+    # The service
+    http_host: str = _setting(
+        "TALLYROLL_HTTP_HOST", "127.0.0.1", "Where 'tallyroll run' serves health and metrics; no TLS, no password.", accepts="an address"
+    )
+    http_port: int | None = _setting(
+        "TALLYROLL_HTTP_PORT",
+        None,
+        "Its port, 0 for any free one; unset: 8080 where analytics is followed, else nothing is served.",
+        accepts="0 to 65535",
+    )
+
     # Kafka client
     kafka_preset: Preset = _setting(
         "TALLYROLL_KAFKA_PRESET", "default", "A set of producer options; explicit options win.", accepts="default, throughput, latency"
@@ -230,6 +242,7 @@ class Settings:
     def __post_init__(self) -> None:
         self._check_url()
         self._check_values()
+        self._check_port()
         self._check_security()
         check_producer_options(self.kafka_producer)
         check_consumer_options(self.kafka_consumer)
@@ -267,6 +280,10 @@ class Settings:
                 raise SettingsError(variable_of(name).env, f"expected letters, digits, dot, underscore, hyphen; at most {_MAX_NAME_CHARS}")
         if not self.group_prefix:
             raise SettingsError("TALLYROLL_GROUP_PREFIX", "expected at least one letter or digit")
+
+    def _check_port(self) -> None:
+        if self.http_port is not None and not 0 <= self.http_port <= _MAX_PORT:
+            raise SettingsError("TALLYROLL_HTTP_PORT", f"expected 0 to {_MAX_PORT}")
 
     def _check_security(self) -> None:
         if self.kafka_security_protocol.startswith("SASL"):
@@ -380,7 +397,7 @@ def _parse(variable: Variable, hint: Any, text: str) -> Any:  # noqa: ANN401, PL
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
         raise SettingsError(variable.env, f"expected one of {', '.join(sorted(_TRUE | _FALSE))}")
-    if hint is int:
+    if hint is int or int in options:
         try:
             return int(text)
         except ValueError:

@@ -1,30 +1,71 @@
 """Every metric that tallyroll counts, and the hook through which they leave.
 
-Nothing is exported from here: a hook is any callable object with ``count`` and ``observe``; adapters bring exporters.
-The names are part of the public surface; a metric that is not in METRICS cannot be sent.
+Nothing is exported from here: a hook is any callable object with ``count``, ``observe`` and ``observe_many``; adapters bring
+exporters. The names are part of the public surface. No label names an agent, a task or a user: their number has no bound,
+and what is asked about one of them is answered by queries.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, Protocol
+
+LABELS: Final = frozenset({"follower", "metric", "outcome", "partition", "reason", "rule", "severity", "sink", "tool", "topic", "version"})
+"""Every label that a metric may have: names of which a system has tens, not thousands."""
+
+OTHER_VALUE: Final = "__other__"
+"""What is counted under it has a label value that came after ``MAX_VALUES`` others, or is no name."""
+
+MAX_VALUES: Final = 50
+MAX_VALUE_CHARS: Final = 128
+MAX_PARTITIONS: Final = 1_000  # numbers of our own log; folding them together would hide the one that is behind
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its name as exported, what kind it is, its unit, labels and one line of help."""
+    """One metric: its name as exported, what kind it is, its unit, labels and one line of help.
+
+    ``known``: values of labels that exist before anything is counted; the metric appears at 0 with them. ``buckets``: upper
+    bounds of a histogram's buckets, inclusive and ascending, without the last one, which has none.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     unit: str
     help: str
     labels: tuple[str, ...] = ()
+    known: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    buckets: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if unbounded := set(self.labels) - LABELS:
+            raise ValueError(f"{self.name}: label {min(unbounded)} is not among {', '.join(sorted(LABELS))}")
+        if (self.kind == "histogram") != bool(self.buckets) or list(self.buckets) != sorted(set(self.buckets)):
+            raise ValueError(f"{self.name}: a histogram, and nothing else, has ascending buckets")
+        if not set(self.known) <= set(self.labels):
+            raise ValueError(f"{self.name}: known values are of its own labels")
 
 
-SEND_RATE = Metric("kafka_producer_send_rate", "histogram", "events/s", "Acknowledged events, once a second while there are some.")
-PRODUCER_ERRORS = Metric("kafka_producer_errors_total", "counter", "errors", "Reports of the log that were not a delivery.", ("reason",))
+OUTCOMES: Final = ("succeeded", "failed")
+
+SEND_RATE = Metric(
+    "kafka_producer_send_rate",
+    "histogram",
+    "events/s",
+    "Acknowledged events, once a second while there are some.",
+    buckets=(1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
+)
+PRODUCER_ERRORS = Metric(
+    "kafka_producer_errors_total",
+    "counter",
+    "errors",
+    "Reports of the log that were not a delivery.",
+    ("reason",),
+    known={"reason": ("_ALL_BROKERS_DOWN", "_MSG_TIMED_OUT", "_TRANSPORT")},
+)
 ACCEPTED = Metric(
     "publisher_events_accepted_total", "counter", "events", "Events taken in; equals the sum of delivered, rejected, spooled and in flight."
 )
@@ -62,42 +103,212 @@ ARCHIVE_HEADROOM = Metric(
     "Time until the log forgets something that is not archived; 0 when it has happened.",
     ("topic", "partition"),
 )
-DEAD_LETTERS = Metric("dead_letters_total", "counter", "records", "Records put aside with their reason.", ("follower", "reason"))
+DEAD_LETTERS = Metric(
+    "dead_letters_total",
+    "counter",
+    "records",
+    "Records put aside with their reason.",
+    ("follower", "reason"),
+    known={
+        "reason": (
+            "bad_data",
+            "bad_time",
+            "empty",
+            "follower_failed",
+            "no_aggregate",
+            "not_an_event",
+            "not_json",
+            "too_deep",
+            "unknown_schema",
+        )
+    },
+)
+FOLLOW_FLUSH_FAILURES = Metric(
+    "follow_flush_failures_total", "counter", "failures", "Flushes that the store did not take; they are tried again.", ("follower",)
+)
+FOLLOW_LAG = Metric(
+    "follow_lag_records",
+    "gauge",
+    "records",
+    "Records of the log that the follower's group has not stored results of; while a service serves metrics.",
+    ("follower", "topic", "partition"),
+)
+BUILD_INFO = Metric("tallyroll_build_info", "gauge", "info", "Always 1; the label says which version runs.", ("version",))
+EVENTS_PROCESSED = Metric(
+    "analytics_events_processed_total", "counter", "events", "Events that the analytics follower has put into panes.", ("topic",)
+)
+PANES_CLOSED = Metric(
+    "analytics_panes_closed_total", "counter", "panes", "Panes whose end event time has passed; those of one minute count once per key."
+)
+WATERMARK_LAG = Metric(
+    "analytics_watermark_lag_seconds",
+    "gauge",
+    "seconds",
+    "How far event time is behind the clock in a partition.",
+    ("topic", "partition"),
+)
+TASK_DURATION = Metric(
+    "agent_task_duration_seconds",
+    "histogram",
+    "seconds",
+    "From the start of a task to its end, of all agents.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600),
+)
+TASKS = Metric("agent_tasks_total", "counter", "tasks", "Ended tasks of all agents.", ("outcome",), known={"outcome": OUTCOMES})
+TOKENS = Metric("agent_tokens_total", "counter", "tokens", "Tokens used by all agents.")
+TOOL_CALLS = Metric(
+    "agent_tool_calls_total", "counter", "calls", "Ended tool calls of all agents.", ("tool", "outcome"), known={"outcome": OUTCOMES}
+)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 
 class Telemetry(Protocol):
-    """Where measurements go. Called from several threads; must be quick, must not block, must not raise."""
+    """Where measurements go. Called from several threads; must be quick, must not block, must not raise.
+
+    A label has tens of values, never thousands. Not promised: that a value beyond the first ones is kept apart.
+    """
 
     def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
-        """Adds to a counter."""
+        """Adds to a counter. Adding 0 says that it can be counted: it is there from now on, so that a first 1 is seen as a rise."""
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        """Sets a gauge or adds one observation to a histogram."""
+        """Sets a gauge (NaN: it has no value any more) or adds one observation to a histogram."""
+
+    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, **labels: str) -> None:
+        """Adds observations to a histogram: how many fell into each of its buckets and beyond the last, and their sum."""
+
+
+class Reading(NamedTuple):
+    """One label set of a metric as it stands: ``value`` is the sum or last value, of a histogram the sum of observations.
+
+    ``values`` in the order of the metric's labels; ``counts`` per bucket, the one without bound last, () but for histograms.
+    """
+
+    values: tuple[str, ...]
+    value: float
+    counts: tuple[int, ...] = ()
+
+
+class _Series:
+    __slots__ = ("counts", "value")
+
+    def __init__(self, buckets: int) -> None:
+        self.value = 0.0
+        self.counts = [0] * (buckets + 1) if buckets else []
+
+
+class _Family:
+    """All label sets of one metric."""
+
+    __slots__ = ("metric", "seen", "series")
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.seen: dict[str, set[str]] = {label: set(metric.known.get(label, ())) for label in metric.labels}
+        self.series: dict[tuple[str, ...], _Series] = {}
+
+    def at(self, values: tuple[str, ...]) -> _Series:
+        if values not in self.series:
+            self.series[values] = _Series(len(self.metric.buckets))
+        return self.series[values]
+
+    def bounded(self, label: str, value: str) -> str:
+        """The value itself if it is a name and there are few of its label."""
+        if len(value) > MAX_VALUE_CHARS or not value.isprintable():  # half a surrogate would spoil a whole scrape
+            return OTHER_VALUE
+        seen = self.seen[label]
+        if value not in seen:
+            if len(seen) >= (MAX_PARTITIONS if label == "partition" else MAX_VALUES):
+                return OTHER_VALUE
+            seen.add(value)
+        return value
+
+    def with_known(self, given: Mapping[str, str]) -> None:
+        """Makes every label set of the values given and of all known values of the labels not given."""
+        sets: list[tuple[str, ...]] = [()]
+        for label in self.metric.labels:
+            choices = (given[label],) if label in given else self.metric.known.get(label, ())
+            sets = [(*one, choice) for one in sets for choice in choices]
+        for values in sets:
+            self.at(values)
 
 
 class Counters:
-    """Keeps sums and last values in memory: the default, and what tests read.
+    """Keeps sums, last values and histograms in memory: the default, what tests read and exporters show.
 
-    Not promised: history, or percentiles; an exporter has them.
+    Counters and histograms are there at 0 with the values their labels are known to have; the first count of one label set
+    brings its neighbours with them. A label has ``MAX_VALUES`` values, whichever came first, then ``__other__``: memory is
+    bounded. Labels that a metric does not have are dropped. Not promised: history, or percentiles; who scrapes has them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Sequence[Metric] = METRICS) -> None:
         self._lock = threading.Lock()
-        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = defaultdict(float)
+        self._families: dict[str, _Family] = {}
+        self._called: dict[tuple[object, ...], _Series] = {}  # as callers name them, so that a count is one look-up
+        for metric in metrics:
+            self._family(metric)
 
     def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+        key = (metric.name, *labels.items())
         with self._lock:
-            self._values[metric.name, tuple(sorted(labels.items()))] += amount
+            (self._called.get(key) or self._find(key, metric, labels)).value += amount
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        key = (metric.name, *labels.items())
         with self._lock:
-            self._values[metric.name, tuple(sorted(labels.items()))] = value
+            if value != value:  # noqa: PLR0124  # NaN, at the price of one comparison
+                if metric.kind == "gauge":
+                    self._remove(metric, labels)
+                return
+            series = self._called.get(key) or self._find(key, metric, labels)
+            if metric.kind == "histogram":
+                series.value += value
+                series.counts[bisect_left(metric.buckets, value)] += 1
+            else:
+                series.value = value
+
+    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, **labels: str) -> None:
+        key = (metric.name, *labels.items())
+        with self._lock:
+            series = self._called.get(key) or self._find(key, metric, labels)
+            series.value += total
+            series.counts = [held + int(more) for held, more in zip(series.counts, counts, strict=True)]
 
     def value(self, metric: Metric, **labels: str) -> float:
-        """The sum or last value; without labels the sum over all label sets. 0 if never touched."""
+        """The sum or last value, of a histogram the sum of observations, over all label sets that have these labels; else 0."""
         with self._lock:
-            if labels:
-                return self._values.get((metric.name, tuple(sorted(labels.items()))), 0.0)
-            return sum(value for (name, _), value in self._values.items() if name == metric.name)
+            family = self._family(metric)
+            wanted = [(metric.labels.index(label), value) for label, value in labels.items()]
+            return sum(series.value for values, series in family.series.items() if all(values[at] == value for at, value in wanted))
+
+    def readings(self) -> Iterator[tuple[Metric, list[Reading]]]:
+        """Every metric with its label sets as they stand, each metric at one moment."""
+        for name in list(self._families):
+            with self._lock:
+                family = self._families[name]
+                rows = [Reading(values, series.value, tuple(series.counts)) for values, series in family.series.items()]
+            yield family.metric, rows
+
+    def _family(self, metric: Metric) -> _Family:
+        family = self._families.get(metric.name)
+        if family is None:
+            family = self._families[metric.name] = _Family(metric)
+            if metric.kind != "gauge":  # a gauge at 0 would be a statement
+                family.with_known({})
+        return family
+
+    def _find(self, key: tuple[object, ...], metric: Metric, labels: Mapping[str, str]) -> _Series:
+        family = self._family(metric)
+        given = {label: family.bounded(label, labels.get(label, "")) for label in metric.labels}
+        if metric.kind != "gauge":
+            for label in metric.known:
+                family.with_known({name: value for name, value in given.items() if name != label})
+        series = family.at(tuple(given.values()))
+        if given == labels:  # of what was bounded or dropped there may be any number
+            self._called[key] = series
+        return series
+
+    def _remove(self, metric: Metric, labels: Mapping[str, str]) -> None:
+        self._family(metric).series.pop(tuple(labels.get(label, "") for label in metric.labels), None)
+        self._called = {key: series for key, series in self._called.items() if key[0] != metric.name}

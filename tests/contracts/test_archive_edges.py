@@ -404,3 +404,6 @@ async def test_gauges_tell_what_is_behind_and_for_how_long_the_log_has_it(tmp_pa
         assert counters.value(ARCHIVE_HEADROOM, **labels) == (90 * 24 - 1) * 3_600
         [status] = archive.keeper.status([place], starts={place: 0}, ends={place: 30})
         assert (status.lag, status.headroom, status.tail_records, status.records) == (29, 1, 1, 1)
+        follower.drop([place])
+        gauges = {metric.name: rows for metric, rows in counters.readings() if metric in (ARCHIVE_UNARCHIVED, ARCHIVE_HEADROOM)}
+        assert list(gauges.values()) == [[], []], "another member tells of the partition now"

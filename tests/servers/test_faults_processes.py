@@ -30,6 +30,8 @@ from tallyroll.testing.history import Assign, Entry, Invoke, Ok, Poll, Read
 pytestmark = [pytest.mark.server, pytest.mark.fault]
 PROGRAM = Path(__file__).with_name("consuming.py")
 ROOT = Path(__file__).parents[2]
+PATIENT = ("TALLYROLL_EXIT_GRACE_MS=30000", "TALLYROLL_STALL_MS=30000", "TALLYROLL_PUBLISH_DEADLINE_MS=60000")
+"""However slow the machine is, a broker that works takes everything before the process ends."""
 
 
 @pytest.fixture
@@ -43,12 +45,14 @@ def catalogue(kafka_settings: Settings) -> Catalogue:
 @pytest.mark.usefixtures("catalogue")
 @pytest.mark.parametrize(("way", "send", "code"), WAYS)
 def test_no_way_out_loses_what_was_accepted(kafka_settings, way, send, code):
-    left = leave(way, kafka_settings.url, kafka_settings.data_dir, 200, f"TALLYROLL_TOPIC_PREFIX={kafka_settings.topic_prefix}", send=send)
+    prefix = f"TALLYROLL_TOPIC_PREFIX={kafka_settings.topic_prefix}"
+    left = leave(way, kafka_settings.url, kafka_settings.data_dir, 200, prefix, *PATIENT, send=send)
     assert left.code == code, left.errors
     found = find(kafka_settings)
     assert found.ids == set(left.ids)
     assert found.findings == []
-    assert found.taken_over == 0, "all of it was delivered within the grace"
+    # A signal that strikes while the Kafka client is being made leaves nobody to send with: then the spool has all of it.
+    assert found.taken_over in ((0, 200) if way == "wait_for_signal" else (0,)), "all of it was delivered within the grace"
 
 
 @pytest.mark.usefixtures("catalogue")

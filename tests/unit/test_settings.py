@@ -45,6 +45,8 @@ VARIABLES: list[tuple[str, str, Any, str, Any, str | None]] = [
     ("TALLYROLL_ARCHIVE_SEAL_AGE_MS", "archive_seal_age_ms", 21_600_000, "1000", 1_000, "0"),
     ("TALLYROLL_SESSION_TIMEOUT_MS", "session_timeout_ms", 10_000, "45000", 45_000, "0"),
     ("TALLYROLL_READ_WAIT_MS", "read_wait_ms", 2_000, "0", 0, "-5"),
+    ("TALLYROLL_HTTP_HOST", "http_host", "127.0.0.1", "10.0.0.1", "10.0.0.1", None),
+    ("TALLYROLL_HTTP_PORT", "http_port", None, "9090", 9_090, "65536"),
     ("TALLYROLL_KAFKA_PRESET", "kafka_preset", "default", "LATENCY", "latency", "fast"),
     ("TALLYROLL_KAFKA_PRODUCER", "kafka_producer", {}, '{"linger_ms": 9}', {"linger_ms": 9}, '{"linger": 9}'),
     ("TALLYROLL_KAFKA_CONSUMER", "kafka_consumer", {}, '{"fetch_min_bytes": 9}', {"fetch_min_bytes": 9}, "{"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -128,7 +129,9 @@ class ArchiveFollower:
     def drop(self, partitions: Sequence[TopicPartition]) -> None:
         """As the port says."""
         for partition in partitions:
-            self._lanes.pop(partition, None)
+            if self._lanes.pop(partition, None) is not None:
+                for metric in (ARCHIVE_UNARCHIVED, ARCHIVE_HEADROOM):  # somebody else tells from here on
+                    self._telemetry.observe(metric, math.nan, topic=partition.topic, partition=str(partition.partition))
 
     async def close(self) -> None:
         """Nothing to do: the store belongs to who opened it."""

@@ -1,26 +1,34 @@
-"""``tallyroll run``: keep the state store current, as a service."""
+"""``tallyroll run``: keep stores current, as a service."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
+from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.cli.exits import CommandError, ExitCode
-from tallyroll.cli.freshness import Behind, behind
+from tallyroll.cli.freshness import behind
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import note, number, plain, say, say_json
+from tallyroll.cli.serving import OFF, Watch, address_of, serving
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, span_of, verbs
+from tallyroll.errors import TallyrollError
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
-from tallyroll.roll import ARCHIVE_FOLLOWER, STATE_FOLLOWER, Roll
+from tallyroll.roll import FOLLOWERS, STATE_FOLLOWER, Roll
+from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_RETRIES, FOLLOWED, Counters
 
 app = verbs()
+
+_LOG_ANSWERS_S: Final = 5.0  # no line is worth a longer wait for the log
+_LAST_ANSWER_S: Final = 1.0  # who stops the service waits for it
 
 
 @app.command(
@@ -28,6 +36,7 @@ app = verbs()
     epilog=examples(
         "tallyroll run",
         "tallyroll run archive           # keep what topics forget",
+        "tallyroll run state --http 127.0.0.1:8080",
         "tallyroll run --once      # until all that is there has been applied, then exit",
         "tallyroll run --interval 1m --json >> state.log",
     ),
@@ -35,57 +44,105 @@ app = verbs()
 def run_(  # noqa: PLR0913  # one parameter per option
     context: typer.Context,
     followers: Annotated[
-        list[str] | None, typer.Argument(metavar="[FOLLOWER]…", help="state, archive, or both; state if none is named.")
+        list[str] | None, typer.Argument(metavar="[FOLLOWER]…", help=f"Any of {', '.join(FOLLOWERS)}; {STATE_FOLLOWER} if none is named.")
     ] = None,
     *,
     interval: Annotated[str, typer.Option(metavar="SPAN", help="How often a line is printed.")] = "10s",
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics there; port 0: any free one; off: nowhere."),
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="End when the store has caught up with the log.")] = False,
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Follow the log and keep all states current, of agents, tasks, workflows and the rest, until stopped.
+    """Follow the log and keep what is made of it current: states, the archive, until stopped.
 
     SIGTERM ends it with exit code 0, Ctrl-C with 130; both store first what has been applied. Several instances share the
-    partitions; all of them need the same store.
+    partitions; all of them need the same store. While the log cannot be reached it waits.
     """
     session = session_of(context, url, json)
     every = span_of(interval, "--interval")
     if every is None or every.total_seconds() <= 0:
         raise CommandError(ExitCode.USAGE, "--interval: expected more than 0", "write 10s or 1m")
     names = list(dict.fromkeys(followers or [STATE_FOLLOWER]))
-    if unknown := set(names) - {STATE_FOLLOWER, ARCHIVE_FOLLOWER}:
-        raise CommandError(
-            ExitCode.USAGE, f"there is no follower {plain(min(unknown))}", f"name {STATE_FOLLOWER}, {ARCHIVE_FOLLOWER}, or both"
-        )
-    run(_follow(session, names, every.total_seconds(), once=once))
+    if unknown := set(names) - set(FOLLOWERS):
+        raise CommandError(ExitCode.USAGE, f"there is no follower {plain(min(unknown))}", f"name one or more of {', '.join(FOLLOWERS)}")
+    if once and http not in (None, OFF):
+        raise CommandError(ExitCode.USAGE, "--once ends before anybody could ask", "leave out --http, or --once")
+    run(_once(session, names) if once else _serve(session, names, every.total_seconds(), http))
 
 
-async def _follow(session: Session, names: list[str], every_s: float, *, once: bool) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    settings, counters = session.settings(), Counters()
+async def _once(session: Session, names: list[str]) -> None:
+    """Follows until the stores have what is there. An error of the log ends it."""
+    stop, settings, counters = _told_to_stop(), session.settings(), Counters()
     async with Roll.open(settings, telemetry=counters) as roll:
-        for name in names:
-            await roll.follow(name)
-        note(f"following {settings.url} as {', '.join(map(settings.group, names))}; store in {settings.data_dir}")
-        finished, told = asyncio.ensure_future(roll.run(*names)), asyncio.ensure_future(stop.wait())
-        report = _Lines(session, counters)
+        _introduce(settings, names)
+        finished = asyncio.ensure_future(roll.run(*names))
         try:
-            while not (finished.done() or told.done()):
-                left = await behind(roll, *names)
-                if once and not left.records:
-                    break
-                await asyncio.wait({finished, told}, timeout=0.1 if once else every_s, return_when=asyncio.FIRST_COMPLETED)
-                if not once:
-                    report.line(await behind(roll, *names), every_s)
+            while (await behind(roll, *names)).records and not finished.done() and not stop.is_set():
+                await asyncio.wait({finished}, timeout=0.1)
             if finished.done():
                 finished.result()  # raises what ended the loop
         finally:
             finished.cancel()
-            told.cancel()
-        if once:
-            report.line(await behind(roll, *names), None)
+        _Lines(session, counters).line((await behind(roll, *names)).records, None)
     note("stopped; all that was applied is stored")
+
+
+async def _serve(session: Session, names: list[str], every_s: float, http: str | None) -> None:
+    stop, settings, counters = _told_to_stop(), session.settings(), Counters()
+    watch = Watch(SystemClock())
+    async with AsyncExitStack() as stack:
+        place = address_of(http, settings, names)
+        url = stack.enter_context(serving(place, watch, counters, setting="TALLYROLL_HTTP_PORT" if http is None else "--http"))
+        if url is not None:  # before anything is opened, so that a taken port disturbs no group
+            note(f"serving {url}/healthz, /readyz and /metrics")
+        beat = asyncio.create_task(watch.beat())
+        stack.callback(beat.cancel)  # last of all: it beats while what was applied is being stored
+        roll = await stack.enter_async_context(Roll.open(settings, telemetry=counters))
+        watch.begin({name: await roll.follow(name) for name in names})
+        _introduce(settings, names)
+        watching: set[asyncio.Task[Any]] = {asyncio.create_task(roll.run(*names)), asyncio.create_task(stop.wait())}
+        if url is not None:
+            watching.add(asyncio.create_task(watch.look(roll)))
+        try:
+            await _report(roll, names, _Lines(session, counters), every_s, watching)
+        finally:
+            watch.stopping = True
+            for task in watching:
+                task.cancel()
+    note("stopped; all that was applied is stored")
+
+
+async def _report(roll: Roll, names: list[str], lines: _Lines, every_s: float, until: set[asyncio.Task[Any]]) -> None:
+    """A line each interval, the last one when one of the tasks has ended; raises what ended it."""
+    ended: set[asyncio.Task[Any]] = set()
+    while not ended:
+        ended, _ = await asyncio.wait(until, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+        left: int | None = None
+        try:
+            async with asyncio.timeout(_LAST_ANSWER_S if ended else _LOG_ANSWERS_S):
+                left = (await behind(roll, *names)).records
+        except TimeoutError:
+            pass
+        except TallyrollError as error:  # the loops wait for the log too
+            if not error.retriable:
+                raise
+        lines.line(left, every_s)
+
+
+def _introduce(settings: Settings, names: list[str]) -> None:
+    note(f"following {settings.url} as {', '.join(map(settings.group, names))}; store in {settings.data_dir}")
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Set by SIGTERM from here on."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    return stop
 
 
 @dataclass(slots=True)
@@ -96,14 +153,15 @@ class _Lines:
     counters: Counters
     _before: float = 0.0
 
-    def line(self, left: Behind, interval_s: float | None) -> None:
+    def line(self, left: int | None, interval_s: float | None) -> None:
         applied = self.counters.value(FOLLOWED)
         fresh, self._before = applied - self._before, applied
         letters, retries = int(self.counters.value(DEAD_LETTERS)), int(self.counters.value(FOLLOW_RETRIES))
         if self.session.json:
-            say_json({"time": iso(utc_now()), "applied": int(fresh), "behind": left.records, "dead_letters": letters, "retries": retries})
+            say_json({"time": iso(utc_now()), "applied": int(fresh), "behind": left, "dead_letters": letters, "retries": retries})
         else:
             speed = "" if interval_s is None else f" in {short_span(interval_s)}"
             trouble = "".join(f", {number(count)} {what}" for count, what in ((letters, "dead letters"), (retries, "retries")) if count)
-            say(f"{iso(utc_now())[:19]}Z  {number(int(fresh))} applied{speed}, {number(left.records)} behind{trouble}")
+            rest = "the log cannot be reached" if left is None else f"{number(left)} behind"
+            say(f"{iso(utc_now())[:19]}Z  {number(int(fresh))} applied{speed}, {rest}{trouble}")
         sys.stdout.flush()

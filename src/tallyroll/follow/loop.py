@@ -20,7 +20,7 @@ from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.retry import Backoff
 from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, Subscription
 from tallyroll.settings import Settings
-from tallyroll.telemetry import FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED, Telemetry
+from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, FOLLOWED, Telemetry
 
 log: Final = logging.getLogger("tallyroll.follow")
 
@@ -92,6 +92,10 @@ class FollowLoop:
     def start(self) -> None:
         """Begins to follow, in a task of its own. Safe to call twice."""
         if self._task is None:
+            for name in self._topics:
+                self._telemetry.count(DEAD_LETTERS, 0, follower=name, reason="follower_failed")
+                for metric in (FOLLOWED, FOLLOW_RETRIES, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES):
+                    self._telemetry.count(metric, 0, follower=name)
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"follow {self._group}")
 
     async def stop(self) -> None:
@@ -342,6 +346,7 @@ class FollowLoop:
                 if not error.retriable:
                     raise
                 self._telemetry.count(FOLLOW_RETRIES, follower=follower.name)
+                self._telemetry.count(FOLLOW_FLUSH_FAILURES, follower=follower.name)
                 self._flush_due = self._clock.monotonic() + self._flush_backoff.next_s()
                 log.warning("%s: %s; trying again", follower.name, error)
                 self._choke(choked=self._unflushed >= _FLUSH_RECORDS)

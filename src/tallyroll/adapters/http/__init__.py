@@ -1,0 +1,1 @@
+"""Pages over HTTP, with the standard library: for probes and scrapers, not for people's browsers."""

@@ -1,0 +1,1 @@
+"""Metrics in the form that Prometheus scrapes, through prometheus_client."""

@@ -1,0 +1,90 @@
+"""What an observer sees: the values that one run of the kernel has just put into panes, and the panes they went into.
+
+A run covers the records of many batches and partitions, a few milliseconds of them when little happens, some ten thousand
+when much does. Whoever alarms on live values, keeps baselines or evaluates rules is an observer; the follower calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from tallyroll.analytics.pane import Pane
+from tallyroll.analytics.spec import MetricSpec
+from tallyroll.events.position import Position
+from tallyroll.ports import DocumentWrite
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Observed(NamedTuple):
+    """The values of one metric over one dimension in one run; at least one. Columns of equal length ``n``, read-only.
+
+    ``keys``: the distinct keys touched, no two alike; ``__other__`` is among them where the metric has too many keys.
+    ``key_of``: ``(n,) int32``, indexes into ``keys``. ``values``: ``(n,) float64`` in the unit of the spec, as shown (an
+    exact metric's are divided by its scale); of ``Success`` 1 or 0; never NaN or infinite, and negative only where the spec
+    is signed. ``starts``: ``(n,) int64``, the pane's first second since 1970. ``rows``: ``(n,) int32``, rows of the run,
+    ascending, for ``KernelRun.evidence``. Values that came too late for their pane are left out.
+    """
+
+    spec: MetricSpec
+    dimension: str
+    keys: Sequence[str]
+    key_of: NDArray[np.int32]
+    values: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int32]
+
+
+class KernelRun(Protocol):
+    """One run of the kernel. Valid until the observer returns; keep what you copied out of it, not the run."""
+
+    @property
+    def observed(self) -> Sequence[Observed]:
+        """Per metric and dimension that got a value, in the order of the specs and their dimensions."""
+
+    def evidence(self, row: int) -> tuple[str, Position]:
+        """The event id of a row, and where it lies."""
+
+    def open_pane(self, metric: str, dimension: str, key: str, start: int) -> Pane:
+        """What this process has of a pane, this run in it: its partitions merged, in order. Empty where it has nothing.
+
+        Closed panes are given as long as they are held, which is at least until their lateness is over.
+        Not promised: what other processes of the group have of the same pane; the store merges those.
+        """
+
+
+class Observer(Protocol):
+    """Looks at every run, and keeps small documents beside the panes, written in the same transaction.
+
+    Called by the follower, from the task of the follow loop, never by two at a time. It must be quick, and it must not raise:
+    an error would stop the follower. Not promised: that a run is seen once. After a crash or a conflict the records behind
+    the stored position are read again, and so is what an observer made of them; its documents go back with it.
+    """
+
+    def observed(self, run: KernelRun) -> None:
+        """Takes one run."""
+
+    @property
+    def wants_flush(self) -> bool:
+        """Whether what was seen should be stored at once, for something waits for it (an alert may leave only then)."""
+
+    def take_documents(self) -> Sequence[DocumentWrite]:
+        """What is to be stored with the panes of the runs so far; the observer holds it to be stored from here on.
+
+        Either ``stored`` or ``give_back`` follows before it is asked again.
+        """
+
+    def stored(self) -> None:
+        """The documents that were taken are durable, and so is everything they followed from."""
+
+    def give_back(self) -> None:
+        """The documents that were taken were not stored: the next ``take_documents`` gives them again."""
+
+    def forget(self) -> None:
+        """Everything not stored is void: the follower begins again from what the store has, and so must the observer.
+
+        Follows a PositionConflict, ``give_back`` having been called.
+        """
