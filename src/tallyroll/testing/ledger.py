@@ -122,6 +122,7 @@ class MemoryLedger:
         self.verdicts: list[Verdict] = []
         self._heartbeat_s = heartbeat_s
         self._admitted: set[tuple[bytes, int]] = set()
+        self._ended = False
         self._registrar = self.writer(b"registrar")
         self._admit(self._registrar)
         self.registry(Kind.KEY, records.rule_set("1", CLASSES))
@@ -192,6 +193,7 @@ class MemoryLedger:
 
     def close(self, *writers: Writer) -> None:
         """Ends every chain of the writers, and the registry's when none is named."""
+        self._ended = self._ended or not writers
         for writer in writers or (self._registrar,):
             for head in writer.heads:
                 self.offer(*self.seal(writer, head.partition, Draft(Kind.CLOSE, records.close("shutdown"))))
@@ -202,7 +204,12 @@ class MemoryLedger:
         return len(self.partitions[REGISTRY].records) - 1
 
     def checkpoint(self) -> Note:
-        """Notes every partition that has grown, signs one note over all, and has it witnessed. The registry is noted last."""
+        """Notes every partition that has grown, signs one note over all, and has it witnessed. The registry is noted last.
+
+        The registrar's heartbeat goes into the first partition: the registry is kept for ever, and should stay small.
+        """
+        if not self._ended:
+            self.beat(self._registrar, min(self.partitions))
         for _, target in sorted(self.partitions.items()):
             if target.noted[-1:] != [target.tree.size]:
                 target.noted.append(target.tree.size)
