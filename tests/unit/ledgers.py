@@ -37,11 +37,11 @@ def new_ledger(**options: object) -> MemoryLedger:
     return ledger
 
 
-def fill(ledger: MemoryLedger, seconds: int = 30) -> MemoryLedger:
+def fill(ledger: MemoryLedger, seconds: int = 30, *, action: bytes = b"read") -> MemoryLedger:
     """Two writers, a heartbeat every five seconds, a checkpoint every ten."""
     anna, bert = ledger.enrol(b"writer-a"), ledger.enrol(b"writer-b")
     for second in range(seconds):
-        ledger.write(anna, second % 2, b'{"action":"read","n":%d}' % second, personal())
+        ledger.write(anna, second % 2, b'{"action":"%s","n":%d}' % (action, second), personal())
         ledger.write(bert, 0, b'{"action":"write","n":%d}' % second)
         if second % 5 == 4:
             ledger.beat(anna, 0)

@@ -205,7 +205,8 @@ def unpack_record(raw: bytes) -> Record:
     if len(raw) < CORE_BYTES:
         raise Undecodable("ledger-record", "too short")
     at = CORE_BYTES + raw[70] * PART_BYTES
-    core, bodies = raw[:at], []
+    core = raw[:at]
+    bodies: list[bytes | None] = []
     for limit in (MAX_ENV, *[MAX_PART] * raw[70]):
         if at + 4 > len(raw):
             raise Undecodable("ledger-record", "cut off")

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from tallyroll.audit import layout, note
-from tallyroll.audit.layout import ChainId, Core, Kind, Record
+from tallyroll.audit.layout import Core, Kind, Record
 from tallyroll.audit.note import Checkpoint
 from tallyroll.audit.records import OpenHead
 from tallyroll.audit.tree import CompactRange

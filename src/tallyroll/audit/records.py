@@ -38,7 +38,7 @@ class Stretch(NamedTuple):
     start: int
     end: int
     retention_class: int
-    count: int
+    removed: int
 
 
 class Missing(NamedTuple):
@@ -84,7 +84,9 @@ def retention(what: str, stretch: Stretch, rule_set: str, operator: str) -> byte
     return write_json({"retention": what, **stretch._asdict(), "rule_set": rule_set, "operator": operator})
 
 
-def pruned(partition: int, size: int, peaks: Sequence[bytes], open_heads: Sequence[OpenHead], keep_until_day: int, operator: str) -> bytes:
+def pruned(  # noqa: PLR0913  # what is needed to go on without the prefix
+    partition: int, size: int, peaks: Sequence[bytes], open_heads: Sequence[OpenHead], keep_until_day: int, operator: str
+) -> bytes:
     """The first ``size`` records were removed whole; ``keep_until_day`` is the latest day any of them was to be kept."""
     chains = [[head.writer.hex(), head.epoch, head.seq, head.leaf.hex(), head.mac_epoch] for head in open_heads]
     return write_json({

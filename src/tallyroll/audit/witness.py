@@ -32,7 +32,7 @@ class Judged(NamedTuple):
     known_size: int
 
 
-def judge(
+def judge(  # noqa: PLR0913  # what a witness knows, and what it is offered
     trusted: Mapping[str, Sequence[NoteKey]],
     known: Mapping[str, Checkpoint],
     old_size: int,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from itertools import pairwise
 from typing import Final
 
 from tallyroll.audit import exporting, ledger, note, records, tree, witness
@@ -21,6 +22,7 @@ from tallyroll.ports import Enrolment, Sealer, Signer
 
 START_US: Final = 1_800_000_000_000_000
 DAY_US: Final = 86_400_000_000
+REGISTRAR: Final = b"registrar"
 CLASSES: Final = {0: None, 1: None, 2: 30}
 """Retention classes and the days after which their personal parts must be gone."""
 
@@ -100,15 +102,13 @@ class Partition:
     def proofs(self) -> list[tuple[int, int, Sequence[bytes]]]:
         """From each size noted inside the pruned prefix to the next."""
         sizes = sorted({size for size in self.noted if size})
-        return [(old, new, tree.consistency(old, new, self.tree.node)) for old, new in zip(sizes, sizes[1:], strict=False) if old < self.start]
+        return [(old, new, tree.consistency(old, new, self.tree.node)) for old, new in pairwise(sizes) if old < self.start]
 
 
 class MemoryLedger:
     """See the module. ``signer``'s name becomes the ledger's origin: it ends with the log id in hex."""
 
-    def __init__(
-        self, sealer: Sealer, signer: Signer, *, log_id: bytes, partitions: Sequence[int] = (0, 1), heartbeat_s: int = 5
-    ) -> None:
+    def __init__(self, sealer: Sealer, signer: Signer, *, log_id: bytes, partitions: Sequence[int] = (0, 1), heartbeat_s: int = 5) -> None:
         self.log_id = log_id
         self.now_us = START_US
         self.sealer = sealer
@@ -123,7 +123,7 @@ class MemoryLedger:
         self._heartbeat_s = heartbeat_s
         self._admitted: set[tuple[bytes, int]] = set()
         self._ended = False
-        self._registrar = self.writer(b"registrar")
+        self._registrar = self.writer(REGISTRAR)
         self._admit(self._registrar)
         self.registry(Kind.KEY, records.rule_set("1", CLASSES))
 
@@ -138,8 +138,15 @@ class MemoryLedger:
         return NoteKey(self.signers[0].name, note.ED25519, self.signers[0].public)
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Lets time pass. Where it is longer than a writer epoch lasts, the registrar ends its epoch before and begins one after."""
+        renew = seconds * 1_000_000 + self.now_us - self._registrar.opened_us > DAY_US and not self._ended
+        if renew:
+            self.close(self._registrar)
         self.now_us += int(seconds * 1_000_000)
+        if renew:
+            last = self._registrar
+            self._registrar = self.writer(REGISTRAR, last.epoch + 1, (last.epoch, last.heads))
+            self._admit(self._registrar)
 
     def writer(self, name: bytes, epoch: int = 1, previous: tuple[int, Sequence[Head]] | None = None) -> Writer:
         """A writer that nobody has admitted."""
@@ -176,7 +183,9 @@ class MemoryLedger:
             self.verdicts.append(verdict)
             if verdict == Verdict.GAP:
                 chain = item.chain
-                self.registry(Kind.GAP, records.gap(Missing(target.number, chain.writer, chain.epoch, offered.missing, item.seq), "not delivered"))
+                self.registry(
+                    Kind.GAP, records.gap(Missing(target.number, chain.writer, chain.epoch, offered.missing, item.seq), "not delivered")
+                )
             if verdict in (Verdict.APPEND, Verdict.LATE, Verdict.GAP):
                 self.append(target, offered)
         return verdict
@@ -245,7 +254,9 @@ class MemoryLedger:
     def drop_part(self, partition: int, index: int, part: int) -> None:
         """Removes one part."""
         self.change(
-            partition, index, lambda record: record._replace(parts=tuple(None if at == part else body for at, body in enumerate(record.parts)))
+            partition,
+            index,
+            lambda record: record._replace(parts=tuple(None if at == part else body for at, body in enumerate(record.parts))),
         )
 
     def retain(self, what: str, stretch: Stretch) -> None:
@@ -269,7 +280,9 @@ class MemoryLedger:
                 exporting.records_file(number, target.kept[: target.tree.size], start=target.start, peaks=peaks)
             )
             latest = Checkpoint(note.origin_of(self.origin, number), target.noted[-1], target.tree.root(target.noted[-1]))
-            files[exporting.name_of(number, "notes")] = b"".join(exporting.notes_file([note.sign(latest.text(), self.signers[-1:]).packed()]))
+            files[exporting.name_of(number, "notes")] = b"".join(
+                exporting.notes_file([note.sign(latest.text(), self.signers[-1:]).packed()])
+            )
             if proofs := target.proofs():
                 files[exporting.name_of(number, "proofs")] = b"".join(exporting.proofs_file(proofs))
         files[exporting.name_of(META, "leaves")] = b"".join(exporting.leaves_file(self.leaves))

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
@@ -113,7 +114,7 @@ def _shown(report: Report) -> str:
         lines.append(f"{CODES[code][0]:9} {code} ({count}): {CODES[code][1]}")
         for finding in [finding for finding in report.findings if finding.code == code][:5]:
             at = " ".join(
-                f"{name} {value}" for name, value in zip(("partition", "index", "seq"), finding[1:4], strict=True) if value is not None
+                f"{name} {value}" for name, value in asdict(finding).items() if name in ("partition", "index", "seq") and value is not None
             )
             lines.append(f"            {at or 'the whole'}{': ' + finding.detail if finding.detail else ''}")
     lines += [""] if report.counts else []

@@ -7,7 +7,6 @@ The newest note of the tree over all is what a verification rests on; everything
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple

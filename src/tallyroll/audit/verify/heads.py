@@ -42,10 +42,12 @@ class Heads:
         for index, at in zip(found.controls[::2], found.controls[1::2], strict=True):
             if index < size:
                 self._see(buffer, at)
-        if found.last >= 0 and size >= found.header.start + found.count:
+        if found.last >= 0 and size >= found.header.start + found.whole:
             self._see(buffer, found.last)
 
-    def read(self, partition: int, buffer: Buffer, found: Scan, size: int, registry: Registry, findings: Findings) -> None:
+    def read(  # noqa: PLR0913  # one partition, and what it is read against
+        self, partition: int, buffer: Buffer, found: Scan, size: int, registry: Registry, findings: Findings
+    ) -> None:
         """Collects the claims of one partition's records below ``size``."""
         for index, at in zip(found.controls[::2], found.controls[1::2], strict=True):
             if index >= size:

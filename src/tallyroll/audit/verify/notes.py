@@ -58,7 +58,7 @@ def parse_note(raw: bytes) -> Note | None:
     text, found, below = whole.rpartition("\n\n")
     if not found or not below.endswith("\n") or any(character < " " and character != "\n" for character in whole):
         return None
-    lines = []
+    lines: list[tuple[str, bytes, bytes]] = []
     for line in below[:-1].split("\n")[: MAX_LINES + 1]:
         name, _, encoded = line.removeprefix(_DASH).partition(" ")
         body = base64_of(encoded)

@@ -135,7 +135,9 @@ class Walk:
                     "gap", self.partition, None, start, f"{stop - start} of writer {chain.writer.hex()}, epoch {chain.epoch}"
                 )
 
-    def _record(self, index: int, record: tuple[bytes, bytes | None, list[bytes | None], bytes], leaf: bytes) -> None:
+    def _record(  # noqa: C901, PLR0912  # one call a record: what a record has to be, in one place
+        self, index: int, record: tuple[bytes, bytes | None, list[bytes | None], bytes], leaf: bytes
+    ) -> None:
         core, env, parts, mac = record
         self.entries += 1
         chain = self.chains.get(core[6:44])
@@ -159,17 +161,20 @@ class Walk:
         if mac == NO_MAC:
             self._findings.add("mac_missing", self.partition, index, seq)
         elif chain.keyed is not None:
-            self.macs += 1
-            if chain.keyed.epoch != mac_epoch or chain.keyed.mac(b"aud1/mac" + leaf) != mac:
-                self._findings.add("mac", self.partition, index, seq)
-        if ts_us > chain.last_us:
-            chain.last_us = ts_us
+            self._authentic(index, seq, chain.keyed, (mac_epoch, leaf, mac))
+        chain.last_us = max(chain.last_us, ts_us)
         if env is not None and sha256(env).digest() != core[103:135]:
             self._findings.add("env_hash", self.partition, index, seq)
         if n_parts or env is None:
             self._bodies(index, core, env, parts, (seq, ts_us, retention_class, keep_until))
         if seq in chain.watched and chain.watched[seq] != leaf:
             self._findings.add("head_mismatch", self.partition, index, seq)
+
+    def _authentic(self, index: int, seq: int, keyed: Keyed, sealed: tuple[int, bytes, bytes]) -> None:
+        mac_epoch, leaf, mac = sealed
+        self.macs += 1
+        if keyed.epoch != mac_epoch or keyed.mac(b"aud1/mac" + leaf) != mac:
+            self._findings.add("mac", self.partition, index, seq)
 
     def _bodies(self, index: int, core: bytes, env: bytes | None, parts: list[bytes | None], at: tuple[int, int, int, int]) -> None:
         seq, ts_us, retention_class, keep_until = at

@@ -48,7 +48,7 @@ class Scan(NamedTuple):
     """A walk over the frames of a file: how many are whole, where those are that do not hold entries, and the last one."""
 
     header: Header
-    count: int
+    whole: int
     controls: array[int]
     last: int
 

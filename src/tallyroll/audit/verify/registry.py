@@ -36,7 +36,7 @@ class Removal(NamedTuple):
 
     start: int
     end: int
-    index: int
+    logged: int
     day: int
 
 
@@ -67,7 +67,7 @@ class Hold:
 class Prune(NamedTuple):
     """A prefix was removed whole."""
 
-    index: int
+    logged: int
     day: int
     ts_us: int
     peaks: tuple[bytes, ...]
@@ -100,9 +100,10 @@ class Registry:
             if reader is None:
                 continue
             record = control_at(buffer, at)
+            if record is None:
+                findings.add("control", REGISTRY, index, detail="its env is missing, or its lengths do not fit")
+                continue
             try:
-                if record is None:
-                    raise Malformed("its env is missing or no JSON")
                 reader(self, fields.mapping(record[1]), index, _TS.unpack_from(record[0], 52)[0])
             except Malformed as error:
                 findings.add("control", REGISTRY, index, detail=str(error))

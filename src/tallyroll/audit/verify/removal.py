@@ -58,7 +58,7 @@ class Removals:
         elif not timely:
             self._findings.add("early_removal", self._partition, index, seq, f"{what}: removed on day {named[0].day}, kept to {due[1]}")
             return
-        moments = [removal.index for removal in timely] or [None]
+        moments: list[int | None] = [removal.logged for removal in timely] or [None]
         if all(self._registry.held(self._partition, index, index + 1, handles, moment) for moment in moments):
             self._findings.add("held", self._partition, index, seq, what)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Final
 
 BROKEN: Final = "broken"
 LOSS: Final = "loss"
@@ -58,7 +58,8 @@ CODES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Finding:
     """Something that was found: where, as far as it has a place. ``index`` counts records of the partition, ``seq`` of the chain."""
 
     code: str
@@ -81,10 +82,10 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, code: str, partition: int | None = None, index: int | None = None, seq: int | None = None, detail: str = "") -> None:
-        """One more."""
+        """One more. A detail may come from a hostile file and end up on a terminal, so what cannot be printed is not kept."""
         self.counts[code] += 1
         if self.counts[code] <= MAX_LISTED:
-            self.listed.append(Finding(code, partition, index, seq, detail))
+            self.listed.append(Finding(code, partition, index, seq, "".join(one if one.isprintable() else "?" for one in detail)))
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Report:
         return {
             "valid": self.valid,
             "broken": self.broken,
-            "findings": [{**finding._asdict(), "severity": finding.severity} for finding in self.findings],
+            "findings": [{**asdict(finding), "severity": finding.severity} for finding in self.findings],
             "counts": dict(sorted(self.counts.items())),
             "coverage": self.coverage,
         }

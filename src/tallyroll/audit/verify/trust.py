@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Trust:
 
 def write_state(checkpoints: Iterable[Checkpoint]) -> str:
     """What to remember, as JSON."""
-    rows = ",\n  ".join(f'["{origin}", {size}, "{b64encode(root).decode()}"]' for origin, size, root in checkpoints)
+    rows = ",\n  ".join(json.dumps([origin, size, b64encode(root).decode()]) for origin, size, root in checkpoints)
     return f'{{"format": "{STATE_FORMAT}", "checkpoints": [\n  {rows}\n]}}\n'
 
 

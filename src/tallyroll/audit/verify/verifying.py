@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from .checkpoints import Ledger, Signed, read_proofs
+from .checkpoints import Ledger, read_proofs
 from .ed25519 import is_signed
 from .heads import Heads
 from .notes import COSIGNATURE, ED25519, CheckSignature, Key, keys_of, parse_checkpoint, parse_note, signers
@@ -143,14 +143,14 @@ class _Verification:
                 continue
             found = scan(buffer, header)
             self._scans[partition] = buffer, found
-            there = header.start + found.count
-            if not noted.size:
+            there = header.start + found.whole
+            if not noted.sizes:
                 self._findings.add("note_missing", partition)
             elif noted.size > there:
                 torn = "the rest cannot be read" if found.last < 0 or len(buffer) > header.at else ""
                 self._findings.add("size", partition, there, detail=f"{noted.size} were noted; {torn}")
-            self._sizes[partition] = min(noted.size or there, there)
-            if noted.size and noted.size < header.start:
+            self._sizes[partition] = min(noted.size, there) if noted.sizes else there
+            if noted.sizes and noted.size < header.start:
                 self._findings.add("prune", partition, header.start, detail="more was pruned than was noted")
                 self._sizes[partition] = header.start
             self._heads.see_times(buffer, found, self._sizes[partition])
@@ -170,7 +170,7 @@ class _Verification:
             self._findings.add("prune", partition, start, detail="the registry does not say so")
         elif prune.day <= prune.keep_until_day:
             self._findings.add("early_removal", partition, start, detail="a prefix")
-        elif partition != META and self._registry.held(partition, 0, start, None, prune.index):
+        elif partition != META and self._registry.held(partition, 0, start, None, prune.logged):
             self._findings.add("held", partition, start, detail="a prefix")
         if prune is not None:
             self._cuts[partition] = prune.ts_us
@@ -198,7 +198,7 @@ class _Verification:
 
     def _report(self, witnessed: int | None, mac_keys: Mapping[tuple[bytes, int], bytes]) -> Report:
         walks, ledger = self._walks, self._ledger
-        unsealed = sum(found.header.start + found.count - self._sizes[partition] for partition, (_, found) in self._scans.items())
+        unsealed = sum(found.header.start + found.whole - self._sizes[partition] for partition, (_, found) in self._scans.items())
         coverage: dict[str, object] = {
             "ledger": ledger.origin,
             "entries": sum(walk.entries for walk in walks.values()),
