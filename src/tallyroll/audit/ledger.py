@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tallyroll.audit import layout, note
 from tallyroll.audit.layout import Core, Kind, Record
 from tallyroll.audit.note import Checkpoint
-from tallyroll.audit.records import OpenHead
+from tallyroll.audit.records import Hole, OpenHead
 from tallyroll.audit.tree import CompactRange
 from tallyroll.errors import Undecodable
 
@@ -31,15 +31,6 @@ class Verdict(Enum):
     UNREGISTERED = "its writer epoch is not in the registry: alarm, do not append"
     CLOSED = "its chain has been closed: alarm, do not append"
     BROKEN = "its bytes contradict themselves: alarm, do not append"
-
-
-class Hole(NamedTuple):
-    """Numbers that did not arrive: from ``start`` up to ``end``, the leaf before them, and what the record behind them links to."""
-
-    start: int
-    end: int
-    before: bytes
-    behind: bytes
 
 
 class Tip(NamedTuple):
@@ -115,7 +106,9 @@ class LedgerPartition:
 
 def open_heads(tips: Iterable[tuple[tuple[bytes, int], Tip]]) -> list[OpenHead]:
     """What a retention record says of the chains that go on behind a pruned prefix."""
-    return [OpenHead(*key, tip.seq, tip.leaf, tip.mac_epoch) for key, tip in sorted(tips) if not tip.closed]
+    return [
+        OpenHead(*key, tip.seq, tip.leaf, tip.mac_epoch, tip.closed, tip.holes) for key, tip in sorted(tips) if not tip.closed or tip.holes
+    ]
 
 
 def _judge(tip: Tip, core: Core, leaf: bytes) -> Verdict:

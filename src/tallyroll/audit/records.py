@@ -21,14 +21,25 @@ class Head(NamedTuple):
     leaf: bytes
 
 
+class Hole(NamedTuple):
+    """Numbers that did not arrive: from ``start`` up to ``end``, the leaf before them, and what the record behind them links to."""
+
+    start: int
+    end: int
+    before: bytes
+    behind: bytes
+
+
 class OpenHead(NamedTuple):
-    """The newest record of a chain that a pruned prefix contains and that is not closed: what its next record links to."""
+    """Where a chain stands at the end of a pruned prefix, if more of it may come: what its next record links to, and what it lacks."""
 
     writer: bytes
     epoch: int
     seq: int
     leaf: bytes
     mac_epoch: int
+    closed: bool
+    holes: tuple[Hole, ...]
 
 
 class Stretch(NamedTuple):
@@ -88,7 +99,10 @@ def pruned(  # noqa: PLR0913  # what is needed to go on without the prefix
     partition: int, size: int, peaks: Sequence[bytes], open_heads: Sequence[OpenHead], keep_until_day: int, operator: str
 ) -> bytes:
     """The first ``size`` records were removed whole; ``keep_until_day`` is the latest day any of them was to be kept."""
-    chains = [[head.writer.hex(), head.epoch, head.seq, head.leaf.hex(), head.mac_epoch] for head in open_heads]
+    chains = [
+        [head.writer.hex(), head.epoch, head.seq, head.leaf.hex(), head.mac_epoch, head.closed, [*map(_hole, head.holes)]]
+        for head in open_heads
+    ]
     return write_json({
         "retention": "prune", "partition": partition, "size": size, "peaks": [peak.hex() for peak in peaks], "heads": chains,
         "keep_until_day": keep_until_day, "operator": operator,
@@ -136,6 +150,10 @@ def gap(missing: Missing, reason: str) -> bytes:
     """Records of a writer are not there, and this says so."""
     shown = {**missing._asdict(), "writer": missing.writer.hex()}
     return write_json({"gap": shown, "reason": reason})
+
+
+def _hole(hole: Hole) -> list[object]:
+    return [hole.start, hole.end, hole.before.hex(), hole.behind.hex()]
 
 
 def _heads(newest: Sequence[Head]) -> list[list[object]]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from tallyroll.audit import exporting, ledger, note, records, tree, witness
 from tallyroll.audit.chain import Draft, Part, Sealed, Writer
-from tallyroll.audit.layout import META, REGISTRY, Kind, Record, leaf_hash, unpack_core
+from tallyroll.audit.layout import META, REGISTRY, Kind, Record, unpack_core
 from tallyroll.audit.ledger import LedgerPartition, Offered, Tip, Verdict
 from tallyroll.audit.note import Checker, Checkpoint, Note, NoteKey
 from tallyroll.audit.records import Head, Missing, Stretch
@@ -82,6 +82,7 @@ class Partition:
         self.number = number
         self.ledger = LedgerPartition(log_id, number)
         self.records: list[Record] = []
+        self.arrived: list[Offered] = []
         self.tree = Tree()
         self.start = 0
         self.noted: list[int] = []
@@ -93,11 +94,9 @@ class Partition:
 
     def tips_at(self, size: int) -> dict[tuple[bytes, int], Tip]:
         """Where the chains stood after so many records."""
-        tips: dict[tuple[bytes, int], Tip] = {}
-        for record in self.records[:size]:
-            core = unpack_core(record.core)
-            tips[core.chain.writer, core.chain.epoch] = Tip(core.seq, leaf_hash(record.core), core.mac_epoch, core.kind == Kind.CLOSE)
-        return tips
+        then = LedgerPartition(self.ledger.log_id, self.number)
+        then.append(self.arrived[:size])
+        return then.tips
 
     def proofs(self) -> list[tuple[int, int, Sequence[bytes]]]:
         """From each size noted inside the pruned prefix to the next."""
@@ -193,6 +192,7 @@ class MemoryLedger:
     def append(self, target: Partition, offered: Offered) -> None:
         """Appends without judging: what a sealer that colludes could do."""
         target.ledger.append([offered])
+        target.arrived.append(offered)
         target.records.append(offered.record)
         target.tree.extend([offered.leaf])
 

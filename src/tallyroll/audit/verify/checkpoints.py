@@ -76,8 +76,10 @@ class Ledger:
     def __init__(self, keys: Iterable[Key], check: CheckSignature, findings: Findings) -> None:
         self.origin: str | None = None
         self.leaves = 0
+        self.leaves_end = 0
         self.noted: dict[int, Noted] = {}
         self.notes: list[Signed] = []
+        self._partition_notes: list[Signed] = []
         self._keys = list(keys)
         self._check = check
         self._findings = findings
@@ -114,7 +116,7 @@ class Ledger:
         roots[header.start] = tree.root()
         wanted = {*meta.sizes, *(new for _, new, _ in proofs)}
         batch: list[bytes] = []
-        index = header.start
+        index, self.leaves_end = header.start, header.at
         for frame in frames(buffer, header.at):
             if index == meta.size:
                 break
@@ -122,6 +124,7 @@ class Ledger:
                 break
             batch.append(sha256(b"\0" + frame).digest())
             self._leaf(index, frame)
+            self.leaves_end += 4 + len(frame)
             index += 1
             if index in wanted or len(batch) >= _BATCH:
                 tree.extend(batch)
@@ -141,6 +144,7 @@ class Ledger:
             if signed.checkpoint.origin == f"{self.origin}/{partition}":
                 self.of(partition).say(signed.checkpoint.size, signed.checkpoint.root)
                 found.append(signed)
+                self._partition_notes.append(signed)
             else:
                 self._findings.add("note", partition, signed.checkpoint.size, detail="it is of another ledger or partition")
         return found
@@ -169,15 +173,22 @@ class Ledger:
 
     def cosigned(self, witnesses: list[Key], quorum: int) -> int | None:
         """The size of the newest note that enough witnesses cosigned, None if there is none."""
-        for signed in reversed(self.notes):
+        newest = None
+        for signed in self.notes if witnesses else ():
             good, bad = signers(signed.note, witnesses, self._check)
             if bad:
                 self._findings.add("note_signature", META, signed.checkpoint.size, detail="of a witness")
-            elif len({key.public for key in good}) >= quorum:
-                return signed.checkpoint.size
-        if quorum:
+            elif len({key.public for key in good}) >= max(quorum, 1):
+                newest = signed.checkpoint.size
+        if quorum and newest is None:
             self._findings.add("quorum", META)
-        return None
+        return newest
+
+    def signed(self, witnesses: Iterable[Key]) -> tuple[int, int]:
+        """How many notes were read, and how many lines under them are of keys that nobody gave: those are not looked at."""
+        known = {(key.name, key.key_id) for key in (*self._keys, *witnesses)}
+        notes = [*self.notes, *self._partition_notes]
+        return len(notes), sum((name, key_id) not in known for signed in notes for name, key_id, _ in signed.note.lines)
 
     def remember(self, checkpoints: Iterable[Checkpoint]) -> None:
         """What was seen earlier, of any of the trees."""
@@ -230,8 +241,8 @@ def read_notes(buffer: Buffer, partition: int, findings: Findings) -> list[Signe
         if note is None or checkpoint is None or len(found) >= MAX_NOTES:
             findings.add("note", partition, detail=f"number {len(found)} cannot be read, or is one too many")
             return found
-        if (found and checkpoint.size < found[-1].checkpoint.size) or (not checkpoint.size and checkpoint.root != EMPTY):
-            findings.add("note", partition, checkpoint.size, detail="sizes go back")
+        if (found and checkpoint.size <= found[-1].checkpoint.size) or (not checkpoint.size and checkpoint.root != EMPTY):
+            findings.add("note", partition, checkpoint.size, detail="sizes do not rise")
         found.append(Signed(note, checkpoint))
     return found
 

@@ -85,7 +85,7 @@ class Walk:
         self.roots: dict[int, bytes] = {}
         self.entries = 0
         self.macs = 0
-        self.newest_us = 0
+        self.end = 0  # where in the file the walk ended
         self.removals = Removals(registry, partition, today, findings)
         self._place = log_id + partition.to_bytes(2)
         self._registry = registry
@@ -96,11 +96,12 @@ class Walk:
     def begin(self, prune: Prune | None, mac_keys: Mapping[tuple[bytes, int], bytes], claims: Claims) -> None:
         """What the walk knows before the first record: the heads at the cut, keys, and what other partitions say."""
         self._mac_keys, self._claims = mac_keys, claims
-        for writer, epoch, seq, leaf, mac_epoch in prune.heads if prune else ():
-            chain = self._chain(self._place + writer + (epoch & 0xFFFF_FFFF).to_bytes(4))
-            chain.next, chain.leaf, chain.mac_epoch = seq + 1, leaf, mac_epoch
+        for head in prune.heads if prune else ():
+            chain = self._chain(self._place + head.writer + head.epoch.to_bytes(4))
+            chain.next, chain.leaf, chain.mac_epoch, chain.closed = head.seq + 1, head.leaf, head.mac_epoch, head.closed
+            chain.holes = [*head.holes]
             if chain.keyed is not None:
-                chain.keyed.to(min(mac_epoch, MAX_MAC_EPOCH))
+                chain.keyed.to(min(head.mac_epoch, MAX_MAC_EPOCH))
 
     def run(self, buffer: Buffer, found: Scan, size: int, wanted: Iterable[int]) -> None:
         """Walks over the records below ``size``."""
@@ -129,6 +130,7 @@ class Walk:
                 leaves = []
         tree.extend(leaves)
         self.roots[size] = tree.root()
+        self.end = at
         for chain in self.chains.values():
             for start, stop, _, _ in chain.holes:
                 self._findings.add(

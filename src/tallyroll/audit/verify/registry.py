@@ -64,6 +64,18 @@ class Hold:
         return self.index < index and (self.released is None or index < self.released)
 
 
+class OpenHead(NamedTuple):
+    """Where a chain stood at the end of a pruned prefix. Holes are (first missing, end, leaf before, what the record behind links to)."""
+
+    writer: bytes
+    epoch: int
+    seq: int
+    leaf: bytes
+    mac_epoch: int
+    closed: bool
+    holes: tuple[tuple[int, int, bytes, bytes], ...]
+
+
 class Prune(NamedTuple):
     """A prefix was removed whole."""
 
@@ -71,7 +83,7 @@ class Prune(NamedTuple):
     day: int
     ts_us: int
     peaks: tuple[bytes, ...]
-    heads: tuple[tuple[bytes, int, int, bytes, int], ...]
+    heads: tuple[OpenHead, ...]
     keep_until_day: int
 
 
@@ -130,10 +142,7 @@ def _retention(registry: Registry, env: dict[str, object], index: int, ts_us: in
     what, partition = env.get("retention"), fields.integer(env.get("partition"), META)
     if what == "prune":
         peaks = tuple(fields.digest(peak) for peak in fields.array(env.get("peaks")))
-        heads = tuple(
-            (fields.digest(writer, 16), fields.integer(epoch), fields.integer(seq), fields.digest(leaf), fields.integer(mac_epoch))
-            for writer, epoch, seq, leaf, mac_epoch in fields.items(env.get("heads"), 5)
-        )
+        heads = tuple(_open_head(*row) for row in fields.items(env.get("heads"), 7))
         day = fields.integer(env.get("keep_until_day"), _DAYS)
         registry.prunes[partition, fields.integer(env.get("size"))] = Prune(index, ts_us // DAY_US, ts_us, peaks, heads, day)
     elif what in ("body", "personal"):
@@ -141,6 +150,22 @@ def _retention(registry: Registry, env: dict[str, object], index: int, ts_us: in
         registry.removals[partition, str(what), fields.integer(env.get("retention_class"), 65_535)].append(removal)
     else:
         raise Malformed("a retention of an unknown kind")
+
+
+def _open_head(writer: object, epoch: object, seq: object, leaf: object, *rest: object) -> OpenHead:
+    mac_epoch, closed, holes = rest
+    return OpenHead(
+        fields.digest(writer, 16),
+        fields.integer(epoch, _DAYS - 1),
+        fields.integer(seq),
+        fields.digest(leaf),
+        fields.integer(mac_epoch),
+        closed is not False,
+        tuple(
+            (fields.integer(start), fields.integer(end), fields.digest(before), fields.digest(behind))
+            for start, end, before, behind in fields.items(holes, 4)
+        ),
+    )
 
 
 def _hold(registry: Registry, env: dict[str, object], index: int, _: int) -> None:

@@ -66,11 +66,12 @@ class _Verification:
         self._walks: dict[int, Walk] = {}
         self._cuts: dict[int, int] = {}
         self._log_id = bytes(16)
+        self._proofs = 0
 
     def run(self) -> tuple[Report, list[Checkpoint]]:
         ledger = self._ledger
         ledger.read_notes(self._file(META, "notes"))
-        meta_proofs = read_proofs(self._file(META, "proofs"), META, self._findings)
+        meta_proofs = self._read_proofs(META)
         remembered = [*self._trust.remembered, *self._other_notes()]
         ledger.remember(checkpoint for checkpoint in remembered if checkpoint.origin == ledger.origin)
         meta_start, meta_peaks = ledger.read_leaves(self._file(META, "leaves"), meta_proofs)
@@ -102,6 +103,11 @@ class _Verification:
 
     def _file(self, partition: int, what: str) -> Buffer:
         return self._files.get(f"meta.{what}" if partition == META else f"{partition:05}.{what}", b"")
+
+    def _read_proofs(self, partition: int) -> _Proofs:
+        proofs = read_proofs(self._file(partition, "proofs"), partition, self._findings)
+        self._proofs += len(proofs)
+        return proofs
 
     def _partitions(self) -> set[int]:
         numbers = {int(name[:5]) for name in self._files if name[:5].isdigit()}
@@ -189,7 +195,7 @@ class _Verification:
     def _walk(self, partition: int, mac_keys: Mapping[tuple[bytes, int], bytes]) -> None:
         buffer, found = self._scans[partition]
         size, noted, header = self._sizes[partition], self._ledger.of(partition), found.header
-        proofs = read_proofs(self._file(partition, "proofs"), partition, self._findings)
+        proofs = self._read_proofs(partition)
         prune = self._pruned(partition, header.start, header.peaks) if header.start else None
         walk = self._walks[partition] = Walk(partition, self._log_id, self._registry, self._findings, today=self._trust.today)
         walk.begin(prune, mac_keys, self._heads.watched(partition))
@@ -199,13 +205,20 @@ class _Verification:
     def _report(self, witnessed: int | None, mac_keys: Mapping[tuple[bytes, int], bytes]) -> Report:
         walks, ledger = self._walks, self._ledger
         unsealed = sum(found.header.start + found.whole - self._sizes[partition] for partition, (_, found) in self._scans.items())
+        beyond = sum(len(self._scans[partition][0]) - walk.end for partition, walk in walks.items())
+        beyond += len(self._file(META, "leaves")) - ledger.leaves_end
+        notes, unknown = ledger.signed(self._witnesses)
         coverage: dict[str, object] = {
             "ledger": ledger.origin,
             "entries": sum(walk.entries for walk in walks.values()),
             "partitions": {str(partition): self._sizes[partition] for partition in sorted(self._sizes)},
             "pruned": {str(partition): found.header.start for partition, (_, found) in self._scans.items() if found.header.start},
             "beyond_notes": unsealed,
-            "notes": ledger.leaves,
+            "bytes_beyond_notes": beyond,
+            "leaves": ledger.leaves,
+            "notes": notes,
+            "unknown_signatures": unknown,
+            "proofs": self._proofs,
             "signatures_checked": bool(self._keys),
             "macs_checked": sum(walk.macs for walk in walks.values()),
             "writer_epochs": len(self._registry.admitted),
