@@ -16,6 +16,7 @@ from tests.docs.pages import PAGES, ROOT, blocks_of, broken_links, commands_of, 
 
 import tallyroll
 from tallyroll import errors
+from tallyroll.audit.verify.report import CODES
 from tallyroll.cli.app import app
 from tallyroll.events.topics import BUILT_IN
 from tallyroll.events.types import EventType
@@ -49,6 +50,7 @@ ENTRIES = {
     "metrics.md": [f"`{metric.name}`" for metric in METRICS],
     "errors.md": [f"## {name}\n" for name in ERRORS],
     "commands.md": [f"## {path}\n" for path in COMMANDS],
+    "ledger-format.md": [f"| `{code}` | {severity} | {text} |" for code, (severity, text) in CODES.items()],
     "python-api.md": [f"`{name}`" for name in tallyroll.__all__],
 }
 
