@@ -11,6 +11,7 @@ BENCHES: Final = {
     "follow": "the loop into the state store",
     "events": "where each microsecond goes",
     "columns": "folding columns beside rows",
+    "analytics": "panes, alerts and queries beside other engines",
     "replay": "replays from the archive and from topics",
 }
 

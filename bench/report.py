@@ -15,7 +15,18 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "bench-results"
-_PACKAGES: Final = ("tallyroll", "confluent-kafka", "aiokafka", "kafka-python", "msgspec", "pyarrow", "numpy", "eventsourcing")
+_PACKAGES: Final = (
+    "tallyroll",
+    "confluent-kafka",
+    "aiokafka",
+    "kafka-python",
+    "msgspec",
+    "pyarrow",
+    "numpy",
+    "eventsourcing",
+    "river",
+    "scikit-learn",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -1,10 +1,18 @@
 """Every thing an AI agent does, once, in order, on Apache Kafka or an embedded log; everything else is made from it."""
 
-from tallyroll._api import get_event_publisher, publish_agent_event, publish_task_event, replay_agent_state, replay_task_state
+from tallyroll._api import (
+    get_agent_performance_metrics,
+    get_event_publisher,
+    publish_agent_event,
+    publish_task_event,
+    replay_agent_state,
+    replay_task_state,
+)
 from tallyroll._default import close_default, configure, current_roll, reset_defaults
 from tallyroll.errors import (
     Backpressure,
     BrokenHistory,
+    DocumentConflict,
     EventError,
     IncompatibleSchema,
     InvalidEvent,
@@ -48,6 +56,7 @@ __all__ = [
     "Backpressure",
     "BrokenHistory",
     "Delivered",
+    "DocumentConflict",
     "EventError",
     "EventMetadata",
     "EventPublisher",
@@ -91,6 +100,7 @@ __all__ = [
     "configure",
     "current_roll",
     "event_context",
+    "get_agent_performance_metrics",
     "get_event_publisher",
     "publish_agent_event",
     "publish_task_event",

@@ -6,6 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from tallyroll._default import current_roll
+from tallyroll.analytics.profile import AgentPerformance, SystemPerformance
+from tallyroll.analytics.query import AnalyticsEngine
+from tallyroll.analytics.windows import TimeWindow
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.replay.engine import ReplayAnswer, ReplayEngine
@@ -66,6 +69,25 @@ async def replay_events(
 async def get_reconstructed_state(state_type: StateType, aggregate_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
     """One owner's state from the history, as ``ReplayEngine.get_reconstructed_state``."""
     return await (await get_replay_engine()).get_reconstructed_state(state_type, aggregate_id, target_time)
+
+
+async def get_agent_performance_metrics(agent_id: str, time_window: str | TimeWindow | None = None) -> AgentPerformance:
+    """One agent in one window: response times in ms, rates in percent, throughput per minute; see ``AnalyticsEngine``.
+
+    ``time_window``: ``1min 5min 15min 1hour 1day``, ``ANALYTICS_WINDOW_SIZE`` without. Waits first for what this process has
+    published. An unknown agent has 0 and None everywhere. Raises SettingsError, a ValueError too, for another name.
+    """
+    return await (await get_analytics_engine()).get_agent_analytics(agent_id, time_window)
+
+
+async def get_system_performance_dashboard() -> SystemPerformance:
+    """The whole fleet in the default window, with rankings and open alerts; see ``AnalyticsEngine``."""
+    return await (await get_analytics_engine()).get_system_analytics()
+
+
+async def get_analytics_engine() -> AnalyticsEngine:
+    """The default roll's analytics engine; the same object at each call in one process and event loop. Raises MissingExtra."""
+    return await (await current_roll()).analytics()
 
 
 def _event(

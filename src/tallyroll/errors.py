@@ -19,7 +19,11 @@
     ├── StoreError
     │   ├── StoreUnavailable *   the store of a follower cannot be reached now
     │   ├── PositionConflict     another writer of the same results is running
+    │   │   └── DocumentConflict a document was changed since it was read
     │   └── SegmentDamaged       a file of the archive is missing or altered
+    ├── AlertError
+    │   ├── SinkUnavailable *    the receiver of an alert did not answer, or not well
+    │   └── SinkRefused          the receiver of an alert will not take it
     ├── AuditError
     │   ├── LedgerTampered       the ledger is not what was written
     │   └── SealBroken           a sealed part does not open under the key that was tried
@@ -232,6 +236,19 @@ class PositionConflict(StoreError):
         super().__init__(f"{where}: the store is at {stored}, this writer expected {expected}; it yields to the other")
 
 
+class DocumentConflict(PositionConflict):
+    """A document beside the panes is not what its writer has read: somebody else changed it. Nothing of the write was stored.
+
+    Developer: read it again and decide anew. Not PositionConflict in general: whose partitions these are is not in question.
+    """
+
+    def __init__(self, kind: str, document_id: str) -> None:
+        super().__init__(f"document {kind}", stored=None, expected=None)
+        self.kind = kind
+        self.document_id = document_id
+        self.args = (f"document of kind {kind}: changed since it was read; read it again",)
+
+
 class SegmentDamaged(StoreError):
     """A file of the archive is missing, cannot be read, or is not what was sealed. No answer is made from the rest.
 
@@ -243,6 +260,36 @@ class SegmentDamaged(StoreError):
         self.segment = segment
         self.reason = reason
         super().__init__(f"archive segment {segment}: {reason}; restore it from a copy")
+
+
+class AlertError(TallyrollError):
+    """Trouble between us and a receiver of alerts. The alert itself is kept until it is told or given up."""
+
+
+class SinkUnavailable(AlertError):
+    """A receiver of alerts cannot be reached, is slow, or says that it cannot take one now. It is tried again.
+
+    Operator: check the address and the receiver; other receivers are told meanwhile. Not SinkRefused, where trying is in vain.
+    """
+
+    retriable = True
+
+    def __init__(self, sink: str, reason: str) -> None:
+        self.sink = sink
+        self.reason = reason
+        super().__init__(f"alerts to {sink}: {reason}")
+
+
+class SinkRefused(AlertError):
+    """A receiver of alerts answered that it will not take one: a wrong address, secret or right. It is not tried again.
+
+    Operator: mend what ``reason`` names; the next alert is tried anew. Not SinkUnavailable, which may pass by itself.
+    """
+
+    def __init__(self, sink: str, reason: str) -> None:
+        self.sink = sink
+        self.reason = reason
+        super().__init__(f"alerts to {sink}: refused, {reason}")
 
 
 class AuditError(TallyrollError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,15 +12,18 @@ import msgspec
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.adapters.system.processes import PythonWorkers
+from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
 from tallyroll.errors import SettingsError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
-from tallyroll.ports import Archive, Clock, EventLog, SpoolFactory, StateStore
+from tallyroll.ports import AlertSink, Archive, Clock, EventLog, SpoolFactory, StateStore, WindowStore
 from tallyroll.replay.replayer import Replayer
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
 
 if TYPE_CHECKING:
+    from tallyroll.analytics.alerts.event_sink import Publish
+    from tallyroll.analytics.alerts.rules import AnyRule
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.sealing import SealLimits
 
@@ -61,6 +64,69 @@ async def open_state_store(settings: Settings) -> StateStore:
     from tallyroll.adapters.sqlite.state_store import SqliteStateStore  # noqa: PLC0415  # opened when first needed
 
     return await SqliteStateStore.open(None if settings.in_memory else settings.data_dir / "state.db")
+
+
+async def open_window_store(settings: Settings) -> WindowStore:
+    """The store of analytics: a file beside the log. Raises MissingExtra, StoreUnavailable."""
+    require("analytics")
+    from tallyroll.adapters.sqlite.window_store import SqliteWindowStore  # noqa: PLC0415  # opened when first needed
+
+    return await SqliteWindowStore.open(None if settings.in_memory else settings.data_dir / "analytics.db")
+
+
+def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:
+    """The built-in metrics, those of the settings' file, and more. Raises SettingsError naming the file for what is wrong in it."""
+    declared: Sequence[MetricSpec] = ()
+    if settings.metrics_file is not None:
+        try:
+            declared = specs_from_toml(settings.metrics_file.read_text("utf-8"))
+        except OSError as error:
+            raise SettingsError("TALLYROLL_METRICS_FILE", f"cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise SettingsError("TALLYROLL_METRICS_FILE", str(error)) from error
+    specs = (*BUILT_IN, *declared, *more)
+    names = [spec.name for spec in specs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingsError("TALLYROLL_METRICS_FILE", f"there are two metrics of the name {', '.join(twice)}; choose another")
+    return specs
+
+
+def alert_rules_of(settings: Settings, specs: Sequence[MetricSpec]) -> Sequence[AnyRule]:
+    """The default alert rules, or those of the settings' file. Raises SettingsError naming the file for what is wrong in it."""
+    from tallyroll.analytics.alerts.rules import DEFAULT_RULES, rules_from  # noqa: PLC0415  # needs the extra
+
+    path = settings.alerts_file
+    if path is None:
+        return DEFAULT_RULES
+    try:
+        return rules_from(path.read_text("utf-8"), specs, toml=path.suffix != ".json")
+    except OSError as error:
+        raise SettingsError("TALLYROLL_ALERTS_FILE", f"cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise SettingsError("TALLYROLL_ALERTS_FILE", str(error)) from error
+
+
+def open_alert_sinks(settings: Settings, publish: Publish, clock: Clock) -> Sequence[AlertSink]:
+    """Where alerts go: the log file, an event, and what the settings name. Nothing is connected before something is sent."""
+    from tallyroll.adapters.system.alert_log import LogSink  # noqa: PLC0415  # opened when first needed
+    from tallyroll.analytics.alerts.event_sink import EventSink  # noqa: PLC0415  # as above
+
+    sinks: list[AlertSink] = [LogSink(), EventSink(publish)]
+    if settings.alerts_webhook_url:
+        from tallyroll.adapters.webhook.sink import WebhookSink  # noqa: PLC0415  # as above
+
+        sinks.append(WebhookSink(settings.alerts_webhook_url, settings.alerts_webhook_secret, clock=clock))
+    if settings.redis_host:
+        require("redis")
+        from tallyroll.adapters.redis.alert_sink import RedisSink  # noqa: PLC0415  # as above
+
+        sinks.append(RedisSink(settings.redis_host, settings.redis_port, settings.redis_password))
+    if settings.nats_servers:
+        require("nats")
+        from tallyroll.adapters.nats.alert_sink import NatsSink  # noqa: PLC0415  # as above
+
+        sinks.append(NatsSink(settings.nats_servers.split(",")))
+    return sinks
 
 
 def archive_folder(settings: Settings) -> Path:

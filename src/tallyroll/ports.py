@@ -228,6 +228,13 @@ class Follower(Protocol):
         a retriable error is tried again, any other makes the loop offer the records one by one.
         """
 
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        """Whether to flush now. Asked some 10 ms after a batch at the latest, and again and again until it is flushed.
+
+        ``interval_over``: something is not flushed for as long as the settings say, or there is much of it. Who has no
+        reason of its own returns that. When somebody waits, or a partition is given up, the loop flushes without asking.
+        """
+
     async def flush(self) -> Mapping[TopicPartition, int]:
         """Writes results and positions in one transaction; durable when it returns. Gives the stored next offsets.
 
@@ -402,32 +409,79 @@ class WindowStore(Protocol):
         """Writes everything in one transaction, or nothing.
 
         The first write under another ``spec_id`` removes what the earlier one stored for that partition. Raises
-        PositionConflict when a stored progress is not the expected one, or a guarded document differs.
+        PositionConflict when a stored progress is not the expected one, DocumentConflict when a guarded document differs.
         """
 
-    async def rows(self, dimension: str, width_s: int, start: int, end: int, keys: Sequence[str] | None = None) -> Sequence[PaneRow]:
-        """Rows whose stretch begins in ``start`` to ``end`` (exclusive), of the given keys or all; by key, start, partition."""
+    async def rows(  # noqa: PLR0913  # one question
+        self, dimension: str, width_s: int, start: int, end: int, keys: Sequence[str] | None = None, *, rolled_s: int | None = None
+    ) -> Sequence[PaneRow]:
+        """Rows whose stretch begins in ``start`` to ``end`` (exclusive), of the given keys or all; by key, start, partition.
+
+        With ``rolled_s`` each stretch comes once: as a row of that width where one was made by ``roll_up``, is up to date
+        and lies wholly in that time, else as rows of ``width_s``. All of one moment.
+        """
 
     async def keys(self, dimension: str, start: int, end: int, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
-        """Keys with a row that begins in that time, ascending by code point, those behind ``after``."""
+        """Keys with a row of any width that begins in that time, ascending by code point, those behind ``after``."""
 
     async def documents(self, kind: str) -> Mapping[str, bytes]:
         """All documents of a kind, by id."""
 
-    async def roll_up(self, *, width_s: int, into_s: int, before: int, join: Callable[[Sequence[bytes]], bytes]) -> int:
-        """Makes wider rows of those of ``width_s`` that begin before ``before`` and are not in wider ones yet, or changed since.
+    async def roll_up(self, *, width_s: int, into_s: int, settle_s: int, join: Callable[[Sequence[bytes]], bytes]) -> int:
+        """Makes rows of ``into_s`` of written rows of ``width_s``, once their partition's watermark is ``settle_s`` behind their end.
 
-        A row of ``into_s`` is ``join`` of all its narrower ones. Gives how many it wrote.
+        A row of ``into_s`` is ``join`` of all its narrower ones, in order; it is made again when one of them has changed.
+        ``rows`` alone shows it, where it is asked for. Gives how many it wrote. Other commits go on between its steps.
         """
 
-    async def prune(self, *, width_s: int, before: int) -> int:
-        """Removes rows of ``width_s`` that end at or before ``before``; how many."""
+    async def prune(self, *, width_s: int, keep_s: int) -> int:
+        """Removes rows of ``width_s`` that end ``keep_s`` or more before their partition's watermark; how many.
+
+        Where rows of that width are rolled up, only those that are in a wider row as they are now.
+        """
 
     async def version(self) -> int:
         """A number that changes with every commit, of whichever process: what a cache asks."""
 
     async def close(self) -> None:
         """Waits for what is running, then closes the store."""
+
+
+class Notice(NamedTuple):
+    """One thing to be told of an alert. ``body`` is a JSON document, final also for every further attempt.
+
+    ``id`` is a UUIDv7, the same whenever the same is told again; ``dedup_key`` is shared by everything told of one
+    incident, from ``firing`` to ``resolved``. ``since_us`` is the event time, in µs, at which the incident began.
+    """
+
+    id: str
+    dedup_key: str
+    state: Literal["firing", "resolved"]
+    severity: str
+    since_us: int
+    body: bytes
+
+
+class AlertSink(Protocol):
+    """Where alerts are told: a log, a webhook, a channel.
+
+    Called by one task at a time, one notice after the other; it may take its time, for there is a queue in front of it.
+    Not promised: that a notice comes once. After a failure, a restart or a time-out it comes again, with the same ``id``;
+    who receives drops repeats by it. Nor any order between the alerts of different incidents.
+    """
+
+    @property
+    def name(self) -> str:
+        """Names the sink in metrics: one of few words."""
+
+    async def send(self, notice: Notice) -> None:
+        """The receiver has the notice when this returns, as durably as the receiver promises.
+
+        Raises SinkUnavailable (it may have been told or not, try again) or SinkRefused (it will never take this one).
+        """
+
+    async def close(self) -> None:
+        """Ends the connection. Safe to call twice."""
 
 
 class ArchiveMark(NamedTuple):

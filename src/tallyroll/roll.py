@@ -5,21 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.analytics.opening import OpenAnalytics
+from tallyroll.analytics.query import AnalyticsEngine
+from tallyroll.analytics.spec import MetricSpec
 from tallyroll.errors import SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
+from tallyroll.events.types import TASK_TOPIC
 from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.follow.tail import Seen, tail, timeline
-from tallyroll.opening import archive_folder, open_archive, open_log, open_state_store, replayer_on, seal_limits, spool_of
-from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, StateStore, TopicAdmin
+from tallyroll.opening import (
+    alert_rules_of,
+    archive_folder,
+    metrics_of,
+    open_alert_sinks,
+    open_archive,
+    open_log,
+    open_state_store,
+    open_window_store,
+    replayer_on,
+    seal_limits,
+    spool_of,
+)
+from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, Span, StateStore, TopicAdmin
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
@@ -39,12 +56,14 @@ from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
 
 if TYPE_CHECKING:
+    from tallyroll.analytics.alerts.lifecycle import Silence
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.report import ArchiveReport
 
 STATE_FOLLOWER: Final = "state"
 ARCHIVE_FOLLOWER: Final = "archive"
-FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER)
+ANALYTICS_FOLLOWER: Final = "analytics"
+FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER)
 """What ``Roll.follow`` and ``Roll.run`` take."""
 
 _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
@@ -94,7 +113,15 @@ class Roll:
     """
 
     def __init__(  # noqa: PLR0913  # made by open() only
-        self, settings: Settings, catalogue: Catalogue, log: EventLog, *, clock: Clock, telemetry: Telemetry, publisher: EventPublisher
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        log: EventLog,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+        publisher: EventPublisher,
+        metrics: Sequence[MetricSpec],
     ) -> None:
         self.settings = settings
         self.catalogue = catalogue
@@ -107,7 +134,10 @@ class Roll:
         self._loops: dict[str, FollowLoop] = {}
         self._archive: OpenArchive | None = None
         self._engine: ReplayEngine | None = None
+        self._metrics = metrics
+        self._analytics: OpenAnalytics | None = None
         self._opening = asyncio.Lock()
+        self._opening_analytics = asyncio.Lock()  # inside the other one, where a follower is made
 
     @staticmethod
     @asynccontextmanager
@@ -117,15 +147,17 @@ class Roll:
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
         processors: Sequence[Processor] = (),
+        metrics: Sequence[MetricSpec] = (),
     ) -> AsyncIterator[Roll]:
         """The roll for a log URL, for settings, or (with nothing) for what the environment says.
 
+        ``metrics`` are counted beside the built-in ones; every process that follows or asks should name the same.
         Closing flushes the publisher within its grace and stops the followers at a flushed position. Raises SettingsError,
         MissingExtra, TopicConflict; an absent broker raises nothing, the publisher spools until it is there.
         """
         settings = target if isinstance(target, Settings) else Settings.from_env(**_url(target))
         clock, telemetry = clock or SystemClock(), telemetry or Counters()
-        catalogue = catalogue_of(settings)
+        catalogue, measured = catalogue_of(settings), metrics_of(settings, metrics)
         async with AsyncExitStack() as stack:
             log = await open_log(settings, catalogue, clock, telemetry)
             stack.push_async_callback(log.close)
@@ -133,7 +165,7 @@ class Roll:
                 log, catalogue, settings, clock=clock, telemetry=telemetry, open_spool=spool_of(settings, log), processors=processors
             )
             stack.push_async_callback(publisher.close)
-            roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher)
+            roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher, metrics=measured)
             stack.push_async_callback(roll._stack.aclose)  # own class
             yield roll
 
@@ -152,6 +184,7 @@ class Roll:
     async def follow(self, name: str = STATE_FOLLOWER) -> FollowLoop:
         """The loop of one follower in this process, started: ``state`` keeps the state store, ``archive`` the archive.
 
+        ``analytics`` keeps the panes that metrics are read from.
         It runs until the roll is closed. Raises ValueError for another name.
         """
         async with self._opening:
@@ -174,22 +207,30 @@ class Roll:
             return StateFollower(await self._state_store(), self.catalogue, telemetry=self.telemetry)
         if name == ARCHIVE_FOLLOWER:
             return self.archive().follower(self.log, limits=seal_limits(self.settings), telemetry=self.telemetry)
+        if name == ANALYTICS_FOLLOWER:
+            rules, sinks = alert_rules_of(self.settings, self._metrics), open_alert_sinks(self.settings, self.publisher.publish, self.clock)
+            return (await self._open_analytics()).follower(rules, sinks, leading=self._leads_analytics)
         raise ValueError(f"{name!r} is no follower; there are {', '.join(FOLLOWERS)}")
+
+    def _leads_analytics(self) -> bool:
+        """One member of the group holds this partition; that one judges what no member sees alone."""
+        loop = self._loops.get(ANALYTICS_FOLLOWER)
+        return loop is not None and TopicPartition(self.catalogue[TASK_TOPIC].name, 0) in loop.assignment
 
     async def run(self, *names: str) -> None:
         """Follows until cancelled, the state unless other followers are named; raises what ends one of them otherwise."""
         loops = [await self.follow(name) for name in names or (STATE_FOLLOWER,)]
         await asyncio.gather(*(loop.finished() for loop in loops))
 
-    async def caught_up(self, position: Position | None, timeout_s: float | None = None) -> bool:
-        """Waits until the stored state contains the record at ``position``; false when the time is over first.
+    async def caught_up(self, position: Position | None, timeout_s: float | None = None, *, follower: str = STATE_FOLLOWER) -> bool:
+        """Waits until what a follower has stored contains the record at ``position``; false when the time is over first.
 
         The time is ``read_wait_ms`` unless given. None, the position of an event that is only spooled, is never reached.
         """
         if position is None:
             return False
         wait_s = self.settings.read_wait_ms / 1000 if timeout_s is None else timeout_s
-        return await (await self.follow()).caught_up(position, wait_s)
+        return await (await self.follow(follower)).caught_up(position, wait_s)
 
     async def lag(self, *names: str) -> list[Lag]:
         """Per partition how far followers are behind the log, the state unless others are named; reads, follows nothing."""
@@ -200,6 +241,9 @@ class Roll:
             topics = sorted({partition.topic for partition in await self.archive_partitions()})
             marks = await asyncio.to_thread(self.archive().reader.marks, await self.archive_partitions())
             stored: Mapping[TopicPartition, int] = {partition: mark.next for partition, mark in marks.items()}
+        elif name == ANALYTICS_FOLLOWER:
+            analytics = await self._open_analytics()
+            topics, stored = analytics.topics, await analytics.stored()
         else:
             topics = [self.catalogue[base].name for base in StateFollower.TOPICS]
             stored = await stored_positions(await self._state_store())
@@ -303,6 +347,58 @@ class Roll:
         found = await engine.require_state(ask)
         return LiveComparison(found, stored, compare_states(found.states[owner], {} if stored is None else stored.state))
 
+    # Analytics
+
+    async def analytics(self, *, follow: bool = True) -> AnalyticsEngine:
+        """What answers questions about agents, tools and the fleet; see ``analytics.query``. The same object each time.
+
+        A query waits first, at most ``read_wait_ms``, until what this process has published is counted. With ``follow``
+        false the engine, another one, only looks into the store, and joins no group. Raises MissingExtra, StoreUnavailable.
+        """
+        opened = await self._open_analytics()
+        return opened.engine if follow else opened.onlooker
+
+    @asynccontextmanager
+    async def recounted(self, since: datetime | None = None) -> AsyncIterator[AnalyticsEngine]:
+        """Metrics of the log since a moment (by record time), counted anew in memory and by themselves: for trying things on the past.
+
+        Touches nothing that is stored. Raises MissingExtra, SpanGone, LogUnavailable.
+        """
+        opened = await self._open_analytics()
+        ends, starts = await self.log.ends(opened.topics), await self.log.starts(opened.topics)
+        begin = starts if since is None else await self.log.positions_at(opened.topics, int(since.timestamp() * 1_000))
+        spans = [Span(*where, begin.get(where, 0), end) for where, end in ends.items() if begin.get(where, 0) < end]
+        store = await open_window_store(replace(self.settings, url="sqlite://:memory:"))
+        try:
+            yield await opened.recounted(store, spans)
+        finally:
+            await store.close()
+
+    async def open_alerts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Alerts that are pending or firing, the most severe first, and the silences in force, as stored."""
+        return await (await self._open_analytics()).open_alerts()
+
+    async def silence(self, silence: Silence) -> None:
+        """Keeps alerts quiet as it says; durable when it returns, heeded by every process within seconds."""
+        await (await self._open_analytics()).silence(silence)
+
+    async def end_silence(self, silence_id: str) -> None:
+        """Takes a silence back; one that is not there is none."""
+        await (await self._open_analytics()).end_silence(silence_id)
+
+    async def _open_analytics(self) -> OpenAnalytics:
+        async with self._opening_analytics:
+            if self._analytics is None:
+                store = await open_window_store(self.settings)
+                self._stack.push_async_callback(store.close)
+                self._analytics = OpenAnalytics(
+                    store, self._metrics, self.catalogue, self.log,
+                    clock=self.clock, telemetry=self.telemetry, default_window=self.settings.analytics_window,
+                    follow=partial(self.follow, ANALYTICS_FOLLOWER), catch_up=partial(self._read_your_writes, ANALYTICS_FOLLOWER),
+                )  # fmt: skip
+                self._stack.push_async_callback(self._analytics.close)
+            return self._analytics
+
     # The archive
 
     def archive(self) -> OpenArchive:
@@ -397,8 +493,8 @@ class Roll:
 
         return KafkaAdmin(self.settings)
 
-    async def _read_your_writes(self) -> None:
-        loop = await self.follow()
+    async def _read_your_writes(self, follower: str = STATE_FOLLOWER) -> None:
+        loop = await self.follow(follower)
         wait_until = self.clock.monotonic() + self.settings.read_wait_ms / 1000
         for position in self.publisher.last_positions():
             if not await loop.caught_up(position, max(0.0, wait_until - self.clock.monotonic())):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,6 +21,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 TlsVersion = Literal["1.3", "1.2"]
 Synchronous = Literal["FULL", "NORMAL"]
+WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -33,6 +35,7 @@ _CHOICES: Final = {
     "kafka_sasl_mechanism": get_args(SaslMechanism),
     "kafka_tls_minimum": get_args(TlsVersion),
     "sqlite_synchronous": get_args(Synchronous),
+    "analytics_window": get_args(WindowName),
 }
 _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
@@ -42,6 +45,8 @@ _ABOVE_ZERO: Final = (
 _NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms")
 _NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
 _MAX_PORT: Final = 65_535
+_HERE: Final = ("localhost", "127.0.0.1", "::1")
+_LEAST_SECRET: Final = 16  # characters; what can be guessed signs nothing
 _MAX_NAME_CHARS: Final = 200  # Kafka takes 249 for a topic or a group; the rest is room for our own part of the name
 
 
@@ -186,6 +191,14 @@ class Settings:
         "TALLYROLL_ARCHIVE_SEAL_AGE_MS", 21_600_000, "A tail whose oldest record came so long ago becomes a segment.", unit="ms"
     )
 
+    # Analytics
+    analytics_window: WindowName = _setting(
+        "ANALYTICS_WINDOW_SIZE", "1hour", "The window of a query that names none.", accepts="1min, 5min, 15min, 1hour, 1day"
+    )
+    metrics_file: Path | None = _setting(
+        "TALLYROLL_METRICS_FILE", None, "Metrics beside the built-in ones: tables [[metric]] in TOML.", accepts="a file"
+    )
+
     # The service
     http_host: str = _setting(
         "TALLYROLL_HTTP_HOST", "127.0.0.1", "Where 'tallyroll run' serves health and metrics; no TLS, no password.", accepts="an address"
@@ -195,6 +208,26 @@ class Settings:
         None,
         "Its port, 0 for any free one; unset: 8080 where analytics is followed, else nothing is served.",
         accepts="0 to 65535",
+    )
+
+    # Alerts
+    alerts_file: Path | None = _setting(
+        "TALLYROLL_ALERTS_FILE", None, "Own alert rules; unset: the default rules alone.", accepts="a TOML or JSON file"
+    )
+    alerts_webhook_url: str = _setting(
+        "TALLYROLL_ALERTS_WEBHOOK_URL", "", "Where alerts are posted as JSON.", accepts="https://…, or http:// on this machine"
+    )
+    alerts_webhook_secret: Secret | None = _setting(
+        "TALLYROLL_ALERTS_WEBHOOK_SECRET",
+        None,
+        "Signs what is posted; better as TALLYROLL_ALERTS_WEBHOOK_SECRET_FILE.",
+        accepts="text of at least 16 characters",
+    )
+    redis_host: str = _setting("REDIS_HOST", "", "Where alerts are published, on channels tallyroll:alerts:SEVERITY.", accepts="a host")
+    redis_port: int = _setting("REDIS_PORT", 6_379, "Its port.", accepts="1 to 65535")
+    redis_password: Secret | None = _setting("REDIS_PASSWORD", None, "Its password; better as REDIS_PASSWORD_FILE.", accepts="text")
+    nats_servers: str = _setting(
+        "NATS_SERVERS", "", "Where alerts are published, on subjects tallyroll.alerts.SEVERITY.", accepts="nats://HOST:PORT,…"
     )
 
     # Kafka client
@@ -243,6 +276,7 @@ class Settings:
         self._check_url()
         self._check_values()
         self._check_port()
+        self._check_receivers()
         self._check_security()
         check_producer_options(self.kafka_producer)
         check_consumer_options(self.kafka_consumer)
@@ -284,6 +318,20 @@ class Settings:
     def _check_port(self) -> None:
         if self.http_port is not None and not 0 <= self.http_port <= _MAX_PORT:
             raise SettingsError("TALLYROLL_HTTP_PORT", f"expected 0 to {_MAX_PORT}")
+
+    def _check_receivers(self) -> None:
+        url = urlsplit(self.alerts_webhook_url)
+        if self.alerts_webhook_url and not (url.hostname and (url.scheme == "https" or (url.scheme == "http" and url.hostname in _HERE))):
+            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_URL", "expected https://…; http:// only to this machine")
+        if url.username or url.password:
+            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_URL", "expected no user or password in it; what is posted is signed")
+        if self.alerts_webhook_secret is not None and len(self.alerts_webhook_secret.reveal()) < _LEAST_SECRET:
+            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_SECRET", f"expected at least {_LEAST_SECRET} characters")
+        if not 1 <= self.redis_port <= _MAX_PORT:
+            raise SettingsError("REDIS_PORT", f"expected 1 to {_MAX_PORT}")
+        for server in filter(None, self.nats_servers.split(",")):
+            if urlsplit(server).scheme not in ("nats", "tls") or not urlsplit(server).hostname or "@" in server:
+                raise SettingsError("NATS_SERVERS", "expected nats://HOST:PORT,… (or tls://) without user and password")
 
     def _check_security(self) -> None:
         if self.kafka_security_protocol.startswith("SASL"):

@@ -51,6 +51,8 @@ class Metric:
 
 OUTCOMES: Final = ("succeeded", "failed")
 
+_SHORT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
 SEND_RATE = Metric(
     "kafka_producer_send_rate",
     "histogram",
@@ -147,6 +149,43 @@ WATERMARK_LAG = Metric(
     "How far event time is behind the clock in a partition.",
     ("topic", "partition"),
 )
+SKIPPED = Metric(
+    "analytics_skipped_events_total",
+    "counter",
+    "records",
+    "Records that no metric could measure.",
+    ("reason",),
+    known={"reason": ("bad_time", "undecodable", "unknown_schema")},
+)
+INVALID_VALUES = Metric(
+    "analytics_invalid_values_total", "counter", "values", "Members of payloads that metrics read, and that have another type than that."
+)
+DUPLICATE_EVENTS = Metric("analytics_duplicate_events_total", "counter", "events", "Events dropped, for they had been measured before.")
+FUTURE_EVENTS = Metric("analytics_future_events_total", "counter", "events", "Events whose time lay ahead of the log's, and was put back.")
+LATE_EVENTS = Metric(
+    "analytics_late_events_total",
+    "counter",
+    "events",
+    "Events that came after their pane had closed: it was revised, or it was too late for that.",
+    ("outcome",),
+    known={"outcome": ("dropped", "revised")},
+)
+KEYS_OVERFLOWED = Metric(
+    "analytics_keys_overflowed_total", "counter", "values", "Values counted under __other__, for there were too many keys.", ("metric",)
+)
+PAIRS_EXPIRED = Metric(
+    "analytics_pairs_expired_total", "counter", "pairs", "Starts forgotten: no end came within a day, or too many were open."
+)
+PAIRS_UNMATCHED = Metric(
+    "analytics_pairs_unmatched_total",
+    "counter",
+    "events",
+    "Ends that had no value, for their start was not found in their partition.",
+    ("metric",),
+)
+HELD_ROWS = Metric("analytics_held_rows", "gauge", "rows", "Rows of panes in memory.")
+RUN_SECONDS = Metric("analytics_batch_seconds", "histogram", "seconds", "One run of the kernel, its observers included.", buckets=_SHORT_S)
+FLUSH_SECONDS = Metric("analytics_flush_seconds", "histogram", "seconds", "One flush of panes and positions.", buckets=_SHORT_S)
 TASK_DURATION = Metric(
     "agent_task_duration_seconds",
     "histogram",
@@ -159,6 +198,30 @@ TOKENS = Metric("agent_tokens_total", "counter", "tokens", "Tokens used by all a
 TOOL_CALLS = Metric(
     "agent_tool_calls_total", "counter", "calls", "Ended tool calls of all agents.", ("tool", "outcome"), known={"outcome": OUTCOMES}
 )
+ALERTS_SENT = Metric(
+    "alerts_sent_total",
+    "counter",
+    "alerts",
+    "Notices of alerts that a sink took, refused, or was given up on, and those that its queue had no room for at first.",
+    ("sink", "outcome"),
+    known={"outcome": ("delivered", "refused", "given_up", "overflowed")},
+)
+ANOMALIES = Metric(
+    "anomalies_detected_total",
+    "counter",
+    "anomalies",
+    "Incidents that detectors found, counted anew when they became worse.",
+    ("metric", "severity"),
+    known={"severity": ("low", "medium", "high", "critical")},
+)
+ALERT_LATENCY = Metric(
+    "analytics_alert_latency_seconds",
+    "histogram",
+    "seconds",
+    "From the making of the event that set off an alert, where its id tells, to the sink's acknowledgement.",
+    ("sink",),
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600),
+)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
@@ -169,13 +232,13 @@ class Telemetry(Protocol):
     A label has tens of values, never thousands. Not promised: that a value beyond the first ones is kept apart.
     """
 
-    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+    def count(self, metric: Metric, amount: float = 1, /, **labels: str) -> None:
         """Adds to a counter. Adding 0 says that it can be counted: it is there from now on, so that a first 1 is seen as a rise."""
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+    def observe(self, metric: Metric, value: float, /, **labels: str) -> None:
         """Sets a gauge (NaN: it has no value any more) or adds one observation to a histogram."""
 
-    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, **labels: str) -> None:
+    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, /, **labels: str) -> None:
         """Adds observations to a histogram: how many fell into each of its buckets and beyond the last, and their sum."""
 
 
@@ -249,12 +312,12 @@ class Counters:
         for metric in metrics:
             self._family(metric)
 
-    def count(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+    def count(self, metric: Metric, amount: float = 1, /, **labels: str) -> None:
         key = (metric.name, *labels.items())
         with self._lock:
             (self._called.get(key) or self._find(key, metric, labels)).value += amount
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+    def observe(self, metric: Metric, value: float, /, **labels: str) -> None:
         key = (metric.name, *labels.items())
         with self._lock:
             if value != value:  # noqa: PLR0124  # NaN, at the price of one comparison
@@ -268,14 +331,14 @@ class Counters:
             else:
                 series.value = value
 
-    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, **labels: str) -> None:
+    def observe_many(self, metric: Metric, counts: Sequence[int], total: float, /, **labels: str) -> None:
         key = (metric.name, *labels.items())
         with self._lock:
             series = self._called.get(key) or self._find(key, metric, labels)
             series.value += total
             series.counts = [held + int(more) for held, more in zip(series.counts, counts, strict=True)]
 
-    def value(self, metric: Metric, **labels: str) -> float:
+    def value(self, metric: Metric, /, **labels: str) -> float:
         """The sum or last value, of a histogram the sum of observations, over all label sets that have these labels; else 0."""
         with self._lock:
             family = self._family(metric)

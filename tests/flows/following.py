@@ -91,6 +91,9 @@ class Accountant:
         self.most_fresh = max(self.most_fresh, sum(map(len, self.fresh.values())))
         return letters
 
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        return interval_over
+
     async def flush(self) -> Mapping[TopicPartition, int]:
         if self._ledger.away:
             raise StoreUnavailable("ledger", "away")
@@ -143,6 +146,9 @@ class SqliteAccountant(Accountant):
             if index not in bad
         ]
         return letters
+
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        return interval_over
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         execute = self._connection.execute

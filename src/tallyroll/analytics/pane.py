@@ -3,34 +3,44 @@
 A pane holds count, sum, squared deviations, extremes and a histogram whose bins grow by 2 %; merging is exact for counts and
 bins in any order, and for whole sums. Everything that is shown is read from a merge of panes.
 
+Reading a pane needs no NumPy, making and merging some does.
+
 Source of ``m2``: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from itertools import accumulate
+from math import exp, floor
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from tallyroll.analytics.spec import QUANTILES, AggregationFunction
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 LN_GAMMA: Final = 0.0200006667  # the same text in every engine
-_MIDDLE: Final = 2.0 / (float(np.exp(LN_GAMMA)) + 1.0)
-_INDEX: Final = np.dtype("<i2")
-_COUNT: Final = np.dtype("<u4")
+_MIDDLE: Final = 2.0 / (exp(LN_GAMMA) + 1.0)
+_INDEX_BYTES: Final = 2
+_LARGEST: Final = 1e100
+_LARGEST_COUNT: Final = 2**32 - 1
 
 
 def bin_of(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """The bin of each value above 0: ``ceil(ln(v) / LN_GAMMA)``."""
+    import numpy as np  # noqa: PLC0415  # the extra; who only reads panes does without
+
     return np.ceil(np.log(values) / LN_GAMMA).astype(np.int64)
 
 
 def value_of(index: int) -> float:
     """The value that stands for a bin, within 1 % of all values in it."""
-    return float(np.exp(index * LN_GAMMA)) * _MIDDLE
+    return exp(index * LN_GAMMA) * _MIDDLE
 
 
 class Pane(msgspec.Struct, array_like=True, gc=False):
@@ -68,27 +78,21 @@ class Pane(msgspec.Struct, array_like=True, gc=False):
         return _READ[function](self)
 
     def quantile(self, q: float) -> float | None:
-        """The value at rank ``floor(q (n - 1))``, within 1 %, between the extremes; None without values or histogram."""
-        if not self.n or not (self.index or self.mirror_index or self.zero or self.over):
-            return None
-        rank = int(q * (self.n - 1))
-        down, down_counts = self._bins(self.mirror_index, self.mirror_count)
-        up, up_counts = self._bins(self.index, self.count)
-        edges = np.concatenate([down_counts[::-1], [self.zero], up_counts, [self.over]]).cumsum()
-        place = int(np.searchsorted(edges, rank, side="right"))
-        if place < len(down):
-            value = -value_of(int(down[::-1][place]))
-        elif place == len(down):
-            value = 0.0
-        elif place <= len(down) + len(up):
-            value = value_of(int(up[place - len(down) - 1]))
-        else:
-            value = self.max
-        return min(max(value, self.min), self.max)
+        """The value at rank ``floor(q (n - 1))``, within 1 %, between the extremes; None without values or histogram.
 
-    @staticmethod
-    def _bins(index: bytes, count: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return np.frombuffer(index, _INDEX).astype(np.int64), np.frombuffer(count, _COUNT).astype(np.int64)
+        Below and above the domain there are no bins: of what lies above ``max`` is given, of what lies nearer to 0 than the
+        domain, 0.
+        """
+        down, down_counts = _unpacked(self.mirror_index, self.mirror_count)
+        up, up_counts = _unpacked(self.index, self.count)
+        if not self.n or sum(down_counts) + self.zero + sum(up_counts) + self.over != self.n:
+            return None
+        rank = floor(q * (self.n - 1))
+        values = [*((-1, index) for index in reversed(down)), (0, 0), *((1, index) for index in up)]
+        for (sign, index), below in zip(values, accumulate([*reversed(down_counts), self.zero, *up_counts]), strict=True):
+            if rank < below:
+                return min(max(sign * value_of(index), self.min), self.max) if sign else min(max(0.0, self.min), self.max)
+        return self.max
 
 
 EMPTY: Final = Pane()
@@ -102,8 +106,47 @@ _READ: Final[Mapping[AggregationFunction, Callable[[Pane], float | int]]] = {
 
 
 def pack(index: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[bytes, bytes]:
-    """A sparse histogram, ascending by bin, in the form that ``Pane`` holds."""
-    return index.astype(_INDEX).tobytes(), count.astype(_COUNT).tobytes()
+    """A sparse histogram, ascending by bin, in the form that ``Pane`` holds.
+
+    Counts are 4 bytes wide, or 8 where one is too large for 4: the length tells.
+    """
+    wide = len(count) and int(count.max()) > _LARGEST_COUNT
+    return index.astype("<i2").tobytes(), count.astype("<u8" if wide else "<u4").tobytes()
+
+
+def bins_of(pane: Pane) -> tuple[Sequence[int], Sequence[int]]:
+    """The histogram of the values above 0: bins, ascending, and how many values each has."""
+    return _unpacked(pane.index, pane.count)
+
+
+def _unpacked(index: bytes, count: bytes) -> tuple[Sequence[int], Sequence[int]]:
+    bins = len(index) // _INDEX_BYTES
+    return struct.unpack(f"<{bins}h", index), struct.unpack(f"<{bins}{'Q' if len(count) == 8 * bins else 'I'}", count)
+
+
+def pane_of(values: NDArray[np.float64], *, domain: tuple[float, float] = (1e-3, 1e10), signed: bool = False, bins: bool = True) -> Pane:
+    """The pane of some values, by the rules that every engine keeps to: the reference of whoever is quicker.
+
+    Values that are no finite numbers, or beyond 1e100, whose squares could not be summed, are ``nan``.
+    """
+    import numpy as np  # noqa: PLC0415  # as above
+
+    valid = values[np.abs(values) <= _LARGEST]
+    held = valid if signed else valid[valid >= 0]
+    neg, nan = len(valid) - len(held), len(values) - len(valid)
+    if not len(held):
+        return Pane(neg=neg, nan=nan)
+    size = np.abs(held)
+    over = held > domain[1]
+    inside = (size >= domain[0]) & ~over if bins else np.zeros(len(held), np.bool_)
+    index = bin_of(np.minimum(size[inside], domain[1]))
+    mirrored = held[inside] < 0
+    (up, ups), (down, downs) = np.unique(index[~mirrored], return_counts=True), np.unique(index[mirrored], return_counts=True)
+    total = float(held.sum())
+    return Pane(
+        len(held), total, float(np.square(held - total / len(held)).sum()), float(held.min()), float(held.max()),
+        int((held > 0).sum()), int((size < domain[0]).sum()), int(over.sum()), neg, nan, *pack(up, ups), *pack(down, downs),
+    )  # fmt: skip
 
 
 def merge(panes: Sequence[Pane]) -> Pane:
@@ -129,8 +172,14 @@ def _add(bins: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
     held = [one for one in bins if one[0]]
     if len(held) <= 1:
         return held[0] if held else (b"", b"")
-    index = np.frombuffer(b"".join(one[0] for one in held), _INDEX).astype(np.int64)
-    count = np.frombuffer(b"".join(one[1] for one in held), _COUNT).astype(np.int64)
+    import numpy as np  # noqa: PLC0415  # as above
+
+    narrow = [one for one in held if len(one[1]) == 2 * len(one[0])]
+    wide = [one for one in held if len(one[1]) != 2 * len(one[0])]
+    index = np.frombuffer(b"".join(one[0] for one in (*narrow, *wide)), "<i2").astype(np.int64)
+    count = np.concatenate(
+        [np.frombuffer(b"".join(one[1] for one in some), width) for some, width in ((narrow, "<u4"), (wide, "<u8")) if some]
+    ).astype(np.float64)  # exact to 2**53
     low = int(index.min())
     summed = np.bincount(index - low, weights=count)
     place = np.flatnonzero(summed)
@@ -149,6 +198,11 @@ def dump_row(row: Mapping[str, Pane]) -> bytes:
 def load_row(blob: bytes) -> dict[str, Pane]:
     """What ``dump_row`` has written."""
     return _load(blob)
+
+
+def join_rows(blobs: Iterable[bytes]) -> bytes:
+    """Rows as bytes, merged; what a window store rolls up with."""
+    return dump_row(merge_rows(map(load_row, blobs)))
 
 
 def merge_rows(rows: Iterable[Mapping[str, Pane]]) -> dict[str, Pane]:

@@ -13,6 +13,9 @@ from typing import Final, Literal
 
 import msgspec
 
+Bad = Literal["up", "down", "both", "none"]
+"""Which direction of a metric may alarm."""
+
 OTHER_KEY: Final = "__other__"
 """Where values are counted whose key came after ``max_keys`` others."""
 
@@ -108,7 +111,7 @@ class MetricSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signed: bool = False
     exact: bool = False
     scale: int = 1
-    bad: Literal["up", "down", "both", "none"] = "none"
+    bad: Bad = "none"
     max_keys: int = 10_000
 
     def __post_init__(self) -> None:

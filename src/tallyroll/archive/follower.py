@@ -114,6 +114,10 @@ class ArchiveFollower:
         lane.next = max(lane.next, batch.next_offset)
         return ()
 
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        """As the port says."""
+        return interval_over
+
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says, a transaction for each partition: what is written before an error stays written, and counts.
 

@@ -70,6 +70,11 @@ class Batch:
         """The headers of one record, in order."""
         return self._headers[index] if self._headers is not None else _NO_HEADERS
 
+    @property
+    def has_heads(self) -> bool:
+        """Whether somebody has asked for ``heads`` already, so that they cost nothing."""
+        return self._heads is not None
+
     def heads(self) -> Sequence[Head | Undecodable]:
         """Per record the decoded head, or why there is none. Decoded once."""
         if self._heads is None:

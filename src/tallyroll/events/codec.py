@@ -68,6 +68,7 @@ class Head(msgspec.Struct, gc=False):
     aggregateid: str = ""
     schemaversion: str = DEFAULT_VERSION
     data: msgspec.Raw = msgspec.Raw(b"{}")
+    tenantid: str | None = None
     sequence: str = ""
     chainsession: str = ""
     chainnumber: str = ""
@@ -94,7 +95,6 @@ class _Document(Head, gc=False):
     causationid: str | None = None
     sessionid: str | None = None
     userid: str | None = None
-    tenantid: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
     traceid: str | None = None
@@ -185,8 +185,13 @@ def _head_or_error(value: bytes | None) -> Head | Undecodable:
 
 def timestamp_us(head: Head) -> int:
     """Event time in microseconds since 1970. Raises Undecodable when ``time`` is missing or has no zone."""
+    return micros_of(head.time)
+
+
+def micros_of(time: str) -> int:
+    """The moment that a record's ``time`` names, in microseconds since 1970. Raises as ``timestamp_us``."""
     try:
-        delta = _from_iso(head.time) - _EPOCH
+        delta = _from_iso(time) - _EPOCH
     except (ValueError, TypeError):
         raise Undecodable("bad_time", "time is missing, malformed, or has no zone") from None
     days = delta.days

@@ -25,6 +25,7 @@ from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAI
 log: Final = logging.getLogger("tallyroll.follow")
 
 _POLL_MS: Final = 50  # how long an idle loop waits before it looks at its timers
+_BUSY_POLL_MS: Final = 10  # the same while something is not flushed: a follower may want to, within an alert's 100 ms
 _FLUSH_RECORDS: Final = 50_000  # unflushed records that force a flush, whatever the clock says: bounds memory
 
 
@@ -76,8 +77,8 @@ class FollowLoop:
         self._held: dict[tuple[str, TopicPartition], _Held] = {}
         self._restarted: set[str] = set()  # followers whose part of the present poll lies beyond what they have now
         self._subscription: Subscription | None = None
-        self._unflushed = 0
-        self._last_flush = 0.0
+        self._unflushed = dict.fromkeys(self._topics, 0)
+        self._last_flush = dict.fromkeys(self._topics, 0.0)
         self._flush_backoff = Backoff()
         self._flush_due = 0.0
         self._flush_asked = False
@@ -163,7 +164,7 @@ class FollowLoop:
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Results are stored and committed before somebody else goes on."""
-        await self._flush()
+        await self._flush(self._followers)
         self._release(partitions)
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
@@ -195,7 +196,8 @@ class FollowLoop:
                         raise
                     log.warning("%s; trying again", error)
                     await self._clock.sleep(backoff.next_s())
-            await self._last_flush_of_all()
+            with contextlib.suppress(SpanGone):
+                await self._flush(self._followers)
         except BaseException as error:
             self.failure = error
             if not isinstance(error, asyncio.CancelledError):
@@ -214,7 +216,7 @@ class FollowLoop:
     async def _turn(self) -> None:
         assert self._subscription is not None  # noqa: S101  # _subscribe has set it
         self._restarted.clear()
-        batches = await self._subscription.poll(_POLL_MS)
+        batches = await self._subscription.poll(_BUSY_POLL_MS if any(self._unflushed.values()) else _POLL_MS)
         try:
             for batch in batches:
                 for follower in self._followers:
@@ -226,15 +228,17 @@ class FollowLoop:
             raise
         await self._retry_held()
         now = self._clock.monotonic()
-        if self._unflushed >= _FLUSH_RECORDS and now < self._flush_due:
-            self._choke(choked=True)  # the store is not asked again yet, and memory is full
-        interval_over = now - self._last_flush >= self._settings.flush_interval_ms / 1000
-        if (
-            (self._unflushed or self._flush_asked)
-            and now >= self._flush_due
-            and (interval_over or self._flush_asked or self._unflushed >= _FLUSH_RECORDS)
-        ):
-            await self._flush()
+        wanting = [follower for follower in self._followers if self._wants_flush(follower, now)]
+        if now < self._flush_due:
+            self._choke()  # the store is not asked again yet
+        elif wanting or self._flush_asked:
+            await self._flush(self._followers if self._flush_asked else wanting)
+
+    def _wants_flush(self, follower: Follower, now: float) -> bool:
+        """Asks the follower; its interval is over, too, when memory holds as much as it should."""
+        unflushed, waited = self._unflushed[follower.name], now - self._last_flush[follower.name]
+        over = unflushed > 0 and (waited >= self._settings.flush_interval_ms / 1000 or unflushed >= _FLUSH_RECORDS)
+        return follower.wants_flush(interval_over=over)
 
     async def _offer(self, follower: Follower, batch: Batch) -> None:
         """Applies the new part of a batch, unless the partition waits for an earlier batch."""
@@ -273,7 +277,7 @@ class FollowLoop:
             await self._start_over(follower)
             raise
         self._applied[follower.name][batch.topic_partition] = batch.next_offset
-        self._unflushed += len(batch)
+        self._unflushed[follower.name] += len(batch)
         self._telemetry.count(FOLLOWED, len(batch), follower=follower.name)
 
     def _one_by_one(self, follower: Follower, batch: Batch) -> list[DeadLetter]:
@@ -332,10 +336,10 @@ class FollowLoop:
         for partition in partitions:
             await self._go_on(partition)
 
-    async def _flush(self) -> None:
+    async def _flush(self, followers: Sequence[Follower]) -> None:
         """Stores results with their positions, then commits the lowest stored position per partition."""
         self._flush_asked = False
-        for follower in self._followers:
+        for follower in followers:
             try:
                 self._flushed[follower.name].update(await follower.flush())
             except PositionConflict as error:
@@ -349,18 +353,19 @@ class FollowLoop:
                 self._telemetry.count(FOLLOW_FLUSH_FAILURES, follower=follower.name)
                 self._flush_due = self._clock.monotonic() + self._flush_backoff.next_s()
                 log.warning("%s: %s; trying again", follower.name, error)
-                self._choke(choked=self._unflushed >= _FLUSH_RECORDS)
+                self._choke()
                 return
+            self._unflushed[follower.name] = 0
+            self._last_flush[follower.name] = self._clock.monotonic()
         self._flush_backoff.reset()
-        self._choke(choked=False)
-        self._unflushed = 0
-        self._last_flush = self._clock.monotonic()
+        self._choke()
         await self._commit()
         async with self._progress:
             self._progress.notify_all()
 
-    def _choke(self, *, choked: bool) -> None:
+    def _choke(self) -> None:
         """While the store is away nothing more is read than memory should hold; polling goes on, or the group would drop us."""
+        choked = max(self._unflushed.values()) >= _FLUSH_RECORDS
         if choked == self._choked or self._subscription is None:
             return
         self._choked = choked
@@ -379,10 +384,6 @@ class FollowLoop:
         if news and self._subscription is not None:
             await self._subscription.commit(news)
             self._committed.update(news)
-
-    async def _last_flush_of_all(self) -> None:
-        with contextlib.suppress(SpanGone):
-            await self._flush()
 
     async def _leave(self) -> None:
         if self._subscription is not None:

@@ -109,6 +109,10 @@ class StateFollower:
         lane.next = max(lane.next, batch.next_offset)
         return letters
 
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        """As the port says."""
+        return interval_over
+
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
         # Bytes are made here, before the first await, so that a batch applied meanwhile cannot be half in them.

@@ -1,0 +1,1 @@
+"""NATS, through nats-py: alerts on subjects."""

@@ -1,0 +1,118 @@
+"""What every store in one SQLite file needs: recognising the file, one writer beside a reader, and errors as ours."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from tallyroll.adapters.sqlite.schema import enter_wal, transaction
+from tallyroll.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+_LOCK_TIMEOUT_S: Final = 10.0  # a commit of another process takes well below a second
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What tells one kind of store from others: how it is called, the mark in its files, and its tables.
+
+    Pages of ``page_bytes``; after ``checkpoint_pages`` of them the write-ahead log is folded into the file.
+    """
+
+    name: str
+    application_id: int
+    version: int
+    tables: str
+    cache_kib: int
+    page_bytes: int = 4_096
+    checkpoint_pages: int = 1_000
+
+
+class StoreFile:
+    """One SQLite file (write-ahead log), or a database in memory: a connection that writes, and one that reads beside it.
+
+    Durability: with ``synchronous = NORMAL`` a commit survives the end of the process; a crash of the machine may take
+    the newest commits back, each as a whole. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
+    Not promised: use from several hosts or over a network file system, where file locks do not hold.
+    """
+
+    def __init__(self, path: Path | None, kind: FileKind) -> None:
+        self._kind = kind
+        self._name = f"{kind.name} in memory" if path is None else str(path)
+        with self._translated():
+            self._writer = _connect(path, kind)
+            try:
+                _create(self._writer, self._name, kind)
+                # In memory there is one connection; its lock makes readers wait for a commit.
+                self._reader = self._writer if path is None else _connect(path, kind)
+            except BaseException:
+                self._writer.close()
+                raise
+        self._write_lock = threading.Lock()
+        self._read_lock = self._write_lock if path is None else threading.Lock()
+        self._closed = False
+
+    def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``select`` finds, of one moment."""
+        with self._read_lock, self._translated(), transaction(self._reader, "DEFERRED"):
+            return select(self._reader)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; it is committed when the block ends, and undone when the block raises."""
+        with self._write_lock, self._translated(), transaction(self._writer, "IMMEDIATE"):
+            yield self._writer
+
+    def close(self) -> None:
+        """Waits for what is running, and closes. Safe to call twice."""
+        with self._write_lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._reader is not self._writer:
+                with self._read_lock:
+                    self._reader.close()
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            # Only SQLite's own code: its text may quote values.
+            reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
+            raise StoreUnavailable(self._name, reason) from error
+
+
+def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(
+        ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=_LOCK_TIMEOUT_S
+    )
+    connection.execute(f"PRAGMA page_size = {kind.page_bytes}")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA cache_size = -{kind.cache_kib}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {kind.checkpoint_pages}")
+    return connection
+
+
+def _create(connection: sqlite3.Connection, name: str, kind: FileKind) -> None:
+    enter_wal(connection, time.monotonic() + _LOCK_TIMEOUT_S)
+    with transaction(connection, "IMMEDIATE"):
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        blank = connection.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()[0]
+        if application_id == 0 and blank:
+            for statement in kind.tables.split(";")[:-1]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {kind.application_id}")
+            connection.execute(f"PRAGMA user_version = {kind.version}")
+        elif application_id != kind.application_id or connection.execute("PRAGMA user_version").fetchone()[0] != kind.version:
+            raise StoreUnavailable(name, f"the file is no {kind.name} of this version; move it away, it can be made anew from the log")

@@ -1,0 +1,1 @@
+"""Alerts: rules as data, one life cycle for everything that fires, an outbox, and queues in front of the sinks."""

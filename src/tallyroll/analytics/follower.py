@@ -1,0 +1,283 @@
+"""The follower that makes panes: batches in, pane rows with their positions out, observers in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from tallyroll.analytics.counting import announce, count_run
+from tallyroll.analytics.kernel import Kernel
+from tallyroll.analytics.lane import Lane
+from tallyroll.analytics.moments import NEVER
+from tallyroll.analytics.reading import Schemas
+from tallyroll.analytics.run import Observer
+from tallyroll.analytics.spec import BUILT_IN, MetricSpec, spec_id
+from tallyroll.errors import PositionConflict, StoreUnavailable
+from tallyroll.events.batch import Batch
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.schema import SCHEMAS
+from tallyroll.events.topics import Catalogue
+from tallyroll.events.types import SYSTEM_TOPIC
+from tallyroll.ports import Clock, DeadLetter, DocumentWrite, WindowProgress, WindowStore, WindowWrite
+from tallyroll.telemetry import FLUSH_SECONDS, HELD_ROWS, PAIRS_EXPIRED, PANES_CLOSED, RUN_SECONDS, WATERMARK_LAG, Counters, Telemetry
+
+log: Final = logging.getLogger("tallyroll.analytics")
+
+RUN_ROWS: Final = 8_192  # records of one run of the kernel: more gain little, and would be looked at later
+RUN_S: Final = 0.02  # how long records may wait for their run: part of an alert's 100 ms
+FLUSH_S: Final = 1.0
+FLUSH_ROWS: Final = 200_000
+MAX_ROWS: Final = 150_000  # rows in memory that need not be there; some 3 KB each
+KEYS: Final = "analytics-keys"
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_Kept = tuple[str, dict[str, tuple[int, dict[str, int]]]]
+_decode: Final = msgspec.msgpack.Decoder(_Kept).decode
+
+
+class AnalyticsFollower:
+    """Keeps the panes of some metrics, over every user topic but ``system-events``: anomalies are not measured.
+
+    A record that is no event, has no readable time, or was written under a schema version that is not known here is counted
+    and left out; it is never put aside, since the state follower does that with the same record. Its place is counted as read.
+    ``flush`` stores changed pane rows, open pairs, keys, positions and the documents of the observers in one transaction.
+    Panes made by other metrics are made anew, as far back as the log goes. The store and the observers stay the caller's.
+    ``wants_flush`` runs the kernel when records have waited for 20 ms, so it has to be asked. What an observer cannot wait with
+    is stored at once and by itself, ahead of the panes it was seen in: after a crash these are read again, and so is it.
+    Where another follower of the loop reads whole heads, give it the batches first: then they are decoded once.
+    Not promised: that an event is in a pane before ``flush``.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        store: WindowStore,
+        catalogue: Catalogue,
+        specs: Sequence[MetricSpec] = BUILT_IN,
+        *,
+        clock: Clock,
+        telemetry: Telemetry | None = None,
+        observers: Sequence[Observer] = (),
+        schemas: Schemas = SCHEMAS,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._specs = specs
+        self._clock = clock
+        self._telemetry = telemetry or Counters()
+        self._observers = observers
+        self._schemas = schemas
+        self._max_rows = max_rows
+        self._spec_id = spec_id(specs)
+        self._disorder_us = round(max(spec.disorder_s for spec in specs) * 1e6)
+        self._final_us = round(max(spec.disorder_s + spec.lateness_s for spec in specs) * 1e6)
+        self._kernel = Kernel(specs, schemas)
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._waiting = 0
+        self._waiting_since = 0.0
+        self._unflushed = 0
+        self._unflushed_since = 0.0
+        self._urgent: asyncio.Task[None] | None = None
+        self._urgent_due = 0.0
+        self.rebuilding: set[TopicPartition] = set()
+        announce(self._telemetry, [catalogue[base].name for base in self.topics], specs)
+
+    @property
+    def name(self) -> str:
+        """``analytics``."""
+        return "analytics"
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Every topic that users' events go to but the one of anomalies."""
+        return tuple(topic.base for topic in self._catalogue.topics if topic.user and topic.base != SYSTEM_TOPIC)
+
+    async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As the port says; a partition whose panes other metrics made is left out, so that it is read from its start."""
+        stored = await self._store.load_progress(partitions)
+        changed = [partition for partition in partitions if not self._is_loaded(partition, stored.get(partition))]
+        keys = await self._store.documents(KEYS) if any(partition in stored for partition in changed) else {}
+        for partition in changed:
+            self.drop([partition])
+            self._lanes[partition] = await self._open(partition, stored.get(partition), keys.get(str(partition)))
+        return {partition: lane.next for partition in partitions if (lane := self._lanes[partition]).expected is not None}
+
+    def apply(self, batch: Batch) -> Sequence[DeadLetter]:
+        """As the port says; there are never letters. Raises RuntimeError before ``positions``."""
+        lane = self._lanes.get(batch.topic_partition)
+        if lane is None:
+            raise RuntimeError(f"positions() of {batch.topic_partition} come before its batches")
+        fresh = batch.since(lane.next)
+        if fresh is not None:
+            if not self._waiting:
+                self._waiting_since = self._clock.monotonic()
+            if lane.first is None:
+                lane.first = fresh.offsets[0]
+            lane.batches.append(fresh)
+            self._waiting += len(fresh)
+            if self._waiting >= RUN_ROWS:
+                self._run()
+        lane.next = max(lane.next, batch.next_offset)
+        return ()
+
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        """As the port says: each second, or when there is much."""
+        now = self._clock.monotonic()
+        if self._waiting and now - self._waiting_since >= RUN_S:
+            self._run()
+        if (self._urgent is None or self._urgent.done()) and now >= self._urgent_due:
+            hasty = [observer for observer in self._observers if observer.wants_flush]
+            self._urgent = asyncio.create_task(self._store_ahead(hasty), name="analytics, ahead") if hasty else None
+        return interval_over and (now - self._unflushed_since >= FLUSH_S or self._unflushed >= FLUSH_ROWS)
+
+    async def flush(self) -> Mapping[TopicPartition, int]:
+        """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
+        begin = self._clock.monotonic()
+        await self._ahead()
+        self._run()
+        self._kernel.settle()
+        await self._read_missing()
+        writes = {lane: lane.write(self._spec_id) for lane in self._lanes.values() if lane.next != (lane.expected or 0)}
+        documents = [self._keys_of(lane) for lane in writes if any(ring.changed for ring in lane.keyrings)]
+        for observer in self._observers:
+            documents += observer.take_documents()
+        if writes or documents:
+            await self._commit(writes, documents)
+        self._unflushed, self._unflushed_since = 0, self._clock.monotonic()
+        self._telemetry.observe(FLUSH_SECONDS, self._unflushed_since - begin)
+        return {partition: lane.expected for partition, lane in self._lanes.items() if lane.expected is not None}
+
+    def drop(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            lane = self._lanes.pop(partition, None)
+            if lane is not None:
+                self._waiting -= sum(map(len, lane.batches))
+                self._kernel.close(lane)
+
+    async def close(self) -> None:
+        """Forgets everything in memory."""
+        await self._ahead()
+        self.drop(list(self._lanes))
+
+    # Taking over
+
+    def _is_loaded(self, partition: TopicPartition, progress: WindowProgress | None) -> bool:
+        """Whether the lane is as the store is: then it need not be read again, however often somebody asks."""
+        lane = self._lanes.get(partition)
+        if lane is None or lane.batches:
+            return False
+        expected = progress.next if progress is not None and progress.spec_id == self._spec_id else None
+        return lane.expected == expected and lane.next == (expected or 0)
+
+    async def _open(self, partition: TopicPartition, progress: WindowProgress | None, keys: bytes | None) -> Lane:
+        if progress is not None and progress.spec_id != self._spec_id:
+            self.rebuilding.add(partition)
+            log.warning("%s: stored by other metrics; its panes are made anew from the log", partition)
+            progress = None
+        if progress is None:
+            return self._kernel.open(partition)
+        complete_s = (progress.watermark_us - self._disorder_us) // 1_000_000
+        pairs = await self._store.load_pairs(partition)
+        recent = await self._store.load_recent(partition, complete_s)
+        lane = self._kernel.open(partition, pairs)
+        lane.resume(progress, recent, complete_s)
+        kept = _decode(keys) if keys is not None else ("", {})
+        if kept[0] == self._spec_id:
+            for table, ring in zip(self._kernel.tables, lane.keyrings, strict=True):
+                if table.name in kept[1]:
+                    ring.load(kept[1][table.name])
+        return lane
+
+    def _keys_of(self, lane: Lane) -> DocumentWrite:
+        """Which keys have a place. Written when one came, or when the day is another: seldom, once the keys are known."""
+        dumped = {table.name: ring.dump() for table, ring in zip(self._kernel.tables, lane.keyrings, strict=True) if ring.count}
+        return DocumentWrite(KEYS, str(lane.partition), _encode((self._spec_id, dumped)))
+
+    # Counting and storing
+
+    def _run(self) -> None:
+        if not self._waiting:
+            return
+        begin = self._clock.monotonic()
+        if not self._unflushed:
+            self._unflushed_since = self._waiting_since
+        self._unflushed += self._waiting
+        self._waiting = 0
+        run = self._kernel.run(self._clock.now_us(), observe=bool(self._observers))
+        if run is not None:
+            for observer in self._observers:
+                observer.observed(run)
+            count_run(self._telemetry, run.tally)
+        self._telemetry.observe(RUN_SECONDS, self._clock.monotonic() - begin)
+
+    async def _read_missing(self) -> None:
+        """Late values whose panes are not in memory any more: reads these, and counts into them."""
+        missing = self._kernel.missing()
+        for lane, wanted in missing.items():
+            found = await asyncio.to_thread(self._store.load_rows, lane.partition, wanted)
+            lane.take(wanted, found)
+        if missing:
+            self._kernel.settle()
+
+    async def _store_ahead(self, hasty: Sequence[Observer]) -> None:
+        """Stores the documents of these observers. One at a time, and never beside a flush: who takes has to answer first."""
+        documents = [document for observer in hasty for document in observer.take_documents()]
+        try:
+            await self._store.commit([], documents)
+        except BaseException as error:
+            for observer in hasty:
+                observer.give_back()
+            if not isinstance(error, StoreUnavailable):
+                raise
+            self._urgent_due = self._clock.monotonic() + FLUSH_S  # the loop's own flush tells of it, and tries again
+        else:
+            for observer in hasty:
+                observer.stored()
+
+    async def _ahead(self) -> None:
+        """Waits for what is being stored ahead; raises what came of it."""
+        task, self._urgent = self._urgent, None
+        if task is not None:
+            await task
+
+    async def _commit(self, writes: Mapping[Lane, WindowWrite], documents: Sequence[DocumentWrite]) -> None:
+        try:
+            await self._store.commit(list(writes.values()), documents)
+        except BaseException as error:
+            for observer in self._observers:
+                observer.give_back()
+            if isinstance(error, PositionConflict):
+                self.drop(list(self._lanes))
+                for observer in self._observers:
+                    observer.forget()
+            raise
+        for observer in self._observers:
+            observer.stored()
+        for lane, write in writes.items():
+            lane.stored(write)
+            self.rebuilding.discard(lane.partition)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Forgets rows that nothing can change any more; with too many in memory, all that are closed."""
+        bound_us = self._final_us
+        if sum(lane.held for lane in self._lanes.values()) > self._max_rows:
+            bound_us = self._disorder_us
+        now_us, expired, held, closed = self._clock.now_us(), 0, 0, 0
+        for partition, lane in self._lanes.items():
+            if lane.watermark_us > NEVER:
+                lane.pairs.sweep(lane.watermark_us)
+                closed += lane.close_panes((lane.watermark_us - self._disorder_us) // 1_000_000)
+                lane.evict((lane.watermark_us - bound_us) // 1_000_000)
+                labels = {"topic": partition.topic, "partition": str(partition.partition)}
+                self._telemetry.observe(WATERMARK_LAG, max(0.0, (now_us - lane.watermark_us) / 1e6), **labels)
+            expired += lane.pairs.take_expired()
+            held += lane.held
+        self._kernel.sweep()
+        self._telemetry.observe(HELD_ROWS, held)
+        self._telemetry.count(PAIRS_EXPIRED, expired)
+        self._telemetry.count(PANES_CLOSED, closed)

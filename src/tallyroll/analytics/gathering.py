@@ -1,0 +1,114 @@
+"""From the batches that wait in the lanes to columns: repeats dropped, times read, the future put back, watermarks moved. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, compress
+from typing import Final
+
+import numpy as np
+
+from tallyroll.analytics.columns import Columns, Layout
+from tallyroll.analytics.lane import Lane, clamp
+from tallyroll.analytics.moments import NEVER, moments
+from tallyroll.events.batch import Batch
+
+PIECE: Final = 512  # records, a megabyte with what is read of them
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has met, for the counters: events by topic, records left out by reason, values by metric."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    overflowed: Counter[str] = field(default_factory=Counter)
+    unmatched: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    invalid: int = 0
+    future: int = 0
+    revised: int = 0
+    dropped: int = 0
+
+
+class _Gathered:
+    """What was read of several lanes, as columns that grow."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.taken = layout.blank()
+        self.offsets: list[int] = []
+        self.timestamps_ms: list[int] = []
+
+    def only(self, keep: Sequence[bool]) -> None:
+        """Leaves out the other events."""
+        self.taken = [list(compress(column, keep)) for column in self.taken]
+        self.offsets, self.timestamps_ms = list(compress(self.offsets, keep)), list(compress(self.timestamps_ms, keep))
+
+
+def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> Columns:
+    """Takes the batches out of the lanes. ``now_us`` bounds event time where a record has no timestamp, or one from the future."""
+    gathered = _Gathered(layout)
+    ends = []
+    for lane in lanes:
+        batches, lane.batches = lane.batches, []
+        for piece in _pieces(batches):
+            _read(piece, lane, gathered, tally)
+        ends.append(len(gathered.offsets))
+    times_us = moments(gathered.taken[layout.place["time", "text"]])
+    known = times_us != NEVER
+    if not known.all():
+        tally.skipped["bad_time"] += int((~known).sum())
+        gathered.only(known.tolist())
+        times_us, ends = times_us[known], np.concatenate([[0], np.cumsum(known)])[ends].tolist()
+    bounds = np.array([0, *ends])
+    times_us, future = clamp(times_us, np.array(gathered.timestamps_ms, np.int64), now_us)
+    tally.future += future
+    watermarks_us = np.empty(len(times_us), np.int64)
+    for lane, start, stop in zip(lanes, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        if start < stop:
+            watermarks_us[start:stop] = lane.advance(times_us[start:stop])
+            tally.events[lane.partition.topic] += stop - start
+    return Columns(layout, lanes, bounds, gathered.taken, gathered.offsets, times_us, watermarks_us)
+
+
+def _pieces(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
+    """Neighbouring batches with some hundred records each: what is read stays in the processor's cache until it is columns."""
+    piece: list[Batch] = []
+    for batch in batches:
+        if piece and (sum(map(len, piece)) + len(batch) > PIECE or batch.has_heads != piece[0].has_heads):
+            yield piece
+            piece = []
+        piece.append(batch)
+    if piece:
+        yield piece
+
+
+def _read(batches: Sequence[Batch], lane: Lane, gathered: _Gathered, tally: Tally) -> None:
+    values = list(chain.from_iterable(batch.values for batch in batches))
+    heads = list(chain.from_iterable(batch.heads() for batch in batches)) if batches[0].has_heads else None
+    reader = gathered.layout.reader
+    read = reader.read(values, heads)
+    at: Sequence[int] = range(len(values))
+    if None in read:
+        at = [index for index, one in enumerate(read) if one is not None]
+        tally.skipped["undecodable"] += len(values) - len(at)
+    documents = [one for one in read if one is not None]
+    copies = lane.repeats.copies(documents)
+    if copies:
+        tally.duplicates += len(copies)
+        at = [index for number, index in enumerate(at) if number not in copies]
+        documents = [one for number, one in enumerate(documents) if number not in copies]
+    found = reader.members(documents, at, values)
+    tally.skipped["undecodable"] += found.undecodable
+    tally.skipped["unknown_schema"] += found.unknown_schema
+    tally.invalid += found.invalid
+    gathered.layout.take(found.documents, found.members, gathered.taken)
+    offsets = list(chain.from_iterable(batch.offsets for batch in batches))
+    timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for batch in batches))
+    if type(found.at) is not range:
+        offsets, timestamps_ms = [offsets[index] for index in found.at], [timestamps_ms[index] for index in found.at]
+    gathered.offsets += offsets
+    gathered.timestamps_ms += timestamps_ms

@@ -1,0 +1,266 @@
+"""From batches to panes: the one place where the columns of many partitions come together. No clock, no I/O.
+
+``run`` reads the batches that wait, some thousand records at a time, and lets the caller look; ``settle`` puts the values into
+panes. Both take what comes: no input raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallyroll.analytics.cells import Part, Waiting, group, join, settle
+from tallyroll.analytics.columns import Columns, Layout, dimension_paths
+from tallyroll.analytics.gathering import Tally, gather
+from tallyroll.analytics.keyring import OTHER, KeyNames, Keyring
+from tallyroll.analytics.lane import HeldRow, Judged, Lane, Timing, judge
+from tallyroll.analytics.measuring import NEGATIVE, Measured, measure
+from tallyroll.analytics.pairs import OpenPairs, pair_kinds, pairs_of
+from tallyroll.analytics.pane import Pane, merge
+from tallyroll.analytics.reading import Schemas
+from tallyroll.analytics.run import Observed
+from tallyroll.analytics.spec import MetricSpec
+from tallyroll.events.position import Position, TopicPartition
+from tallyroll.ports import OpenPair, PaneAt
+
+SETTLE_ROWS: Final = 1 << 19  # waiting rows of a dimension at which they go into panes whatever happens: bounds memory and sums
+_FLEET_CODE: Final = 1
+_SLACK: Final = 1_000  # unused numbers that are not worth a look
+
+
+class Table:
+    """The metrics that share cells: one dimension, one pane length, one cap of keys; and their values that wait."""
+
+    def __init__(self, dimension: str, pane_s: int, max_keys: int, metrics: Sequence[int]) -> None:
+        self.dimension = dimension
+        self.pane_s = pane_s
+        self.max_keys = max_keys
+        self.metrics = metrics
+        self.paths = dimension_paths(dimension)
+        self.names = KeyNames()
+        self.waiting: list[Waiting] = []
+        if not self.paths:
+            self.names.names.append("")
+
+    @property
+    def name(self) -> str:
+        """Tells it from the others, also after a restart."""
+        return f"{self.dimension}/{self.pane_s}/{self.max_keys}"
+
+    @property
+    def rows(self) -> int:
+        """How many rows wait."""
+        return sum(len(one.lane) for one in self.waiting)
+
+    def at(self, key: int, pane: int) -> PaneAt:
+        """Where a cell is stored."""
+        return PaneAt(self.dimension, self.names.names[key], self.pane_s, pane * self.pane_s)
+
+
+class Run:
+    """What a run of the kernel has seen; implements ``KernelRun``."""
+
+    def __init__(self, kernel: Kernel, columns: Columns, observed: Sequence[Observed], tally: Tally) -> None:
+        self._kernel = kernel
+        self._columns = columns
+        self.observed = observed
+        self.tally = tally
+
+    def evidence(self, row: int) -> tuple[str, Position]:
+        lane = self._columns.lanes[int(np.searchsorted(self._columns.bounds, row, side="right")) - 1]
+        return self._columns.ids[row], Position(*lane.partition, self._columns.offsets[row])
+
+    def open_pane(self, metric: str, dimension: str, key: str, start: int) -> Pane:
+        return self._kernel.pane(metric, dimension, key, start)
+
+
+class Kernel:
+    """Folds the events of many partitions into panes of some metrics. Raises ValueError for a path that no event has.
+
+    The owner gives each partition a ``Lane`` (``open``), puts batches into it, and stores what the lane has. Panes are the
+    same for every batching, every order among partitions and every number of runs; float sums up to their last bits.
+    Not promised: that values are in panes before ``settle``.
+    """
+
+    def __init__(self, specs: Sequence[MetricSpec], schemas: Schemas) -> None:
+        self.specs = specs
+        self.kinds = pair_kinds(specs)
+        self.lanes: dict[int, Lane] = {}
+        self._layout = Layout(specs, self.kinds, schemas)
+        self._timings = [Timing(spec.pane_s, round(spec.disorder_s * 1e6), round(spec.lateness_s * 1e6)) for spec in specs]
+        self._opened = 0
+        tables: dict[tuple[str, int, int], list[int]] = {}
+        for number, spec in enumerate(specs):
+            for dimension in dict.fromkeys(spec.per):
+                tables.setdefault((dimension, spec.pane_s, spec.max_keys), []).append(number)
+        self.tables = [Table(*which, metrics) for which, metrics in tables.items()]
+        self._pane_s = {spec.name: spec.pane_s for spec in specs}
+
+    def open(self, partition: TopicPartition, pairs: Sequence[OpenPair] = ()) -> Lane:
+        """A new lane for a partition."""
+        self._opened += 1
+        keyrings = [Keyring(table.names, table.max_keys) for table in self.tables]
+        lane = self.lanes[self._opened] = Lane(self._opened, partition, OpenPairs(self.kinds, pairs), keyrings)
+        return lane
+
+    def close(self, lane: Lane) -> None:
+        """Forgets a lane and everything of it that waits."""
+        self.lanes.pop(lane.number, None)
+        for table in self.tables:
+            table.waiting = [left for one in table.waiting if len((left := one.only(one.lane != lane.number)).lane)]
+
+    def run(self, now_us: int, *, observe: bool) -> Run | None:
+        """Reads what waits in the lanes; None if nothing does. ``observe``: somebody wants to look at the values."""
+        lanes = [lane for lane in self.lanes.values() if lane.batches]
+        if not lanes:
+            return None
+        tally = Tally()
+        columns = gather(lanes, self._layout, now_us, tally)
+        observed: list[Observed] = []
+        if len(columns):
+            columns.match(self.kinds)
+            lane_of = np.repeat(np.array([lane.number for lane in lanes], np.int32), np.diff(columns.bounds))
+            measured = self._measure(columns, tally)
+            for place, table in enumerate(self.tables):
+                waiting = _wait(table, place, columns, lane_of, measured)
+                if waiting is not None:
+                    self._count_overflow(waiting, tally)
+                    if observe:
+                        observed += self._observe(table, *waiting)
+                    table.waiting.append(waiting[1])
+                    if table.rows >= SETTLE_ROWS:
+                        self._settle(table)
+        return Run(self, columns, observed, tally)
+
+    def _measure(self, columns: Columns, tally: Tally) -> Mapping[int, tuple[Measured, Judged]]:
+        """The values of each metric that came in time, by number, and which of the events are late for it."""
+        found: dict[int, tuple[Measured, Judged]] = {}
+        judged = {timing: judge(timing, columns.times_us, columns.watermarks_us) for timing in set(self._timings)}
+        late, dropped = np.zeros(len(columns), np.bool_), np.zeros(len(columns), np.bool_)
+        for number, (spec, timing) in enumerate(zip(self.specs, self._timings, strict=True)):
+            measured, verdict = measure(spec, columns), judged[timing]
+            tally.invalid += measured.invalid
+            if any(pairs_of(spec)):
+                tally.unmatched[spec.name] += len(columns.rows_of(spec.event_types)) - len(measured.rows)
+            if verdict.late is not None:
+                late[measured.rows] |= verdict.late[measured.rows]
+            if verdict.dropped is not None:
+                dropped[measured.rows] |= verdict.dropped[measured.rows]
+                keep = ~verdict.dropped[measured.rows]
+                measured = Measured(measured.rows[keep], measured.values[keep], measured.places[keep])
+            if len(measured.rows):
+                found[number] = measured, verdict
+        tally.dropped += int(dropped.sum())
+        tally.revised += int((late & ~dropped).sum())
+        return found
+
+    def _count_overflow(self, waiting: tuple[NDArray[np.int32], Waiting], tally: Tally) -> None:
+        others = waiting[1].key == OTHER
+        if others.any():
+            for number, part in waiting[1].parts.items():
+                tally.overflowed[self.specs[number].name] += int(others[part.at].sum())
+
+    def _observe(self, table: Table, rows: NDArray[np.int32], waiting: Waiting) -> Iterator[Observed]:
+        for number, part in waiting.parts.items():
+            spec = self.specs[number]
+            counted = part.places < NEGATIVE
+            at, values = (part.at, part.values) if counted.all() else (part.at[counted], part.values[counted])
+            if len(at):
+                distinct, key_of = np.unique(waiting.key[at], return_inverse=True)
+                keys = [table.names.names[key] for key in distinct.tolist()]
+                shown = values.astype(np.float64, copy=False) / spec.scale
+                yield Observed(
+                    spec, table.dimension, keys, key_of.astype(np.int32), shown, waiting.pane[at] * table.pane_s, rows[at]
+                )  # fmt: skip
+
+    def settle(self) -> None:
+        """Puts what waits into the panes of the lanes, but for late values whose panes are not in memory (see ``missing``)."""
+        for table in self.tables:
+            self._settle(table)
+
+    def _settle(self, table: Table) -> None:
+        if not table.waiting:
+            return
+
+        dimension, names, width_s, lanes = table.dimension, table.names.names, table.pane_s, self.lanes
+
+        def get(lane: int, key: int, pane: int) -> HeldRow | None:
+            return lanes[lane].row(dimension, names[key], width_s, pane * width_s)
+
+        left = settle(join(table.waiting), self.specs, get)
+        table.waiting = [] if left is None else [left]
+
+    def missing(self) -> Mapping[Lane, Sequence[PaneAt]]:
+        """After ``settle``: the panes that have to be read from the store first, by lane."""
+        wanted: dict[Lane, list[PaneAt]] = {}
+        for table in self.tables:
+            for waiting in table.waiting:
+                cells = group(waiting)
+                for lane, key, pane in zip(cells.lane.tolist(), cells.key.tolist(), cells.pane.tolist(), strict=True):
+                    wanted.setdefault(self.lanes[lane], []).append(table.at(key, pane))
+        return wanted
+
+    def pane(self, metric: str, dimension: str, key: str, start: int) -> Pane:
+        """What the lanes have of a pane, merged in the order of the partitions."""
+        self.settle()
+        at = PaneAt(dimension, key, self._pane_s[metric], start)
+        rows = [lane.find(at) for lane in sorted(self.lanes.values(), key=lambda lane: lane.partition)]
+        return merge([pane for row in rows if row is not None and (pane := row.panes.get(metric)) is not None])
+
+    def sweep(self) -> None:
+        """Gives back the numbers of keys that have no place in any lane. After ``settle``."""
+        for place, table in enumerate(self.tables):
+            rings = [lane.keyrings[place] for lane in self.lanes.values()]
+            if table.paths and not table.waiting and len(table.names) > 2 * max((ring.count for ring in rings), default=0) + _SLACK:
+                held = np.zeros(len(table.names.names), np.bool_)
+                for ring in rings:
+                    held[ring.held()] = True
+                table.names.keep(held, rings)
+
+
+def _wait(
+    table: Table, place: int, columns: Columns, lane_of: NDArray[np.int32], measured: Mapping[int, tuple[Measured, Judged]]
+) -> tuple[NDArray[np.int32], Waiting] | None:
+    """The values of a table's metrics as they wait, and which row of the run each of its rows is; None if there are none."""
+    own = [(number, *measured[number]) for number in table.metrics if number in measured]
+    if not own:
+        return None
+    touched = np.zeros(len(columns), np.bool_)
+    for _, values, _ in own:
+        touched[values.rows] = True
+    rows = np.flatnonzero(touched).astype(np.int32)
+    keys = _places(table, place, columns, rows)
+    if (keys < 0).any():
+        rows, keys = rows[keys >= 0], keys[keys >= 0]
+        if not len(rows):
+            return None
+    at_row = np.full(len(columns), -1, np.int32)
+    at_row[rows] = np.arange(len(rows), dtype=np.int32)
+    parts, late = {}, np.zeros(len(rows), np.bool_)
+    for number, values, verdict in own:
+        at = at_row[values.rows]
+        part = Part(at, values.values, values.places)
+        if len(rows) < len(columns) and (at < 0).any():
+            part = part.only(at >= 0)
+        parts[number] = part
+        if verdict.late is not None:
+            late[part.at] |= verdict.late[rows[part.at]]
+    return rows, Waiting(lane_of[rows], keys, columns.times_us[rows] // (table.pane_s * 1_000_000), late, parts)
+
+
+def _places(table: Table, place: int, columns: Columns, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Under which key each row is counted."""
+    if not table.paths:
+        return np.full(len(rows), _FLEET_CODE, np.int32)
+    keys = columns.keys(table.paths, rows)
+    codes = table.names.codes(keys)
+    ends = np.searchsorted(rows, columns.bounds).tolist()
+    found = [
+        lane.keyrings[place].places(keys[start:stop], codes[start:stop], columns.watermarks_us[rows[start:stop]])
+        for lane, start, stop in zip(columns.lanes, ends[:-1], ends[1:], strict=True)
+        if start < stop
+    ]
+    return found[0] if len(found) == 1 else np.concatenate(found)

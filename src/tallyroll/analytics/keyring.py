@@ -1,0 +1,156 @@
+"""Which keys of a dimension get panes of their own: first come, until there are too many; a silent one frees its place. Pure.
+
+Keys are numbers in the kernel. A number means one key in all partitions of this process; whether a key has a place is decided
+for each partition alone, in the order of its records, so every batching and every replay decides alike. Silence is counted
+in days of event time: a key that was seen neither on the day of the watermark nor on the day before has lost its place, so
+it keeps it for longer than the longest window, and one comparison tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallyroll.analytics.spec import OTHER_KEY
+
+OTHER: Final = 0
+NO_KEY: Final = -1
+DAY_US: Final = 86_400_000_000
+MAX_KEY_LENGTH: Final = 256  # a longer text is no name, and would be kept thousands of times
+_UNKNOWN: Final = -2
+_LONG_AGO: Final = -(10**9)
+
+
+class KeyNames:
+    """Numbers for keys, shared by the partitions: OTHER is ``__other__``, NO_KEY none."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = [OTHER_KEY]
+        self._codes: dict[str | None, int] = {None: NO_KEY, "": NO_KEY, OTHER_KEY: OTHER}
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.names) - len(self._free)
+
+    def codes(self, keys: Sequence[str | None]) -> NDArray[np.int32]:
+        """The number of each key, ``_UNKNOWN`` for one that has none yet."""
+        return np.fromiter(map(self._codes.get, keys, repeat(_UNKNOWN)), np.int32, len(keys))
+
+    def code(self, key: str) -> int:
+        """The number of a key, ``_UNKNOWN`` if it has none."""
+        return self._codes.get(key, _UNKNOWN)
+
+    def add(self, key: str) -> int:
+        """The number of a key, a new one if it has none."""
+        code = self._codes.get(key)
+        if code is None:
+            if self._free:
+                code = self._free.pop()
+                self.names[code] = key
+            else:
+                code = len(self.names)
+                self.names.append(key)
+            self._codes[key] = code
+        return code
+
+    def keep(self, held: NDArray[np.bool_], rings: Iterable[Keyring]) -> None:
+        """Gives numbers back that are not held; nobody but these keyrings may know them."""
+        for code in np.flatnonzero(~held).tolist():
+            key = self.names[code]
+            if code != OTHER and self._codes.get(key) == code:
+                del self._codes[key]
+                self.names[code] = ""
+                self._free.append(code)
+        for ring in rings:
+            ring.forget(~held)
+
+
+class Keyring:
+    """The keys of one partition that have a place, by the day on which they were last seen."""
+
+    def __init__(self, names: KeyNames, max_keys: int) -> None:
+        self._names = names
+        self._max_keys = max_keys
+        self._seen = np.full(64, _LONG_AGO, np.int32)
+        self._held = 0
+        self._day = _LONG_AGO
+        self.changed = False
+
+    def places(self, keys: Sequence[str | None], codes: NDArray[np.int32], watermarks_us: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The number under which each record's values are counted: of its own key, OTHER, or NO_KEY; in record order.
+
+        ``codes`` as ``KeyNames.codes`` gives them for the keys, ``watermarks_us`` the largest event time at each record.
+        """
+        first, last = int(watermarks_us[0] // DAY_US), int(watermarks_us[-1] // DAY_US)
+        if first == last == self._day:
+            known = codes > OTHER
+            if not (codes == _UNKNOWN).any():
+                self._grow()
+                own = codes[known]
+                if (self._seen[own] == last).all():
+                    return codes
+        return self._one_by_one(keys, watermarks_us)
+
+    def _one_by_one(self, keys: Sequence[str | None], watermarks_us: NDArray[np.int64]) -> NDArray[np.int32]:
+        names, places = self._names, []
+        for key, day in zip(keys, (watermarks_us // DAY_US).tolist(), strict=True):
+            if day > self._day:
+                self._begin(day)
+            places.append(NO_KEY if not key else self._place(names, key))
+        return np.array(places, np.int32)
+
+    def _begin(self, day: int) -> None:
+        self._day = day
+        self._held = int((self._seen >= day - 1).sum())
+        self.changed = True
+
+    def _place(self, names: KeyNames, key: str) -> int:
+        code = names.code(key)
+        if code == OTHER or len(key) > MAX_KEY_LENGTH:
+            return OTHER
+        held = _UNKNOWN < code < len(self._seen) and self._seen[code] >= self._day - 1
+        if not held:
+            if self._held >= self._max_keys:
+                return OTHER
+            code = names.add(key)
+            self._grow()
+            self._held += 1
+        if self._seen[code] != self._day:
+            self._seen[code] = self._day
+            self.changed = True
+        return code
+
+    def _grow(self) -> None:
+        missing = len(self._names.names) - len(self._seen)
+        if missing > 0:
+            self._seen = np.concatenate([self._seen, np.full(max(missing, len(self._seen)), _LONG_AGO, np.int32)])
+
+    @property
+    def count(self) -> int:
+        """How many keys have a place."""
+        return self._held
+
+    def held(self) -> NDArray[np.intp]:
+        """The numbers that have a place."""
+        return np.flatnonzero(self._seen >= self._day - 1)
+
+    def forget(self, codes: NDArray[np.bool_]) -> None:
+        """These numbers will mean other keys."""
+        known = codes[: len(self._seen)]
+        self._seen[: len(known)][known] = _LONG_AGO
+
+    def dump(self) -> tuple[int, Mapping[str, int]]:
+        """The state as plain values: the day, and the last day of each key that has a place."""
+        return self._day, {self._names.names[code]: int(self._seen[code]) for code in self.held().tolist()}
+
+    def load(self, dumped: tuple[int, Mapping[str, int]]) -> None:
+        """Sets a new keyring to what ``dump`` gave."""
+        self._day, seen = dumped
+        codes = [self._names.add(key) for key in seen]
+        self._grow()
+        self._seen[codes] = list(seen.values())
+        self._held = len(codes)

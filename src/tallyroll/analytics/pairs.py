@@ -1,0 +1,155 @@
+"""Starts that wait for their ends, in one partition: how long something took, by the event times of both. Pure.
+
+Everything is decided record by record, in the order of the log, so a replay a day later finds what was found live.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from tallyroll.analytics.spec import First, MetricSpec, Pair
+from tallyroll.ports import OpenPair
+
+MAX_OPEN: Final = 100_000  # per partition, some 20 MB; more have a publisher that never reports the end
+MAX_ID_LENGTH: Final = 256  # a longer text is no id, and would make the bound in entries none in bytes
+EXPIRY_US: Final = 24 * 3_600 * 1_000_000
+
+
+class PairKind(NamedTuple):
+    """One way to pair: ``name`` is what the store knows it by; one kind's end does not close another kind's start."""
+
+    name: str
+    start: str
+    ends: tuple[str, ...]
+    by: str
+
+
+def pair_kinds(specs: Iterable[MetricSpec]) -> tuple[PairKind, ...]:
+    """Every kind that the specs ask for, once."""
+    return tuple(dict.fromkeys(kind_of(pair, spec) for spec in specs for pair in pairs_of(spec)))
+
+
+def pairs_of(spec: MetricSpec) -> Iterator[Pair]:
+    """The pairs in a spec's value."""
+    values = spec.value.of if isinstance(spec.value, First) else (spec.value,)
+    yield from (value for value in values if isinstance(value, Pair))
+
+
+def kind_of(pair: Pair, spec: MetricSpec) -> PairKind:
+    """The kind of a pair in a spec: the spec says which events are ends."""
+    return PairKind(f"{pair.start}>{','.join(spec.event_types)}@{pair.by}", pair.start, spec.event_types, pair.by)
+
+
+Step = tuple[int, bool, bool, str, int, int]
+"""One event: its row, whether it is an end, whether a start, the id, its event time, and the partition's largest so far (this
+one's included), both µs. A plain tuple: a named one would cost as much as all that is done with it."""
+
+
+class _OfKind:
+    """The open starts of one kind, and how they differ from what is stored."""
+
+    __slots__ = ("heap", "limit", "open", "stored", "touched")
+
+    def __init__(self, limit: int) -> None:
+        self.open: dict[str, int] = {}
+        self.stored: set[str] = set()
+        self.touched: set[str] = set()  # since the last store
+        self.limit = limit
+        self.heap: list[tuple[int, str]] | None = None  # by age, made when the limit is met
+
+    def follow(self, steps: Iterable[Step], rows: list[int], took_us: list[int]) -> int:
+        """Opens and closes; adds what has met its start. Gives how many starts expired or had to go."""
+        opened, limit, lost = self.open, self.limit, 0
+        for row, ends, starts, id_, time_us, watermark_us in steps:
+            if ends:
+                started = opened.pop(id_, None)
+                if started is not None:
+                    if watermark_us - started > EXPIRY_US:
+                        lost += 1
+                    else:
+                        rows.append(row)
+                        took_us.append(time_us - started)
+            if starts:
+                opened[id_] = time_us
+                if self.heap is not None:
+                    heapq.heappush(self.heap, (time_us, id_))
+                if len(opened) > limit:
+                    self._shrink()
+                    lost += 1
+        return lost
+
+    def expire(self, before_us: int) -> int:
+        """Forgets starts before that time; how many."""
+        old = [id_ for id_, started in self.open.items() if started < before_us]
+        for id_ in old:
+            del self.open[id_]
+        self.touched.update(old)
+        return len(old)
+
+    def _shrink(self) -> None:
+        """The oldest goes; of equally old ones the one whose id sorts first, so that a restart forgets the same."""
+        if self.heap is None or len(self.heap) > 2 * len(self.open):
+            self.heap = [(started, id_) for id_, started in self.open.items()]
+            heapq.heapify(self.heap)
+        while True:
+            started, id_ = heapq.heappop(self.heap)
+            if self.open.get(id_) == started:
+                del self.open[id_]
+                self.touched.add(id_)
+                return
+
+
+class OpenPairs:
+    """The open starts of one partition: at most MAX_OPEN, the oldest out first, none older than a day of event time.
+
+    The room is shared out evenly among the kinds. Of two starts with one id the newer counts.
+    Not promised: to notice an end that was published under another key, in another partition.
+    """
+
+    def __init__(self, kinds: Sequence[PairKind], stored: Iterable[OpenPair] = (), *, max_open: int = MAX_OPEN) -> None:
+        limit = max(1, max_open // max(1, len(kinds)))
+        self._kinds = {kind.name: _OfKind(limit) for kind in kinds}
+        self._swept_us: int | None = None
+        self.expired = 0
+        for pair in stored:
+            if pair.pair in self._kinds:
+                self._kinds[pair.pair].open[pair.id] = pair.start_us
+                self._kinds[pair.pair].stored.add(pair.id)
+
+    def __len__(self) -> int:
+        return sum(len(kind.open) for kind in self._kinds.values())
+
+    def take(self, name: str, ids: Sequence[str], steps: Iterable[Step], rows: list[int], took_us: list[int]) -> None:
+        """Follows the events of one kind; adds the rows of ends that met their start, and how long it took. ``ids`` are theirs."""
+        kind = self._kinds[name]
+        kind.touched.update(ids)
+        self.expired += kind.follow(steps, rows, took_us)
+
+    def sweep(self, watermark_us: int) -> None:
+        """Forgets what has expired. Only for memory and store: ``take`` judges each start when its end comes."""
+        if self._swept_us is not None and watermark_us - self._swept_us < EXPIRY_US // 96:
+            return  # looking at all of them a few times an hour is enough
+        self._swept_us = watermark_us
+        self.expired += sum(kind.expire(watermark_us - EXPIRY_US) for kind in self._kinds.values())
+
+    def take_expired(self) -> int:
+        """How many have expired or had to go since the last call."""
+        expired, self.expired = self.expired, 0
+        return expired
+
+    def changes(self) -> tuple[list[OpenPair], list[tuple[str, str]]]:
+        """What is to be stored: opened and closed since ``stored``."""
+        opened, closed = [], []
+        for name, kind in self._kinds.items():
+            opened += [OpenPair(name, id_, kind.open[id_]) for id_ in kind.touched & kind.open.keys()]
+            closed += [(name, id_) for id_ in (kind.touched & kind.stored) - kind.open.keys()]
+        return opened, closed
+
+    def stored(self) -> None:
+        """The changes are in the store."""
+        for kind in self._kinds.values():
+            kind.stored -= kind.touched
+            kind.stored |= kind.touched & kind.open.keys()
+            kind.touched.clear()

@@ -1,0 +1,204 @@
+"""Random events for the kernel, well-formed and not, and a follower that is fed with them in any order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+from tests.unit.analytics_reference import Cell, Reference
+from tests.unit.replay_histories import CATALOGUE
+
+from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
+from tallyroll.analytics.follower import AnalyticsFollower
+from tallyroll.analytics.pane import Pane, load_row
+from tallyroll.analytics.spec import BUILT_IN, AggregationFunction, MetricSpec, Pair, Path
+from tallyroll.events.batch import Batch
+from tallyroll.events.position import TopicPartition
+from tallyroll.ports import WindowStore
+from tallyroll.testing.clock import FakeClock
+
+T0 = datetime(2026, 1, 1, 23, 58, tzinfo=UTC)  # a day ends soon
+NOW = T0 + timedelta(days=30)
+PLACES = (TopicPartition("task-events", 0), TopicPartition("task-events", 1), TopicPartition("agent-events", 0))
+DIMENSIONS = ("fleet", "agent", "task_type", "tool", "model", "tenant", "payload.region", "agent+payload.region")
+
+SPECS = (
+    *BUILT_IN,
+    MetricSpec(
+        name="drift", unit="ms", help="Signed.", event_types=("task.progressed",), value=Path("payload.drift"), signed=True,
+        domain=(0.5, 1e3), per=("fleet", "agent+payload.region"),
+    ),
+    MetricSpec(
+        name="whole_time", unit="ms", help="From creation to the end.", event_types=("task.completed",), value=Pair("task.created"),
+        per=("fleet",), pane_s=3_600, lateness_s=0, disorder_s=0,
+    ),
+    MetricSpec(
+        name="steps", unit="steps", help="With few keys.", event_types=("task.progressed",), value=Path("payload.step"),
+        per=("payload.region",), functions=(AggregationFunction.SUM,), max_keys=2, pane_s=10,
+    ),
+)  # fmt: skip
+
+Record = tuple[bytes | None, int]
+
+
+class Maker:
+    """Events of some agents and tasks, most of them sound, at times that jump about."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.now = T0
+        self.numbers: dict[str, int] = {}
+        self.last: list[Record] = []
+
+    def record(self) -> Record:
+        draw = self.random.random()
+        if self.last and draw < 0.04:
+            return self.random.choice(self.last)  # sent again
+        if draw < 0.06:
+            return self.random.choice([b"", None, b"{", b"[]", b"\xff", b'{"specversion":"1.0"}', b"7"]), -1
+        made = json.dumps(self.event()).encode(), self.timestamp_ms()
+        self.last = [*self.last[-20:], made]
+        return made
+
+    def timestamp_ms(self) -> int:
+        if self.random.random() < 0.5:
+            return -1
+        return int((self.now + timedelta(seconds=self.random.choice([0, 0, 0, 5, -90]))).timestamp() * 1_000)
+
+    def event(self) -> dict[str, Any]:
+        pick = self.random.choice
+        self.now += timedelta(microseconds=round(pick([0, 1, 400, 2_000, 20_000, 100_000]) * self.random.random() * 1_000))
+        if self.random.random() < 0.003:
+            self.now += timedelta(hours=pick([1, 20, 30]))
+        time = self.now - timedelta(seconds=pick([0, 0, 0, 0, 1, 9, 30, 100, 200, 4_000]))
+        if self.random.random() < 0.01:
+            time = NOW + timedelta(days=400)
+        kind = pick(["task.created", "task.started", "task.completed", "task.failed", "task.progressed", "tool.invoked", "tool.completed",
+                     "tool.failed", "agent.heartbeat", "message.sent", "anomaly.detected", "own.thing"])  # fmt: skip
+        owner = ("agent", pick(["a-1", "a-12", "a-2"])) if kind.startswith("agent") else ("task", f"t-{self.random.randrange(6)}")
+        session = pick("ab")
+        self.numbers[session] = self.numbers.get(session, 0) + 1
+        event: dict[str, Any] = {
+            "specversion": "1.0", "id": f"{self.random.random()}", "source": "test", "type": kind, "subject": ":".join(owner),
+            "time": self.time(time), "aggregatetype": owner[0], "aggregateid": owner[1], "schemaversion": "1.0.0", "data": self.data(),
+            "tenantid": pick(["x", "y", None]), "chainsession": session, "chainnumber": str(self.numbers[session]),
+        }  # fmt: skip
+        odd = {"data": [1], "schemaversion": "7.0.0", "chainsession": "", "aggregateid": "", "source": 1}
+        return event | {member: value for member, value in odd.items() if self.random.random() < 0.005}
+
+    def time(self, moment: datetime) -> str:
+        text = moment.isoformat(timespec="microseconds")
+        draw = self.random.random()
+        if draw < 0.9:
+            return text[:-6] + "Z"
+        others = [
+            moment.isoformat(),
+            text,
+            (moment + timedelta(hours=2)).isoformat()[:-6] + "+02:00",
+            text[:-6],
+            "soon",
+            text[:11] + "99:00:00.000000Z",
+        ]
+        return self.random.choice(others)
+
+    def data(self) -> dict[str, Any]:
+        pick = self.random.choice
+        may: Mapping[str, Sequence[Any]] = {
+            "agent_id": ["a-1", "a-12", "a-2", "", 7, "a" * 300],
+            "task_type": ["review", "summary", "__other__", None, 5],
+            "tool_name": ["search", "shell"],
+            "model": ["large", "small", {"name": "x"}],
+            "region": ["eu", "us", "asia", "africa"],
+            "invocation_id": ["i1", "i2", "i3", 4],
+            "duration_ms": [0, 0.0001, 1, 5, 1200, 1e9, 1e10, 2e10, 1e300, -3, "fast", True, 10**400],
+            "execution_time": [0.5, 3, -1, None],
+            "success": [True, False, "no"],
+            "status": ["ok", "failed", "timeout", 3],
+            "result": ["text", {"status": "error"}, {"status": "ok"}, [1, 2], None, 4, {"status": 5}],
+            "tokens": [0, 1, 250, 12.5, 2**43, 2**43 + 1, 10**30, "12", "x", -5, [1]],
+            "cost": [0, 0.010626, 0.0000005, "0.0000015", "1e3", "NaN", "Infinity", "1e999999", 3, -0.5, 10**20, True],
+            "cpu_percent": [0, 1.5, 99],
+            "memory_bytes": [1e6, 5e9],
+            "drift": [0, 0.1, -0.1, 5, -5, 1e6, -1e6],
+            "step": [1, 2, 3],
+        }
+        return {name: pick(values) for name, values in may.items() if self.random.random() < 0.4}
+
+
+def logs(seed: int, count: int) -> dict[TopicPartition, list[Record]]:
+    """Records of some partitions; session numbers and repeats are per partition."""
+    random = Random(seed)  # noqa: S311  # a fixed history
+    return {place: [maker.record() for _ in range(random.randrange(count))] for place in PLACES if (maker := Maker(random))}
+
+
+def batch(place: TopicPartition, records: Sequence[Record], start: int) -> Batch:
+    """Records as a log hands them over."""
+    return Batch(
+        *place,
+        offsets=range(start, start + len(records)),
+        keys=[None] * len(records),
+        values=[value for value, _ in records],
+        timestamps_ms=[timestamp for _, timestamp in records],
+    )
+
+
+def follower_on(
+    store: WindowStore, *, specs: Sequence[MetricSpec] = SPECS, clock: FakeClock | None = None, **options: Any
+) -> AnalyticsFollower:
+    """A follower that has done nothing yet, on what the store holds."""
+    return AnalyticsFollower(store, CATALOGUE, specs, clock=clock or FakeClock(NOW), **options)
+
+
+async def feed(
+    open_follower: Callable[[FakeClock], AnalyticsFollower],
+    log: Mapping[TopicPartition, Sequence[Record]],
+    random: Random,
+    *,
+    restarts: bool = False,
+) -> AnalyticsFollower:
+    """Everything, cut and mixed at random, with flushes in between; with ``restarts``, followers die between them, too."""
+    clock = FakeClock(NOW)
+    follower = open_follower(clock)
+    at = dict(await follower.positions(list(log)))
+    while left := [place for place in log if at.get(place, 0) < len(log[place])]:
+        place, size = random.choice(left), random.choice([1, 2, 7, 50])
+        start = at.get(place, 0)
+        some = batch(place, log[place][start : start + size], start)
+        if random.random() < 0.3:
+            some.heads()  # another follower had it first
+        assert not follower.apply(some)
+        at[place] = some.next_offset
+        if random.random() < 0.1:
+            clock.advance(0.1)
+            follower.wants_flush(interval_over=False)
+        if random.random() < 0.05:
+            await follower.flush()
+        if restarts and random.random() < 0.03:
+            follower = open_follower(clock)
+            at = dict(await follower.positions(list(log)))
+    assert await follower.flush() == {place: len(log[place]) for place in log if log[place]}
+    return follower
+
+
+async def stored(store: WindowStore, specs: Sequence[MetricSpec] = SPECS) -> dict[TopicPartition, dict[Cell, Pane]]:
+    """Every pane, by partition."""
+    found: dict[TopicPartition, dict[Cell, Pane]] = {}
+    for dimension, width in {(dimension, spec.pane_s) for spec in specs for dimension in spec.per}:
+        for row in await store.rows(dimension, width, -(2**40), 2**40):
+            for name, pane in load_row(row.data).items():
+                found.setdefault(row.partition, {})[dimension, row.at.key, width, row.at.start, name] = pane
+    return found
+
+
+def differences(found: Mapping[Cell, Pane], wanted: Reference) -> list[Cell]:
+    """Cells that are not what the reference says."""
+    either = found.keys() | wanted.panes.keys()
+    return sorted(cell for cell in either if cell not in found or cell not in wanted.panes or not wanted.panes[cell].equals(found[cell]))
+
+
+async def memory_store() -> SqliteWindowStore:
+    """A store that is gone with its last reference."""
+    return await SqliteWindowStore.open(None)
