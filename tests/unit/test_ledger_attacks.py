@@ -546,3 +546,47 @@ def test_b3_a_false_event_from_an_honest_writer() -> None:
     ledger.write(ledger.enrol(b"writer-a"), 0, b'{"action":"what did not happen"}')
     ledger.checkpoint()
     assert report_on(ledger.export(), trust_of(ledger)).valid
+
+
+def test_a_number_awaited_at_the_cut_of_a_prefix_may_still_come() -> None:
+    ledger = new_ledger()
+    anna = ledger.enrol(b"writer-a")
+    ledger.write(anna, 0, b"{}")
+    late, early = (ledger.seal(anna, 0, Draft(Kind.ENTRY, b'{"n":%d}' % number)) for number in range(2))
+    ledger.offer(*early)
+    size = len(ledger.partitions[0].records)
+    ledger.close(anna)
+    ledger.wait(400 * 86_400)
+    ledger.prune(0, size)
+    ledger.checkpoint()
+    assert codes(ledger.export(), trust_of(ledger)) == {"gap"}, "what is still lacking is not forgotten with the prefix"
+    assert ledger.offer(*late) == Verdict.LATE
+    ledger.checkpoint()
+    assert codes(ledger.export(), trust_of(ledger)) == {"late"}
+    attack = Opened.of(ledger.export())
+    attack.change(0, attack.find(0, writer=b"writer-a")[-1], lambda record: with_core(record, ts_us=1))
+    assert "link" in codes(attack.build(), trust_of(ledger)), "and nothing else may come in its place"
+
+
+def test_an_epoch_is_accounted_for_when_the_start_of_the_next_one_was_pruned() -> None:
+    ledger = new_ledger()
+    anna = ledger.enrol(b"writer-a")
+    ledger.write(anna, 1, b"{}")
+    ledger.enrol(b"writer-a", 2, (1, anna.heads))
+    assert "silent" in codes(closed_after(ledger), trust_of(ledger))
+    ledger = new_ledger()
+    anna = ledger.enrol(b"writer-a")
+    ledger.write(anna, 1, b"{}")
+    second = ledger.enrol(b"writer-a", 2, (1, anna.heads))
+    ledger.write(second, 0, b"{}")
+    ledger.close(second)
+    size = len(ledger.partitions[0].records)
+    ledger.wait(400 * 86_400)
+    ledger.prune(0, size)
+    assert not codes(closed_after(ledger), trust_of(ledger))
+
+
+def closed_after(ledger: MemoryLedger) -> dict[str, bytes]:
+    ledger.wait(60)
+    ledger.checkpoint()
+    return ledger.export()

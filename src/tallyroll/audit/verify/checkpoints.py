@@ -259,6 +259,9 @@ def read_proofs(buffer: Buffer, partition: int, findings: Findings) -> list[tupl
             break
         path = [frame[at : at + 32] for at in range(16, len(frame), 32)]
         found.append((int.from_bytes(frame[:8]), int.from_bytes(frame[8:16]), path))
+        good = len(found) < 2 or found[-2][0] < found[-1][0]
+        if not good:
+            break
     if not good:
-        findings.add("archive", partition, detail="its proofs cannot be read")
+        findings.add("archive", partition, detail="its proofs cannot be read, or do not rise")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from . import fields
@@ -89,13 +89,18 @@ class Heads:
                 findings.add("silent", None, detail=f"writer {writer.hex()}, epoch {epoch}")
 
     def _accounted(
-        self, registry: Registry, key: tuple[bytes, int], chains: list[tuple[int, Chain]], cuts: Iterable[int], admitted_us: int
+        self, registry: Registry, key: tuple[bytes, int], chains: list[tuple[int, Chain]], cuts: Collection[int], admitted_us: int
     ) -> bool:
         last_us = max((chain.last_us for _, chain in chains), default=admitted_us)
         if last_us > self._cutoff(registry, key):
             return True
         if not chains and any(cut >= admitted_us for cut in cuts):
             return True  # it may lie in what was pruned
+        if key not in self._succeeded and any(
+            writer == key[0] and epoch > key[1] and any(cut >= later.ts_us for cut in cuts)
+            for (writer, epoch), later in registry.admitted.items()
+        ):
+            return True  # as may the genesis of the epoch after it, which named its heads
         named = self._succeeded.get(key, {})
         return bool(chains) and all(
             chain.closed
