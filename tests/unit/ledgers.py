@@ -123,17 +123,12 @@ class Opened:
             files[exporting.name_of(partition, "records")] = self.heads[partition] + body
         return files
 
-    def cut_notes(self, sizes: dict[int, int]) -> Opened:
-        """Notes as they would be had the partitions only had these sizes: one note each, one over all; nothing is cosigned."""
-        return self.resign(signer(), sizes=sizes)
-
-    def resign(self, with_key: Ed25519Signer, *, sizes: dict[int, int] | None = None) -> Opened:
+    def resign(self, with_key: Ed25519Signer) -> Opened:
         """What a thief of the log's key makes: new notes that fit whatever the records are now."""
         texts = []
         for partition, records in sorted(self.records.items()):
-            kept = records[: (sizes or {}).get(partition, len(records))]
             tree = CompactRange()
-            tree.extend([layout.leaf_hash(record.core) for record in kept])
+            tree.extend([layout.leaf_hash(record.core) for record in records])
             texts.append(Checkpoint(note.origin_of(ORIGIN, partition), tree.size, tree.root()).text())
             packed = note.sign(texts[-1], [with_key]).packed()
             self.files[exporting.name_of(partition, "notes")] = b"".join(exporting.notes_file([packed]))

@@ -69,7 +69,10 @@ class LedgerPartition:
         self.tips = dict(tips or {})
 
     def judge(self, record: Record, admitted: Container[tuple[bytes, int]]) -> Offered:
-        """What a record is. ``admitted`` are the writer epochs of the registry. Changes nothing."""
+        """What a record is. ``admitted`` are the writer epochs of the registry. Changes nothing.
+
+        It is judged against what was appended: judge the next one of a chain only after appending this one.
+        """
         try:
             core = layout.unpack_core(record.core)
         except Undecodable:
