@@ -920,6 +920,28 @@ SpoolFactory = Callable[[], Spool]
 """Opens the spool of this process; called again in a forked child."""
 
 
+class Score(NamedTuple):
+    """What a detector says of one value: from 0 (usual) to 1, the level it expected, and, if it knows, the middle of the last values."""
+
+    score: float
+    expected: float
+    lately: float | None = None
+
+
+class Detector(Protocol):
+    """Scores the values of one series, in order: what is unusual among those before.
+
+    Not promised: a score for the first values of a series, they are 0. That the scores of two detectors mean the same.
+    """
+
+    @property
+    def threshold(self) -> float:
+        """The score from which on a value is an alarm, where nobody says otherwise."""
+
+    def score(self, value: float) -> Score:
+        """The score of a value against those before it; then the value is learned. NaN and infinities are refused by the caller."""
+
+
 class Sealer(Protocol):
     """Authenticated encryption, the primitive: AES-256-GCM. Whoever calls it chooses keys and nonces, and answers for them.
 
