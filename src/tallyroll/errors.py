@@ -24,6 +24,9 @@
     ├── AlertError
     │   ├── SinkUnavailable *    the receiver of an alert did not answer, or not well
     │   └── SinkRefused          the receiver of an alert will not take it
+    ├── AuditError
+    │   ├── LedgerTampered       the ledger is not what was written
+    │   └── SealBroken           a sealed part does not open under the key that was tried
     └── ReplayError
         ├── SpanGone             retention removed the start of what was asked for
         ├── NoHistory            no event names the owner, or none by then
@@ -287,6 +290,35 @@ class SinkRefused(AlertError):
         self.sink = sink
         self.reason = reason
         super().__init__(f"alerts to {sink}: refused, {reason}")
+
+
+class AuditError(TallyrollError):
+    """Trouble with the audit ledger. The subclasses say whether it is evidence."""
+
+
+class LedgerTampered(AuditError):
+    """The ledger is not what was written: ``code`` says what is wrong, ``partition`` and ``index`` where it showed first.
+
+    Operator: this is evidence; keep the store as it is, and compare with an export and a witness. Not StoreUnavailable:
+    trying again gives the same. Not SealBroken, where the ledger may be whole and the key the wrong one.
+    """
+
+    def __init__(self, code: str, partition: int, index: int, detail: str = "") -> None:
+        self.code = code
+        self.partition = partition
+        self.index = index
+        self.detail = detail
+        super().__init__(f"ledger partition {partition}, index {index}: {code}" + (f" ({detail})" if detail else ""))
+
+
+class SealBroken(AuditError):
+    """A sealed part does not open: another key, another place, or another ciphertext than was sealed.
+
+    Operator: verify the ledger, which needs no key; if it is whole, the key is the wrong one. Not LedgerTampered.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a sealed part does not open under the key that was tried")
 
 
 class ReplayError(TallyrollError):

@@ -1007,3 +1007,49 @@ class Detector(Protocol):
 
     def score(self, value: float) -> Score:
         """The score of a value against those before it; then the value is learned. NaN and infinities are refused by the caller."""
+
+
+class Sealer(Protocol):
+    """Authenticated encryption, the primitive: AES-256-GCM. Whoever calls it chooses keys and nonces, and answers for them.
+
+    Not promised: to notice that a nonce is used twice under one key, which gives both texts away. No repr, log or error
+    of an implementation holds a key or a text.
+    """
+
+    def seal(self, key: bytes, nonce: bytes, plain: bytes, aad: bytes) -> bytes:
+        """The ciphertext with its 16-byte tag. ``key`` is 32 bytes, ``nonce`` 12, used once under the key."""
+
+    def open(self, key: bytes, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
+        """The text. Raises SealBroken for another key, place or ciphertext than was sealed."""
+
+
+class Signer(Protocol):
+    """Signs checkpoints with Ed25519. Not promised: that the key can be had; it may never leave its device."""
+
+    @property
+    def name(self) -> str:
+        """The key's name in signature lines, the origin of the ledger it signs for."""
+
+    @property
+    def public(self) -> bytes:
+        """The public key, 32 bytes."""
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes."""
+
+
+class Enrolment(NamedTuple):
+    """What a writer is given for one epoch: who it is, its first MAC key, and the token that admits it to the registry.
+
+    ``opened_us`` is when the epoch began; MAC epochs count seconds from there.
+    """
+
+    writer: bytes
+    epoch: int
+    k0: bytes
+    token: str
+    opened_us: int
+
+    def __repr__(self) -> str:
+        """Without the key and the token."""
+        return f"Enrolment(writer={self.writer.hex()}, epoch={self.epoch})"
