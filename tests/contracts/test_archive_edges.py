@@ -315,9 +315,10 @@ async def test_a_tail_is_sealed_when_it_is_old_also_if_nothing_follows(tmp_path:
     place, values = one_agent(12)
     clock = FakeClock()
     with archive_in(tmp_path, clock=clock) as archive:
-        follower = await following(archive, {place: values})
+        follower = await following(archive, {place: values}, limits=SealLimits())
         follower.apply(batch_of(place, values[:1]))
         await follower.flush()
+        await clock.until_asleep()
         clock.advance(6 * 3_600 - 1)
         await follower.sealed()
         assert list(archive.reader.segments(place)) == []
