@@ -1120,3 +1120,23 @@ class KeyRing(Protocol):
 
     def close(self) -> None:
         """Forgets what is in memory. Idempotent."""
+
+
+class PiiCandidate(NamedTuple):
+    """Where a pattern occurs in a text, in characters. It has the form; whether it is what it looks like is not said."""
+
+    kind: str
+    start: int
+    end: int
+
+
+class PiiFinder(Protocol):
+    """Finds where patterns of personal data occur; it was made from patterns by kind, each with its value as group 1.
+
+    The time rises with the length of the text and no faster, whatever the text.
+    Not promised: that a candidate is personal data, checks come after; nor an order. Nor names of people in free text: they
+    have no pattern.
+    """
+
+    def candidates(self, text: str) -> Sequence[PiiCandidate]:
+        """Every occurrence of every kind; those of one kind do not overlap. Texts that are no valid Unicode are searched too."""

@@ -28,3 +28,27 @@ def is_card_number(text: str) -> bool:
 def card_numbers(text: str) -> Iterator[tuple[int, int]]:
     """Where card numbers stand in a text."""
     return (found.span() for found in CARD.finditer(text) if is_card_number(found.group()))
+
+
+_IBAN_LENGTHS: Final = {
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21,
+    "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18, "FO": 18, "FR": 27,
+    "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IS": 26, "IT": 27,
+    "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MD": 24, "ME": 22, "MK": 19,
+    "MR": 27, "MT": 31, "MU": 30, "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22,
+    "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "TN": 24, "TR": 26, "UA": 29, "VG": 24, "XK": 20,
+}  # fmt: skip
+
+
+def is_iban(text: str) -> bool:
+    """Whether it is an IBAN: of its country's length, and 1 modulo 97."""
+    packed = text.replace(" ", "").upper()
+    if not packed.isascii() or not packed.isalnum() or len(packed) != _IBAN_LENGTHS.get(packed[:2]):
+        return False
+    return int("".join(str(int(letter, 36)) for letter in packed[4:] + packed[:4])) % 97 == 1
+
+
+def is_us_ssn(text: str) -> bool:
+    """Whether it is a number that the US Social Security Administration gives out."""
+    area, group, serial = re.split(r"[- ]", text)
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
