@@ -16,7 +16,7 @@ from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
 from tallyroll.errors import SettingsError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
-from tallyroll.ports import AlertSink, Archive, Clock, EventLog, SpoolFactory, StateStore, WindowStore
+from tallyroll.ports import AlertSink, Archive, Clock, EventLog, SpoolFactory, StateStore, StateTarget, WindowStore
 from tallyroll.replay.replayer import Replayer
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
@@ -72,6 +72,18 @@ async def open_window_store(settings: Settings) -> WindowStore:
     from tallyroll.adapters.sqlite.window_store import SqliteWindowStore  # noqa: PLC0415  # opened when first needed
 
     return await SqliteWindowStore.open(None if settings.in_memory else settings.data_dir / "analytics.db")
+
+
+def open_state_target(settings: Settings) -> StateTarget:
+    """Where the Redis bridge keeps states; connects when first asked. Raises MissingExtra, SettingsError without a host."""
+    if not settings.redis_host:
+        raise SettingsError("REDIS_HOST", "expected a host, where states are kept")
+    require("redis")
+    from tallyroll.adapters.redis.state_target import RedisStateTarget  # noqa: PLC0415  # needs the extra
+
+    return RedisStateTarget(
+        settings.redis_host, settings.redis_port, settings.redis_password, prefix=settings.redis_prefix, tenant=settings.topic_prefix
+    )
 
 
 def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:

@@ -15,6 +15,8 @@ from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.analytics.opening import OpenAnalytics
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.spec import MetricSpec
+from tallyroll.bridges.state_sync import TOPICS as STATES_TOPICS
+from tallyroll.bridges.state_sync import StateSync
 from tallyroll.errors import SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
@@ -31,12 +33,13 @@ from tallyroll.opening import (
     open_archive,
     open_log,
     open_state_store,
+    open_state_target,
     open_window_store,
     replayer_on,
     seal_limits,
     spool_of,
 )
-from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, Span, StateStore, TopicAdmin
+from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, Span, StateStore, StateTarget, TopicAdmin
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
@@ -44,11 +47,12 @@ from tallyroll.replay.chain import ChainReport, verify_chain
 from tallyroll.replay.differences import Difference, compare_states
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
+from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.plan import ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayed import Replayed
 from tallyroll.replay.replayer import Ask
-from tallyroll.replay.restore import Fingerprint, Restored, fingerprint, restore
+from tallyroll.replay.restore import Fingerprint, Restored, archived, fingerprint, restore
 from tallyroll.replay.shown import AgentState, TaskState, WorkflowState
 from tallyroll.replay.state import StateFollower, StoredState, stored_owners, stored_positions, stored_state
 from tallyroll.replay.views import AGENT, TASK, WORKFLOW
@@ -63,7 +67,8 @@ if TYPE_CHECKING:
 STATE_FOLLOWER: Final = "state"
 ARCHIVE_FOLLOWER: Final = "archive"
 ANALYTICS_FOLLOWER: Final = "analytics"
-FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER)
+REDIS_FOLLOWER: Final = "redis"
+FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER, REDIS_FOLLOWER)
 """What ``Roll.follow`` and ``Roll.run`` take."""
 
 _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
@@ -131,6 +136,7 @@ class Roll:
         self.publisher = publisher
         self._stack = AsyncExitStack()
         self._store: StateStore | None = None
+        self._target: StateTarget | None = None
         self._loops: dict[str, FollowLoop] = {}
         self._archive: OpenArchive | None = None
         self._engine: ReplayEngine | None = None
@@ -184,7 +190,7 @@ class Roll:
     async def follow(self, name: str = STATE_FOLLOWER) -> FollowLoop:
         """The loop of one follower in this process, started: ``state`` keeps the state store, ``archive`` the archive.
 
-        ``analytics`` keeps the panes that metrics are read from.
+        ``analytics`` keeps the panes that metrics are read from, ``redis`` the states in Redis.
         It runs until the roll is closed. Raises ValueError for another name.
         """
         async with self._opening:
@@ -210,7 +216,18 @@ class Roll:
         if name == ANALYTICS_FOLLOWER:
             rules, sinks = alert_rules_of(self.settings, self._metrics), open_alert_sinks(self.settings, self.publisher.publish, self.clock)
             return (await self._open_analytics()).follower(rules, sinks, leading=self._leads_analytics)
+        if name == REDIS_FOLLOWER:
+            return StateSync(self._state_target(), self.catalogue, clock=self.clock, telemetry=self.telemetry, history=self._archived_parts)
         raise ValueError(f"{name!r} is no follower; there are {', '.join(FOLLOWERS)}")
+
+    def _state_target(self) -> StateTarget:
+        if self._target is None:
+            self._target = open_state_target(self.settings)
+            self._stack.push_async_callback(self._target.close)
+        return self._target
+
+    async def _archived_parts(self, partition: TopicPartition) -> tuple[PartitionFold, int, int] | None:
+        return await archived((await self.replay_engine()).replayer, partition)
 
     def _leads_analytics(self) -> bool:
         """One member of the group holds this partition; that one judges what no member sees alone."""
@@ -241,6 +258,10 @@ class Roll:
             topics = sorted({partition.topic for partition in await self.archive_partitions()})
             marks = await asyncio.to_thread(self.archive().reader.marks, await self.archive_partitions())
             stored: Mapping[TopicPartition, int] = {partition: mark.next for partition, mark in marks.items()}
+        elif name == REDIS_FOLLOWER:
+            topics = [self.catalogue[base].name for base in STATES_TOPICS]
+            found = await self._state_target().progress(self.catalogue.partitions(STATES_TOPICS))
+            stored = {partition: progress.next for partition, progress in found.items()}
         elif name == ANALYTICS_FOLLOWER:
             analytics = await self._open_analytics()
             topics, stored = analytics.topics, await analytics.stored()

@@ -223,9 +223,17 @@ class Settings:
         "Signs what is posted; better as TALLYROLL_ALERTS_WEBHOOK_SECRET_FILE.",
         accepts="text of at least 16 characters",
     )
-    redis_host: str = _setting("REDIS_HOST", "", "Where alerts are published, on channels tallyroll:alerts:SEVERITY.", accepts="a host")
+    redis_host: str = _setting(
+        "REDIS_HOST", "", "Where alerts are published, on channels tallyroll:alerts:SEVERITY, and where states are kept.", accepts="a host"
+    )
     redis_port: int = _setting("REDIS_PORT", 6_379, "Its port.", accepts="1 to 65535")
     redis_password: Secret | None = _setting("REDIS_PASSWORD", None, "Its password; better as REDIS_PASSWORD_FILE.", accepts="text")
+    redis_prefix: str = _setting(
+        "TALLYROLL_REDIS_PREFIX",
+        "tallyroll:",
+        "Stands before the keys of states, as in tallyroll:agent:ID:state; none: agent:ID:state itself, where it is free.",
+        accepts="text without blanks, or none",
+    )
     nats_servers: str = _setting(
         "NATS_SERVERS", "", "Where alerts are published, on subjects tallyroll.alerts.SEVERITY.", accepts="nats://HOST:PORT,…"
     )

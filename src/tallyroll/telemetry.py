@@ -223,6 +223,14 @@ ALERT_LATENCY = Metric(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600),
 )
 
+REDIS_VIEWS = Metric("bridge_redis_views_total", "counter", "views", "States written to Redis that were new there.")
+REDIS_FOREIGN = Metric(
+    "bridge_redis_foreign_keys_total", "counter", "views", "States not written to Redis, because somebody else owns the key."
+)
+REDIS_REBUILDS = Metric(
+    "bridge_redis_rebuilds_total", "counter", "partitions", "Partitions whose states in Redis are made from the start of the history."
+)
+
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 

@@ -27,6 +27,9 @@ from tallyroll.replay.program import Program, Recall, Target
 Load = Callable[[int, Sequence[str]], Mapping[str, bytes]]
 """Stored parts by view number and owners; owners without one are left out. May raise StoreUnavailable."""
 
+PartOf = tuple[int, str]
+"""Which part: number of the view, and owner."""
+
 Kind = Literal["poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded"]
 
 
@@ -107,6 +110,9 @@ class PartitionFold:
         self._aggregate = fold.views[view].owner if view is not None else ""
         self._needle = msgspec.json.encode(owner)[1:-1] if owner is not None else b""
         self._cut = cut
+        self._awaited: dict[PartOf, Part] = {}
+        self._left: list[tuple[Sequence[Target], int]] = []
+        self._ahead: dict[PartOf, int] = {}
 
     def apply(self, batch: Batch, load: Load | None = None) -> Applied:
         """Folds a batch; ``load`` gives the parts that are not in memory. What it raises leaves everything as it was."""
@@ -122,9 +128,45 @@ class PartitionFold:
                 for part in missing:
                     del self._young[part.view][part.owner]
                 raise
-            self._change(batch.offsets, entries, applied)
+            self._change(batch.offsets, entries, applied, self._hit)
             del entries
         return applied
+
+    def take(self, batch: Batch) -> Applied:
+        """Reads a batch as ``apply`` does and leaves the changes for ``settle``: for a store that must be awaited."""
+        applied = Applied()
+        missing: list[Part] = []
+        with no_collecting():
+            try:
+                entries = self._read(batch, applied, missing)
+            except BaseException:
+                for part in missing:
+                    del self._young[part.view][part.owner]
+                raise
+            self._awaited.update({(part.view, part.owner): part for part in missing})
+            self._change(batch.offsets, entries, applied, self._leave)
+        return applied
+
+    def awaited(self) -> list[PartOf]:
+        """The parts that ``settle`` has to be told of, since they are not in memory."""
+        return list(self._awaited)
+
+    def settle(self, stored: Mapping[PartOf, tuple[int, bytes]]) -> None:
+        """Makes the changes that ``take`` has left. ``stored``: those awaited parts that there are, and up to which offset each goes.
+
+        Records below that are in the part already and are passed over; it counts as changed all the same, so that
+        whatever is made of it is made again.
+        """
+        for where, (end, dumped) in stored.items():
+            self._awaited[where].load(dumped)
+            self._ahead[where] = end
+        self._awaited.clear()
+        left, self._left = self._left, []
+        with no_collecting():
+            for targets, offset in left:
+                self._hit(self._behind(targets, offset) if self._ahead else targets, offset)
+        if left:
+            self._ahead = {where: end for where, end in self._ahead.items() if end > left[-1][1] + 1}
 
     def apply_rows(self, rows: Rows) -> Applied:
         """Folds rows that were judged before; they come before the batches that follow them in the log.
@@ -197,7 +239,7 @@ class PartitionFold:
 
     def forget_old(self) -> None:
         """Forgets the parts that were not used since the last call, except while changes wait to be stored."""
-        if self.dirty:
+        if self.dirty or self._left:
             return
         self._old = self._young
         self._young = [{} for _ in self._young]
@@ -249,7 +291,9 @@ class PartitionFold:
         self._young[view][owner] = part
         return part
 
-    def _change(self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied) -> None:
+    def _change(
+        self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied, hit: Callable[[Sequence[Target], int], None]
+    ) -> None:
         copies = self.repeats.copies([head for _, head, _, _ in entries])
         cut, found = self._cut, applied.found
         for place, (index, _, time_us, targets) in enumerate(entries):
@@ -263,8 +307,21 @@ class PartitionFold:
             if isinstance(targets, Unfoldable):
                 found.append(_found(index, targets))
                 continue
-            self._hit(targets, offsets[index])
+            hit(targets, offsets[index])
             applied.changed += 1
+
+    def _leave(self, targets: Sequence[Target], offset: int) -> None:
+        self._left.append((targets, offset))
+
+    def _behind(self, targets: Sequence[Target], offset: int) -> list[Target]:
+        """Those targets whose part does not have the record yet; the others are marked as changed."""
+        behind = []
+        for target in targets:
+            if offset >= self._ahead.get((target[0].view, target[0].owner), 0):
+                behind.append(target)
+            else:
+                self.give_back([target[0]])
+        return behind
 
     def _hit(self, targets: Sequence[Target], offset: int) -> None:
         """Changes the parts that a record concerns."""

@@ -13,7 +13,7 @@ from tallyroll.ports import Archive, PartitionWrite, Progress, Span, StateStore
 from tallyroll.replay.fold import State, View, states_hash
 from tallyroll.replay.jobs import turn
 from tallyroll.replay.partition import PartitionFold
-from tallyroll.replay.plan import AsOfOffsets, PartitionPlan, plan
+from tallyroll.replay.plan import AsOfOffsets, Extent, PartitionPlan, plan
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.reading import boundary
 from tallyroll.replay.replayer import Ask, Replayer
@@ -66,6 +66,23 @@ async def restore(
         restored.records += made.rows
         done += one.records
         yield done, planned.records
+
+
+async def archived(replayer: Replayer, partition: TopicPartition) -> tuple[PartitionFold, int, int] | None:
+    """The fold of what the archive has of a partition from its start, and the offsets it goes from and to; None: nothing.
+
+    Spans that nobody has any more are passed over, and the first offset is then the one behind them.
+    """
+    if replayer.archive is None:
+        return None
+    mark = (await asyncio.to_thread(replayer.archive.marks, [partition])).get(partition)
+    if mark is None or not mark.next:
+        return None
+    planned = plan({partition: Extent(mark, mark.next, mark.next)})
+    one = planned.partitions[0]
+    made = _Made(replayer, one)
+    await asyncio.to_thread(made.from_archive, replayer.archive)
+    return made.fold, one.missing[-1][1] if one.missing else 0, one.end
 
 
 class _Made:
