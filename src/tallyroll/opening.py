@@ -81,9 +81,8 @@ def open_state_target(settings: Settings) -> StateTarget:
     require("redis")
     from tallyroll.adapters.redis.state_target import RedisStateTarget  # noqa: PLC0415  # needs the extra
 
-    return RedisStateTarget(
-        settings.redis_host, settings.redis_port, settings.redis_password, prefix=settings.redis_prefix, tenant=settings.topic_prefix
-    )
+    prefix = "" if settings.redis_prefix == "none" else settings.redis_prefix
+    return RedisStateTarget(settings.redis_host, settings.redis_port, settings.redis_password, prefix=prefix, tenant=settings.topic_prefix)
 
 
 def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:

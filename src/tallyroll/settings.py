@@ -232,7 +232,7 @@ class Settings:
         "TALLYROLL_REDIS_PREFIX",
         "tallyroll:",
         "Stands before the keys of states, as in tallyroll:agent:ID:state; none: agent:ID:state itself, where it is free.",
-        accepts="text without blanks, or none",
+        accepts="text without blanks; none",
     )
     nats_servers: str = _setting(
         "NATS_SERVERS", "", "Where alerts are published, on subjects tallyroll.alerts.SEVERITY.", accepts="nats://HOST:PORT,…"
@@ -335,6 +335,8 @@ class Settings:
             raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_URL", "expected no user or password in it; what is posted is signed")
         if self.alerts_webhook_secret is not None and len(self.alerts_webhook_secret.reveal()) < _LEAST_SECRET:
             raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_SECRET", f"expected at least {_LEAST_SECRET} characters")
+        if not self.redis_prefix.isprintable() or " " in self.redis_prefix:
+            raise SettingsError("TALLYROLL_REDIS_PREFIX", "expected text without blanks; none for no prefix")
         if not 1 <= self.redis_port <= _MAX_PORT:
             raise SettingsError("REDIS_PORT", f"expected 1 to {_MAX_PORT}")
         for server in filter(None, self.nats_servers.split(",")):

@@ -52,13 +52,15 @@ class Unfenced(RedisStateTarget):
         return await super().write_parts(claim._replace(token=token, next=stored and stored.next), end, parts)
 
 
-async def test_the_contract_notices_a_target_that_does_not_fence(server: RedisServer, redis: Redis) -> None:
+@pytest.mark.usefixtures("redis")
+async def test_the_contract_notices_a_target_that_does_not_fence(server: RedisServer) -> None:
     case = next(case for case in CASES if case.__name__ == "the_newest_claim_writes_and_no_other")
     with pytest.raises(AssertionError, match="refused"):
         await case(lambda: Unfenced("127.0.0.1", server.port))
 
 
-async def test_the_contract_notices_offsets_that_are_compared_as_doubles(server: RedisServer, redis: Redis) -> None:
+@pytest.mark.usefixtures("redis")
+async def test_the_contract_notices_offsets_that_are_compared_as_doubles(server: RedisServer) -> None:
     class Doubles(RedisStateTarget):
         def __init__(self, *options: object) -> None:
             super().__init__(*options)
@@ -128,7 +130,8 @@ async def test_who_listens_on_the_channel_of_a_state_is_told_once(server: RedisS
     listener.close()
 
 
-async def test_tenants_do_not_meet(server: RedisServer, redis: Redis) -> None:
+@pytest.mark.usefixtures("redis")
+async def test_tenants_do_not_meet(server: RedisServer) -> None:
     for tenant in ("one.", "two."):
         ours = target(server, tenant=tenant)
         claim = await ours.acquire(Claim(ONE, "fold", None))

@@ -54,6 +54,7 @@ VARIABLES: list[tuple[str, str, Any, str, Any, str | None]] = [
     ("TALLYROLL_ALERTS_WEBHOOK_SECRET", "alerts_webhook_secret", None, CANARY * 3, Secret(CANARY * 3), "too short"),
     ("REDIS_HOST", "redis_host", "", "cache", "cache", None),
     ("REDIS_PORT", "redis_port", 6_379, "7000", 7_000, "65536"),
+    ("TALLYROLL_REDIS_PREFIX", "redis_prefix", "tallyroll:", "states:", "states:", "two words"),
     ("REDIS_PASSWORD", "redis_password", None, CANARY, Secret(CANARY), None),
     ("NATS_SERVERS", "nats_servers", "", "nats://bus:4222", "nats://bus:4222", "http://bus:4222"),
     ("TALLYROLL_KAFKA_PRESET", "kafka_preset", "default", "LATENCY", "latency", "fast"),

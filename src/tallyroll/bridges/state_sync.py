@@ -47,7 +47,7 @@ History = Callable[[TopicPartition], Awaitable[tuple[PartitionFold, int, int] | 
 
 @dataclass(slots=True)
 class _Lane:
-    """One partition in memory. ``claim.next`` is what the target has; ``lost`` is a lane whose beginning must be found first."""
+    """One partition in memory. ``claim.next`` is what the target has; ``lost``: where it begins must be found first."""
 
     fold: PartitionFold
     claim: Claim
@@ -114,8 +114,6 @@ class StateSync:
         lane = self._lanes.get(batch.topic_partition)
         if lane is None:
             raise RuntimeError(f"positions() of {batch.topic_partition} come before its batches")
-        if lane.next == 0 and batch.offsets[0] > 0 and self._history is not None and batch.topic_partition not in self._no_history:
-            lane.lost = True  # the start is gone from the log; perhaps the history has it
         if lane.lost:
             raise StoreUnavailable("redis", "it is not known yet where to begin")
         fresh = batch.since(lane.next)
@@ -134,7 +132,8 @@ class StateSync:
 
     def wants_flush(self, *, interval_over: bool) -> bool:
         """Also when the target has not been looked at for a second."""
-        return interval_over or (bool(self._lanes) and self._clock.monotonic() >= self._check_due)
+        due = bool(self._lanes) and self._clock.monotonic() >= self._check_due
+        return interval_over or due or any(lane.lost for lane in self._lanes.values())
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
@@ -166,6 +165,7 @@ class StateSync:
             raise ValueError(f"{partition.topic} is not a topic of the catalogue")
         fold = PartitionFold(self._fold, partition.topic, topic.base, partition.partition)
         if progress is None or progress.fold_id != self._fold.fold_id:
+            lost = lost or (self._history is not None and partition not in self._no_history)
             return _Lane(fold, Claim(partition, self._fold.fold_id, None), None, 0, lost)
         fold.repeats = RepeatFilter.from_bytes(progress.repeats)
         return _Lane(fold, Claim(partition, self._fold.fold_id, progress.next), progress.first, progress.next)
@@ -173,29 +173,33 @@ class StateSync:
     # What a flush does
 
     async def _find_lost(self) -> None:
-        """Finds where lost lanes begin; if there are any, the loop is made to begin anew with them."""
-        lost = {where: lane for where, lane in self._lanes.items() if lane.lost}
-        if not lost:
-            return
-        stored = await self._target.progress(list(lost))
-        for where, lane in lost.items():
-            lane.lost = False
-            known = stored.get(where)
-            if known is None or known.fold_id != self._fold.fold_id:
-                await self._from_history(where, lane)
-        where = min(lost)
-        raise PositionConflict(str(where), stored=self._lanes[where].next, expected=None)
+        """Finds where lost lanes begin: at the log's start, as the loop has it, or else the loop is made to begin anew with them.
 
-    async def _from_history(self, where: TopicPartition, lane: _Lane) -> None:
+        A partition that was only asked about may be among them; who follows it goes on from what is written here.
+        """
+        lost = {where: lane for where, lane in self._lanes.items() if lane.lost}
+        stored = await self._target.progress(list(lost)) if lost else {}
+        found: list[TopicPartition] = []
+        for where, lane in lost.items():
+            known = stored.get(where)
+            if (known is not None and known.fold_id == self._fold.fold_id) or await self._from_history(where, lane):
+                found.append(where)
+            lane.lost = False
+        if found:
+            raise PositionConflict(str(found[0]), stored=self._lanes[found[0]].next, expected=None)
+
+    async def _from_history(self, where: TopicPartition, lane: _Lane) -> bool:
+        """Writes what the history knows of a partition; false if that is nothing."""
         found = await self._history(where) if self._history is not None else None
         if found is None:
             self._no_history.add(where)
-            return
+            return False
         lane.fold, lane.first, lane.next = found
         for view in self._views:
             lane.fold.give_back([part for part in lane.fold.parts(view).values() if part.version])
         self._telemetry.count(REDIS_REBUILDS)
         await self._store([lane])
+        return True
 
     async def _store(self, lanes: Sequence[_Lane]) -> None:
         taken: list[tuple[_Lane, list[Part]]] = []

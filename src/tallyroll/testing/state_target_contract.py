@@ -48,10 +48,11 @@ async def _claimed(target: StateTarget, partition: TopicPartition, following: in
     return await target.acquire(Claim(partition, fold, following))
 
 
-async def _flushed(target: StateTarget, claim: Claim, end: int, owner: str, part: bytes, view: bytes) -> tuple[Claim, ViewsWritten]:
+async def _flushed(target: StateTarget, claim: Claim, end: int, data: bytes) -> tuple[Claim, ViewsWritten]:
     """One whole flush of one owner."""
-    merged = await target.write_parts(claim, end, [(owner, part)])
-    written = await target.write_views([(owner, merged[owner].change, view)], claim.fold_id)
+    owner = "view:a"
+    merged = await target.write_parts(claim, end, [(owner, data)])
+    written = await target.write_views([(owner, merged[owner].change, data)], claim.fold_id)
     return await target.commit(claim, Progress(claim.fold_id, 0, end, b"repeats")), written
 
 
@@ -106,7 +107,7 @@ async def a_part_never_goes_back(opener: OpenTarget) -> None:
 async def the_newest_claim_writes_and_no_other(opener: OpenTarget) -> None:
     """Whatever the older one tries is refused, and changes nothing."""
     async with _opened(opener, opener) as [old, new]:
-        stale, _ = await _flushed(old, await _claimed(old, _ONE), 10, "view:a", b"10", b'"10"')
+        stale, _ = await _flushed(old, await _claimed(old, _ONE), 10, b"10")
         fresh = await _claimed(new, _ONE, 10)
         await _conflict(old.write_parts(stale, 11, [("view:a", b"lost")]))
         await _conflict(old.commit(stale, Progress("fold", 0, 11)))
@@ -119,7 +120,7 @@ async def the_newest_claim_writes_and_no_other(opener: OpenTarget) -> None:
 async def a_write_builds_on_the_stored_position(opener: OpenTarget) -> None:
     """A claim to another position than the stored one is refused, with or without a token."""
     async with _opened(opener) as [target]:
-        claim, _ = await _flushed(target, await _claimed(target, _ONE), _LARGE, "view:a", b"x", b'"x"')
+        claim, _ = await _flushed(target, await _claimed(target, _ONE), _LARGE, b"x")
         for wrong in (None, _LARGE - 1, _LARGE + 1):
             error = await _conflict(target.acquire(claim._replace(next=wrong)))
             expect_equal((error.stored, error.expected), (_LARGE, wrong), "positions of the conflict")
@@ -143,8 +144,8 @@ async def views_are_written_once_and_only_while_fresh(opener: OpenTarget) -> Non
 async def another_fold_begins_anew(opener: OpenTarget) -> None:
     """Its claim is to nothing, and what the earlier fold has left is no part of it."""
     async with _opened(opener) as [target]:
-        old, _ = await _flushed(target, await _claimed(target, _ONE), 10, "view:a", b"old", b'"old"')
-        other, _ = await _flushed(target, await _claimed(target, _TWO), 10, "view:a", b"other", b'"other"')
+        old, _ = await _flushed(target, await _claimed(target, _ONE), 10, b"old")
+        other, _ = await _flushed(target, await _claimed(target, _TWO), 10, b"other")
         await _conflict(target.acquire(Claim(_ONE, "new", 10)))
         claim = await _claimed(target, _ONE, fold="new")
         expect_equal(dict(await target.parts(claim, ["view:a"])), {}, "parts under the new fold")
@@ -160,10 +161,7 @@ async def of_two_clients_one_holds_a_partition(opener: OpenTarget) -> None:
         for number in range(10):
             claims = [await _claimed(target, _ONE, number or None) for target in targets]
             results = await asyncio.gather(
-                *(
-                    _flushed(target, claim, number + 1, "view:a", b"%d" % number, b"%d" % number)
-                    for target, claim in zip(targets, claims, strict=True)
-                ),
+                *(_flushed(target, claim, number + 1, b"%d" % number) for target, claim in zip(targets, claims, strict=True)),
                 return_exceptions=True,
             )
             expect_equal(sorted(type(result).__name__ for result in results), ["PositionConflict", "tuple"], "one flushes, one yields")

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -21,6 +20,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from tallyroll.adapters.redis.scripts import ACQUIRE, COMMIT, PARTS, VIEWS
 from tallyroll.errors import PositionConflict, SettingsError, StoreUnavailable
+from tallyroll.events.ids import new_id
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Claim, Merged, Progress, ViewsWritten
 from tallyroll.settings import Secret
@@ -75,7 +75,7 @@ class RedisStateTarget:
 
     async def acquire(self, claim: Claim) -> Claim:
         await self._check_server()
-        token = secrets.token_hex(16)
+        token = new_id()
         conflict = await _answer(self._acquire([self._sync(claim.partition)], [token, claim.fold_id, _offset(claim.next)]))
         if conflict is not None:
             raise _conflict(claim, conflict[0])
@@ -118,7 +118,7 @@ class RedisStateTarget:
         return ViewsWritten(*await _answer(self._write_views(keys, arguments)))
 
     async def commit(self, claim: Claim, progress: Progress) -> Claim:
-        arguments = [claim.token, _offset(claim.next), _offset(progress.next), _offset(progress.first), progress.repeats]
+        arguments: list[str | bytes] = [claim.token, _offset(claim.next), _offset(progress.next), _offset(progress.first), progress.repeats]
         await self._fenced(claim, self._commit([self._sync(claim.partition)], arguments))
         return claim._replace(next=progress.next)
 
