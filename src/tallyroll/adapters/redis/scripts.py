@@ -22,7 +22,8 @@ local token, stored = unpack(redis.call('HMGET', KEYS[1], 'token', 'next'))
 if token ~= ARGV[1] or (stored or '') ~= ARGV[2] then return redis.error_reply('CONFLICT ' .. (stored or '')) end
 """
 
-# KEYS: sync, part…. ARGV: token, expected next or '', mark (fold and end, 16 + 19 characters), field, bytes…. Gives the hashes.
+# KEYS: sync, part…. ARGV: token, expected next or '', mark (fold and end, 16 + 19 characters), field, bytes….
+# Gives per hash the counter, then fields and values without what was written just now.
 PARTS: Final = (
     _HOLDS
     + """
@@ -32,9 +33,21 @@ for i = 2, #KEYS do
   local old = redis.call('HGET', KEYS[i], ARGV[4])
   if not old or old:sub(1, 16) ~= fold or old:sub(17, 35) < last then
     redis.call('HSET', KEYS[i], ARGV[4], ARGV[3] .. ARGV[i + 3])
-    redis.call('HINCRBY', KEYS[i], 'n', 1)
+    local n = redis.call('HINCRBY', KEYS[i], 'n', 1)
+    local rest = {}
+    if redis.call('HLEN', KEYS[i]) > 2 then
+      local all = redis.call('HGETALL', KEYS[i])
+      for at = 1, #all, 2 do
+        if all[at] ~= ARGV[4] and all[at] ~= 'n' then
+          rest[#rest + 1] = all[at]
+          rest[#rest + 1] = all[at + 1]
+        end
+      end
+    end
+    found[i - 1] = {1, n, rest}
+  else
+    found[i - 1] = {0, redis.call('HGET', KEYS[i], 'n'), redis.call('HGETALL', KEYS[i])}
   end
-  found[i - 1] = redis.call('HGETALL', KEYS[i])
 end
 return found
 """

@@ -108,7 +108,10 @@ class RedisStateTarget:
         mark = fold + _offset(end).encode()
         arguments: list[str | bytes] = [claim.token, _offset(claim.next), mark, str(claim.partition), *(data for _, data in parts)]
         found = await self._fenced(claim, self._parts(keys, arguments))
-        return {owner: _merged(flat, fold) for (owner, _), flat in zip(parts, found, strict=True)}
+        return {
+            owner: Merged(int(change), _parts(flat, fold) | ({claim.partition: data} if wrote else {}))
+            for (owner, data), (wrote, change, flat) in zip(parts, found, strict=True)
+        }
 
     async def write_views(self, views: Sequence[tuple[str, int, bytes]], fold_id: str) -> ViewsWritten:
         if not views:
@@ -181,12 +184,10 @@ def _fold(fold_id: str) -> bytes:
     return fold_id.encode()[:_FOLD_CHARS].ljust(_FOLD_CHARS, b"-")
 
 
-def _merged(flat: Sequence[bytes], fold: bytes) -> Merged:
-    change, parts = 0, {}
+def _parts(flat: Sequence[bytes], fold: bytes) -> dict[TopicPartition, bytes]:
+    parts = {}
     for field, value in zip(flat[::2], flat[1::2], strict=True):
-        if field == b"n":
-            change = int(value)
-        elif value.startswith(fold):
+        if value.startswith(fold):
             topic, _, partition = field.decode().rpartition("/")
             parts[TopicPartition(topic, int(partition))] = value[_MARK_CHARS:]
-    return Merged(change, parts)
+    return parts
