@@ -16,7 +16,7 @@ from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
 from tallyroll.errors import SettingsError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
-from tallyroll.ports import AlertSink, Archive, Clock, EventLog, SpoolFactory, StateStore, StateTarget, WindowStore
+from tallyroll.ports import AlertSink, Archive, Clock, EventLog, MessageTarget, SpoolFactory, StateStore, StateTarget, WindowStore
 from tallyroll.replay.replayer import Replayer
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
@@ -83,6 +83,16 @@ def open_state_target(settings: Settings) -> StateTarget:
 
     prefix = "" if settings.redis_prefix == "none" else settings.redis_prefix
     return RedisStateTarget(settings.redis_host, settings.redis_port, settings.redis_password, prefix=prefix, tenant=settings.topic_prefix)
+
+
+def open_message_target(settings: Settings) -> MessageTarget:
+    """Where events are forwarded to; connects when first asked. Raises MissingExtra, SettingsError without servers."""
+    if not settings.nats_servers:
+        raise SettingsError("NATS_SERVERS", "expected servers, where events are forwarded to")
+    require("nats")
+    from tallyroll.adapters.nats.message_target import NatsMessages  # noqa: PLC0415  # needs the extra
+
+    return NatsMessages(settings.nats_servers.split(","), jetstream=settings.nats_mode == "jetstream")
 
 
 def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:

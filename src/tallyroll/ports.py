@@ -385,6 +385,35 @@ class StateTarget(Protocol):
         """Ends the connections. Safe to call twice."""
 
 
+class Message(NamedTuple):
+    """One message for others: where it goes, what it says, and the id by which whoever keeps it drops repeats."""
+
+    id: str
+    subject: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class MessageTarget(Protocol):
+    """Where a bridge sends messages: subjects to which others listen.
+
+    Not promised: that a message comes once. What was not acknowledged comes again with the same id; nor that anybody listens.
+    """
+
+    async def check(self, subject: str) -> None:
+        """Raises SettingsError when messages to such a subject would not be kept as promised; StoreUnavailable."""
+
+    async def send(self, messages: Sequence[Message]) -> Sequence[bool]:
+        """Sends them, those of one subject in order and one at a time; says of each whether it was acknowledged.
+
+        After the first failure no more are sent, and what is outstanding is waited for. Raises StoreUnavailable when nothing was
+        sent; SettingsError for a message that will never be taken.
+        """
+
+    async def close(self) -> None:
+        """Ends the connection. Safe to call twice."""
+
+
 class PaneAt(NamedTuple):
     """Which pane row: a dimension and key, and the stretch of ``width_s`` seconds from ``start`` (seconds since 1970)."""
 

@@ -21,6 +21,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 TlsVersion = Literal["1.3", "1.2"]
 Synchronous = Literal["FULL", "NORMAL"]
+NatsMode = Literal["jetstream", "core"]
 WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
@@ -36,6 +37,7 @@ _CHOICES: Final = {
     "kafka_tls_minimum": get_args(TlsVersion),
     "sqlite_synchronous": get_args(Synchronous),
     "analytics_window": get_args(WindowName),
+    "nats_mode": get_args(NatsMode),
 }
 _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
@@ -235,7 +237,28 @@ class Settings:
         accepts="text without blanks; none",
     )
     nats_servers: str = _setting(
-        "NATS_SERVERS", "", "Where alerts are published, on subjects tallyroll.alerts.SEVERITY.", accepts="nats://HOST:PORT,…"
+        "NATS_SERVERS",
+        "",
+        "Where alerts are published, on subjects tallyroll.alerts.SEVERITY, and events are forwarded.",
+        accepts="nats://HOST:PORT,…",
+    )
+    nats_mode: NatsMode = _setting(
+        "TALLYROLL_NATS_MODE",
+        "jetstream",
+        "jetstream: a stream acknowledges each forwarded event. core: nothing is kept for subscribers who are away.",
+        accepts="jetstream, core",
+    )
+    nats_subject: str = _setting(
+        "TALLYROLL_NATS_SUBJECT",
+        "agents.{aggregate_id}.status",
+        "The subject of a forwarded event.",
+        accepts="a subject with {aggregate_id}, {agent_id}, {event_type}, {tenant}",
+    )
+    nats_event_types: str = _setting(
+        "TALLYROLL_NATS_EVENT_TYPES",
+        "agent.started,task.completed",
+        "Which events are forwarded.",
+        accepts="event types with commas between",
     )
 
     # Kafka client

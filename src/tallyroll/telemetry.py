@@ -230,6 +230,7 @@ REDIS_FOREIGN = Metric(
 REDIS_REBUILDS = Metric(
     "bridge_redis_rebuilds_total", "counter", "partitions", "Partitions whose states in Redis are made from the start of the history."
 )
+NATS_FORWARDED = Metric("bridge_nats_messages_total", "counter", "messages", "Events forwarded to NATS and acknowledged there.")
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
