@@ -231,6 +231,15 @@ REDIS_REBUILDS = Metric(
     "bridge_redis_rebuilds_total", "counter", "partitions", "Partitions whose states in Redis are made from the start of the history."
 )
 NATS_FORWARDED = Metric("bridge_nats_messages_total", "counter", "messages", "Events forwarded to NATS and acknowledged there.")
+BUS_PUBLISHED = Metric("bus_events_total", "counter", "events", "Events published on the bus of this process, once per durability.")
+BUS_DROPPED = Metric(
+    "bus_events_dropped_total",
+    "counter",
+    "events",
+    "Events that a subscriber of the bus has missed, since its queue was full.",
+    ("reason",),
+    known={"reason": ("drop_oldest", "drop_newest", "coalesce", "block", "disconnect")},
+)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
