@@ -222,7 +222,8 @@ class Roll:
             rules, sinks = alert_rules_of(self.settings, self._metrics), open_alert_sinks(self.settings, self.publisher.publish, self.clock)
             return (await self._open_analytics()).follower(rules, sinks, leading=self._leads_analytics)
         if name == REDIS_FOLLOWER:
-            return StateSync(self._state_target(), self.catalogue, clock=self.clock, telemetry=self.telemetry, history=self._archived_parts)
+            history = None if self.settings.in_memory or not archive_folder(self.settings).is_dir() else self._archived_parts
+            return StateSync(self._state_target(), self.catalogue, clock=self.clock, telemetry=self.telemetry, history=history)
         if name == NATS_FOLLOWER:
             return self._forwarder(None, None)
         raise ValueError(f"{name!r} is no follower; there are {', '.join(FOLLOWERS)}")

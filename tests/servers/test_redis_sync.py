@@ -29,7 +29,7 @@ from tallyroll.replay.fold import state_hash
 from tallyroll.roll import ARCHIVE_FOLLOWER, REDIS_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.simulate.fleet import Fleet
-from tallyroll.telemetry import FOLLOW_CONFLICTS, REDIS_FOREIGN, REDIS_REBUILDS, REDIS_VIEWS, Counters
+from tallyroll.telemetry import FOLLOW_CONFLICTS, FOLLOW_RETRIES, REDIS_FOREIGN, REDIS_REBUILDS, REDIS_VIEWS, Counters
 from tallyroll.testing.builders import EventBuilder
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -130,7 +130,7 @@ async def test_states_lag_and_metrics(server: RedisServer, tmp_path: Path) -> No
         await assert_mirrored(roll, redis)
         assert sum(lag.records for lag in await roll.lag(REDIS_FOLLOWER)) == 0
         assert counters.value(REDIS_VIEWS) >= len(states_in(redis))
-        assert counters.value(REDIS_FOREIGN) == counters.value(FOLLOW_CONFLICTS) == 0
+        assert counters.value(REDIS_FOREIGN) == counters.value(FOLLOW_CONFLICTS) == counters.value(FOLLOW_RETRIES) == 0
 
 
 async def test_states_that_nobody_asks_for_are_pushed_within_a_second(server: RedisServer, tmp_path: Path) -> None:
