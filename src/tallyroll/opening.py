@@ -16,7 +16,18 @@ from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
 from tallyroll.errors import SettingsError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
-from tallyroll.ports import AlertSink, Archive, Clock, EventLog, MessageTarget, SpoolFactory, StateStore, StateTarget, WindowStore
+from tallyroll.ports import (
+    AlertSink,
+    Archive,
+    Clock,
+    EventLog,
+    MessageSource,
+    MessageTarget,
+    SpoolFactory,
+    StateStore,
+    StateTarget,
+    WindowStore,
+)
 from tallyroll.replay.replayer import Replayer
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
@@ -93,6 +104,16 @@ def open_message_target(settings: Settings) -> MessageTarget:
     from tallyroll.adapters.nats.message_target import NatsMessages  # noqa: PLC0415  # needs the extra
 
     return NatsMessages(settings.nats_servers.split(","), jetstream=settings.nats_mode == "jetstream")
+
+
+def open_message_source(settings: Settings, subject: str) -> MessageSource:
+    """Where events are taken from; connects when first asked. Raises MissingExtra, SettingsError without servers."""
+    if not settings.nats_servers:
+        raise SettingsError("NATS_SERVERS", "expected servers, where events are taken from")
+    require("nats")
+    from tallyroll.adapters.nats.message_source import NatsSource  # noqa: PLC0415  # needs the extra
+
+    return NatsSource(settings.nats_servers.split(","), subject, settings.group("inward"))
 
 
 def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:

@@ -414,6 +414,32 @@ class MessageTarget(Protocol):
         """Ends the connection. Safe to call twice."""
 
 
+class Received(NamedTuple):
+    """A message of others: where it lies in its source, its id (the place, if it brings none), what it says."""
+
+    place: str
+    id: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class MessageSource(Protocol):
+    """Where messages are taken from. What is received and not settled comes again, perhaps to another process.
+
+    Raises StoreUnavailable from every method; then what was received and not settled comes again.
+    Not promised: that a message comes once, or order where one comes again.
+    """
+
+    async def receive(self, most: int, wait_s: float) -> Sequence[Received]:
+        """What has arrived, at most so many; empty after the time. Settle them before the next call."""
+
+    async def settle(self, taken: Sequence[Received], dropped: Sequence[Received]) -> None:
+        """These need not come again: taken in, or never to be. Those in neither come again."""
+
+    async def close(self) -> None:
+        """Ends the connection. Safe to call twice."""
+
+
 class PaneAt(NamedTuple):
     """Which pane row: a dimension and key, and the stretch of ``width_s`` seconds from ``start`` (seconds since 1970)."""
 

@@ -16,6 +16,7 @@ from tallyroll.analytics.opening import OpenAnalytics
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.spec import MetricSpec
 from tallyroll.bridges.forward import Forwarder, topics_of, types_named
+from tallyroll.bridges.inward import Inward, check_no_loop
 from tallyroll.bridges.state_sync import TOPICS as STATES_TOPICS
 from tallyroll.bridges.state_sync import StateSync
 from tallyroll.errors import SpanGone
@@ -33,6 +34,7 @@ from tallyroll.opening import (
     open_alert_sinks,
     open_archive,
     open_log,
+    open_message_source,
     open_message_target,
     open_state_store,
     open_state_target,
@@ -238,6 +240,18 @@ class Roll:
                 raise ValueError("this roll forwards already; open another one, with a group prefix of its own")
             loop = self._begin(self._forwarder(event_types, subject))
         await loop.finished()
+
+    async def take_in(self, subject: str) -> None:
+        """Takes events that others publish on a NATS subject, kept by a stream, into the log, until cancelled.
+
+        Raises SettingsError when what is forwarded could come back this way; see ``bridges.inward`` for what is dropped.
+        """
+        check_no_loop(subject, self.settings.nats_subject)
+        source = open_message_source(self.settings, subject)
+        try:
+            await Inward(source, self.publish_batch, clock=self.clock, telemetry=self.telemetry).run()
+        finally:
+            await source.close()
 
     def _forwarder(self, event_types: Collection[str] | None, subject: str | None) -> Forwarder:
         target = open_message_target(self.settings)

@@ -231,6 +231,14 @@ REDIS_REBUILDS = Metric(
     "bridge_redis_rebuilds_total", "counter", "partitions", "Partitions whose states in Redis are made from the start of the history."
 )
 NATS_FORWARDED = Metric("bridge_nats_messages_total", "counter", "messages", "Events forwarded to NATS and acknowledged there.")
+NATS_TAKEN_IN = Metric(
+    "bridge_nats_taken_in_total",
+    "counter",
+    "messages",
+    "Messages from NATS: taken into the log, or dropped, for the log refused them, no event could be read, or they came from a log.",
+    ("outcome",),
+    known={"outcome": ("taken", "refused", "unreadable", "looped")},
+)
 BUS_PUBLISHED = Metric("bus_events_total", "counter", "events", "Events published on the bus of this process, once per durability.")
 BUS_DROPPED = Metric(
     "bus_events_dropped_total",

@@ -13,6 +13,7 @@ from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from tallyroll.adapters.nats.connecting import connect
 from tallyroll.errors import SettingsError, StoreUnavailable
 from tallyroll.ports import Message
 
@@ -25,7 +26,6 @@ LEAST_DUPLICATE_WINDOW_S: Final = 600
 _ID: Final = "Nats-Msg-Id"
 _STORE: Final = "nats"
 _TIMEOUT_S: Final = 5
-_AGAIN_S: Final = 0.1
 
 
 class NatsMessages:
@@ -81,15 +81,7 @@ class NatsMessages:
         if self._client is None or not self._client.is_connected:
             await self.close()
             self._client = Client()  # known before it is connected, so that half a connection is closed as well
-            async with asyncio.timeout(self._timeout_s):
-                await self._client.connect(
-                    self._servers,
-                    connect_timeout=self._timeout_s,
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,  # with 0 the client would try for ever
-                    reconnect_time_wait=_AGAIN_S,  # type: ignore[arg-type]  # a time in seconds
-                    error_cb=_ignored,
-                )
+            await connect(self._client, self._servers, self._timeout_s)
         return self._client
 
 
@@ -143,7 +135,3 @@ class _Sending:
 
 def _too_large() -> SettingsError:
     return SettingsError("NATS_SERVERS", "expected a server whose max_payload holds the largest event; raise it there")
-
-
-async def _ignored(_: Exception) -> None:
-    """Errors come out of the calls; the client would print them as well."""
