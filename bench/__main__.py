@@ -12,6 +12,7 @@ BENCHES: Final = {
     "events": "where each microsecond goes",
     "columns": "folding columns beside rows",
     "analytics": "panes, alerts and queries beside other engines",
+    "nab": "detectors on the series of the Numenta Anomaly Benchmark",
     "replay": "replays from the archive and from topics",
 }
 

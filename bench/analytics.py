@@ -62,7 +62,7 @@ def _work(options: argparse.Namespace) -> dict[str, Any]:
         return ALONE[options.worker][1](options.count)
     settings = Settings(url=options.url, topic_prefix=options.prefix, data_dir=Path(options.folder))
     if options.worker == "quix":
-        return analytics_kafka.quix(settings, options.count)
+        return analytics_kafka.quix(settings)
     return asyncio.run(analytics_kafka.follow(settings, options.count))
 
 
@@ -76,7 +76,7 @@ def _kafka(bootstrap: str, options: argparse.Namespace) -> dict[str, Any]:
             for number in range(options.rounds):
                 own = Settings(url=filled.url, topic_prefix=prefix, group_prefix=f"bench{number}", data_dir=Path(folder) / str(number))
                 figures["rounds"]["follow"].append(_on_kafka("follow", own, options.count))
-                figures["rounds"]["quix"].append(_on_kafka("quix", own, min(options.count, 40_000)))
+                figures["rounds"]["quix"].append(_on_kafka("quix", own, options.count))
         finally:
             drop_topics(bootstrap, catalogue_of(filled))
             AdminClient({"bootstrap.servers": bootstrap}).delete_topics([f"{prefix}{analytics_kafka.KEYED}"])

@@ -89,7 +89,7 @@ async def _asking(analytics: OpenAnalytics) -> dict[str, Any]:
     return {"agents_asked": len(first), "query_p50_ms": statistics.median(first), "query_again_p50_ms": statistics.median(again)}
 
 
-def quix(settings: Settings, count: int) -> dict[str, Any]:
+def quix(settings: Settings) -> dict[str, Any]:
     """The same windows in quixstreams, in an environment of its own; made at the first run."""
     python = _QUIX / "bin" / "python"
     if not python.exists():
@@ -98,7 +98,7 @@ def quix(settings: Settings, count: int) -> dict[str, Any]:
         requirements = str(ROOT / "requirements" / "quixstreams.txt")
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", requirements], check=True)
     command = [str(python), str(ROOT / "bench" / "analytics_quix.py"), settings.bootstrap_servers, f"{settings.topic_prefix}{KEYED}"]
-    done = subprocess.run([*command, f"quix-{time.time_ns()}", str(count)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, f"quix-{time.time_ns()}"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"quixstreams failed:\n{done.stderr[-2_000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -24,6 +24,9 @@
     ├── AlertError
     │   ├── SinkUnavailable *    the receiver of an alert did not answer, or not well
     │   └── SinkRefused          the receiver of an alert will not take it
+    ├── AuditError
+    │   ├── LedgerTampered       the ledger is not what was written
+    │   └── SealBroken           a sealed part does not open under the key that was tried
     └── ReplayError
         ├── SpanGone             retention removed the start of what was asked for
         ├── NoHistory            no event names the owner, or none by then
@@ -289,21 +292,57 @@ class SinkRefused(AlertError):
         super().__init__(f"alerts to {sink}: refused, {reason}")
 
 
+class AuditError(TallyrollError):
+    """Trouble with the audit ledger. The subclasses say whether it is evidence."""
+
+
+class LedgerTampered(AuditError):
+    """The ledger is not what was written: ``code`` says what is wrong, ``partition`` and ``index`` where it showed first.
+
+    Operator: this is evidence; keep the store as it is, and compare with an export and a witness. Not StoreUnavailable:
+    trying again gives the same. Not SealBroken, where the ledger may be whole and the key the wrong one.
+    """
+
+    def __init__(self, code: str, partition: int, index: int, detail: str = "") -> None:
+        self.code = code
+        self.partition = partition
+        self.index = index
+        self.detail = detail
+        super().__init__(f"ledger partition {partition}, index {index}: {code}" + (f" ({detail})" if detail else ""))
+
+
+class SealBroken(AuditError):
+    """A sealed part does not open: another key, another place, or another ciphertext than was sealed.
+
+    Operator: verify the ledger, which needs no key; if it is whole, the key is the wrong one. Not LedgerTampered.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a sealed part does not open under the key that was tried")
+
+
 class ReplayError(TallyrollError):
     """A replay could not give a true answer."""
 
 
 class SpanGone(ReplayError):
-    """Retention removed the start of a partition that the answer needs, so any state would be built from a part.
+    """The start of a partition that the answer needs was removed, so any state would be built from a part.
 
-    Operator: replay from an archive, or ask for a truncated answer by name. ``missing`` maps ``topic/partition`` to
-    the first offset that still exists. Not LogUnavailable: the log works, the history is over.
+    By the retention of the topic or, where ``pruned``, by ``tallyroll archive prune``; then snapshots stand for it, and built-in
+    views can be asked incrementally, and for moments after it. Operator: replay from an archive, or ask for a truncated answer
+    by name. ``missing`` maps ``topic/partition`` to the first offset that still exists. Not LogUnavailable: the log works,
+    the history is over.
     """
 
-    def __init__(self, missing: dict[str, int]) -> None:
+    def __init__(self, missing: dict[str, int], *, pruned: bool = False) -> None:
         self.missing = missing
+        self.pruned = pruned
         listed = ", ".join(f"{where} starts at {start}" for where, start in sorted(missing.items()))
-        super().__init__(f"retention removed the start of the history: {listed}; allow a truncated answer to go on")
+        if pruned:
+            advice = "ask incrementally, or for a moment after that, from snapshots; or allow a truncated answer"
+            super().__init__(f"the archive was pruned: {listed}; {advice}")
+        else:
+            super().__init__(f"retention removed the start of the history: {listed}; allow a truncated answer to go on")
 
 
 class NoHistory(ReplayError, LookupError):

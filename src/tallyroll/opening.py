@@ -20,6 +20,7 @@ from tallyroll.ports import (
     AlertSink,
     Archive,
     Clock,
+    Detector,
     EventLog,
     MessageSource,
     MessageTarget,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from tallyroll.archive.sealing import SealLimits
 
 _WORKER: Final = "tallyroll.worker"
+
+DETECTORS: Final = ("ensemble", "moving-average", "windowed-gaussian", "half-space-trees", "isolation-forest")
+"""The detectors that can be chosen for a look at the past; the first is the one that watches."""
 
 
 async def open_log(settings: Settings, catalogue: Catalogue, clock: Clock, telemetry: Telemetry) -> EventLog:
@@ -169,6 +173,29 @@ def open_alert_sinks(settings: Settings, publish: Publish, clock: Clock) -> Sequ
 
         sinks.append(NatsSink(settings.nats_servers.split(",")))
     return sinks
+
+
+def new_detector(name: str) -> Detector:
+    """A detector that has learned nothing yet. Raises MissingExtra; ValueError for a name that is not in DETECTORS."""
+    if name not in DETECTORS:
+        raise ValueError(f"no detector of that name; there are {', '.join(DETECTORS)}")
+    if name == "half-space-trees":
+        require("ml")
+        from tallyroll.adapters.ml.half_space_trees import HalfSpaceTrees  # noqa: PLC0415  # needs the extra
+
+        return HalfSpaceTrees()
+    if name == "isolation-forest":
+        require("ml")
+        from tallyroll.adapters.ml.isolation_forest import IsolationForest  # noqa: PLC0415  # needs the extra
+
+        return IsolationForest()
+    require("analytics")
+    from tallyroll.analytics.anomalies.detectors import Ensemble  # noqa: PLC0415  # needs the extra
+    from tallyroll.analytics.anomalies.plain import MovingAverage, WindowedGaussian  # noqa: PLC0415  # as above
+
+    if name == "ensemble":
+        return Ensemble()
+    return MovingAverage() if name == "moving-average" else WindowedGaussian()
 
 
 def archive_folder(settings: Settings) -> Path:

@@ -7,7 +7,7 @@ Every port says what it does not promise.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -615,6 +615,7 @@ class ArchiveMark(NamedTuple):
     ``repeats`` is what tells copies from first records, as of ``next``, in the form of ``Progress.repeats``. ``holes`` are
     spans inside that retention took before they were archived and whose loss an operator has accepted. Below ``kept`` the
     archive itself was pruned; for the reducer ids in ``kept_for`` a snapshot of every owner stands for what was there.
+    ``kept_us`` is the largest event time of what was pruned, ``kept_digest`` the digest that the first segment left follows.
     ``last_us`` is the largest event time in it, None if no record was readable.
     """
 
@@ -626,6 +627,8 @@ class ArchiveMark(NamedTuple):
     kept: int = 0
     kept_for: Sequence[str] = ()
     last_us: int | None = None
+    kept_us: int | None = None
+    kept_digest: str = ""
 
 
 Verdict = Literal["first", "repeat", "duplicate", "poison"]
@@ -687,8 +690,8 @@ class Archive(Protocol):
 
     What is in the archive for good lies in segments; what came after the last seal lies in its tail. Both are read as one.
     ``key`` of an owner is ``@agent`` for whose deed an event is, or the aggregate's ``type:id``.
-    Every method raises StoreUnavailable, and SegmentDamaged when a file is missing or is not what was sealed.
-    Not promised: that the log still has what the archive has, or the other way round.
+    Every method raises StoreUnavailable, SegmentDamaged when a file is missing or is not what was sealed, and SpanGone for
+    what was pruned. Not promised: that the log still has what the archive has, or the other way round.
     """
 
     def marks(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, ArchiveMark]:
@@ -809,27 +812,57 @@ class Append(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """Everything that one more segment brings to the index; ``checks`` is what the checkers know behind it."""
+    """Everything that one more segment brings to the index; ``checks`` is what the checkers know behind it.
+
+    ``kept`` is up to where the partition was pruned when the snapshots were made, since they rest on what was left.
+    ``since_us`` is when the records were read; what is in the tail afterwards came later.
+    """
 
     segment: Segment
     runs: Sequence[Run]
     parts: Sequence[StoredPart]
     findings: Sequence[ArchivedFinding]
     checks: bytes
+    kept: int = 0
+    since_us: int = 0
+
+
+class Pruned(NamedTuple):
+    """What stands for the offsets below ``kept``, which begin at ``first``, once their records are gone; ``name`` is its file.
+
+    ``parts`` are the snapshots of every owner there, for ``reducers``. ``holes``, ``repeats`` and ``checks`` are as of
+    ``kept``; ``last_us`` and ``digest`` are ``kept_us`` and ``kept_digest`` of the mark.
+    """
+
+    name: str
+    first: int
+    kept: int
+    last_us: int | None
+    digest: str
+    holes: Sequence[Span]
+    repeats: bytes
+    checks: bytes
+    reducers: Sequence[str]
+    parts: Sequence[StoredPart]
 
 
 class Found(NamedTuple):
-    """What lies at and behind an offset: the segment that holds the next record, or else records of the tail."""
+    """What lies at and behind an offset: the segment that holds the next record, or else records of the tail.
+
+    ``kept``: up to where the partition is pruned at that moment.
+    """
 
     segment: Segment | None
     records: Sequence[Judged]
+    kept: int = 0
 
 
 class Owned(NamedTuple):
-    """One owner's first copies: runs by segment, in offset order, and records of the tail; all of the same moment."""
+    """One owner's first copies: runs by segment, in offset order, and records of the tail; ``kept`` as above; all of one moment."""
 
     runs: Sequence[tuple[Segment, Sequence[Run]]]
     records: Sequence[Judged]
+    kept: int = 0
 
 
 class ArchiveIndex(Protocol):
@@ -858,14 +891,22 @@ class ArchiveIndex(Protocol):
         """Takes a segment into the manifest, with everything that belongs to it, and its records out of the tail.
 
         Survives a crash of the machine. ``is_whole`` is asked under the lock that ``sweep`` takes, whether the file is still
-        there. Raises PositionConflict when the partition is not sealed up to the segment's base, or the file is gone.
+        there. Raises PositionConflict when the partition is not sealed up to the segment's base, was pruned meanwhile, or the
+        file is gone.
+        """
+
+    def prune(self, pruned: Pruned, is_whole: Callable[[], bool]) -> None:
+        """Forgets everything below ``pruned.kept`` but what stands for it; an index without a mark begins there.
+
+        Survives a crash of the machine. ``is_whole`` as for ``seal``, of the file that ``pruned`` names. Raises PositionConflict
+        when no segment ends there with that digest, or the file is gone.
         """
 
     def replace(self, old: Segment, new: Segment) -> None:
         """Another file for the same records. Raises PositionConflict if the manifest does not hold ``old``."""
 
     def sweep(self, remove: Callable[[frozenset[str]], None]) -> None:
-        """Calls with the names of all files in the manifest, while nobody can seal."""
+        """Calls with the names of all files in the manifest, and of what stands for pruned ones, while nobody can seal."""
 
     def skip(self, hole: Span, repeats: bytes) -> None:
         """Moves ``sealed`` and ``next`` over a hole. Raises PositionConflict unless both stand at its start."""
@@ -937,6 +978,16 @@ class SegmentColumn(NamedTuple):
     kind: Literal["int", "word", "text", "bytes", "json"]
 
 
+class Cells(Protocol):
+    """The cells of one column, made into objects when they are asked for. Not promised: the same objects each time."""
+
+    def __len__(self) -> int:
+        """How many cells there are."""
+
+    def take(self, rows: NDArray[np.intp]) -> list[Any]:
+        """The cells of these rows: bytes for bytes and JSON, text for text, None where there is nothing."""
+
+
 class OpenSegment(Protocol):
     """A segment under reading. Several threads may call. What it raises is an OSError: the file is damaged.
 
@@ -955,8 +1006,11 @@ class OpenSegment(Protocol):
     def names(self) -> Collection[str]:
         """Which columns there are."""
 
-    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Sequence[IntColumn | TextColumn | NDArray[np.object_]]:
-        """The rows ``start`` to ``stop`` (exclusive) of these columns: words as TextColumn, text and bytes as objects."""
+    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Sequence[IntColumn | TextColumn | Cells]:
+        """The rows ``start`` to ``stop`` (exclusive) of these columns: words as TextColumn, text and bytes as Cells."""
+
+    def read_folded(self, names: Sequence[str]) -> Sequence[IntColumn | TextColumn | Cells]:
+        """These of the columns that the writer was given as ``folded``, in their own order; OSError where there are none."""
 
 
 class SegmentWriter(Protocol):
@@ -968,8 +1022,21 @@ class SegmentWriter(Protocol):
         Raises OverflowError for an integer beyond 64 bits; then none of the rows was taken.
         """
 
-    def finish(self, names: Sequence[str], order: NDArray[np.intp], footer: Mapping[str, str], *, group_rows: int) -> bytes:
-        """The content of a file: the named columns, with the rows in that order, so many to a group that is read as one piece."""
+    def finish(  # noqa: PLR0913  # a file is written at once
+        self,
+        names: Sequence[str],
+        order: NDArray[np.intp],
+        footer: Mapping[str, str],
+        *,
+        group_rows: int,
+        folded: Sequence[str] = (),
+        folded_order: NDArray[np.intp] | None = None,
+    ) -> bytes:
+        """The content of a file: the named columns, with the rows in that order, so many to a group that is read as one piece.
+
+        ``folded`` ones are kept a second time, of the rows in ``folded_order``, each in one piece: groups are made for whoever
+        looks for a few rows, and cost who wants all of a column.
+        """
 
 
 class SegmentCodec(Protocol):
@@ -1043,3 +1110,71 @@ class Spool(Protocol):
 
 SpoolFactory = Callable[[], Spool]
 """Opens the spool of this process; called again in a forked child."""
+
+
+class Score(NamedTuple):
+    """What a detector says of one value: from 0 (usual) to 1, the level it expected, and, if it knows, the middle of the last values."""
+
+    score: float
+    expected: float
+    lately: float | None = None
+
+
+class Detector(Protocol):
+    """Scores the values of one series, in order: what is unusual among those before.
+
+    Not promised: a score for the first values of a series, they are 0. That the scores of two detectors mean the same.
+    """
+
+    @property
+    def threshold(self) -> float:
+        """The score from which on a value is an alarm, where nobody says otherwise."""
+
+    def score(self, value: float) -> Score:
+        """The score of a value against those before it; then the value is learned. NaN and infinities are refused by the caller."""
+
+
+class Sealer(Protocol):
+    """Authenticated encryption, the primitive: AES-256-GCM. Whoever calls it chooses keys and nonces, and answers for them.
+
+    Not promised: to notice that a nonce is used twice under one key, which gives both texts away. No repr, log or error
+    of an implementation holds a key or a text.
+    """
+
+    def seal(self, key: bytes, nonce: bytes, plain: bytes, aad: bytes) -> bytes:
+        """The ciphertext with its 16-byte tag. ``key`` is 32 bytes, ``nonce`` 12, used once under the key."""
+
+    def open(self, key: bytes, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
+        """The text. Raises SealBroken for another key, place or ciphertext than was sealed."""
+
+
+class Signer(Protocol):
+    """Signs checkpoints with Ed25519. Not promised: that the key can be had; it may never leave its device."""
+
+    @property
+    def name(self) -> str:
+        """The key's name in signature lines, the origin of the ledger it signs for."""
+
+    @property
+    def public(self) -> bytes:
+        """The public key, 32 bytes."""
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes."""
+
+
+class Enrolment(NamedTuple):
+    """What a writer is given for one epoch: who it is, its first MAC key, and the token that admits it to the registry.
+
+    ``opened_us`` is when the epoch began; MAC epochs count seconds from there.
+    """
+
+    writer: bytes
+    epoch: int
+    k0: bytes
+    token: str
+    opened_us: int
+
+    def __repr__(self) -> str:
+        """Without the key and the token."""
+        return f"Enrolment(writer={self.writer.hex()}, epoch={self.epoch})"

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -132,8 +133,17 @@ def test_no_todo_is_left_in_the_source() -> None:
     assert [path.name for path in SOURCES if re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", path.read_text())] == []
 
 
+def test_the_verifier_imports_the_standard_library_and_itself_only() -> None:
+    for path in (ROOT / "src/tallyroll/audit/verify").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 1 or (node.module or "").split(".")[0] in sys.stdlib_module_names, f"{path.name}: {node.module}"
+            elif isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= sys.stdlib_module_names, path.name
+
+
 CLOCKS = {
-    "datetime.now": {"events/ids.py", "analytics/records.py"},
+    "datetime.now": {"events/ids.py", "analytics/records.py", "audit/verify/__main__.py"},
     "time.time": set(),
     "time.time_ns": {"events/ids.py", "adapters/system/clock.py"},
 }

@@ -29,6 +29,7 @@ from tallyroll.events.batch import Batch
 from tallyroll.replay.columnar import project
 from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.reading import owner_key
+from tallyroll.replay.selection import take_rows
 from tallyroll.replay.snapshots import is_sound
 from tallyroll.replay.views import FOLD
 
@@ -86,7 +87,9 @@ def columns_hold(archive, partition, segment, rows) -> None:
             return [column.words[code] if code >= 0 else None for code in column.codes.tolist()]
         return [value if valid else None for value, valid in zip(column.values.tolist(), column.valid.tolist(), strict=True)]
 
-    expected = project(FOLD, CATALOGUE.named(partition.topic).base, rows)
+    # Agent by agent, nobody first.
+    by_agent = sorted(range(len(rows)), key=lambda index: (rows.agents[index] or "", rows.offsets[index]))
+    expected = project(FOLD, CATALOGUE.named(partition.topic).base, take_rows(rows, by_agent))
     assert expected is not None
     got = archive.reader.columns(partition, segment, expected.values.keys())
     assert got.offsets.tolist() == expected.offsets.tolist()

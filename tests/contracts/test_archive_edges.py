@@ -183,18 +183,22 @@ class FullDisk(LocalSegmentFiles):
 async def test_a_full_disk_leaves_everything_in_the_tail_until_there_is_room(tmp_path: Path) -> None:
     place, values = one_agent(50)
     files = FullDisk(files_in(tmp_path, place))
-    counters = Counters()
-    with archive_in(tmp_path, open_files=lambda _: files) as archive:
+    counters, clock = Counters(), FakeClock()
+    with archive_in(tmp_path, open_files=lambda _: files, clock=clock) as archive:
         follower = archive.follower(ReadOnlyLog({place: values}), limits=SealLimits(records=10), telemetry=counters)
         await follower.positions([place])
         follower.apply(batch_of(place, values[:40]))
         assert await follower.flush() == {place: 40}
+        await follower.sealed()
         with pytest.raises(StoreUnavailable, match="No space left"):
             archive.keeper.seal(place)
         assert (list(archive.reader.segments(place)), counters.value(ARCHIVE_SEAL_FAILURES)) == ([], 1)
         files.full = False
         follower.apply(batch_of(place, values[40:], 40))
         assert await follower.flush() == {place: 50}
+        await clock.until_asleep()
+        clock.advance(30)
+        await follower.sealed()
         assert [one.records for one in archive.reader.segments(place)] == [50]
         assert (counters.value(ARCHIVED), counters.value(ARCHIVE_SEALED)) == (50, 1)
         assert raw(list(archive.reader.records(place, 0, ALL))) == raw([batch_of(place, values)])
@@ -293,20 +297,38 @@ async def test_a_log_whose_start_is_gone_is_archived_from_there(tmp_path: Path) 
         assert archive.reader.marks([place])[place].first == 12
 
 
-async def test_a_tail_is_sealed_when_it_is_long_large_or_old(tmp_path: Path) -> None:
+async def test_a_tail_is_sealed_when_it_is_long_or_large(tmp_path: Path) -> None:
     place, values = one_agent(12)
-    clock = FakeClock()
-    for number, limits in enumerate((SealLimits(records=10), SealLimits(raw_bytes=5_000), SealLimits())):
-        with archive_in(tmp_path / str(number), clock=clock) as archive:
+    for number, limits in enumerate((SealLimits(records=10), SealLimits(raw_bytes=5_000))):
+        with archive_in(tmp_path / str(number)) as archive:
             follower = await following(archive, {place: values}, limits=limits)
             follower.apply(batch_of(place, values[:1]))
             await follower.flush()
             assert list(archive.reader.segments(place)) == []
-            if number == 2:
-                clock.advance(6 * 3_600)
             follower.apply(batch_of(place, values[1:], 1))
             await follower.flush()
+            await follower.sealed()
             assert [one.records for one in archive.reader.segments(place)] == [12]
+
+
+async def test_a_tail_is_sealed_when_it_is_old_also_if_nothing_follows(tmp_path: Path) -> None:
+    place, values = one_agent(12)
+    clock = FakeClock()
+    with archive_in(tmp_path, clock=clock) as archive:
+        follower = await following(archive, {place: values}, limits=SealLimits())
+        follower.apply(batch_of(place, values[:1]))
+        await follower.flush()
+        await clock.until_asleep()
+        clock.advance(6 * 3_600 - 1)
+        await follower.sealed()
+        assert list(archive.reader.segments(place)) == []
+        clock.advance(1)
+        await follower.sealed()
+        assert [one.records for one in archive.reader.segments(place)] == [1]
+        follower.apply(batch_of(place, values[1:], 1))
+        await follower.flush()
+        await follower.sealed()
+        assert [one.records for one in archive.reader.segments(place)] == [1], "what has just come is not old"
 
 
 async def test_another_reducer_gets_snapshots_of_the_whole_history(tmp_path: Path) -> None:

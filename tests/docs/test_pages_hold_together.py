@@ -18,6 +18,7 @@ import tallyroll
 from tallyroll import errors
 from tallyroll.analytics.alerts.rules import DEFAULT_RULES
 from tallyroll.analytics.spec import BUILT_IN as METRIC_SPECS
+from tallyroll.audit.verify.report import CODES
 from tallyroll.cli.app import app
 from tallyroll.events.topics import BUILT_IN
 from tallyroll.events.types import EventType
@@ -53,6 +54,7 @@ ENTRIES = {
     "alert-rules.md": [f"`{rule.name}`" for rule in DEFAULT_RULES],
     "errors.md": [f"## {name}\n" for name in ERRORS],
     "commands.md": [f"## {path}\n" for path in COMMANDS],
+    "ledger-format.md": [f"| `{code}` | {severity} | {text} |" for code, (severity, text) in CODES.items()],
     "python-api.md": [f"`{name}`" for name in tallyroll.__all__],
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,14 @@ import pytest
 from tests.unit.alerting import SPECS, START, Kernel, Remembering, Value, pane_of, signal, tasks
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
+from tallyroll.adapters.system import SystemClock
 from tallyroll.analytics.alerts.alerting import ALERT, STEP_S, Alerting
 from tallyroll.analytics.alerts.delivery import DEFAULT_LIMITS, Delivery, Limits
 from tallyroll.analytics.alerts.lifecycle import Silence
 from tallyroll.analytics.alerts.notice import OUTBOX, body_of
 from tallyroll.analytics.alerts.rules import AbsenceRule, AnomalyRule, AnyRule, BurnRateRule, GaugeRule, ThresholdRule
 from tallyroll.analytics.alerts.watching import Watch
+from tallyroll.analytics.detection import Detection
 from tallyroll.analytics.pane import Pane, dump_row
 from tallyroll.analytics.signal import Severity
 from tallyroll.errors import DocumentConflict, SinkRefused, SinkUnavailable
@@ -114,10 +116,10 @@ async def test_a_live_alert_is_told_after_it_is_stored_and_then_removed_from_the
     sink = Remembering()
     async with service(None, sink) as one:
         one.alerting.observed(one.kernel.run(Value("planner", 5_000), Value("coder", 10)))
-        assert one.alerting.wants_flush
+        assert one.alerting.is_urgent
         assert one.delivery.open == 0
         await one.flush()
-        assert not one.alerting.wants_flush
+        assert not one.alerting.is_urgent
         assert await sink.until(1) == [("firing", "planner")]
         body = body_of(sink.told[0])
         assert body.summary == "response_time max of agent planner is 5000 ms, above 1000, over 1 min"
@@ -158,7 +160,7 @@ async def test_what_could_not_be_stored_is_not_told_and_comes_with_the_next_flus
         one.alerting.observed(one.kernel.run(Value("planner", 5_000)))
         first = one.alerting.take_documents()
         one.alerting.give_back()
-        assert one.alerting.wants_flush
+        assert one.alerting.is_urgent
         one.alerting.observed(one.kernel.run(Value("planner", 6_000)))
         assert one.alerting.take_documents() == first
         one.alerting.give_back()
@@ -199,7 +201,7 @@ async def test_a_restart_anywhere_gives_one_alert_per_dedup_key(tmp_path: Path, 
             await second.flush()
         await sink.until(1)
         second.alerting.observed(second.kernel.run(Value("planner", 7_000)))  # it fires already
-        assert not second.alerting.wants_flush
+        assert not second.alerting.is_urgent
         told += sink.told
     assert {(notice.id, notice.dedup_key) for notice in told} == {(told[0].id, f"response_time|agent|planner|slow|{START}")}
     assert len(told) == (2 if died.startswith("after") else 1)
@@ -485,3 +487,45 @@ async def test_the_time_from_the_event_to_the_sink_is_measured() -> None:
         await sink.until(1)
         await until(lambda: one.delivery.open == 0, one.clock)
         assert one.telemetry.value(ALERT_LATENCY, sink="memory") == pytest.approx(10)
+
+
+@pytest.mark.slow
+async def test_a_service_that_ends_tells_what_it_can_and_leaves_the_rest_in_the_outbox() -> None:
+    class Dead(Remembering):
+        async def send(self, _: object) -> None:
+            raise SinkUnavailable("dead", "away")
+
+    sink, store = Remembering(), await SqliteWindowStore.open(None)
+    for sinks, left in (([sink], 0), ([sink, Dead("dead")], 1)):
+        joined = detection(store, sinks)
+        joined.start()
+        await joined.alerting.tell([signal(f"agent-{left}")])
+        async with asyncio.timeout(5):
+            await joined.stop()
+        assert [notice.dedup_key.split("|")[2] for notice in sink.told] == ["agent-0", "agent-1"][: left + 1]
+        assert len(await store.documents(OUTBOX)) == left
+    await store.close()
+
+
+async def test_panes_are_not_judged_while_a_partition_with_records_has_not_been_read() -> None:
+    store = await SqliteWindowStore.open(None)
+    joined = detection(store, [], {TopicPartition("task-events", 0): 1, TopicPartition("task-events", 1): 5})
+    for partition in (0, 1):
+        await joined.step()
+        assert await store.documents("watched") == {}
+        progress = WindowProgress("spec", 0, 1, (START + 600) * 1_000_000)
+        row = (PaneAt("fleet", "", 60, START), 0, dump_row({"response_time": pane_of([10])}))
+        await store.commit([WindowWrite(TopicPartition("task-events", partition), None, progress, [row])])
+    await joined.step()
+    assert await store.documents("watched") != {}
+    await joined.stop()
+    await store.close()
+
+
+def detection(store: SqliteWindowStore, sinks: Sequence[AlertSink], log: Mapping[TopicPartition, int] | None = None) -> Detection:
+    async def ends() -> Mapping[TopicPartition, int] | None:
+        return log
+
+    return Detection(
+        store, list(SPECS.values()), [UNUSUAL], sinks, ends=ends, leading=lambda: False, clock=SystemClock(), telemetry=Counters()
+    )

@@ -124,7 +124,7 @@ def drained(environ: Mapping[str, str], names: list[str]) -> None:
 
 
 def test_on_the_embedded_log_it_serves_and_drains(embedded: dict[str, str]) -> None:
-    drained(embedded, ["state", "archive"])
+    drained(embedded, ["state", "archive", "analytics"])
 
 
 def test_on_kafka_it_serves_drains_and_leaves_the_group(kafka: str, prefix: str, tmp_path: Path) -> None:

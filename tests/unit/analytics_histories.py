@@ -119,6 +119,8 @@ class Maker:
             "status": ["ok", "failed", "timeout", 3],
             "result": ["text", {"status": "error"}, {"status": "ok"}, [1, 2], None, 4, {"status": 5}],
             "tokens": [0, 1, 250, 12.5, 2**43, 2**43 + 1, 10**30, "12", "x", -5, [1]],
+            "input_tokens": [0, 7, 90, -3, 10**30, "x"],
+            "output_tokens": [1, 2.5, 2**43, None],
             "cost": [0, 0.010626, 0.0000005, "0.0000015", "1e3", "NaN", "Infinity", "1e999999", 3, -0.5, 10**20, True],
             "cpu_percent": [0, 1.5, 99],
             "memory_bytes": [1e6, 5e9],

@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from tallyroll.analytics.pane import LN_GAMMA, Pane
-from tallyroll.analytics.spec import First, MetricSpec, One, Pair, Path, Success
+from tallyroll.analytics.spec import First, MetricSpec, One, Pair, Path, Success, Total, read_by
 from tallyroll.events.schema import SCHEMAS
 
 DAY = 86_400_000_000
@@ -131,7 +131,7 @@ class Reference:
         for spec in self.specs:
             if event["type"].startswith("anomaly.") or not ("*" in spec.event_types or event["type"] in spec.event_types):
                 continue
-            value = value_of(spec.value, spec, event, took)
+            value = value_of(spec.value, spec, event, took, exact=spec.exact)
             if value is None:
                 continue
             start = time // (spec.pane_s * 1_000_000) * spec.pane_s
@@ -166,7 +166,7 @@ class Reference:
         assert self.watermark is not None
         took = {}
         for spec in self.specs:
-            for pair in spec.value.of if isinstance(spec.value, First) else (spec.value,):
+            for pair in read_by(spec.value):
                 if not isinstance(pair, Pair):
                     continue
                 kind = (pair.start, spec.event_types, pair.by)
@@ -223,7 +223,7 @@ def text_at(event: dict[str, Any], path: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def value_of(value: Any, spec: MetricSpec, event: dict[str, Any], took: dict[tuple[Any, ...], int]) -> Any:
+def value_of(value: Any, spec: MetricSpec, event: dict[str, Any], took: dict[tuple[Any, ...], int], *, exact: bool) -> Any:
     """A Fraction, True or False, BAD, or None where there is nothing."""
     if isinstance(value, One):
         return Fraction(1)
@@ -234,17 +234,25 @@ def value_of(value: Any, spec: MetricSpec, event: dict[str, Any], took: dict[tup
     if isinstance(value, Pair):
         us = took.get((value.start, spec.event_types, value.by))
         return None if us is None else Fraction(us / 1_000)
-    if isinstance(value, First):
-        found = [one for one in (value_of(one, spec, event, took) for one in value.of) if one is not None]
-        return next((one for one in found if one is not BAD), found[0] if found else None)
-    return number(value, spec, at(event, value.path))
+    if isinstance(value, First | Total):
+        found = [one for one in (value_of(one, spec, event, took, exact=False) for one in value.of) if one is not None]
+        if isinstance(value, First):
+            chosen = next((one for one in found if one is not BAD), found[0] if found else None)
+        else:
+            chosen = BAD if BAD in found else Fraction(sum(map(float, found))) if found else None
+        return whole(chosen) if exact and chosen is not None and chosen is not BAD else chosen
+    return number(value, at(event, value.path), exact=exact)
 
 
-def number(value: Path, spec: MetricSpec, found: Any) -> Any:
+def whole(value: Fraction) -> Any:
+    return Fraction(round(value)) if abs(round(value)) <= 2**43 else BAD
+
+
+def number(value: Path, found: Any, *, exact: bool) -> Any:
     if found is None or isinstance(found, dict | list):
         return None if found is None else BAD
     try:
-        if spec.exact:
+        if exact:
             if isinstance(found, str):
                 whole = round(Fraction(Decimal(found)) * Fraction(value.times))
             elif type(found) in (int, float):

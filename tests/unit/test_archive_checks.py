@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.replay_histories import Publisher, batch_of, event, random_log
 
 from tallyroll.archive.checks import Checks
@@ -54,3 +56,21 @@ def test_what_is_carried_on_stays_small_and_every_gap_is_told_once() -> None:
     assert link_gaps + len(links.open_gaps()) == len(skipped)
     # A run that is met in its middle starts there: a jump at its first record is none.
     assert jumps + sum(finding.missing for finding in sequences.findings()) == sum(1 for number in skipped if number % 3)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=8)
+def test_a_state_that_was_loaded_is_dumped_as_if_it_never_had_been(seed: int) -> None:
+    rng = Random(seed)  # noqa: S311  # a fixed history
+    for partition, values in random_log(rng, 120).items():
+        if not values:
+            continue
+        batch, stays, loaded = batch_of(partition, values), SequenceCheck(*partition), SequenceCheck(*partition)
+        for at in range(0, len(values), 7):
+            piece, keep = batch.slice(at, min(at + 7, len(values))), rng.randint(1, 6)
+            stays.read(piece)
+            loaded.read(piece)
+            assert loaded.settle(keep=keep) == stays.settle(keep=keep)
+            assert loaded.findings() == stays.findings()
+            assert loaded.dump() == stays.dump()
+            loaded = SequenceCheck.load(*partition, loaded.dump())

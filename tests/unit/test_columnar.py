@@ -21,11 +21,12 @@ from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Subject
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.replay import fields
+from tallyroll.replay.applied import Cut
 from tallyroll.replay.columnar import TWINS, ColumnarFold, project
 from tallyroll.replay.fields import Count, CountBy, First, Last, Max, Min, OpenSet, Sum, Value, constant
 from tallyroll.replay.fold import Fold, Part, View
-from tallyroll.replay.owned_rows import runs_of, stable_order
-from tallyroll.replay.partition import Cut, PartitionFold
+from tallyroll.replay.owned_rows import by_owner, runs_of
+from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.projection import Projection
 from tallyroll.replay.values import AGENT_ID, COST, DURATION, ERROR, EVENT_TIME, TASK_ID, text
 from tallyroll.replay.views import FOLD, VIEWS
@@ -299,9 +300,18 @@ def test_times_of_many_owners_and_all_centuries_keep_their_order() -> None:
     assert columnar == rowwise
 
 
-@given(codes=st.lists(st.sampled_from([0, 1, 65_535, 65_536, 65_537, 131_072, 2**31 - 1]), min_size=1, max_size=30))
-def test_owners_beyond_16_bits_are_sorted_and_equal_ones_stay_in_order(codes: list[int]) -> None:
-    assert stable_order(np.array(codes, np.int32)).tolist() == sorted(range(len(codes)), key=codes.__getitem__)
+@given(
+    codes=st.lists(st.sampled_from([0, 1, 65_535, 65_536, 65_537, 131_072, 2**31 - 1]), min_size=1, max_size=30),
+    how=st.sampled_from(["by offset", "by owner", "anyhow"]),
+    seed=st.randoms(use_true_random=False),
+)
+def test_owners_beyond_16_bits_are_sorted_with_their_offsets_however_they_lie(codes: list[int], how: str, seed: object) -> None:
+    lying = sorted(zip(codes, range(len(codes)), strict=True)) if how == "by owner" else list(zip(codes, range(len(codes)), strict=True))
+    if how == "anyhow":
+        seed.shuffle(lying)
+    owners, offsets = np.array([code for code, _ in lying], np.int32), np.array([offset for _, offset in lying], np.int64)
+    rows = by_owner(np.arange(len(codes)), owners, offsets)
+    assert [lying[row] for row in rows] == sorted(lying)
 
 
 def test_where_nothing_counts_nothing_changes() -> None:

@@ -85,4 +85,4 @@ def test_tools_are_counted_by_name_while_they_are_few() -> None:
 
 def test_nothing_of_it_is_stored() -> None:
     exposition = Exposition(Counters())
-    assert (exposition.wants_flush, list(exposition.take_documents())) == (False, [])
+    assert (exposition.is_urgent, list(exposition.take_documents())) == (False, [])

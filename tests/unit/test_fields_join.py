@@ -68,6 +68,15 @@ def test_joins_are_commutative_and_associative(kind: str, parts: list, seed: obj
     assert left == right
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60)
+@given(parts=st.lists(EVENTS, min_size=1, max_size=4))
+def test_a_field_settles_at_what_its_joins_show(kind: str, parts: list) -> None:
+    field, places = KINDS[kind], [Place("t", number) for number in range(len(parts))]
+    slots = [slot_of(field, events) for events in parts]
+    assert field.settle(slots, places) == field.show(reduce(field.join, map(field.lift, slots, places)))
+
+
 @settings(max_examples=100)
 @given(parts=st.lists(EVENTS, min_size=1, max_size=4))
 def test_last_and_first_are_decided_by_the_order_key(parts: list) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,8 +18,8 @@ P = TopicPartition("task-events", 0)
 Q = TopicPartition("task-events", 1)
 
 
-def one(extent: Extent, *, ends: dict | None = None, reducer_id: str = "") -> PartitionPlan:
-    return plan({P: extent}, ends=ends, reducer_id=reducer_id).partitions[0]
+def one(extent: Extent, *, ends: dict | None = None, reducers: Sequence[str] = (), until_us: int | None = None) -> PartitionPlan:
+    return plan({P: extent}, ends=ends, reducers=reducers, until_us=until_us).partitions[0]
 
 
 def mark(first: int, sealed: int, following: int, **more: object) -> ArchiveMark:
@@ -62,10 +63,36 @@ def test_an_accepted_hole_is_still_missing() -> None:
 
 def test_snapshots_stand_for_what_was_pruned_only_for_their_reducer() -> None:
     pruned = Extent(mark(0, 8, 8, kept=6, kept_for=("r1",)), 8, 12)
-    assert plan({P: pruned}, reducer_id="r1").coverage == "from_snapshot"
-    assert one(pruned, reducer_id="r1").archive == (6, 8)
-    assert one(pruned, reducer_id="r2").missing == [(0, 6)]
-    assert plan({P: pruned}, ends={P: 5}, reducer_id="r1").coverage == "truncated"  # a state inside what is gone
+    assert plan({P: pruned}, reducers=["r1"]).coverage == "from_snapshot"
+    assert one(pruned, reducers=["r1"]).archive == (6, 8)
+    assert one(pruned, reducers=["r2"]).missing == [(0, 6)]
+    assert plan({P: pruned}, ends={P: 5}, reducers=["r1"]).coverage == "truncated"  # a state inside what is gone
+    assert one(pruned, reducers=["r1", "r2"]).missing == [(0, 6)]  # all of them, or none
+
+
+def test_snapshots_stand_for_no_moment_before_the_last_event_they_hold() -> None:
+    pruned = Extent(mark(0, 8, 8, kept=6, kept_for=("r1",), kept_us=100), 8, 12)
+    assert one(pruned, reducers=["r1"], until_us=100).missing == []
+    assert one(pruned, reducers=["r1"], until_us=99).missing == [(0, 6)]
+
+
+def test_what_was_lost_before_it_was_pruned_is_still_missing() -> None:
+    holed = Extent(mark(2, 8, 8, kept=6, kept_for=("r1",), holes=(Span("task-events", 0, 3, 4),)), 8, 12)
+    assert one(holed, reducers=["r1"]).missing == [(0, 2), (3, 4)]
+    assert one(holed).missing == [(0, 6)]
+
+
+def test_a_log_that_has_what_was_pruned_is_read_where_snapshots_do_not_stand_for_it() -> None:
+    pruned = Extent(mark(0, 8, 8, kept=6, kept_for=("r1",)), 0, 12)
+    assert (one(pruned).log, one(pruned).missing) == ((0, 12), [])
+    assert (one(pruned, reducers=["r1"]).archive, one(pruned, reducers=["r1"]).pruned) == ((6, 8), 6)
+
+
+def test_the_error_says_whether_pruning_took_what_is_gone() -> None:
+    pruned, cut = Extent(mark(0, 8, 8, kept=6), 8, 12), Extent(None, 3, 12)
+    error = plan({P: pruned}).gone({P: pruned})
+    assert (error.missing, error.pruned) == ({str(P): 6}, True)
+    assert plan({P: cut}).gone({P: cut}).pruned is False
 
 
 def test_an_end_inside_the_archive_needs_no_log() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tallyroll.analytics.lane import Lane
 from tallyroll.analytics.pairs import MAX_ID_LENGTH, PairKind
 from tallyroll.analytics.reading import ENVELOPE, PAYLOAD, Document, Kind, Reader, Schemas
-from tallyroll.analytics.spec import FLEET, First, MetricSpec, Path, Success
+from tallyroll.analytics.spec import FLEET, MetricSpec, Path, Success, read_by
 
 ANY: Final = "*"
 AGENT: Final = "agent"
@@ -86,7 +86,7 @@ def dimension_paths(dimension: str) -> tuple[str, ...]:
 
 def _paths(specs: Iterable[MetricSpec], kinds: Iterable[PairKind]) -> Iterator[tuple[str, Kind]]:
     for spec in specs:
-        for value in spec.value.of if isinstance(spec.value, First) else (spec.value,):
+        for value in read_by(spec.value):
             if isinstance(value, Path):
                 yield value.path, "exact" if spec.exact and value is spec.value else "number"
             elif isinstance(value, Success):

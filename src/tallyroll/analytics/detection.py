@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
@@ -26,9 +27,10 @@ log: Final = logging.getLogger("tallyroll.analytics")
 
 EVERY_S: Final = 5.0
 _REFRESH_S: Final = 60.0
+_LAST_WORDS_S: Final = 2.0
 
 Ends = Callable[[], Awaitable[Mapping[TopicPartition, int] | None]]
-"""How far the log goes, per partition that is counted; None while it is away."""
+"""How far the log goes, per partition that is counted and holds records; None while it is away."""
 
 
 class Detection:
@@ -71,8 +73,12 @@ class Detection:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="detection")
 
     async def stop(self) -> None:
-        """Ends it. What is in the outbox stays there for the next process."""
+        """Ends it, after two seconds at most for what is still to be told; what is in the outbox then is for the next process."""
         if self._task is not None:
+            if not self._task.done():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_WORDS_S):
+                        await self.alerting.drain()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._delivery.close()
@@ -83,7 +89,7 @@ class Detection:
         progress = await self._store.load_progress()
         caught_up = ends is not None and all(one in progress and progress[one].next >= end for one, end in ends.items() if end)
         marks = [one.watermark_us // 1_000_000 for one in progress.values() if one.watermark_us >= 0]
-        if marks:
+        if marks and all(one in progress for one, end in (ends or {}).items() if end):  # else panes lack what is not read yet
             closed = int((self._now() if caught_up else min(marks)) - self._disorder_s)
             while await self._watcher.step(closed, now=self._now()):
                 pass

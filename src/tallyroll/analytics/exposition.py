@@ -72,7 +72,7 @@ class Exposition:
     # Nothing of it is stored: a scraper keeps the history.
 
     @property
-    def wants_flush(self) -> bool:
+    def is_urgent(self) -> bool:
         return False
 
     def take_documents(self) -> Sequence[DocumentWrite]:

@@ -130,8 +130,8 @@ class AnalyticsFollower:
         if self._waiting and now - self._waiting_since >= RUN_S:
             self._run()
         if (self._urgent is None or self._urgent.done()) and now >= self._urgent_due:
-            hasty = [observer for observer in self._observers if observer.wants_flush]
-            self._urgent = asyncio.create_task(self._store_ahead(hasty), name="analytics, ahead") if hasty else None
+            urgent = [observer for observer in self._observers if observer.is_urgent]
+            self._urgent = asyncio.create_task(self._store_ahead(urgent), name="analytics, ahead") if urgent else None
         return interval_over and (now - self._unflushed_since >= FLUSH_S or self._unflushed >= FLUSH_ROWS)
 
     async def flush(self) -> Mapping[TopicPartition, int]:
@@ -223,19 +223,19 @@ class AnalyticsFollower:
         if missing:
             self._kernel.settle()
 
-    async def _store_ahead(self, hasty: Sequence[Observer]) -> None:
+    async def _store_ahead(self, urgent: Sequence[Observer]) -> None:
         """Stores the documents of these observers. One at a time, and never beside a flush: who takes has to answer first."""
-        documents = [document for observer in hasty for document in observer.take_documents()]
+        documents = [document for observer in urgent for document in observer.take_documents()]
         try:
             await self._store.commit([], documents)
         except BaseException as error:
-            for observer in hasty:
+            for observer in urgent:
                 observer.give_back()
             if not isinstance(error, StoreUnavailable):
                 raise
             self._urgent_due = self._clock.monotonic() + FLUSH_S  # the loop's own flush tells of it, and tries again
         else:
-            for observer in hasty:
+            for observer in urgent:
                 observer.stored()
 
     async def _ahead(self) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tallyroll.analytics.pairs import kind_of
 from tallyroll.analytics.pane import bin_of
 from tallyroll.analytics.reading import Kind
-from tallyroll.analytics.spec import First, MetricSpec, One, Pair, Path, Success, Value
+from tallyroll.analytics.spec import First, MetricSpec, One, Pair, Path, Success, Total, Value
 
 MAX_FLOAT: Final = 1e100  # squares and sums of such values are still finite
 MAX_EXACT: Final = 2**43  # a million such values still have an exact sum in 64 bits; as money, 8.8 million units
@@ -86,8 +86,21 @@ def _floats(value: Value, spec: MetricSpec, events: Events) -> tuple[NDArray[np.
     if isinstance(value, Pair):
         rows, took_us = events.pairs(kind_of(value, spec).name)
         return rows, took_us / 1_000.0
-    assert isinstance(value, First)  # noqa: S101  # the others are dealt with in measure()
-    return _first([_floats(one, spec, events) for one in value.of])
+    assert isinstance(value, First | Total)  # noqa: S101  # the others are dealt with in measure()
+    found = [_floats(one, spec, events) for one in value.of]
+    return _first(found) if isinstance(value, First) else _total(found)
+
+
+def _total(found: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """In each row the sum of what there is; invalid where one of it is."""
+    held = [one for one in found if len(one[0])]
+    if len(held) <= 1:
+        return held[0] if held else found[0]
+    rows: NDArray[np.int32] = np.unique(np.concatenate([one[0] for one in held]))
+    result = np.zeros(len(rows))
+    for own, numbers in held:
+        result[np.searchsorted(rows, own)] += numbers
+    return rows, result
 
 
 def _first(found: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

@@ -136,9 +136,11 @@ class OpenAnalytics:
 
     async def _ends(self) -> Mapping[TopicPartition, int] | None:
         try:
-            return await self._log.ends(self.topics)
+            ends, starts = await self._log.ends(self.topics), await self._log.starts(self.topics)
         except LogUnavailable:
             return None
+        # Where retention has removed everything, nobody will ever count anything.
+        return {partition: end for partition, end in ends.items() if starts.get(partition, 0) < end}
 
 
 async def _nothing() -> None:

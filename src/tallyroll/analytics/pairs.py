@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from tallyroll.analytics.spec import First, MetricSpec, Pair
+from tallyroll.analytics.spec import MetricSpec, Pair, read_by
 from tallyroll.ports import OpenPair
 
 MAX_OPEN: Final = 100_000  # per partition, some 20 MB; more have a publisher that never reports the end
@@ -33,8 +33,7 @@ def pair_kinds(specs: Iterable[MetricSpec]) -> tuple[PairKind, ...]:
 
 def pairs_of(spec: MetricSpec) -> Iterator[Pair]:
     """The pairs in a spec's value."""
-    values = spec.value.of if isinstance(spec.value, First) else (spec.value,)
-    yield from (value for value in values if isinstance(value, Pair))
+    yield from (value for value in read_by(spec.value) if isinstance(value, Pair))
 
 
 def kind_of(pair: Pair, spec: MetricSpec) -> PairKind:

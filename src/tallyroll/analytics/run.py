@@ -51,13 +51,14 @@ class KernelRun(Protocol):
     def open_pane(self, metric: str, dimension: str, key: str, start: int) -> Pane:
         """What this process has of a pane, this run in it: its partitions merged, in order. Empty where it has nothing.
 
-        Closed panes are given as long as they are held, which is at least until their lateness is over.
+        Closed panes are given as long as they are held: until their lateness is over, but not where a process began after
+        they had closed, or has too many rows to hold.
         Not promised: what other processes of the group have of the same pane; the store merges those.
         """
 
 
 class Observer(Protocol):
-    """Looks at every run, and keeps small documents beside the panes, written in the same transaction.
+    """Looks at every run, and keeps small documents beside the panes, written in the same transaction unless they are urgent.
 
     Called by the follower, from the task of the follow loop, never by two at a time. It must be quick, and it must not raise:
     an error would stop the follower. Not promised: that a run is seen once. After a crash or a conflict the records behind
@@ -68,8 +69,11 @@ class Observer(Protocol):
         """Takes one run."""
 
     @property
-    def wants_flush(self) -> bool:
-        """Whether what was seen should be stored at once, for something waits for it (an alert may leave only then)."""
+    def is_urgent(self) -> bool:
+        """Whether its documents should be stored at once, ahead of the panes they followed from: an alert may leave only then.
+
+        Only for documents that are the same however often the records are read.
+        """
 
     def take_documents(self) -> Sequence[DocumentWrite]:
         """What is to be stored with the panes of the runs so far; the observer holds it to be stored from here on.

@@ -6,7 +6,7 @@ No callables: a definition travels as JSON or TOML, and other engines can be tol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final, Literal
@@ -65,10 +65,16 @@ class Pair(msgspec.Struct, frozen=True, tag="pair"):
     by: str = "aggregateid"
 
 
+class Total(msgspec.Struct, frozen=True, tag="total"):
+    """The sum of those of several numbers that the event has; one that is no number spoils it."""
+
+    of: tuple[Path, ...]
+
+
 class First(msgspec.Struct, frozen=True, tag="first"):
     """The first of several values that the event has."""
 
-    of: tuple[Path | Pair, ...]
+    of: tuple[Path | Pair | Total, ...]
 
 
 class One(msgspec.Struct, frozen=True, tag="one"):
@@ -84,7 +90,16 @@ class Success(msgspec.Struct, frozen=True, tag="success"):
     failed: tuple[str, ...] = ()
 
 
-Value = Path | Pair | First | One | Success
+Value = Path | Pair | Total | First | One | Success
+
+
+def read_by(value: Value) -> Iterator[Path | Pair | One | Success]:
+    """What a value is made of, down to what is read of an event."""
+    if isinstance(value, First | Total):
+        for one in value.of:
+            yield from read_by(one)
+    else:
+        yield value
 
 
 class MetricSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -168,7 +183,8 @@ BUILT_IN: Final[tuple[MetricSpec, ...]] = (
         value=Pair("task.created"), per=(FLEET, "agent", "task_type"), bad="up",
     ),
     MetricSpec(
-        name="tokens", unit="tokens", help="Tokens used.", event_types=("*",), value=Path("payload.tokens"), per=_USE_DIMENSIONS,
+        name="tokens", unit="tokens", help="Tokens used: the total that the event has, else input and output together.", event_types=("*",),
+        value=First((Path("payload.tokens"), Total((Path("payload.input_tokens"), Path("payload.output_tokens"))))), per=_USE_DIMENSIONS,
         functions=(_F.SUM, _F.AVG, _F.COUNT, _F.MIN, _F.MAX), exact=True, bad="up",
     ),
     MetricSpec(

@@ -12,6 +12,7 @@ from tallyroll.archive.checks import Checks
 from tallyroll.archive.records import Subjects
 from tallyroll.archive.segment import (
     COLUMNS,
+    FOLDED,
     GROUP_ROWS,
     PROJECTED,
     SEQUENCE,
@@ -74,7 +75,16 @@ class Build:
             return b"", order
         columns = [*COLUMNS, *(self._projected if self._intact else ())]
         names = [column.name for column in columns]
-        return self._writer.finish(names, order, footer_of(partition, segment), group_rows=GROUP_ROWS), order
+        folded = [*FOLDED, *(column.name for column in self._projected)] if self._intact else ()
+        content = self._writer.finish(
+            names,
+            order,
+            footer_of(partition, segment),
+            group_rows=GROUP_ROWS,
+            folded=folded,
+            folded_order=self.layout.folded_order() if folded else None,
+        )
+        return content, order
 
     def _add(self, records: Sequence[Judged]) -> None:
         heads = [*map(decode_sealed, records)]

@@ -9,20 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tallyroll.archive.background import BackgroundSeals
 from tallyroll.archive.records import judge
 from tallyroll.archive.retention import headroom
 from tallyroll.archive.sealing import Sealer, SealLimits
 from tallyroll.archive.store import ArchiveStore
-from tallyroll.errors import PositionConflict, SpanGone, StoreError, StoreUnavailable
+from tallyroll.errors import PositionConflict, SpanGone, StoreUnavailable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
-from tallyroll.ports import Append, Clock, DeadLetter, EventLog, Judged
+from tallyroll.ports import Append, Clock, DeadLetter, EventLog, Judged, Tail
 from tallyroll.telemetry import (
     ARCHIVE_HEADROOM,
-    ARCHIVE_SEAL_FAILURES,
-    ARCHIVE_SEALED,
     ARCHIVE_UNARCHIVED,
     ARCHIVED,
     Counters,
@@ -51,12 +50,11 @@ class ArchiveFollower:
     """Keeps every record of every user topic, garbage and copies among them; nothing is ever put aside.
 
     ``flush`` writes one transaction per partition: records, position, and what tells copies from first records. A partition
-    that is due is sealed right after, in the worker thread that flushes. A seal that fails leaves the records in the tail,
-    is logged and counted, and is tried again with the next flush.
+    that is due is sealed while following goes on, also one that has fallen silent; see ``BackgroundSeals``. Only where a tail
+    has grown to twice its limit does ``flush`` wait for the seal.
     Where the log has lost records before they were archived, ``positions`` and ``flush`` raise SpanGone, until an operator
     accepts the hole (``ArchiveKeeper.accept_hole``). The store stays open when the follower is closed.
-    Not promised: that a record is archived before it was flushed; that a silent partition is sealed at its age, since
-    nothing is flushed then.
+    Not promised: that a record is archived before it was flushed; that a flush has sealed anything when it returns.
     """
 
     def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
@@ -75,8 +73,8 @@ class ArchiveFollower:
         self._catalogue = catalogue
         self._log = event_log
         self._clock = clock
-        self._limits = limits or SealLimits()
         self._telemetry = telemetry or Counters()
+        self._seals = BackgroundSeals(store, sealer, limits or SealLimits(), clock=clock, telemetry=self._telemetry)
         self._lanes: dict[TopicPartition, _Lane] = {}
         self._watched: float | None = None
 
@@ -93,11 +91,13 @@ class ArchiveFollower:
     async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """As the port says. Removes what a crash has left of seals. Raises SpanGone where records were lost, StoreUnavailable."""
         starts = await self._log.starts(sorted({partition.topic for partition in partitions}))
-        lanes = await asyncio.to_thread(self._load, partitions, starts)
+        lanes, tails = await asyncio.to_thread(self._load, partitions, starts)
         gone = {str(one): starts[one] for one, lane in lanes.items() if lane.expected is not None and starts.get(one, 0) > lane.next}
         if gone:
             raise SpanGone(gone)
         self._lanes.update(lanes)
+        for partition, tail in tails.items():
+            self._seals.note(partition, tail)
         return {partition: lane.next for partition, lane in lanes.items() if lane.expected is not None}
 
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
@@ -136,22 +136,35 @@ class ArchiveFollower:
             if self._lanes.pop(partition, None) is not None:
                 for metric in (ARCHIVE_UNARCHIVED, ARCHIVE_HEADROOM):  # somebody else tells from here on
                     self._telemetry.observe(metric, math.nan, topic=partition.topic, partition=str(partition.partition))
+        self._seals.forget(partitions)
+
+    async def sealed(self) -> None:
+        """Waits until every tail that is due is sealed, or its seal has failed."""
+        await self._seals.settled()
 
     async def close(self) -> None:
-        """Nothing to do: the store belongs to who opened it."""
+        """Waits for the seal that is under way. The store belongs to who opened it."""
+        await self._seals.close()
 
-    def _load(self, partitions: Sequence[TopicPartition], starts: Mapping[TopicPartition, int]) -> dict[TopicPartition, _Lane]:
-        lanes = {}
+    def cancel(self) -> None:
+        """Ends without waiting; for who closes the store under it."""
+        self._seals.cancel()
+
+    def _load(
+        self, partitions: Sequence[TopicPartition], starts: Mapping[TopicPartition, int]
+    ) -> tuple[dict[TopicPartition, _Lane], dict[TopicPartition, Tail]]:
+        lanes, tails = {}, {}
         for partition in partitions:
             index = self._store.index(partition)
             mark = index.mark() if index is not None else None
-            if mark is None:
+            if index is None or mark is None:
                 start = starts.get(partition, 0)
                 lanes[partition] = _Lane(start, start, None, RepeatFilter())
             else:
                 self._sealer.clean(partition)
                 lanes[partition] = _Lane(mark.first, mark.next, mark.next, RepeatFilter.from_bytes(mark.repeats))
-        return lanes
+                tails[partition] = index.tail()
+        return lanes, tails
 
     async def _check_jumps(self) -> None:
         """An offset that nobody has is no loss; one below the log's start may have been a record."""
@@ -175,28 +188,23 @@ class ArchiveFollower:
         records, lane.records = lane.records, []
         write = Append(lane.expected, lane.first, lane.next, lane.repeats.to_bytes(), records, self._clock.now_us())
         try:
-            await asyncio.to_thread(self._append, partition, write)
+            tail = await asyncio.to_thread(self._append, partition, write)
         except StoreUnavailable:
             lane.records = records + lane.records
             raise
         except PositionConflict:
-            self._lanes.pop(partition, None)
+            self.drop([partition])
             raise
         lane.expected = write.next
         self._telemetry.count(ARCHIVED, len(records), topic=partition.topic)
+        if partition in self._lanes:  # not given up meanwhile
+            self._seals.note(partition, tail)
+            await self._seals.ease(partition)
 
-    def _append(self, partition: TopicPartition, write: Append) -> None:
+    def _append(self, partition: TopicPartition, write: Append) -> Tail:
         index = self._store.made(partition)
         index.append(write)
-        if self._limits.is_due(index.tail(), write.now_us):
-            try:
-                self._sealer.seal(partition)
-            except StoreError as error:
-                # The records are safe in the tail; a flush that failed would offer them again.
-                log.warning("%s; the seal is tried again", error)
-                self._telemetry.count(ARCHIVE_SEAL_FAILURES, topic=partition.topic)
-            else:
-                self._telemetry.count(ARCHIVE_SEALED, topic=partition.topic)
+        return index.tail()
 
     async def _watch(self) -> None:
         """Tells how far the archive is behind, and how long the log will still have what is missing."""

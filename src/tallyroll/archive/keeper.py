@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tallyroll.archive.anchor import anchor_name, previous_of, whole_from
+from tallyroll.archive.pruning import is_anchor, read_anchor, read_anchor_file
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.records import judge, raw_batch
@@ -22,6 +24,7 @@ from tallyroll.ports import Append, ArchiveIndex, Clock, Judged, Segment, Span
 class ArchiveStatus:
     """What the archive of one partition holds. Offsets are the next ones; ``since_us`` is when its oldest unsealed record came.
 
+    ``kept``: up to there it was pruned, 0 for not at all.
     ``lag``: records of the log that are not archived; ``headroom``: how many archived offsets the log still has, which is
     how much may go wrong before a record is lost. Both are None when the log was not asked.
     """
@@ -37,6 +40,7 @@ class ArchiveStatus:
     tail_records: int
     since_us: int | None
     holes: Sequence[Span]
+    kept: int
     lag: int | None = None
     headroom: int | None = None
 
@@ -90,33 +94,43 @@ class ArchiveKeeper:
     def verify(self, partition: TopicPartition) -> list[Damage]:
         """Reads every record of every segment, and holds digests and their chain against the manifest."""
         damaged = []
-        previous = GENESIS
+        mark = self._reader.marks([partition]).get(partition)
+        previous = previous_of(mark)
+        if mark is not None and mark.kept:
+            try:
+                read_anchor(self._store, partition, mark)
+            except SegmentDamaged as error:
+                damaged.append(Damage(anchor_name(mark.kept), error.reason))
         for segment in self._reader.segments(partition):
             try:
-                self._verify(partition, segment, previous)
+                self.verified(partition, segment, previous)
             except SegmentDamaged as error:
                 damaged.append(Damage(segment.name, error.reason))
             previous = segment.digest
         return damaged
 
     def rebuild(self, partition: TopicPartition) -> Sequence[Segment]:
-        """Makes the index anew from the files of the segments alone; the old one is kept beside it.
+        """Makes the index anew from the files alone; the old one is kept beside it.
 
         Answers are the same afterwards, but for what was not sealed: the follower reads that from the log again. Accepted
         holes are found again between the segments. Raises SegmentDamaged; then the old index is as it was.
         """
-        files = self._store.files(partition)
-        found = sorted(self._found(partition, files.names()), key=lambda one: one.base)
-        if not found:
+        names = self._store.files(partition).names()
+        anchors = [read_anchor_file(self._store, partition, name) for name in names if is_anchor(name)]
+        anchor, found = whole_from(sorted(self._found(partition, names), key=lambda one: one.base), anchors)
+        if not found and anchor is None:
             raise SegmentDamaged(str(partition), "there is no segment to rebuild from")
-        previous = GENESIS
+        previous = anchor.digest if anchor is not None else GENESIS
         for segment in found:  # all of them before the old index goes
-            self._verify(partition, segment, previous)
+            self.verified(partition, segment, previous)
             previous = segment.digest
         self._store.set_aside(partition)
         index, repeats = self._store.made(partition), RepeatFilter()
+        if anchor is not None:
+            index.prune(anchor, lambda: True)
+            repeats = RepeatFilter.from_bytes(anchor.repeats)
         for segment in found:
-            self._take_in(partition, index, segment, self._verify(partition, segment, segment.previous), repeats)
+            self._take_in(partition, index, segment, self.verified(partition, segment, segment.previous), repeats)
         self._sealer.clean(partition)
         return index.segments()
 
@@ -125,7 +139,7 @@ class ArchiveKeeper:
         rewritten = []
         for segment in self._reader.segments(partition):
             if segment.projection != self._sealer.projection(partition):
-                new = self._sealer.rewrite(partition, segment, self._verify(partition, segment, segment.previous))
+                new = self._sealer.rewrite(partition, segment, self.verified(partition, segment, segment.previous))
                 if new is not None:
                     rewritten.append(new)
         return rewritten
@@ -158,22 +172,26 @@ class ArchiveKeeper:
                     tail.records,
                     tail.since_us,
                     mark.holes,
+                    mark.kept,
                     lag=max(0, ends[partition] - mark.next) if ends is not None and partition in ends else None,
                     headroom=mark.next - starts[partition] if starts is not None and partition in starts else None,
                 )
             )
         return result
 
-    def _verify(self, partition: TopicPartition, segment: Segment, previous: str) -> Sequence[Judged]:
-        """The segment's records, if they are what was sealed."""
+    def verified(self, partition: TopicPartition, segment: Segment, previous: str) -> Sequence[Judged]:
+        """The segment's records, if they are what was sealed behind that digest."""
         where = f"{partition}/{segment.name}"
         if segment.previous != previous:
             raise SegmentDamaged(where, "it does not follow the segment before it")
-        records = SegmentReader(partition, segment, self._store.segment(partition, segment)).records(segment.base, segment.next)
+        reader = SegmentReader(partition, segment, self._store.segment(partition, segment))
+        records = reader.records(segment.base, segment.next)
         digest = Digest(previous)
         digest.add(records)
         if digest.hex(partition, segment.base, segment.next) != segment.digest:
             raise SegmentDamaged(where, "its records are not those that were sealed")
+        if segment.projection and sorted(reader.columns(()).offsets.tolist()) != [one.offset for one in records if one.verdict == "first"]:
+            raise SegmentDamaged(where, "its columns are of other records than those that were sealed")
         return records
 
     def _found(self, partition: TopicPartition, names: Sequence[str]) -> list[Segment]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tallyroll.archive.follower import ArchiveFollower
 from tallyroll.archive.keeper import ArchiveKeeper
+from tallyroll.archive.pruning import Pruner
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.sealing import Fault, Sealer, SealLimits, no_fault
 from tallyroll.archive.store import ArchiveStore, OpenFiles
@@ -16,7 +17,7 @@ from tallyroll.telemetry import Telemetry
 
 
 class OpenArchive:
-    """An archive: ``reader`` for replays, ``keeper`` for operators, ``follower`` for the loop.
+    """An archive: ``reader`` for replays, ``keeper`` and ``pruner`` for operators, ``follower`` for the loop.
 
     ``fold`` says whose snapshots and which columns are made. Nothing is opened or made before it is needed.
     Not promised: another fold beside it on the same files; its snapshots would be made anew at each seal.
@@ -34,22 +35,28 @@ class OpenArchive:
         fault: Fault = no_fault,
     ) -> None:
         self._store = ArchiveStore(indexes, files, codec)
-        self._sealer = Sealer(self._store, catalogue, fold, fault=fault)
+        self._sealer = Sealer(self._store, catalogue, fold, clock=clock, fault=fault)
         self._catalogue = catalogue
         self._clock = clock
+        self._followers: list[ArchiveFollower] = []
         self.reader = ArchiveReader(self._store)
         self.keeper = ArchiveKeeper(self._store, self._sealer, clock=clock)
+        self.pruner = Pruner(self._store, catalogue, fold, self.keeper.verified, fault=fault)
 
     def follower(self, log: EventLog, *, limits: SealLimits | None = None, telemetry: Telemetry | None = None) -> ArchiveFollower:
         """A follower that archives this log."""
-        return ArchiveFollower(
+        made = ArchiveFollower(
             self._store, self._sealer, self._catalogue, log, clock=self._clock, limits=limits or SealLimits(), telemetry=telemetry
         )
+        self._followers.append(made)
+        return made
 
     def has_files(self, partition: TopicPartition) -> bool:
         """Whether a partition has files of segments, known to an index or not. Blocks."""
         return any(self._store.files(partition).names())
 
     def close(self) -> None:
-        """Closes every file. Safe to call twice."""
+        """Ends the followers, and closes every file. Safe to call twice."""
+        for follower in self._followers:
+            follower.cancel()
         self._store.close()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.segment import Layout
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows
-from tallyroll.ports import ArchiveIndex, Segment, StoredPart
+from tallyroll.ports import ArchiveIndex, ArchiveMark, Segment, StoredPart
 from tallyroll.replay.columnar import ColumnarFold
 from tallyroll.replay.fold import Fold, Part
 from tallyroll.replay.partition import PartitionFold
@@ -18,14 +18,15 @@ from tallyroll.replay.reading import owner_key
 from tallyroll.replay.snapshots import is_sound, stored_part
 
 History = Callable[[], Iterable[Rows]]
-"""Every first copy of the partition below the segment, in offset order."""
+"""Every first copy of the partition below the segment that is still there, in offset order."""
 
 
 class SnapshotMaker:
     """Makes snapshots of a fold's views in one topic (base name). Made once for all partitions.
 
     An owner whose last snapshot is missing, damaged, or another reducer's gets the whole history folded; that is one pass
-    over all segments for all such owners. Not promised: speed then.
+    over all segments for all such owners. Where its start was pruned, the snapshots that stand for it are gone on from; a
+    reducer that has none there takes none. Not promised: speed then.
     """
 
     def __init__(self, fold: Fold, base: str) -> None:
@@ -46,6 +47,7 @@ class SnapshotMaker:
         layout: Layout,
         written: SegmentReader,
         index: ArchiveIndex,
+        mark: ArchiveMark,
         history: History,
     ) -> tuple[Sequence[StoredPart], Sequence[str]]:
         """A snapshot of every part that the segment changed, and the ids of the reducers for which all of them are there.
@@ -58,7 +60,7 @@ class SnapshotMaker:
             return (), ()
         before = {}
         for number in self._views:
-            self._restore(parts, number, owners[number], partition, index, history)
+            owners[number] -= self._restore(parts, number, owners[number], partition, index, mark, history)
             before[number] = {owner: part.version for owner, part in parts.kept(number).items()}
         self._forward(parts, segment, written)
         taken: list[StoredPart] = []
@@ -67,13 +69,14 @@ class SnapshotMaker:
             reducer_id = self._fold.reducer_ids[view.name]
             changed = [part for part in parts.kept(number).values() if part.version > before[number].get(part.owner, 0)]
             # An upcaster may name an owner that the record does not; its past is not at hand, and no snapshot is taken.
+            # Nor of one whose past was pruned and is not known to this reducer.
             known = [part for part in changed if part.owner in owners[number]]
             taken += _stored(view.name, partition, reducer_id, segment.next, known)
-            if len(known) == len(changed):
+            if len(known) == len(changed) and (not mark.kept or reducer_id in mark.kept_for):
                 complete.append(reducer_id)
         return taken, tuple(complete)
 
-    def _owners(self, layout: Layout) -> Mapping[int, set[str]]:
+    def _owners(self, layout: Layout) -> dict[int, set[str]]:
         """By view the owners that the records name."""
         agents, aggregates = set(layout.agents), set(layout.aggregates)
         owners = {}
@@ -94,8 +97,7 @@ class SnapshotMaker:
                 for number, columnar in self._columnar.items():
                     columnar.apply(columns, parts.kept(number))
             return
-        rows = written.rows(segment.base, segment.next)
-        if rows is not None:
+        for rows in written.rows(segment.base, segment.next):
             parts.apply_rows(rows)
 
     def _restore(  # noqa: PLR0913  # as make
@@ -105,10 +107,14 @@ class SnapshotMaker:
         owners: Collection[str],
         partition: TopicPartition,
         index: ArchiveIndex,
+        mark: ArchiveMark,
         history: History,
-    ) -> None:
+    ) -> set[str]:
+        """Puts the owners' parts into place, as they were before the segment; gives the owners whose past nobody knows."""
         view = self._views[number]
         reducer_id = self._fold.reducer_ids[view.name]
+        if mark.kept and reducer_id not in mark.kept_for:
+            return set(owners)
         segments = index.segments()
         # Up to here a part may have changed without a snapshot of this reducer; behind it, no snapshot means no change.
         floor = max((segment.next for segment in segments if reducer_id not in segment.reducers), default=0)
@@ -118,17 +124,23 @@ class SnapshotMaker:
         for owner, one in sound.items():
             parts.restore(number, owner, one.part)
         unsure = {owner_key(view, owner): owner for owner in owners if owner not in sound}
+        first = index.parts(view.name, reducer_id, end=mark.kept, order_us=None, owners=list(unsure.values())) if mark.kept else []
         lost = {one.owner for one in kept} - sound.keys()
         lost.update(unsure[key] for key in index.owners(list(unsure), floor))
+        lost.update(one.owner for one in first)
         if not lost:
-            return
+            return set()
         whole = PartitionFold(self._fold, partition.topic, self._base, partition.partition, view=number)
+        for one in first:
+            if is_sound(one):
+                whole.restore(number, one.owner, one.part)
         for rows in history():
             whole.apply_rows(rows)
         made = whole.parts(number)
         for owner in lost:
             if owner in made and made[owner].version:
                 parts.restore(number, owner, made[owner].dump())
+        return {one.owner for one in first if not is_sound(one)}
 
 
 def _stored(view: str, partition: TopicPartition, reducer_id: str, end: int, parts: Iterable[Part]) -> Iterator[StoredPart]:

@@ -9,7 +9,7 @@ from tallyroll.archive.checks import Checks
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.records import raw_batch, rows_of
 from tallyroll.archive.store import ArchiveStore
-from tallyroll.errors import SegmentDamaged
+from tallyroll.errors import SegmentDamaged, SpanGone
 from tallyroll.events.batch import Batch
 from tallyroll.events.codec import decode_heads
 from tallyroll.events.position import TopicPartition
@@ -60,11 +60,11 @@ class ArchiveReader:
             if isinstance(found, Segment):
                 if until_us is not None and (found.first_us is None or found.first_us > until_us):
                     continue
-                rows = self._read(partition, found, lambda reader: reader.rows(start, end, types=types, until_us=until_us, whole=whole))
+                yield from self._read(partition, found, lambda reader: reader.rows(start, end, types=types, until_us=until_us, whole=whole))
             else:
                 rows = rows_of(partition, found, types=types, until_us=until_us, whole=whole)
-            if rows is not None:
-                yield rows
+                if rows is not None:
+                    yield rows
 
     def owner_rows(  # noqa: PLR0913  # as the port
         self, partition: TopicPartition, key: str, start: int, end: int, *, until_us: int | None = None, whole: bool = False
@@ -73,22 +73,23 @@ class ArchiveReader:
         if index is None:
             return None
         owned = index.owned(key, start, end)
-        found: list[Rows | None] = []
+        if start < owned.kept:
+            raise SpanGone({str(partition): owned.kept}, pruned=True)
+        some: list[Rows] = []
         for segment, runs in owned.runs:
             for run in runs:
                 if until_us is None or (run.first_us is not None and run.first_us <= until_us):
                     first, stop = run.row, run.row + run.rows
-                    found.append(
-                        self._read(
-                            partition,
-                            segment,
-                            lambda reader, first=first, stop=stop: reader.rows(  # type: ignore[misc]  # bound at once
-                                start, end, first_row=first, stop_row=stop, until_us=until_us, whole=whole
-                            ),
-                        )
+                    some += self._read(
+                        partition,
+                        segment,
+                        lambda reader, first=first, stop=stop: reader.rows(  # type: ignore[misc]  # bound at once
+                            start, end, first_row=first, stop_row=stop, until_us=until_us, whole=whole
+                        ),
                     )
-        found.append(rows_of(partition, owned.records, types=None, until_us=until_us, whole=whole))
-        some = [rows for rows in found if rows is not None]
+        tail = rows_of(partition, owned.records, types=None, until_us=until_us, whole=whole)
+        if tail is not None:
+            some.append(tail)
         return (some[0] if len(some) == 1 else merge_rows(some)) if some else None
 
     def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str]) -> Columns:
@@ -119,11 +120,11 @@ class ArchiveReader:
 
     def findings(self, partition: TopicPartition, start: int, end: int, *, settled: bool = False) -> Sequence[ArchivedFinding]:
         index = self._store.index(partition)
-        mark = index.mark() if index is not None else None
-        if index is None or mark is None:
+        if index is None:
             return ()
         found = list(index.findings(start, end))
-        if settled:
+        mark = None if settled else index.mark()
+        if mark is None:
             return found
         checks = Checks(partition, index.checks(), from_start=mark.first == 0)
         # What was sealed meanwhile comes as a segment, so the checks go on from where they were.
@@ -136,6 +137,8 @@ class ArchiveReader:
         index, at = self._store.index(partition), start
         while index is not None and at < end:
             found = index.find(at, end, _PIECE)
+            if at < found.kept:
+                raise SpanGone({str(partition): found.kept}, pruned=True)
             if found.segment is not None:
                 yield found.segment
                 at = found.segment.next
@@ -149,7 +152,10 @@ class ArchiveReader:
         try:
             return read(SegmentReader(partition, segment, self._store.segment(partition, segment)))
         except SegmentDamaged:
-            renamed = _renamed(self._store.index(partition), segment)
+            index = self._store.index(partition)
+            renamed, mark = _renamed(index, segment), index.mark() if index is not None else None
+            if mark is not None and segment.base < mark.kept:
+                raise SpanGone({str(partition): mark.kept}, pruned=True) from None
             if renamed is None:
                 raise
             return read(SegmentReader(partition, renamed, self._store.segment(partition, renamed)))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tallyroll.archive.segment import PROJECTED
+from tallyroll.archive.segment import FOLDED, PROJECTED
 from tallyroll.errors import SegmentDamaged
 from tallyroll.events.codec import decode_head
 from tallyroll.events.position import TopicPartition
@@ -16,6 +16,7 @@ from tallyroll.events.rows import Columns, IntColumn, Rows, Subject, TextColumn
 from tallyroll.ports import Judged, OpenSegment, Segment
 
 Picked = NDArray[np.intp]
+_PIECE = 8_192  # rows that become objects at a time: with a segment's 262,144 they left the cache, and took twice as long
 _JUDGED = ("offset", "time_us", "verdict")
 _ROW = (*_JUDGED, "type", "version", "aggregate", "aggregate_type", "agent", "data")
 _RAW = ("offset", "timestamp_ms", "key", "own_key", "head", "data", "tail", "headers", "time_us", "agent", "aggregate", "verdict", "reason")
@@ -39,8 +40,11 @@ class SegmentReader:
         types: Collection[str] | None = None,
         until_us: int | None = None,
         whole: bool = False,
-    ) -> Rows | None:
-        """The first copies among some rows that lie in the span; None if there are none."""
+    ) -> Iterator[Rows]:
+        """The first copies among some rows that lie in the span, in offset order, a few thousand at a time.
+
+        All is read from the file when this returns; what follows only makes objects of it.
+        """
         names = (*_ROW, "event_id", "head", "tail") if whole else _ROW
         columns = dict(zip(names, self._read(names, first_row, stop_row), strict=True))
         kinds = _words(columns["type"])
@@ -48,44 +52,50 @@ class SegmentReader:
         if types is not None:
             wanted = [code for code, word in enumerate(kinds.words) if word in types]
             picked = picked[np.isin(kinds.codes[picked], wanted)]
-        if not len(picked):
-            return None
-        data = _objects(columns["data"])[picked].tolist()
-        if None in data:
-            self._decode_missing(data, picked, first_row, stop_row)
-        rows = Rows(
-            *self._partition,
-            offsets=_ints(columns["offset"])[picked].tolist(),
-            times_us=_ints(columns["time_us"])[picked].tolist(),
-            types=_texts(kinds, picked),
-            versions=_texts(columns["version"], picked),
-            subjects=_subjects(_words(columns["aggregate"]), _words(columns["aggregate_type"]), picked),
-            data=data,
-            agents=_texts(columns["agent"], picked),
-        )
-        if not whole:
-            return rows
-        heads, tails = (_objects(columns[name])[picked].tolist() for name in ("head", "tail"))
-        stored = _objects(columns["data"])[picked].tolist()
-        ids = _objects(columns["event_id"])[picked].tolist()
-        return _whole(rows, ids, [_joined(*pieces) or b"" for pieces in zip(heads, stored, tails, strict=True)])
+        return self._made(columns, picked, first_row, stop_row, whole=whole)
+
+    def _made(self, columns: dict[str, Any], picked: Picked, first_row: int, stop_row: int | None, *, whole: bool) -> Iterator[Rows]:
+        subjects, of = _subjects(_words(columns["aggregate"]), _words(columns["aggregate_type"]), picked)
+        texts = {name: _objects_of(columns[name]) for name in ("type", "version", "agent")}
+        for start in range(0, len(picked), _PIECE):
+            rows = picked[start : start + _PIECE]
+            stored = columns["data"].take(rows)
+            data = self._with_missing(stored, rows, first_row, stop_row) if None in stored else stored
+            types, versions, agents = (texts[name][_words(columns[name]).codes[rows]].tolist() for name in texts)
+            ids = values = None
+            if whole:
+                ids, heads, tails = (columns[name].take(rows) for name in ("event_id", "head", "tail"))
+                values = [_joined(*pieces) or b"" for pieces in zip(heads, stored, tails, strict=True)]
+            yield Rows(
+                *self._partition,
+                _ints(columns["offset"])[rows].tolist(),
+                _ints(columns["time_us"])[rows].tolist(),
+                types,
+                versions,
+                subjects[of[start : start + _PIECE]].tolist(),
+                data,
+                agents,
+                ids,
+                values,
+            )
 
     def columns(self, values: Collection[str]) -> Columns:
-        """The first copies as columns. Raises ValueError for a value that was not kept."""
+        """The first copies as columns, by agent and offset. Raises ValueError for a value that was not kept."""
         projected = [f"{PROJECTED}{name}" for name in values]
         if lacking := set(projected) - set(self._opened.names):
             raise ValueError(f"segment {self._segment.name} has no columns {', '.join(sorted(lacking))}")
-        names = [*_JUDGED, "type", "agent", "aggregate", *projected]
-        columns = dict(zip(names, self._read(names), strict=True))
-        picked = _first_copies(columns, self._segment.base, self._segment.next, None)
+        try:
+            columns = dict(zip((*FOLDED, *projected), self._opened.read_folded((*FOLDED, *projected)), strict=True))
+        except OSError as error:
+            raise SegmentDamaged(f"{self._partition}/{self._segment.name}", str(error)) from error
         return Columns(
             *self._partition,
-            offsets=_ints(columns["offset"])[picked],
-            times_us=_ints(columns["time_us"])[picked],
-            types=_taken(columns["type"], picked),
-            agents=_taken(columns["agent"], picked),
-            aggregates=_taken(columns["aggregate"], picked),
-            values={name: _taken(columns[f"{PROJECTED}{name}"], picked) for name in values},
+            _ints(columns["offset"]),
+            _ints(columns["time_us"]),
+            _words(columns["type"]),
+            _words(columns["agent"]),
+            _words(columns["aggregate"]),
+            {name: cast("IntColumn | TextColumn", columns[f"{PROJECTED}{name}"]) for name in values},
         )
 
     def records(self, start: int, end: int) -> list[Judged]:
@@ -95,9 +105,9 @@ class SegmentReader:
         picked = np.flatnonzero((offsets >= start) & (offsets < end))
         picked = picked[np.argsort(offsets[picked])]
         aggregates = _texts(columns["aggregate"], picked)
-        keys = _objects(columns["key"])[picked].tolist()
+        keys = columns["key"].take(picked)
         own = _ints(columns["own_key"])[picked].tolist()
-        heads, data, tails, headers = (_objects(columns[name])[picked].tolist() for name in ("head", "data", "tail", "headers"))
+        heads, data, tails, headers = (columns[name].take(picked) for name in ("head", "data", "tail", "headers"))
         timed = cast("IntColumn", columns["time_us"])
         times = [time if valid else None for time, valid in zip(timed.values[picked].tolist(), timed.valid[picked].tolist(), strict=True)]
         return [
@@ -123,12 +133,10 @@ class SegmentReader:
         except (OSError, KeyError) as error:
             raise SegmentDamaged(f"{self._partition}/{self._segment.name}", str(error)) from error
 
-    def _decode_missing(self, data: list[Any], picked: Picked, start: int, stop: int | None) -> None:
-        """Fills in payloads that could not be kept as a text of their own."""
+    def _with_missing(self, data: Sequence[Any], rows: Picked, start: int, stop: int | None) -> list[Any]:
+        """With payloads that could not be kept as a text of their own."""
         [heads] = self._read(("head",), start, stop)
-        for index, at in enumerate(picked.tolist()):
-            if data[index] is None:
-                data[index] = bytes(decode_head(heads[at]).data)
+        return [known if known is not None else bytes(decode_head(head).data) for known, head in zip(data, heads.take(rows), strict=True)]
 
 
 def _first_copies(columns: dict[str, Any], start: int, end: int, until_us: int | None) -> Picked:
@@ -150,33 +158,34 @@ def _words(column: Any) -> TextColumn:  # noqa: ANN401  # as above
     return cast("TextColumn", column)
 
 
-def _objects(column: Any) -> NDArray[np.object_]:  # noqa: ANN401  # as above
-    return cast("NDArray[np.object_]", column)
+def _objects_of(column: TextColumn) -> NDArray[np.object_]:
+    """What each code stands for; the code -1 takes the last one, None."""
+    return np.array([*column.words, None], dtype=object)
 
 
 def _texts(column: Any, picked: Picked) -> list[Any]:  # noqa: ANN401  # as above
-    words = np.array([*_words(column).words, None], dtype=object)  # the code -1 takes the last one
-    texts: list[Any] = words[_words(column).codes[picked]].tolist()
+    texts: list[Any] = _objects_of(_words(column))[_words(column).codes[picked]].tolist()
     return texts
 
 
-def _taken(column: IntColumn | TextColumn, picked: Picked) -> Any:  # noqa: ANN401  # the same kind of column
-    if isinstance(column, TextColumn):
-        return TextColumn(column.codes[picked], column.words)
-    return IntColumn(column.values[picked], column.valid[picked])
-
-
-def _subjects(aggregates: TextColumn, types: TextColumn, picked: Picked) -> list[Subject]:
-    """One object per aggregate, shared by its rows. ``type:id`` alone would be ambiguous where a type holds a colon."""
-    pairs = aggregates.codes[picked].astype(np.int64) * len(types.words) + types.codes[picked]
-    found, where = np.unique(pairs, return_inverse=True)
-    made = np.empty(len(found), dtype=object)
-    for index, pair in enumerate(found.tolist()):
-        aggregate, kind = divmod(pair, len(types.words))
+def _subjects(aggregates: TextColumn, types: TextColumn, picked: Picked) -> tuple[NDArray[np.object_], Picked]:
+    """One object per aggregate, shared by its rows, and which one each picked row has."""
+    codes, kinds = aggregates.codes[picked], types.codes[picked]
+    kind_of = np.full(len(aggregates.words), -1, np.int32)
+    kind_of[codes] = kinds
+    where: Picked = codes.astype(np.intp)
+    simple = bool((kind_of[codes] == kinds).all())
+    if simple:
+        pairs = [(at, kind) for at, kind in enumerate(kind_of.tolist()) if kind >= 0]
+    else:  # where a type holds a colon, ``type:id`` may mean two aggregates
+        both, where = np.unique(codes.astype(np.int64) * len(types.words) + kinds, return_inverse=True)
+        pairs = [divmod(pair, len(types.words)) for pair in both.tolist()]
+        where = where.astype(np.intp)
+    made = np.empty(max(len(pairs), len(aggregates.words)), dtype=object)
+    for at, (aggregate, kind) in enumerate(pairs):
         name = types.words[kind]
-        made[index] = Subject(name, aggregates.words[aggregate][len(name) + 1 :])
-    subjects: list[Subject] = made[where].tolist()
-    return subjects
+        made[aggregate if simple else at] = Subject(name, aggregates.words[aggregate][len(name) + 1 :])
+    return made, where
 
 
 def _joined(head: bytes | None, data: bytes | None, tail: bytes | None) -> bytes | None:
@@ -185,19 +194,3 @@ def _joined(head: bytes | None, data: bytes | None, tail: bytes | None) -> bytes
 
 def _key(aggregate: str | None) -> bytes | None:
     return None if aggregate is None else aggregate.encode()
-
-
-def _whole(rows: Rows, ids: Sequence[str], values: Sequence[bytes]) -> Rows:
-    return Rows(
-        rows.topic,
-        rows.partition,
-        rows.offsets,
-        rows.times_us,
-        rows.types,
-        rows.versions,
-        rows.subjects,
-        rows.data,
-        rows.agents,
-        ids,
-        values,
-    )

@@ -10,7 +10,7 @@ import msgspec
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch, Headers
 from tallyroll.events.chain import RepeatFilter
-from tallyroll.events.codec import HEADERS, Head, decode_head, timestamp_us
+from tallyroll.events.codec import HEADERS, Head, decode_heads, timestamp_us
 from tallyroll.events.event import agent_of
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows, Subject
@@ -103,13 +103,16 @@ def rows_of(
     partition: TopicPartition, records: Iterable[Judged], *, types: Iterable[str] | None, until_us: int | None, whole: bool
 ) -> Rows | None:
     """The first copies among the records, decoded anew; None if there are none."""
+    counted = [one for one in records if one.verdict == "first" and (until_us is None or (one.time_us or 0) <= until_us)]
+    heads = decode_heads([one.value for one in counted])
     wanted = None if types is None else frozenset(types)
-    subjects, kept = Subjects(), list[tuple[Any, ...]]()
-    for record in records:
-        if record.verdict != "first" or (until_us is not None and (record.time_us or 0) > until_us):
-            continue
-        head = decode_head(record.value)
-        if wanted is None or head.type in wanted:
-            row = (record.offset, record.time_us, head.type, head.schemaversion, subjects.of(head), bytes(head.data), record.agent)
-            kept.append((*row, head.id, record.value) if whole else row)
-    return Rows(*partition, *zip(*kept, strict=True)) if kept else None
+    subjects = Subjects()
+    kept = [
+        (one.offset, one.time_us, head.type, head.schemaversion, subjects.of(head), bytes(head.data), one.agent, head.id, one.value)
+        for one, head in zip(counted, heads, strict=True)
+        if not isinstance(head, Undecodable) and (wanted is None or head.type in wanted)
+    ]
+    if not kept:
+        return None
+    *columns, ids, values = zip(*kept, strict=True)
+    return Rows(*partition, *columns, *((ids, values) if whole else ()))

@@ -18,6 +18,7 @@ class ArchiveReport:
     """One partition. ``tail`` records wait for a seal, ``unarchived`` ones lie in the log only.
 
     ``headroom_ms``: until the topic deletes the oldest of those; None where there are none. ``alarm``: see ``archive.retention``.
+    ``kept``: below that offset the archive was pruned.
     """
 
     partition: TopicPartition
@@ -31,10 +32,11 @@ class ArchiveReport:
     unarchived: int
     headroom_ms: int | None
     alarm: Alarm
+    kept: int = 0
 
     def plain(self) -> dict[str, Any]:
         """As plain values."""
-        names = ("first", "next", "segments", "records", "raw_bytes", "file_bytes", "tail", "unarchived", "headroom_ms", "alarm")
+        names = ("first", "next", "segments", "records", "raw_bytes", "file_bytes", "tail", "unarchived", "headroom_ms", "alarm", "kept")
         return {"partition": str(self.partition), **{name: getattr(self, name) for name in names}}
 
 
@@ -56,7 +58,7 @@ async def report(keeper: ArchiveKeeper, log: EventLog, catalogue: Catalogue, clo
             now_ms=clock.now_us() // 1_000,
         )  # fmt: skip
         numbers = (one.first, one.next, one.segments, one.records, one.raw_bytes, one.file_bytes, one.tail_records) if one else (0,) * 7
-        found.append(ArchiveReport(partition, *numbers, left.unarchived, left.headroom_ms, left.alarm))
+        found.append(ArchiveReport(partition, *numbers, left.unarchived, left.headroom_ms, left.alarm, one.kept if one is not None else 0))
     return found
 
 

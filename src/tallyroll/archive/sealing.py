@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,17 +13,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tallyroll.archive.anchor import previous_of
 from tallyroll.archive.building import Build
 from tallyroll.archive.checks import Checks
 from tallyroll.archive.parts import SnapshotMaker
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.reading import SegmentReader
-from tallyroll.archive.segment import GENESIS, name_of
+from tallyroll.archive.segment import name_of
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
-from tallyroll.ports import ArchiveIndex, ArchiveMark, Judged, Sealed, Segment, Tail
+from tallyroll.ports import ArchiveIndex, ArchiveMark, Clock, Judged, Sealed, Segment, Tail
 from tallyroll.replay.fold import Fold
 from tallyroll.replay.partition import no_collecting
 
@@ -60,21 +63,24 @@ class Sealer:
     Not promised: bounded memory beyond what ``SealLimits`` says and what one flush adds.
     """
 
-    def __init__(self, store: ArchiveStore, catalogue: Catalogue, fold: Fold, *, fault: Fault = no_fault) -> None:
+    def __init__(self, store: ArchiveStore, catalogue: Catalogue, fold: Fold, *, clock: Clock, fault: Fault = no_fault) -> None:
         self._store = store
+        self._clock = clock
+        self._locks: defaultdict[TopicPartition, threading.Lock] = defaultdict(threading.Lock)
         self._catalogue = catalogue
         self._fault = fault
         self._reader = ArchiveReader(store)
         self._makers = {topic.base: SnapshotMaker(fold, topic.base) for topic in catalogue.topics}
 
     def seal(self, partition: TopicPartition) -> Segment | None:
-        """Seals everything in the tail; None if there is nothing."""
-        index = self._store.index(partition)
-        mark = index.mark() if index is not None else None
-        if index is None or mark is None:
-            return None
-        with no_collecting():
-            return self._seal(partition, index, mark)
+        """Seals everything that is in the tail now; None if there is nothing. Records may be appended meanwhile."""
+        with self._locks[partition]:  # within the process nobody has to lose
+            index, began_us = self._store.index(partition), self._clock.now_us()
+            mark = index.mark() if index is not None else None
+            if index is None or mark is None:
+                return None
+            with no_collecting():
+                return self._seal(partition, index, mark, began_us)
 
     def clean(self, partition: TopicPartition) -> Sequence[str]:
         """Removes files that the manifest does not name, left by a crash or replaced; their names."""
@@ -87,7 +93,7 @@ class Sealer:
                 removed.append(name)
 
         if index is not None:
-            with _translated(partition):
+            with written(partition):
                 index.sweep(remove)
         return removed
 
@@ -120,10 +126,10 @@ class Sealer:
         known = self._maker(partition).projection
         return known.id if known is not None else ""
 
-    def _seal(self, partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark) -> Segment | None:
+    def _seal(self, partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark, began_us: int) -> Segment | None:
         segments = index.segments()
         build = Build(
-            segments[-1].digest if segments else GENESIS,
+            segments[-1].digest if segments else previous_of(mark),
             _checks(partition, index, mark),
             self._maker(partition).projection,
             self._store.codec,
@@ -147,7 +153,7 @@ class Sealer:
         )
         segment, order = self._written(partition, planned, build)
         self._fault("file put")
-        sealed = self._sealed(partition, index, mark, segment, build, order)
+        sealed = self._sealed(partition, index, mark, segment, build, order)._replace(since_us=began_us)
         self._fault("before commit")
 
         def is_whole() -> bool:
@@ -160,7 +166,7 @@ class Sealer:
 
     def _written(self, partition: TopicPartition, segment: Segment, build: Build) -> tuple[Segment, NDArray[np.intp]]:
         """The segment as it is in its file, which is there when this returns."""
-        with _translated(partition):
+        with written(partition):
             content, order = build.file(partition, segment)
             self._fault("file made")
             self._store.files(partition).put(segment.name, content)
@@ -176,12 +182,18 @@ class Sealer:
         order: NDArray[np.intp],
     ) -> Sealed:
         findings = build.checks.settle()
-        written = SegmentReader(partition, segment, self._store.open_anew(partition, segment))
+        made = SegmentReader(partition, segment, self._store.open_anew(partition, segment))
         parts, reducers = self._maker(partition).make(
-            partition, segment, build.layout, written, index, lambda: self._reader.rows(partition, mark.first, mark.sealed)
+            partition,
+            segment,
+            build.layout,
+            made,
+            index,
+            mark,
+            lambda: self._reader.rows(partition, max(mark.first, mark.kept), mark.sealed),
         )
         sealed = msgspec.structs.replace(segment, reducers=reducers)
-        return Sealed(sealed, [*build.layout.runs(order)], parts, findings, build.checks.dump())
+        return Sealed(sealed, [*build.layout.runs(order)], parts, findings, build.checks.dump(), mark.kept)
 
     def _is_there(self, partition: TopicPartition, segment: Segment) -> bool:
         return self._store.files(partition).size(segment.name) == segment.file_bytes
@@ -198,8 +210,9 @@ def _checks(partition: TopicPartition, index: ArchiveIndex, mark: ArchiveMark) -
 
 
 @contextlib.contextmanager
-def _translated(partition: TopicPartition) -> Iterator[None]:
+def written(partition: TopicPartition) -> Iterator[None]:
+    """What is written inside lies there afterwards, or StoreUnavailable is raised."""
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(f"archive {partition}", f"a segment cannot be written ({error.strerror or type(error).__name__})") from error
+        raise StoreUnavailable(f"archive {partition}", f"its files cannot be changed ({error.strerror or type(error).__name__})") from error

@@ -92,18 +92,30 @@ class ArchiveStore:
                     self._open[partition] = index
             return index
 
-    def open_anew(self, partition: TopicPartition, segment: Segment) -> OpenSegment:
-        """As ``segment``, from the file as it is now; for who has just written it."""
-        where = f"{partition}/{segment.name}"
+    def close_segment(self, partition: TopicPartition, name: str) -> None:
+        """Lets go of a segment that is no more; who is reading it may go on."""
+        with self._lock:
+            self._segments.pop((partition, name), None)
+
+    def content(self, partition: TopicPartition, name: str) -> memoryview:
+        """What is in a file of a partition."""
+        where = f"{partition}/{name}"
         try:
-            content = self.files(partition).open(segment.name)
-            if len(content) != segment.file_bytes:
-                raise SegmentDamaged(where, f"it has {len(content)} bytes, not {segment.file_bytes}")
-            opened = self.codec.open(content)
+            return self.files(partition).open(name)
         except FileNotFoundError:
             raise SegmentDamaged(where, "the file is missing") from None
         except PermissionError as error:
             raise StoreUnavailable(where, type(error).__name__) from error
+        except OSError as error:
+            raise SegmentDamaged(where, str(error)) from error
+
+    def open_anew(self, partition: TopicPartition, segment: Segment) -> OpenSegment:
+        """As ``segment``, from the file as it is now; for who has just written it."""
+        where, content = f"{partition}/{segment.name}", self.content(partition, segment.name)
+        if len(content) != segment.file_bytes:
+            raise SegmentDamaged(where, f"it has {len(content)} bytes, not {segment.file_bytes}")
+        try:
+            opened = self.codec.open(content)
         except OSError as error:
             raise SegmentDamaged(where, str(error)) from error
         try:

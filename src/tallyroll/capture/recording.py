@@ -181,7 +181,7 @@ def recorded_us(value: object) -> int | None:
         if moment.utcoffset() is None:
             return None
         micros = micros_of(moment)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _LATEST_US:
         micros = round(value * (1_000 if value >= _MILLIS_FROM else 1_000_000))
     else:
         return None

@@ -129,7 +129,7 @@ def top(  # noqa: PLR0913  # one parameter per option
 @app.command(
     epilog=examples(
         "tallyroll analytics series response_time --function p95",
-        "tallyroll analytics series tokens --dimension agent --key coder-001 --since 6h --step 5min",
+        "tallyroll analytics series tokens --dimension agent --key coder-001 --since 6h --step 5m",
         "tallyroll analytics series error_rate --since 1d --json",
     )
 )

@@ -11,11 +11,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.cli.analytics_asking import At, Dimension, Function, Key, Wait, engine_at, usage
+from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.moments import age, short_span
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of, span_of
 from tallyroll.events.event import AgentEvent, iso
 from tallyroll.events.ids import new_id, utc_now
+from tallyroll.opening import DETECTORS, new_detector
+from tallyroll.ports import Detector
 
 _TOLD: Final = ("severity", "state", "message", "metric_name", "dimension", "key", "dedup_key")
 _SEVERITY_STYLES: Final[Mapping[str, str]] = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "dim"}
@@ -38,14 +41,16 @@ def add_to(app: typer.Typer) -> None:
     )(silence)
     app.command(
         epilog=examples(
-            "tallyroll analytics correlate response_time", "tallyroll analytics correlate error_rate --since 1d --dimension tool --json"
+            "tallyroll analytics correlate response_time",
+            "tallyroll analytics correlate tool_error_rate --since 1d --dimension tool --json",
         )
     )(correlate)
     app.command(
         epilog=examples(
             "tallyroll analytics backtest response_time",
             "tallyroll analytics backtest tool_latency --dimension tool --key web_search --since 7d",
-            "tallyroll analytics backtest response_time --labels incidents.json --threshold 0.6 --json",
+            "tallyroll analytics backtest response_time --labels incidents.json --threshold 0.85 --json",
+            "tallyroll analytics backtest response_time --detector moving-average",
         )
     )(backtest)
 
@@ -93,9 +98,7 @@ async def _anomalies(session: Session, since: datetime | None) -> list[dict[str,
         async for seen in roll.tail(since=since):
             if isinstance(seen.event, AgentEvent) and seen.event.event_type == "anomaly.detected":
                 payload = seen.event.payload
-                told = {
-                    name: payload.get(name) for name in ("severity", "state", "message", "metric_name", "dimension", "key", "dedup_key")
-                }
+                told = {name: payload.get(name) for name in _TOLD}
                 evidence = payload.get("evidence") or []
                 found.append({"time": iso(seen.event.timestamp), "id": seen.event.event_id, **told, "evidence": evidence})
     return found
@@ -156,6 +159,8 @@ def silence(  # noqa: PLR0913  # one parameter per option
         note("ended; what still fires is told with the next look")
         return
     lasts = span_of(length, "--for") or timedelta()
+    if lasts < timedelta(seconds=1):
+        raise usage("--for: expected at least a second", "write --for 2h")
     if not why:
         raise usage("--why: say why it is silent", "write --why 'load test until five'")
     from tallyroll.analytics.alerts.lifecycle import Silence  # noqa: PLC0415  # a tenth of a second that --help need not spend
@@ -179,6 +184,9 @@ async def _silence(session: Session, made: Any) -> None:  # noqa: ANN401  # a Si
 
 async def _end_silence(session: Session, silence_id: str) -> None:
     async with session.roll() as roll:
+        _, silences = await roll.open_alerts()
+        if silence_id not in {one["id"] for one in silences}:
+            raise CommandError(ExitCode.NOT_FOUND, "no silence in force has this id", "'tallyroll analytics alerts' lists them")
         await roll.end_silence(silence_id)
 
 
@@ -226,7 +234,8 @@ def backtest(  # noqa: PLR0913  # one parameter per option
     key: Key = "",
     since: Annotated[str | None, typer.Option(metavar="WHEN", help="From when on, by the log's time; its start if not given.")] = None,
     labels: Annotated[Path | None, typer.Option(help="JSON: a list of [from, to], ISO 8601: when something was really wrong.")] = None,
-    threshold: Annotated[float | None, typer.Option(min=0.01, max=0.99, help="Score from which on it is an alarm.")] = None,
+    threshold: Annotated[float | None, typer.Option(min=0.01, max=0.999, help="Score from which on it is an alarm.")] = None,
+    detector: Annotated[str, typer.Option(help=f"Which one: {', '.join(DETECTORS)}.")] = DETECTORS[0],
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -236,7 +245,11 @@ def backtest(  # noqa: PLR0913  # one parameter per option
     """
     session, begin = session_of(context, url, json), moment_of(since, "--since")
     windows = _labels(labels)
-    run(_backtest(session, metric, dimension, key, begin, windows, threshold))
+    try:
+        chosen = new_detector(detector)
+    except ValueError as error:
+        raise usage(f"--detector: {error}", "see 'tallyroll analytics backtest --help'") from None
+    run(_backtest(session, metric, dimension, key, begin, windows, chosen, threshold))
 
 
 def _labels(path: Path | None) -> Sequence[tuple[datetime, datetime]] | None:
@@ -255,10 +268,9 @@ def _labels(path: Path | None) -> Sequence[tuple[datetime, datetime]] | None:
 
 async def _backtest(  # noqa: PLR0913  # one per option
     session: Session, metric: str, dimension: str, key: str, since: datetime | None,
-    labels: Sequence[tuple[datetime, datetime]] | None, threshold: float | None,
+    labels: Sequence[tuple[datetime, datetime]] | None, detector: Detector, threshold: float | None,
 ) -> None:  # fmt: skip
     from tallyroll.analytics.anomalies.backtest import backtest as tried  # noqa: PLC0415  # needs the extra
-    from tallyroll.analytics.anomalies.detectors import SHIPPED_THRESHOLD, Ensemble  # noqa: PLC0415  # as above
     from tallyroll.analytics.anomalies.series import reading  # noqa: PLC0415  # as above
 
     async with session.roll() as roll, roll.recounted(since) as engine:
@@ -274,10 +286,9 @@ async def _backtest(  # noqa: PLR0913  # one per option
     first, last = min(of_key), max(of_key)
     values = [reading(spec, of_key.get(at)) for at in range(first, last + spec.pane_s, spec.pane_s)]
     places = None if labels is None else [tuple(int((one.timestamp() - first) // spec.pane_s) for one in pair) for pair in labels]
-    bad = spec.bad if spec.bad != "none" else "both"
     judged = tried(
-        values, Ensemble(bad), labels=None if places is None else [(pair[0], pair[1]) for pair in places],
-        threshold=SHIPPED_THRESHOLD if threshold is None else threshold, pane_s=spec.pane_s,
+        values, detector, labels=None if places is None else [(pair[0], pair[1]) for pair in places], threshold=threshold,
+        bad=spec.bad if spec.bad != "none" else "both", pane_s=spec.pane_s,
     )  # fmt: skip
     moments = [datetime.fromtimestamp(first + alarm.first * spec.pane_s, UTC) for alarm in judged.alarms]
     detection_s = None if judged.panes_to_detection is None else judged.panes_to_detection * spec.pane_s

@@ -74,7 +74,8 @@ def _word(name: str, value: object) -> str:
 
 def _measure(name: str, value: float) -> str:
     if name.startswith(("response_time", "latency", "tool_latency")):
-        return short_span(value / 1_000)
+        seconds = value / 1_000
+        return f"{seconds:.0f} s" if 60 <= seconds < 600 else short_span(seconds)  # noqa: PLR2004  # whole minutes say too little here
     if name.endswith(("_rate", "_percent")):
         return f"{value:.1f} %"
     if name == "throughput":

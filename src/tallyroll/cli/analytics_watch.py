@@ -10,6 +10,7 @@ from tallyroll.cli.analytics_asking import engine_at, usage
 from tallyroll.cli.chart import sparkline
 from tallyroll.cli.printing import console, markup, note, say_json, width
 from tallyroll.cli.session import Session
+from tallyroll.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,6 +66,8 @@ async def _ranked(engine: AnalyticsEngine, ranking: Ranking, moment: datetime | 
         return await engine.top(
             ranking.metric, ranking.function, ranking.dimension, ranking.window, limit=ranking.limit, lowest=ranking.lowest, at=moment
         )
+    except SettingsError:
+        raise  # of the window, and says which there are
     except ValueError as error:
         raise usage(str(error), "'tallyroll analytics metrics' lists what there is") from None
 

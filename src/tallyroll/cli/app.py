@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from collections import deque
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Final, NamedTuple
@@ -97,18 +98,21 @@ class Root(TyperGroup):
         sys.exit(int(code or 0))
 
 
+_REMEMBERED: Final = 1_000  # lines, so that a service says nothing twice and does not grow
+
+
 class _Words(logging.Handler):
-    """Warnings of the library for people: one dim line each, the same one once."""
+    """Warnings of the library for people, and alerts: one dim line each, the same one once."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._said: set[str] = set()
+        super().__init__()
+        self._said: deque[str] = deque(maxlen=_REMEMBERED)
 
     def emit(self, record: logging.LogRecord) -> None:
         """The message, unless it was said before."""
         line = plain(record.getMessage())
         if line not in self._said:
-            self._said.add(line)
+            self._said.append(line)
             note(line)
 
 
@@ -120,7 +124,9 @@ def _quiet() -> None:
     ours = logging.getLogger("tallyroll")
     if not any(isinstance(handler, _Words) for handler in ours.handlers):
         ours.addHandler(_Words())
+        ours.setLevel(logging.WARNING)
         ours.propagate = False
+        logging.getLogger("tallyroll.alerts.told").setLevel(logging.INFO)  # also the ends of alerts, and the lesser ones
 
 
 def _path(error: typer.TyperException) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tallyroll.cli import pruning
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 app = verbs()
 group_of(
     app,
-    "What topics forget, kept for good: status, seal, rebuild, query.",
+    "What topics forget, kept: status, seal, prune, rebuild, query.",
     "tallyroll run archive                  # keep it current",
     "tallyroll archive status",
     "tallyroll archive query 'SELECT type, count(*) FROM events GROUP BY type'",
@@ -54,24 +55,28 @@ def status(
 def _show_status(found: list[ArchiveReport], *, everything: bool) -> None:
     records, raw, size = (sum(getattr(one, name) for one in found) for name in ("records", "raw_bytes", "file_bytes"))
     waiting, tails = sum(one.unarchived for one in found), sum(one.tail for one in found)
+    pruned = sum(1 for one in found if one.kept)
     say(
         f"{paint(number(records), 'bold')} records archived in {counted(sum(one.segments for one in found), 'segment')}; "
         f"{size / 1e6:,.1f} MB for {raw / 1e6:,.1f} MB; {number(tails)} in the tails, {number(waiting)} not archived"
     )
+    if pruned:
+        say(f"the start of {counted(pruned, 'partition')} is pruned; snapshots stand for it")
     shown = [one for one in found if everything or one.alarm != "ok"]
     if shown:
         rows = [
             (
-                markup(one.partition), number(one.records), number(one.segments), number(one.tail), number(one.unarchived),
+                markup(one.partition), number(one.records), number(one.segments), number(one.kept) if one.kept else "-",
+                number(one.tail), number(one.unarchived),
                 "-" if one.headroom_ms is None else short_span(max(one.headroom_ms, 0) / 1_000),
                 markup(one.alarm, {"ok": "green", "warning": "yellow", "lost": "bold red"}[one.alarm]),
             )
             for one in shown
         ]  # fmt: skip
         table(
-            ("partition", "records", "segments", "tail", "not archived", "time left", "state"),
+            ("partition", "records", "segments", "pruned to", "tail", "not archived", "time left", "state"),
             rows,
-            right=("records", "segments", "tail", "not archived"),
+            right=("records", "segments", "pruned to", "tail", "not archived"),
         )
     if not records:
         note("nothing is archived yet; 'tallyroll run archive' keeps it current, 'tallyroll archive seal' does it once")
@@ -229,3 +234,6 @@ def _hole(text: str) -> tuple[Any, int]:
 
 def _json_value(value: Any) -> Any:  # noqa: ANN401  # whatever the database has
     return value if value is None or isinstance(value, (str, int, float, bool, list, dict)) else str(value)
+
+
+pruning.add_to(app)

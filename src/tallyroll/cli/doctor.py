@@ -7,9 +7,10 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -18,6 +19,7 @@ from tallyroll.adapters.extras import EXTRAS, available, require
 from tallyroll.adapters.sqlite.log import SqliteLog
 from tallyroll.adapters.sqlite.spool_report import spool_report
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
+from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.cli.checks import Check, Verdict, setting_checks, url_check
 from tallyroll.cli.exits import ExitCode, explain
@@ -25,8 +27,10 @@ from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number, paint, plain, say, say_json
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
 from tallyroll.errors import LogUnavailable, TallyrollError
+from tallyroll.events.position import TopicPartition
 from tallyroll.events.topic_plan import drift, replication_for
 from tallyroll.events.topics import Catalogue, catalogue_of
+from tallyroll.events.types import SYSTEM_TOPIC
 from tallyroll.ports import EventLog
 from tallyroll.replay.state import StateFollower, stored_positions
 from tallyroll.settings import Settings
@@ -219,31 +223,43 @@ async def _look(settings: Settings, catalogue: Catalogue, log: EventLog) -> list
         )
     else:
         found.append(Check("clock", "ok", "no record comes from the future (the log tells no time of its own to compare with)"))
-    found.append(await _store(settings, catalogue, log))
+    found += await _stores(settings, catalogue, log)
     return found
 
 
-async def _store(settings: Settings, catalogue: Catalogue, log: EventLog) -> Check:
-    path = settings.data_dir / "state.db"
-    if settings.in_memory or not path.exists():
-        return Check("store", "ok", "no state is stored yet; 'tallyroll run' makes it")
-    store = await SqliteStateStore.open(path)
-    try:
-        stored = await stored_positions(store)
-    finally:
-        await store.close()
-    topics = [catalogue[base].name for base in StateFollower.TOPICS]
+async def _stores(settings: Settings, catalogue: Catalogue, log: EventLog) -> list[Check]:
+    """How the results of the followers stand beside the log; panes only where somebody counts."""
+    state, panes = settings.data_dir / "state.db", settings.data_dir / "analytics.db"
+    if settings.in_memory or not state.exists():
+        found = [Check("store", "ok", "no state is stored yet; 'tallyroll run' makes it")]
+    else:
+        store = await SqliteStateStore.open(state)
+        try:
+            stored = await stored_positions(store)
+        finally:
+            await store.close()
+        found = [await _beside("store", state, stored, [catalogue[base].name for base in StateFollower.TOPICS], log, "tallyroll run")]
+    if not settings.in_memory and panes.exists():
+        windows = await SqliteWindowStore.open(panes)
+        try:
+            counted_to = {partition: one.next for partition, one in (await windows.load_progress()).items()}
+        finally:
+            await windows.close()
+        topics = [topic.name for topic in catalogue.topics if topic.user and topic.base != SYSTEM_TOPIC]
+        found.append(await _beside("panes", panes, counted_to, topics, log, "tallyroll run analytics"))
+    return found
+
+
+async def _beside(  # noqa: PLR0913  # whose results, and what to say
+    name: str, path: Path, stored: Mapping[TopicPartition, int], topics: Sequence[str], log: EventLog, command: str
+) -> Check:
     ends, starts = await log.ends(topics), await log.starts(topics)
     behind = sum(max(0, end - max(stored.get(partition, 0), starts.get(partition, 0))) for partition, end in ends.items())
     if any(stored.get(partition, 0) > end for partition, end in ends.items()):
-        return Check(
-            "store", "fail", f"{path} is ahead of the log: it belongs to another log", "move it away; it is made anew from the log"
-        )
+        return Check(name, "fail", f"{path} is ahead of the log: it belongs to another log", "move it away; it is made anew from the log")
     if behind:
-        return Check(
-            "store", "warn", f"{counted(behind, 'record')} behind the log", "run 'tallyroll run' as a service, or 'tallyroll run --once'"
-        )
-    return Check("store", "ok", "up to date with the log")
+        return Check(name, "warn", f"{counted(behind, 'record')} behind the log", f"run '{command}' as a service, or '{command} --once'")
+    return Check(name, "ok", "up to date with the log")
 
 
 def _spool(settings: Settings) -> Check:

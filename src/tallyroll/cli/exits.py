@@ -71,7 +71,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.StoreUnavailable, (ExitCode.UNAVAILABLE, "check disk space and permissions of the data folder with 'tallyroll doctor'")),
     (errors.PositionConflict, (ExitCode.UNAVAILABLE, "another process writes the same store; let it, or stop one of the two")),
     (errors.SegmentDamaged, (ExitCode.FINDINGS, "restore the named file from a copy, then check with 'tallyroll replay verify'")),
-    (errors.SpanGone, (ExitCode.NOT_FOUND, "repeat with --allow-truncated to see what is left; an archive keeps what topics forget")),
+    (errors.SpanGone, (ExitCode.NOT_FOUND, lambda error: _after_gone(pruned=error.pruned))),
     (errors.NoHistory, (ExitCode.NOT_FOUND, "check the id and the moment; 'tallyroll agents ls' lists agents")),
     (errors.BrokenHistory, (ExitCode.FINDINGS, lambda error: _after_broken(error.kind, error.where))),
     (errors.SnapshotMismatch, (ExitCode.FINDINGS, "make snapshots anew with 'tallyroll archive rebuild'")),
@@ -79,6 +79,12 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.WorkerFailed, (ExitCode.UNAVAILABLE, "try again, with fewer --workers if memory was short")),
     (errors.ReplayCancelled, (ExitCode.INTERRUPTED, "start it again when you like; nothing was changed")),
 )
+
+
+def _after_gone(*, pruned: bool) -> str:
+    if pruned:
+        return "'tallyroll replay state', and 'run --mode incremental', start from snapshots; --allow-truncated shows what is left"
+    return "repeat with --allow-truncated to see what is left; an archive keeps what topics forget"
 
 
 def _after_broken(kind: str, where: str) -> str:

@@ -55,6 +55,7 @@ def verify(  # noqa: PLR0913  # one parameter per option
     if session.json:
         say_json({
             "sound": not found.wrong, "segments": segments, "owners": found.owners, "snapshots": found.snapshots, "heads": found.heads,
+            "pruned": found.pruned,
             "histories": histories, "wrong": [one._asdict() for one in found.wrong], "as_of": stored.as_of,
             "views": {name: {"owners": count, "hash": text} for name, (count, text) in stored.views.items()},
         })  # fmt: skip
@@ -62,6 +63,8 @@ def verify(  # noqa: PLR0913  # one parameter per option
         say(paint("sound", "bold green") if not found.wrong else paint(counted(len(found.wrong), "finding"), "bold red"))
         say(f"{counted(segments, 'segment')} against their digests, {counted(found.heads, 'head')} of the log")
         say(f"{counted(found.owners, 'owner')} from zero and from {counted(found.snapshots, 'snapshot')}")
+        if found.pruned:
+            note(f"{counted(found.pruned, 'owner')} cannot be folded from zero: the archive was pruned")
         if golden is not None:
             say("1 golden history" if histories == 1 else f"{histories} golden histories")
         if found.wrong:
@@ -138,13 +141,15 @@ def restore(
     if session.json:
         views = {name: {"owners": count, "hash": text} for name, (count, text) in stored.views.items()}
         equals = {"equals_full_replay": same, "equals_lost": None if lost is None else as_before}
-        say_json({**equals, "indexes_rebuilt": rebuilt, "as_of": stored.as_of, "views": views})
+        say_json({**equals, "coverage": again.coverage, "indexes_rebuilt": rebuilt, "as_of": stored.as_of, "views": views})
     else:
         rows = [(name, number(count), text[:16], _mark(again.views[name][1] == text)) for name, (count, text) in stored.views.items()]
         table(("view", "owners", "hash", "full replay"), rows, right=("owners",))
         say(_verdict("the restored store equals a full replay", "the restored store differs from a full replay", holds=same))
         if lost is not None:
             say(_verdict("and it equals the lost one", "it does not equal the lost one", holds=as_before))
+        if again.coverage != "complete":
+            note(f"coverage {again.coverage}: what was pruned was compared with a replay from its snapshots, not from zero")
         if rebuilt:
             note(f"made anew from segments: the index of {counted(rebuilt, 'partition')}")
     if not (same and as_before):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -102,6 +103,8 @@ async def _serve(session: Session, names: list[str], every_s: float, http: str |
         stack.callback(beat.cancel)  # last of all: it beats while what was applied is being stored
         roll = await stack.enter_async_context(Roll.open(settings, telemetry=counters))
         watch.begin({name: await roll.follow(name) for name in names})
+        gc.collect()
+        gc.freeze()  # what was loaded stays for good: looking through it again and again stops everything for tens of milliseconds
         _introduce(settings, names)
         watching: set[asyncio.Task[Any]] = {asyncio.create_task(roll.run(*names)), asyncio.create_task(stop.wait())}
         if url is not None:

@@ -66,6 +66,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return result
 
 
+def confirm(question: str, *, yes: bool) -> None:
+    """Goes on only if somebody agrees, or has with ``yes``. Raises CommandError where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError(ExitCode.USAGE, f"nobody can answer: {question}", "add --yes")
+    typer.confirm(question, abort=True, err=True)
+
+
 def _leave_pipe() -> None:
     """Python flushes standard output once more at exit; that must not find the broken pipe again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -12,7 +11,7 @@ import typer
 from tallyroll.adapters.extras import require
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import markup, note, number, paint, plain, say, say_json, table
-from tallyroll.cli.session import Json, Session, Url, examples, group_of, run, session_of, verbs
+from tallyroll.cli.session import Json, Session, Url, confirm, examples, group_of, run, session_of, verbs
 from tallyroll.events.acls import OPERATIONS, SERVICES, Acl, acls_of, commands
 from tallyroll.events.topic_plan import CreateTopic, Difference, Plan, SetConfig, drift, plan, replication_for
 from tallyroll.events.topics import Catalogue, TopicState, catalogue_of
@@ -77,7 +76,7 @@ def apply(
     if not session.json:
         _show_plan(made)
     if made.changes:
-        _ask(f"apply {number(len(made.changes))} changes?", yes=yes)
+        confirm(f"apply {number(len(made.changes))} changes?", yes=yes)
         run(_apply(session, made))
         note(f"applied {number(len(made.changes))} changes")
     if session.json:
@@ -165,7 +164,7 @@ def acls(  # noqa: PLR0913  # one parameter per option
     prefix = settings.group("").removesuffix(".")
     rights = {name: (principal or f"User:{prefix}-{name}", _acls_of(name, settings, prefix)) for name in wanted}
     if apply_now:
-        _ask(f"give rights to {', '.join(who for who, _ in rights.values())}?", yes=yes)
+        confirm(f"give rights to {', '.join(who for who, _ in rights.values())}?", yes=yes)
         run(_give(session, [(who, rules) for who, rules in rights.values()]))
     if session.json:
         for name, (who, rules) in rights.items():
@@ -204,14 +203,6 @@ def _embedded(session: Session) -> bool:
     else:
         say(_EMBEDDED)
     return True
-
-
-def _ask(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CommandError(ExitCode.USAGE, f"nobody can answer: {question}", "add --yes")
-    typer.confirm(question, abort=True, err=True)
 
 
 async def _look(session: Session) -> Cluster:

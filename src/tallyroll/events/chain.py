@@ -288,7 +288,8 @@ class RepeatFilter:
         for index, text in enumerate(digits, first):
             number = int(text) if text.isdecimal() and len(text) <= MAX_NUMBER_DIGITS else 0
             if number == run.high + 1:
-                run.high = number  # its session is the last one already
+                run.high = number
+                self._sessions.move_to_end(session)  # a repeat before it has not done so
             elif number:
                 if not self.is_first(session, number):
                     found[index] = "repeat"

@@ -80,7 +80,9 @@ class TextColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """As ``Rows``, with what a fold takes out of the payloads in place of the payloads; in offset order, as arrays.
+    """As ``Rows``, with what a fold takes out of the payloads in place of the payloads, as arrays.
+
+    Agents may follow one another in any order, each with its rows in offset order; or all rows are in offset order.
 
     ``agents``: whose deed an event is; ``aggregates``: the keys ``type:id``. ``values`` maps names of ``Value.column`` to
     what the payloads gave; members that an event type does not read are left empty.

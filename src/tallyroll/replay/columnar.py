@@ -15,10 +15,13 @@ import numpy as np
 
 from tallyroll.events.rows import Columns, IntColumn, Rows, TextColumn
 from tallyroll.replay.fields import (
+    CLOSED_ELSEWHERE,
+    CLOSED_HERE,
     COUNT,
     INT_MAX,
     LAST,
     MAX_NAMES,
+    MAX_OPEN,
     SUM,
     Change,
     Count,
@@ -28,12 +31,13 @@ from tallyroll.replay.fields import (
     Last,
     Max,
     Min,
+    OpenSet,
     Slots,
     Sum,
     Update,
 )
 from tallyroll.replay.fold import Fold, Part
-from tallyroll.replay.owned_rows import Index, OwnedRows, Source, is_text, is_whole, runs_of, stable_order
+from tallyroll.replay.owned_rows import Index, OwnedRows, Source, by_owner, is_text, is_whole, runs_of
 from tallyroll.replay.partition import no_collecting
 from tallyroll.replay.projection import Projection, needs_column
 
@@ -131,7 +135,7 @@ class ColumnarFold:
         rows = np.flatnonzero(wanted)
         if not len(rows):
             return 0
-        rows = rows[stable_order(owners.codes[rows])]
+        rows = by_owner(rows, owners.codes, columns.offsets)
         runs = runs_of(owners.codes[rows])
         lengths = runs.lasts - runs.firsts + 1
         names = [owners.words[code][prefix:] for code in runs.numbers]
@@ -298,6 +302,34 @@ def count_names(plan: Plan, owned: OwnedRows, slots: Slots) -> None:
         step_rows(plan, owned, slots, rows[np.isin(owned.owners[rows], list(crowded))])
 
 
+def hold_open(plan: Plan, owned: OwnedRows, slots: Slots) -> None:
+    """The twin of OpenSet: row by row, since what is forgotten depends on the order, but without a call for each."""
+    value, field = plan.sources[0].value, plan.field
+    assert isinstance(field, OpenSet)  # noqa: S101  # looked up by it
+    if not is_text(value):
+        step_rows(plan, owned, slots)
+        return
+    rows = owned.present(plan.sources)
+    codes, words = owned.names(value, rows)
+    opening = np.isin(owned.types[rows], [number for number, update in plan.updates.items() if update is field.open])
+    marks = zip(owned.order_us[rows].tolist(), owned.offsets[rows].tolist(), strict=True)
+    for owner, code, opens, mark in zip(owned.owners[rows].tolist(), codes.tolist(), opening.tolist(), marks, strict=True):
+        opened, here, elsewhere = slots[owner]
+        name = words[code]
+        if opens:
+            here.pop(name, None)
+            elsewhere.pop(name, None)
+            ids, most = opened, MAX_OPEN
+        elif opened.pop(name, None) is not None or name in here:
+            ids, most = here, CLOSED_HERE
+        else:
+            ids, most = elsewhere, CLOSED_ELSEWHERE
+        ids.pop(name, None)
+        ids[name] = mark
+        if len(ids) > most:
+            del ids[next(iter(ids))]
+
+
 TWINS: Final[Mapping[type[Field], Twin]] = {
     Count: count_rows,
     Sum: add_numbers,
@@ -306,5 +338,6 @@ TWINS: Final[Mapping[type[Field], Twin]] = {
     Last: keep_last,
     First: keep_first,
     CountBy: count_names,
+    OpenSet: hold_open,
 }
 """Which kinds are folded as a whole. A subclass may change events in another way: it is not looked up by its bases."""

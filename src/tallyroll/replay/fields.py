@@ -8,8 +8,9 @@ any order, on any machine, and joined as they come. Slots hold integers, text, b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 INT_MAX: Final = 2**63 - 1  # canonical integers are signed 64 bit, so that every reader and every column can hold them
@@ -106,6 +107,13 @@ class Field(ABC):
         """The joined value in the canonical state."""
         return joined
 
+    def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> Any:  # noqa: ANN401  # as above
+        """The value in the canonical state that the slots of parts in these places amount to; at least one.
+
+        A kind may know a shorter way than through joins; the answer is the same.
+        """
+        return self.show(reduce(self.join, map(self.lift, slots, places)))
+
     @abstractmethod
     def describe(self) -> list[Any]:
         """The declaration as plain values; what the reducer id is made of."""
@@ -130,6 +138,9 @@ class Count(Field):
     def join(self, left: int, right: int) -> int:
         return left + right
 
+    def settle(self, slots: Sequence[int], places: Sequence[Place]) -> int:  # noqa: ARG002  # sums have no order
+        return sum(slots)
+
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types)]
 
@@ -153,6 +164,9 @@ class Sum(Field):
 
     def join(self, left: int, right: int) -> int:
         return left + right
+
+    def settle(self, slots: Sequence[int], places: Sequence[Place]) -> int:  # noqa: ARG002  # sums have no order
+        return sum(slots)
 
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.value.name]
@@ -346,9 +360,27 @@ class OpenSet(Field):
     def show(self, joined: Any) -> list[str]:  # noqa: ANN401  # Field
         return sorted(name for name, (_, is_open) in joined.items() if is_open)
 
+    def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> list[str]:
+        # Of the many ids that were closed only those matter that some part still has open.
+        newest: dict[str, tuple[int, str, int, int]] = {}
+        for (opened, _, _), place in zip(slots, places, strict=True):
+            for name, (order_us, offset) in opened.items():
+                newest[name] = max((order_us, *place, offset), newest.get(name, _BEFORE_ALL))
+        closed = {
+            name
+            for (_, here, elsewhere), place in zip(slots, places, strict=True)
+            for ends in (here, elsewhere)
+            for name in newest.keys() & ends.keys()
+            if (ends[name][0], *place, ends[name][1]) > newest[name]
+        }
+        return sorted(newest.keys() - closed)
+
     def describe(self) -> list[Any]:
         bounds = [CLOSED_HERE, CLOSED_ELSEWHERE, MAX_OPEN]
         return [self.kind, self.id.name, sorted(self.opens), sorted(self.closes), bounds]
+
+
+_BEFORE_ALL: Final = (-1, "", -1, -1)
 
 
 def _remember(ids: dict[str, tuple[int, int]], name: str, key: tuple[int, int], most: int) -> None:

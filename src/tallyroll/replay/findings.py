@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final, Literal, NamedTuple
+
+import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
@@ -62,8 +65,18 @@ class Findings:
 
 _Key = tuple[str, str, str]  # session, kind and id of the aggregate
 
-SequenceState = list[tuple[str, str, str, int, int, list[tuple[int, int]], list[str]]]
-"""What ``SequenceCheck.dump`` gives of each run: its key, highest number, last offset, (missing number, offset), recent ids."""
+_Dumped = tuple[str, str, str, int, int, msgspec.Raw, msgspec.Raw]
+
+SequenceState = list[_Dumped]
+"""What ``SequenceCheck.dump`` gives of each run: its key, highest number, last offset, (missing number, offset), recent ids.
+
+The lists as JSON, since most runs of a state that is loaded are never met again.
+"""
+
+_NOTHING: Final = b"[]"
+_encode: Final = msgspec.json.Encoder().encode
+_decode_missing: Final = msgspec.json.Decoder(list[tuple[int, int]]).decode
+_decode_recent: Final = msgspec.json.Decoder(list[str]).decode
 
 
 class _Run:
@@ -87,6 +100,7 @@ class SequenceCheck:
         self._topic = topic
         self._partition = partition
         self._runs: dict[_Key, _Run] = {}
+        self._asleep: dict[_Key, _Dumped] = {}  # those of a loaded state that nothing was met of, and that lack nothing
         self._closed: list[tuple[str, dict[int, Position]]] = []
         self._forks: list[Finding] = []
 
@@ -105,7 +119,7 @@ class SequenceCheck:
                 continue
             number = int(digits)
             key = (session, head.aggregatetype, head.aggregateid)
-            run = runs.get(key)
+            run = runs.get(key) or self._woken(key)
             if run is None:
                 runs[key] = _Run(number, event_id, offsets[index])
             elif event_id in run.recent:
@@ -143,31 +157,47 @@ class SequenceCheck:
         Those go that were silent for longest. Called now and then it bounds the checker; a run that comes back after it was
         forgotten starts in its middle.
         """
-        excess = len(self._runs) - keep
+        excess = len(self._runs) + len(self._asleep) - keep
         if excess > 0:
-            for key in sorted(self._runs, key=lambda key: self._runs[key].last)[:excess]:
-                if missing := self._runs.pop(key).missing:
+            ages = [(one[4], key) for key, one in self._asleep.items()] + [(run.last, key) for key, run in self._runs.items()]
+            for _, key in sorted(ages)[:excess]:
+                if self._asleep.pop(key, None) is None and (missing := self._runs.pop(key).missing):
                     self._closed.append((_name(key), missing))
         found = sorted([*self._forks, *_gaps(self._closed)], key=_offset)
         self._forks, self._closed = [], []
         return found
 
     def dump(self) -> SequenceState:
-        """The state behind ``settle`` as plain values."""
-        return [
-            (*key, run.high, run.last, [(number, place.offset) for number, place in run.missing.items()], run.recent)
+        """The state behind ``settle``, the runs by their last offset: the same however often it was loaded in between."""
+        awake = [
+            (*key, run.high, run.last, _raw([(number, place.offset) for number, place in run.missing.items()]), _raw(run.recent))
             for key, run in self._runs.items()
         ]
+        return sorted([*self._asleep.values(), *awake], key=itemgetter(4))
 
     @classmethod
     def load(cls, topic: str, partition: int, dumped: SequenceState) -> SequenceCheck:
         """The checker that ``dump`` described."""
         result = cls(topic, partition)
-        for session, kind, name, high, last, missing, recent in dumped:
-            run = result._runs[session, kind, name] = _Run(high, "", last)  # own class
-            run.recent = recent
-            run.missing = {number: Position(topic, partition, offset) for number, offset in missing}
+        result._asleep = {one[:3]: one for one in dumped}  # own class
+        for one in dumped:
+            if bytes(one[5]) != _NOTHING:  # these are told also if nothing is met of them
+                result._woken(one[:3])
         return result
+
+    def _woken(self, key: _Key) -> _Run | None:
+        dumped = self._asleep.pop(key, None)
+        if dumped is None:
+            return None
+        _, _, _, high, last, missing, recent = dumped
+        run = self._runs[key] = _Run(high, "", last)
+        run.recent = _decode_recent(recent)
+        run.missing = {number: Position(self._topic, self._partition, offset) for number, offset in _decode_missing(missing)}
+        return run
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(_encode(value))
 
 
 def _gaps(runs: Iterable[tuple[str, dict[int, Position]]]) -> list[Finding]:

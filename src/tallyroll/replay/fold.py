@@ -206,18 +206,13 @@ def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
 
     Raises OverflowError when an integer is beyond 64 bits signed.
     """
-    joined: list[Any] | None = None
-    version, last_us = 0, None
-    for place, part in parts:
-        if not part.version:
-            continue
-        version += part.version
-        last_us = part.order_us if last_us is None else max(last_us, part.order_us)
-        lifted = [field.lift(slot, place) for field, slot in zip(view.fields.values(), part.slots, strict=True)]
-        joined = lifted if joined is None else [f.join(a, b) for f, a, b in zip(view.fields.values(), joined, lifted, strict=True)]
-    if joined is None:
+    met = [(place, part) for place, part in parts if part.version]
+    if not met:
         return None
-    state = {name: field.show(value) for (name, field), value in zip(view.fields.items(), joined, strict=True)}
+    places = [place for place, _ in met]
+    columns = zip(*(part.slots for _, part in met), strict=True)
+    state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
+    version, last_us = sum(part.version for _, part in met), max(part.order_us for _, part in met)
     state["version"], state["last_updated_us"] = version, last_us
     check_canonical(state)
     return state

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from tallyroll.errors import NoHistory, SpanGone
+from tallyroll.errors import NoHistory
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows
@@ -56,9 +56,10 @@ async def history(  # noqa: PLR0913  # whose, up to where, and from where
     names = sorted(replayer.catalogue[base].name for base in (view.topics if topics is None else topics))
     ends = target.ends if isinstance(target, AsOfOffsets) else None
     until_us = target.until_us if isinstance(target, AsOfEventTime) else None
-    planned = plan(await replayer.extents(names, ends=ends), ends=ends)
+    extents = await replayer.extents(names, ends=ends)
+    planned = plan(extents, ends=ends)
     if planned.missing and not allow_truncated:
-        raise SpanGone({str(partition): spans[-1][1] for partition, spans in planned.missing.items()})
+        raise planned.gone(extents)
     found: dict[TopicPartition, list[Rows]] = {}
     if replayer.archive is not None:
         found = await asyncio.to_thread(_archived, replayer.archive, planned, owner_key(view, owner))

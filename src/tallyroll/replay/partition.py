@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Literal
+from itertools import count
+from typing import Final
 
 import msgspec
 
@@ -20,7 +20,8 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.codec import Head, timestamp_us
 from tallyroll.events.rows import Rows
-from tallyroll.replay.fields import Of
+from tallyroll.replay.applied import Applied, Cut, Found
+from tallyroll.replay.fields import INT_MAX, Of
 from tallyroll.replay.fold import Fold, Part, Unfoldable, old_facts
 from tallyroll.replay.program import Program, Recall, Target
 
@@ -29,36 +30,6 @@ Load = Callable[[int, Sequence[str]], Mapping[str, bytes]]
 
 PartOf = tuple[int, str]
 """Which part: number of the view, and owner."""
-
-Kind = Literal["poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded"]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Something about a record, by its index in the batch; ``reason`` and ``error`` as in a dead letter."""
-
-    index: int
-    kind: Kind
-    reason: str = ""
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Event time at which the fold stops counting, inclusive, and how much disorder of the log is expected; both µs."""
-
-    until_us: int
-    skew_us: int
-
-
-@dataclass(slots=True)
-class Applied:
-    """What a batch did: records that changed a part, records no view knows, and what was found in the others."""
-
-    changed: int = 0
-    ignored: int = 0
-    found: list[Found] = field(default_factory=list)
-
 
 _Entry = tuple[int, Head, int, Sequence[Target] | Unfoldable]
 # A plain tuple of a record's index, head, time_us or 0, and targets, since there is one per record: a named one costs 0.2 µs more.
@@ -119,9 +90,12 @@ class PartitionFold:
         applied = Applied()
         missing: list[Part] = []
         with no_collecting():
+            if load is None:
+                self._fold_at_once(batch, applied)
+                return applied
             try:
                 entries = self._read(batch, applied, missing)
-                if load is not None and missing:
+                if missing:
                     _fill(missing, load)
             except BaseException:
                 # A blank part in the cache would be taken for an owner without a past.
@@ -175,15 +149,14 @@ class PartitionFold:
         before the first batch behind the rows comes.
         """
         applied = Applied()
-        until_us = self._cut.until_us if self._cut is not None else None
-        programs, young, narrow = self._programs, self._young, self._owner is not None
-        recall = partial(self._recall, [])
-        columns = zip(rows.offsets, rows.times_us, rows.types, rows.versions, rows.subjects, rows.data, strict=True)
+        until_us = self._cut.until_us if self._cut is not None else INT_MAX
+        young, narrow, recall, dirty = self._young, self._owner is not None, partial(self._recall, []), self.dirty
+        programs = map(self._programs.get, rows.types)
+        columns = zip(count(), programs, rows.offsets, rows.times_us, rows.versions, rows.subjects, rows.data)
         with no_collecting():
-            for index, (offset, time_us, event_type, version, of, data) in enumerate(columns):
-                if until_us is not None and time_us > until_us:
+            for index, program, offset, time_us, version, of, data in columns:
+                if time_us > until_us:
                     continue
-                program = programs.get(event_type)
                 if program is None:
                     applied.ignored += 1
                     continue
@@ -191,17 +164,16 @@ class PartitionFold:
                     continue
                 try:
                     if version == program.current_version:
-                        targets = program.aim(program.decode(data), of, time_us, young, recall)
+                        counts = program.fold(data, of, time_us, offset, young, recall, dirty)
                     else:
-                        targets = self._aim_old(program, version, data, of, time_us, recall)
+                        counts = self._count_old(program, version, data, of, time_us, offset, recall)
                 except _UNFOLDABLE as error:
                     applied.found.append(_found(index, _unfoldable(error)))
                     continue
-                if targets:
+                if counts:
+                    applied.changed += 1
                     if narrow:
                         self.aggregates.add(f"{of.aggregatetype}:{of.aggregateid}")
-                    self._hit(targets, offset)
-                    applied.changed += 1
         return applied
 
     def restore(self, view: int, owner: str, dumped: bytes) -> Part:
@@ -244,6 +216,40 @@ class PartitionFold:
         self._old = self._young
         self._young = [{} for _ in self._young]
 
+    def _fold_at_once(self, batch: Batch, applied: Applied) -> None:  # noqa: C901  # one loop over every record of a log
+        """Reads and changes record by record: no part has to be waited for, so nothing can fail but the records themselves."""
+        heads, found, cut, narrow = batch.heads(), applied.found, self._cut, self._owner is not None
+        readable = [index for index, head in enumerate(heads) if not isinstance(head, Undecodable)]
+        copies = {readable[at]: kind for at, kind in self.repeats.copies([heads[index] for index in readable]).items()}  # type: ignore[misc]  # those that are heads
+        programs, young, recall, dirty = self._programs, self._young, partial(self._recall, []), self.dirty
+        for index, head, offset in zip(count(), heads, batch.offsets):
+            if isinstance(head, Undecodable):
+                found.append(Found(index, "poison", head.reason, "Undecodable"))
+                continue
+            program = programs.get(head.type)
+            if program is None:
+                applied.ignored += 1
+            if copies and index in copies:
+                found.append(Found(index, copies[index]))
+                continue
+            if program is None or (narrow and not (wanted := self._may_be_owned(head, head.data)) and cut is None):
+                continue
+            try:
+                time_us = timestamp_us(head)
+                if cut is not None and ((time_us and not self._within_cut(cut, index, time_us, found)) or (narrow and not wanted)):
+                    continue
+                if head.schemaversion == program.current_version:
+                    counts = program.fold(head.data, head, time_us, offset, young, recall, dirty)
+                else:
+                    counts = self._count_old(program, head.schemaversion, head.data, head, time_us, offset, recall)
+            except _UNFOLDABLE as error:
+                found.append(_found(index, _unfoldable(error)))
+                continue
+            if counts:
+                applied.changed += 1
+                if narrow:
+                    self.aggregates.add(f"{head.aggregatetype}:{head.aggregateid}")
+
     def _read(self, batch: Batch, applied: Applied, missing: list[Part]) -> list[_Entry]:
         entries: list[_Entry] = []
         programs, young, cut, owner = self._programs, self._young, self._cut, self._owner
@@ -280,6 +286,13 @@ class PartitionFold:
     ) -> list[Target]:
         many = old_facts(program, program.event_type, version, data, self._fold.schemas)
         return [target for facts in many for target in program.aim(facts, of, time_us, self._young, recall)]
+
+    def _count_old(  # noqa: PLR0913  # as above
+        self, program: Program, version: str, data: bytes | msgspec.Raw, of: Of, time_us: int, offset: int, recall: Recall
+    ) -> bool:
+        targets = self._aim_old(program, version, data, of, time_us, recall)
+        self._hit(targets, offset)
+        return bool(targets)
 
     def _recall(self, missing: list[Part], view: int, owner: str) -> Part | None:
         if self._owner is not None and owner != self._owner:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
+from tallyroll.errors import SpanGone
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import ArchiveMark
 
@@ -200,6 +201,14 @@ class Plan:
         """The spans that are gone, where any are."""
         return {one.partition: one.missing for one in self.partitions if one.missing}
 
+    def gone(self, extents: Mapping[TopicPartition, Extent]) -> SpanGone:
+        """What to raise where spans are missing: per partition where the last of them ends, and whether pruning took any."""
+        pruned = any(
+            (mark := extents[one.partition].mark) is not None and any(start < mark.kept for start, _ in one.missing)
+            for one in self.partitions
+        )
+        return SpanGone({str(partition): spans[-1][1] for partition, spans in self.missing.items()}, pruned=pruned)
+
     @property
     def coverage(self) -> Coverage:
         """The worst of the partitions."""
@@ -213,11 +222,18 @@ class Plan:
         return sum(one.records for one in self.partitions)
 
 
-def plan(extents: Mapping[TopicPartition, Extent], *, ends: Mapping[TopicPartition, int] | None = None, reducer_id: str = "") -> Plan:
+def plan(
+    extents: Mapping[TopicPartition, Extent],
+    *,
+    ends: Mapping[TopicPartition, int] | None = None,
+    reducers: Collection[str] = (),
+    until_us: int | None = None,
+) -> Plan:
     """What to read of each partition up to its present end, or up to ``ends`` where given.
 
-    ``reducer_id``: whose snapshots may stand for what the archive has pruned; empty for none. Raises ValueError for an
-    end that lies beyond what there is.
+    ``reducers``: ids for all of which there have to be snapshots that stand for what the archive has pruned; none if nothing
+    can. ``until_us``: the event time at which counting stops; no snapshot stands for a moment before it. Raises ValueError
+    for an end that lies beyond what there is.
     """
     plans = []
     for partition, extent in sorted(extents.items()):
@@ -230,27 +246,34 @@ def plan(extents: Mapping[TopicPartition, Extent], *, ends: Mapping[TopicPartiti
             end = ends[partition]
         if not 0 <= end <= known:
             raise ValueError(f"as_of_offsets: {partition} has no offset {end}; it ends at {known}")
-        plans.append(_of_partition(partition, extent, end, reducer_id))
+        plans.append(_of_partition(partition, extent, end, reducers, until_us))
     if ends is not None and (unknown := sorted(str(partition) for partition in set(ends) - set(extents))):
         raise ValueError(f"as_of_offsets: {unknown[0]} is no partition of this view")
     return Plan(plans)
 
 
-def _of_partition(partition: TopicPartition, extent: Extent, end: int, reducer_id: str) -> PartitionPlan:
+def _of_partition(partition: TopicPartition, extent: Extent, end: int, reducers: Collection[str], until_us: int | None) -> PartitionPlan:
     mark, start = extent.mark, extent.start
-    if mark is None or (start < max(mark.first, mark.kept) and start < mark.next):
+    pruned = _replaced(mark, end, reducers, until_us) if mark is not None else 0
+    reach = 0 if mark is None else mark.first if pruned else max(mark.first, mark.kept)  # what the archive has begins there
+    if mark is None or (start < reach and start < mark.next):
         # Without an archive, or where the log reaches further back than the archive does.
         first = min(start, end)
         return PartitionPlan(partition, (0, 0), (first, end), end, _gap(0, first))
     archived = min(mark.next, end)
-    replaced = mark.kept if mark.first == 0 and reducer_id in mark.kept_for and mark.kept <= end else 0
+    reach = min(reach, archived)
     base = min(max(mark.first, mark.kept), archived)
     log_from = min(max(archived, start), end)
-    holes = [(max(hole.start, base), min(hole.end, archived)) for hole in mark.holes if hole.start < archived and hole.end > base]
-    missing = [*(() if replaced == base else _gap(0, base)), *holes, *_gap(archived, log_from)]
-    pruned = replaced if replaced == base else 0
+    holes = [(max(hole.start, reach), min(hole.end, archived)) for hole in mark.holes if hole.start < archived and hole.end > reach]
+    missing = [*_gap(0, reach), *holes, *_gap(archived, log_from)]
     repeats = mark.repeats if archived == mark.next else b""
     return PartitionPlan(partition, (base, archived), (log_from, end), end, missing, pruned, repeats, mark.last_us)
+
+
+def _replaced(mark: ArchiveMark, end: int, reducers: Collection[str], until_us: int | None) -> int:
+    """Up to where snapshots stand for what was pruned, 0 if they do not."""
+    told = bool(reducers) and all(one in mark.kept_for for one in reducers) and mark.kept <= end
+    return mark.kept if told and (until_us is None or mark.kept_us is None or mark.kept_us <= until_us) else 0
 
 
 def _gap(start: int, end: int) -> list[tuple[int, int]]:

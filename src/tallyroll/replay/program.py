@@ -36,12 +36,22 @@ Aim = Callable[[Any, Of, int, Sequence[Mapping[str, "Part"]], Recall], Sequence[
 """As ``Take``, and which parts the values change, of the young ones by view or as recalled. Raises ValueError before it recalls."""
 
 
+FoldOne = Callable[[Any, Of, int, int, Sequence[Mapping[str, "Part"]], Recall, list["Part"]], bool]
+"""Counts a payload of the current version, of whose it is, time in µs and offset, into the parts that it concerns; whether any.
+
+As ``aim`` and ``apply`` one after the other, in a third of the time; parts that become dirty are appended to the list. Raises as
+decoding does, and ValueError, before it changes anything.
+"""
+
+
 class Step(NamedTuple):
-    """What one event type does to a part of one view."""
+    """What one event type does to a part of one view. ``lines`` and ``names`` are the source of ``apply``."""
 
     view: int
     aggregate: str
     apply: Apply
+    lines: Sequence[str]
+    names: Mapping[str, Any]
 
 
 class Program(NamedTuple):
@@ -55,13 +65,15 @@ class Program(NamedTuple):
     current_version: str
     take: Take
     aim: Aim
+    fold: FoldOne
     steps: tuple[Step, ...]
     values: tuple[Value, ...]
 
     def narrowed(self, view: int) -> Program:
         """For one view only; values are still taken out for all, since one bad value voids a record."""
         steps = tuple(step for step in self.steps if step.view == view)
-        return self._replace(aim=_aim(self.values[len(_GIVEN) :], steps), steps=steps)
+        getters = self.values[len(_GIVEN) :]
+        return self._replace(aim=_aim(getters, steps), fold=_fold(self.decode, getters, steps), steps=steps)
 
 
 class _Change(NamedTuple):
@@ -76,13 +88,15 @@ def compile_program(event_type: str, current_version: str, reading: Sequence[tup
     values = {AGENT_ID.name: AGENT_ID} | {one.value.name: one.value for of_view in changes.values() for one in of_view}
     getters = [value for value in values.values() if value.constant is None and value not in _GIVEN]
     place = {value.name: at for at, value in enumerate((*_GIVEN, *getters))}
-    steps = tuple(Step(number, view.owner, _apply(changes[number], place)) for number, view in reading)
+    steps = tuple(_step(number, view.owner, changes[number], place) for number, view in reading)
+    decode = msgspec.json.Decoder(_facts(event_type, values.values())).decode
     return Program(
         event_type,
-        msgspec.json.Decoder(_facts(event_type, values.values())).decode,
+        decode,
         current_version,
         _take(getters),
         _aim(getters, steps),
+        _fold(decode, getters, steps),
         steps,
         (*_GIVEN, *getters),
     )
@@ -133,33 +147,58 @@ def _aim(getters: Sequence[Value], steps: Sequence[Step]) -> Aim:
         f"values = {values}",
         "targets = ()",
     ]
-    for number, (view, owned_by, apply) in enumerate(steps):
-        names |= {f"kind{number}": owned_by, f"apply{number}": apply}
-        owner, counts = _OWNERS.get(owned_by, ("aggregate", f"kind == kind{number}"))
-        lines += [
-            f"if {counts}:",
-            f"    part = young[{view}].get({owner}) or recall({view}, {owner})",
-            f"    if part is not None: targets {'+' if number else ''}= ((part, apply{number}, values),)",
-        ]
+    for number, step in enumerate(steps):
+        names[f"apply{number}"] = step.apply
+        then = [f"targets {'+' if number else ''}= ((part, apply{number}, values),)"]
+        lines += _found(number, step, names, then)
     aim: Aim = _function("aim", "facts, head, time_us, young, recall", [*lines, "return targets"], names)
     return aim
 
 
-def _apply(changes: Sequence[_Change], place: dict[str, int]) -> Apply:
+def _fold(decode: Callable[[Any], Any], getters: Sequence[Value], steps: Sequence[Step]) -> FoldOne:
+    values, names = _taken(getters)
+    names |= {"agent_of": agent_of, "decode": decode}
+    lines = [
+        "facts, kind, aggregate = decode(data), head.aggregatetype, head.aggregateid",
+        "agent = aggregate if kind == 'agent' else agent_of(kind, aggregate, facts.agent_id)",
+        f"{_locals(len(getters))} = {values}",
+        "counts = False",
+    ]
+    for number, step in enumerate(steps):
+        names |= step.names
+        then = [*step.lines, "counts = True", "if not part.dirty:", "    part.dirty = True", "    dirty.append(part)"]
+        lines += _found(number, step, names, then)
+    fold: FoldOne = _function("fold", "data, head, time_us, offset, young, recall, dirty", [*lines, "return counts"], names)
+    return fold
+
+
+def _found(number: int, step: Step, names: dict[str, Any], then: Sequence[str]) -> list[str]:
+    """The source that finds the part of a step, if there is one, and goes on with it."""
+    names[f"kind{number}"] = step.aggregate
+    owner, counts = _OWNERS.get(step.aggregate, ("aggregate", f"kind == kind{number}"))
+    return [
+        f"if {counts}:",
+        f"    part = young[{step.view}].get({owner}) or recall({step.view}, {owner})",
+        "    if part is not None:",
+        *(f"        {line}" for line in then),
+    ]
+
+
+def _step(view: int, owned_by: str, changes: Sequence[_Change], place: dict[str, int]) -> Step:
     names: dict[str, Any] = {}
     lines = [
         "part.version += 1",
         "order_us = part.order_us",
         # Never back, so that the order key does not contradict the offsets.
-        f"if values[{place[EVENT_TIME.name]}] > order_us: part.order_us = order_us = values[{place[EVENT_TIME.name]}]",
+        f"if v{place[EVENT_TIME.name]} > order_us: part.order_us = order_us = v{place[EVENT_TIME.name]}",
         "slots = part.slots",
     ]
     for number, (slot, value, change) in enumerate(changes):
         if value.constant is not None:
-            names[f"constant{number}"] = value.constant
-            source = f"constant{number}"
+            source = f"constant{view}_{number}"
+            names[source] = value.constant
         else:
-            source = f"values[{place[value.name]}]"
+            source = f"v{place[value.name]}"
         if change == COUNT:
             lines.append(f"slots[{slot}] += 1")
         elif change == SUM:
@@ -167,10 +206,15 @@ def _apply(changes: Sequence[_Change], place: dict[str, int]) -> Apply:
         elif change == LAST:
             lines += [f"value = {source}", f"if value is not None: slots[{slot}] = (order_us, offset, value)"]
         else:
-            names[f"update{number}"] = change
-            lines.append(f"update{number}(slots, {slot}, {source}, order_us, offset)")
-    apply: Apply = _function("apply", "part, values, offset", lines, names)
-    return apply
+            names[f"update{view}_{number}"] = change
+            lines.append(f"update{view}_{number}(slots, {slot}, {source}, order_us, offset)")
+    apply: Apply = _function("apply", "part, values, offset", [f"{_locals(len(place) - len(_GIVEN))} = values", *lines], dict(names))
+    return Step(view, owned_by, apply, lines, names)
+
+
+def _locals(getters: int) -> str:
+    """The names under which the source knows the values."""
+    return ", ".join(f"v{at}" for at in range(len(_GIVEN) + getters))
 
 
 def _function(name: str, arguments: str, lines: Sequence[str], names: dict[str, Any]) -> Any:  # noqa: ANN401  # made at run time

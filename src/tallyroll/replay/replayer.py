@@ -12,16 +12,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from tallyroll.errors import ReplayCancelled, SettingsError, SpanGone, WorkerFailed
+from tallyroll.errors import ReplayCancelled, SettingsError, WorkerFailed
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Archive, ArchiveMark, Clock, EventLog, Workers
+from tallyroll.replay.applied import Cut
 from tallyroll.replay.fields import Place
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold, Part, State, View, join
 from tallyroll.replay.jobs import Ended, Failed, Message, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
 from tallyroll.replay.kinds import StateType
-from tallyroll.replay.partition import Cut
 from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, AsOfVersion, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
 from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.projecting import ProjectedAll, Projecting
@@ -176,7 +176,8 @@ class Replayer:
         """
         if ask.only is not None or ask.owner is not None:
             raise ValueError("a projector is run over everybody's whole history; filter in its handlers")
-        planned, kind = await self.plan(ask), StateType(f"{ask.view.name}_state")
+        # Snapshots are of the built-in views; handlers of a user's own need every event.
+        planned, kind = await self.plan(replace(ask, mode=ReplayMode.FULL)), StateType(f"{ask.view.name}_state")
         until_us = ask.target.until_us if isinstance(ask.target, AsOfEventTime) else None
         count = ask.processes
         shares = [Projecting(projector, kind, ask.view, planned, until_us, (number, count), whole) for number in range(count)]
@@ -207,15 +208,16 @@ class Replayer:
         topics = sorted(self.catalogue[base].name for base in ask.view.topics)
         ends = ask.target.ends if isinstance(ask.target, AsOfOffsets) else None
         extents = await self.extents(topics, ask.source, ends)
-        found = plan(extents, ends=ends, reducer_id=self.fold.reducer_ids[ask.view.name] if ask.task.from_snapshots else "")
+        reducers = [self.fold.reducer_ids[ask.view.name]] if ask.task.from_snapshots else []
+        found = plan(extents, ends=ends, reducers=reducers, until_us=ask.task.cut.until_us if ask.task.cut is not None else None)
         if found.missing and not ask.allow_truncated:
-            raise SpanGone({str(partition): spans[-1][1] for partition, spans in found.missing.items()})
+            raise found.gone(extents)
         return found
 
     async def extents(
         self, topics: Sequence[str], source: Source = "both", ends: Mapping[TopicPartition, int] | None = None
     ) -> dict[TopicPartition, Extent]:
-        """What there is of each partition. The log is not asked where the archive reaches as far as ``ends``."""
+        """What there is of each partition. The log is not asked where the archive has everything as far as ``ends``."""
         partitions = [
             TopicPartition(topic.name, number)
             for topic in self.catalogue.topics
@@ -227,7 +229,9 @@ class Replayer:
         marks: Mapping[TopicPartition, ArchiveMark] = {}
         if self.archive is not None and source != "log":
             marks = await asyncio.to_thread(self.archive.marks, partitions)
-        if source == "archive" or (ends is not None and all(one in marks and end <= marks[one].next for one, end in ends.items())):
+        if source == "archive" or (
+            ends is not None and all(one in marks and end <= marks[one].next and not marks[one].kept for one, end in ends.items())
+        ):
             return {one: Extent(marks[one], marks[one].next, marks[one].next) for one in partitions if one in marks}
         # Ends first: a writer that goes on must not make the replay endless. A log may be cut at its start meanwhile.
         log_ends = await self.log.ends(topics)

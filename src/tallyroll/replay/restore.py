@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tallyroll.errors import PositionConflict, SpanGone
+from tallyroll.errors import PositionConflict, SnapshotMismatch, SpanGone
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Archive, PartitionWrite, Progress, Span, StateStore
 from tallyroll.replay.fold import State, View, states_hash
 from tallyroll.replay.jobs import turn
 from tallyroll.replay.partition import PartitionFold
-from tallyroll.replay.plan import AsOfOffsets, Extent, PartitionPlan, plan
+from tallyroll.replay.plan import AsOfOffsets, Coverage, Extent, PartitionPlan, Plan, ReplayMode, plan
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.reading import boundary
 from tallyroll.replay.replayer import Ask, Replayer
@@ -41,9 +41,10 @@ async def restore(
     """
     fold = replayer.fold
     topics = [replayer.catalogue[base].name for base in fold.topics]
-    planned = plan(await replayer.extents(topics))
+    extents = await replayer.extents(topics)
+    planned = _planned(replayer, extents)
     if planned.missing and not allow_truncated:
-        raise SpanGone({str(partition): spans[-1][1] for partition, spans in planned.missing.items()})
+        raise planned.gone(extents)
     stored = await store.load_progress()
     done = 0
     for one in planned.partitions:
@@ -78,11 +79,21 @@ async def archived(replayer: Replayer, partition: TopicPartition) -> tuple[Parti
     mark = (await asyncio.to_thread(replayer.archive.marks, [partition])).get(partition)
     if mark is None or not mark.next:
         return None
-    planned = plan({partition: Extent(mark, mark.next, mark.next)})
+    planned = _planned(replayer, {partition: Extent(mark, mark.next, mark.next)})
     one = planned.partitions[0]
     made = _Made(replayer, one)
     await asyncio.to_thread(made.from_archive, replayer.archive)
     return made.fold, one.missing[-1][1] if one.missing else 0, one.end
+
+
+def _planned(replayer: Replayer, extents: Mapping[TopicPartition, Extent]) -> Plan:
+    """What was pruned is made of snapshots where every view of the topic has them."""
+    fold, plans = replayer.fold, list[PartitionPlan]()
+    for base in fold.topics:
+        reducers = [fold.reducer_ids[view.name] for view in fold.views if base in view.topics]
+        of_topic = {one: extent for one, extent in extents.items() if one.topic == replayer.catalogue[base].name}
+        plans += plan(of_topic, reducers=reducers).partitions
+    return Plan(sorted(plans, key=lambda one: one.partition))
 
 
 class _Made:
@@ -97,7 +108,10 @@ class _Made:
         self._plan = planned
 
     def from_archive(self, archive: Archive) -> None:
-        """Blocks. Snapshots are taken only if every one of them is sound; else everything is folded anew."""
+        """Blocks. Snapshots are taken only if every one of them is sound; else everything is folded anew.
+
+        Raises SnapshotMismatch where it cannot be, since what they stand for was pruned.
+        """
         start, end = self._plan.archive
         base = self._from_snapshots(archive, start, end)
         for rows in archive.rows(self._plan.partition, base, end):
@@ -108,9 +122,14 @@ class _Made:
     def _from_snapshots(self, archive: Archive, start: int, end: int) -> int:
         segments, partition = archive.segments(self._plan.partition), self._plan.partition
         ids = self._views.reducer_ids
-        base = min((boundary(segments, start, end, None, ids[view.name]) for view in self._views.views), default=start)
-        kept = [one for view in self._views.views for one in archive.parts(partition, view.name, ids[view.name], end=base) if base > start]
-        if not all(is_sound(one) for one in kept):
+        views = [view for view in self._views.views if self.fold.base in view.topics]
+        base, pruned = min((boundary(segments, start, end, None, ids[view.name]) for view in views), default=start), self._plan.pruned
+        kept = [one for view in views for one in archive.parts(partition, view.name, ids[view.name], end=base) if base > start or pruned]
+        for one in kept:
+            if is_sound(one):
+                continue
+            if pruned:
+                raise SnapshotMismatch(f"{one.view} at {partition}/{one.end}", "it is damaged, and the events before it are pruned")
             return start
         for one in kept:
             self.fold.restore(self._views.index(one.view), one.owner, one.part)
@@ -131,10 +150,14 @@ class _Made:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a store holds, in a form to keep and to compare: per view how many owners and one hash, as of an offset vector."""
+    """What a store holds, in a form to keep and to compare: per view how many owners and one hash, as of an offset vector.
+
+    ``coverage``: of the replay that made it; a store's is not known to be less than complete.
+    """
 
     as_of: Mapping[str, int]
     views: Mapping[str, tuple[int, str]]
+    coverage: Coverage = "complete"
 
 
 async def fingerprint(replayer: Replayer, store: StateStore) -> Fingerprint:
@@ -148,14 +171,25 @@ async def fingerprint(replayer: Replayer, store: StateStore) -> Fingerprint:
 
 
 async def replayed_fingerprint(replayer: Replayer, as_of: Mapping[TopicPartition, int]) -> Fingerprint:
-    """The fingerprint that a full replay, without snapshots, comes to at an offset vector."""
-    views = {}
+    """The fingerprint that a full replay, without snapshots, comes to at an offset vector.
+
+    Where the archive was pruned, a replay from the snapshots that stand for it; the coverage says so.
+    """
+    views: dict[str, tuple[int, str]] = {}
+    coverage: Coverage = "complete"
     for view in replayer.fold.views:
         topics = {replayer.catalogue[base].name for base in view.topics}
         ends = {partition: end for partition, end in as_of.items() if partition.topic in topics}
-        states = (await replayer.replay(Ask(view, target=AsOfOffsets(ends), validate="off", policy=_AS_LIVE))).states
-        views[view.name] = (len(states), states_hash(states))
-    return Fingerprint({str(partition): end for partition, end in sorted(as_of.items())}, views)
+        ask = Ask(view, target=AsOfOffsets(ends), validate="off", policy=_AS_LIVE)
+        try:
+            found = await replayer.replay(ask)
+        except SpanGone as gone:
+            if not gone.pruned:
+                raise
+            found = await replayer.replay(replace(ask, mode=ReplayMode.POINT_IN_TIME))
+            coverage = found.coverage
+        views[view.name] = (len(found.states), states_hash(found.states))
+    return Fingerprint({str(partition): end for partition, end in sorted(as_of.items())}, views, coverage)
 
 
 # What a fold cannot read is put aside in the live store as well.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from tallyroll.errors import SnapshotMismatch
+from tallyroll.errors import SnapshotMismatch, SpanGone
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Archive
 from tallyroll.replay.fold import View, state_hash
@@ -27,9 +27,10 @@ class Wrong(NamedTuple):
 
 @dataclass(slots=True)
 class Verified:
-    """What was compared, and what did not hold."""
+    """What was compared, and what did not hold; ``pruned`` owners have no events from zero on any more."""
 
     owners: int = 0
+    pruned: int = 0
     snapshots: int = 0
     heads: int = 0
     wrong: list[Wrong] = field(default_factory=list)
@@ -46,8 +47,14 @@ async def verify_sample(replayer: Replayer, verified: Verified, *, sample: int, 
     for view in replayer.fold.views:
         owners = [] if replayer.archive is None else await asyncio.to_thread(_owners, replayer, view, replayer.archive)
         for owner in sorted(rng.sample(owners, min(sample, len(owners)))):
-            quick = await replayer.replay(Ask(view, owner, ReplayMode.INCREMENTAL, policy=lenient))
-            full = await replayer.replay(Ask(view, owner, target=AsOfOffsets(quick.as_of), policy=lenient))
+            try:
+                quick = await replayer.replay(Ask(view, owner, ReplayMode.INCREMENTAL, policy=lenient))
+                full = await replayer.replay(Ask(view, owner, target=AsOfOffsets(quick.as_of), policy=lenient))
+            except SpanGone as gone:
+                if not gone.pruned:
+                    raise
+                verified.pruned += 1
+                continue
             verified.owners += 1
             verified.snapshots += quick.tally.snapshots
             if quick.finding_counts.get("snapshot_corrupt"):

@@ -19,6 +19,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tallyroll.analytics.anomalies.incidents import LOOK_BACK
+
 
 class Profile(NamedTuple):
     """What a hit on the first row of a window earns, what a missed window costs, and what a row far from any window costs."""
@@ -142,10 +144,17 @@ def _decay(y: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(y > _FAR, -1.0, 2 / (1 + np.exp(5 * np.minimum(y, _FAR))) - 1)
 
 
-def data_folder(default: Path) -> Path | None:
-    """Where the series lie: ``NAB_DATA`` of the environment, else the default; None if they are not there."""
-    folder = Path(os.environ.get("NAB_DATA", default))
-    return folder if (folder / "windows.json").is_file() else None
+def one_per_incident(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Only what is above all scores of the last hundred rows speaks, as incidents have it; the rest is 0."""
+    before = np.concatenate([np.zeros(LOOK_BACK), scores[:-1]])
+    return np.where(scores > np.lib.stride_tricks.sliding_window_view(before, LOOK_BACK).max(axis=1), scores, 0.0)
+
+
+def data_folder(given: Path | None = None) -> Path | None:
+    """Where the series lie: the folder that is given, else ``NAB_DATA`` of the environment; None if they are not there."""
+    named = str(given) if given is not None else os.environ.get("NAB_DATA", "")
+    folder = Path(named)
+    return folder if named and (folder / "windows.json").is_file() else None
 
 
 def read(folder: Path) -> Sequence[Labelled]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +24,8 @@ _TYPES: Final = {
     "json": pa.string(),
 }
 _KIND: Final = b"kind"
+_FOLDED: Final = b"folded"  # where in the file the columns for folds are: start, length, CRC-32
+_decode_folded: Final = msgspec.json.Decoder(tuple[int, int, int]).decode
 _LEVEL: Final = 1  # of zstd: 3 took a third longer and saved 2 %
 
 
@@ -53,7 +57,16 @@ class ParquetSegmentWriter:
         for chunks, array in zip(self._chunks, arrays, strict=True):
             chunks.append(array)
 
-    def finish(self, names: Sequence[str], order: NDArray[np.intp], footer: Mapping[str, str], *, group_rows: int) -> bytes:
+    def finish(  # noqa: PLR0913  # as the port
+        self,
+        names: Sequence[str],
+        order: NDArray[np.intp],
+        footer: Mapping[str, str],
+        *,
+        group_rows: int,
+        folded: Sequence[str] = (),
+        folded_order: NDArray[np.intp] | None = None,
+    ) -> bytes:
         kept = [column for column in self._columns if column.name in names]
         fields = [pa.field(one.name, _TYPES[one.kind], metadata={_KIND: one.kind.encode()}) for one in kept]
         schema = pa.schema(fields, metadata=dict(footer))
@@ -71,6 +84,11 @@ class ParquetSegmentWriter:
         ) as writer:
             for start in range(0, len(order), group_rows):
                 writer.write_table(_compact(table.take(order[start : start + group_rows])), row_group_size=group_rows)
+            if folded:
+                # Between the last group and the footer, where nobody who reads Parquet looks.
+                start, piece = sink.tell(), _streamed(table.select(list(folded)).take(folded_order))
+                sink.write(piece)
+                writer.add_key_value_metadata({_FOLDED: msgspec.json.encode((start, len(piece), zlib.crc32(piece)))})
         content: bytes = sink.getvalue().to_pybytes()
         return content
 
@@ -89,19 +107,24 @@ class ParquetSegment:
 
     def __init__(self, content: memoryview) -> None:
         try:
-            # Opened twice over the same memory: which columns come as dictionaries has to be said before.
-            schema = pq.read_schema(pa.BufferReader(pa.py_buffer(content)))
+            # Which columns come as dictionaries has to be said when the file is opened, and only its footer tells.
+            metadata = pq.read_metadata(pa.BufferReader(pa.py_buffer(content)))
+            schema = metadata.schema.to_arrow_schema()
             self._kinds = {field.name: (field.metadata or {}).get(_KIND, b"").decode() for field in schema}
             self._file = pq.ParquetFile(
                 pa.BufferReader(pa.py_buffer(content)),
+                metadata=metadata,
                 read_dictionary=[name for name, kind in self._kinds.items() if kind == "word"],
                 page_checksum_verification=True,
             )
         except (pa.ArrowException, ValueError, OSError) as error:
             raise OSError(f"not a Parquet file, or damaged ({type(error).__name__})") from error
+        if any(_TYPES.get(self._kinds[field.name]) != field.type for field in schema):
+            raise OSError("a column is none that the writer makes")
         self._reader = self._file.reader
         self._lock = threading.Lock()
-        metadata = self._file.metadata
+        self._content = content
+        self._folded = (metadata.metadata or {}).get(_FOLDED, b"")
         self._footer = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -119,7 +142,7 @@ class ParquetSegment:
     def names(self) -> Collection[str]:
         return self._kinds.keys()
 
-    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> list[IntColumn | TextColumn | NDArray[np.object_]]:
+    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> list[IntColumn | TextColumn | _Cells]:
         stop = self.rows if stop is None else min(stop, self.rows)
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         last = int(np.searchsorted(self._starts, stop, side="left"))
@@ -134,6 +157,35 @@ class ParquetSegment:
             return [_column(by_name[name], self._kinds[name]) for name in names]
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise OSError(f"it cannot be read ({type(error).__name__})") from error
+
+    def read_folded(self, names: Sequence[str]) -> list[IntColumn | TextColumn | _Cells]:
+        try:
+            start, length, checksum = _decode_folded(self._folded)
+            piece = self._content[start : start + length]
+            if zlib.crc32(piece) != checksum:
+                raise OSError("the columns for folds are not those that were written")
+            source = pa.BufferReader(pa.py_buffer(piece))
+            known = pa.ipc.open_stream(source).schema.names
+            source.seek(0)
+            options = pa.ipc.IpcReadOptions(included_fields=sorted(map(known.index, names)), use_threads=False)
+            table = pa.ipc.open_stream(source, options=options).read_all()
+            return [_column(table.column(name), self._kinds[name]) for name in names]
+        except (pa.ArrowException, msgspec.MsgspecError, ValueError, OverflowError) as error:
+            raise OSError(f"the columns for folds cannot be read ({type(error).__name__})") from error
+
+
+class _Cells:
+    """``Cells`` of an Arrow array."""
+
+    def __init__(self, array: Any) -> None:  # noqa: ANN401  # pyarrow has no types
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def take(self, rows: NDArray[np.intp]) -> list[Any]:
+        taken: list[Any] = self._array.take(pa.array(rows)).to_numpy(zero_copy_only=False).tolist()
+        return taken
 
 
 def _array(cells: Iterable[object], kind: str) -> Any:  # noqa: ANN401  # pyarrow has no types
@@ -158,18 +210,28 @@ def _compact(table: Any) -> Any:  # noqa: ANN401  # as above
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
-def _column(chunked: Any, kind: str) -> IntColumn | TextColumn | NDArray[np.object_]:  # noqa: ANN401  # as above
+def _streamed(table: Any) -> bytes:  # noqa: ANN401  # as above
+    """A table as an Arrow stream of one batch, compressed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", _LEVEL))) as writer:
+        writer.write_table(_compact(table.combine_chunks()))
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _column(chunked: Any, kind: str) -> IntColumn | TextColumn | _Cells:  # noqa: ANN401  # as above
     if kind == "word":
         if chunked.num_chunks > 1:
             chunked = chunked.unify_dictionaries()
         array = chunked.combine_chunks()
-        codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-        return TextColumn(codes, array.dictionary.to_pylist())
+        indices = array.indices.fill_null(-1) if array.null_count else array.indices
+        return TextColumn(indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False), array.dictionary.to_pylist())
     array = chunked.combine_chunks()
     if kind == "int":
+        if not array.null_count:  # most often; a look-up reads a few columns of many pieces, and every kernel has its price
+            return IntColumn(array.to_numpy(zero_copy_only=False), np.ones(len(array), np.bool_))
         valid = array.is_valid().to_numpy(zero_copy_only=False)
         return IntColumn(array.fill_null(0).to_numpy(zero_copy_only=False), valid)
     if kind == "json":
         array = array.cast(pa.binary())
-    objects: NDArray[np.object_] = array.to_numpy(zero_copy_only=False)
-    return objects
+    return _Cells(array)

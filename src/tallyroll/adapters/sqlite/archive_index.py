@@ -24,6 +24,7 @@ from tallyroll.ports import (
     Found,
     Judged,
     Owned,
+    Pruned,
     Sealed,
     Segment,
     Span,
@@ -88,7 +89,7 @@ class SqliteArchiveIndex:
                 raise
 
     def mark(self) -> ArchiveMark | None:
-        return self._read(schema.read_mark)
+        return self._read(schema.read_mark, alone=False)
 
     def checks(self) -> bytes:
         def select(connection: sqlite3.Connection) -> bytes:
@@ -129,7 +130,8 @@ class SqliteArchiveIndex:
         segment = sealed.segment
         with self._writing(durable=True) as connection:
             mark = schema.read_mark(connection)
-            if mark is None or mark.sealed != segment.base or mark.next < segment.next or not is_whole():
+            there = mark is not None and mark.sealed == segment.base and mark.next >= segment.next and mark.kept == sealed.kept
+            if mark is None or not there or not is_whole():
                 raise PositionConflict(f"archive {self._partition}", stored=mark.sealed if mark else None, expected=segment.base)
             self._insert(connection, "segment", schema.SEGMENT, [schema.segment_row(segment)])
             connection.execute("INSERT OR REPLACE INTO checks VALUES (1, ?)", (sealed.checks,))
@@ -142,9 +144,27 @@ class SqliteArchiveIndex:
                 "SELECT count(*), coalesce(sum(coalesce(length(value), 0) + coalesce(length(key), 0)), 0), min(at) FROM tail"
             ).fetchone()
             connection.execute(
-                "UPDATE mark SET sealed = ?, tail_records = ?, tail_bytes = ?, since_us = iif(? IS NULL, NULL, since_us)",
-                (segment.next, left, size, since),
+                "UPDATE mark SET sealed = ?, tail_records = ?, tail_bytes = ?, since_us = iif(? IS NULL, NULL, max(since_us, ?))",
+                (segment.next, left, size, since, sealed.since_us),
             )
+
+    def prune(self, pruned: Pruned, is_whole: Callable[[], bool]) -> None:
+        with self._writing(durable=True) as connection:
+            mark, kept = schema.read_mark(connection), pruned.kept
+            ended = self._segments(connection, "WHERE next = ?", kept) if mark is not None else []
+            expected = mark is None or (bool(ended) and ended[0].digest == pruned.digest)
+            if not expected or not is_whole():
+                raise PositionConflict(f"archive {self._partition}", stored=mark.kept if mark else None, expected=kept)
+            if mark is None:
+                connection.execute(
+                    "INSERT INTO mark VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 0, 0)",
+                    (*self._partition, pruned.first, kept, kept, pruned.repeats, schema.holes_row(pruned.holes), pruned.last_us),
+                )
+                connection.execute("INSERT INTO checks VALUES (1, ?)", (pruned.checks,))
+            for table, condition in (("loc", "base < ?"), ("segment", "base < ?"), ("snap", "until <= ?"), ("finding", "at < ?")):
+                connection.execute(f"DELETE FROM {table} WHERE {condition}", (kept,))  # noqa: S608  # names of our own
+            self._insert(connection, "snap", schema.SNAP, map(schema.part_row, pruned.parts))
+            connection.execute("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?, ?)", schema.pruned_row(pruned))
 
     def replace(self, old: Segment, new: Segment) -> None:
         with self._writing(durable=True) as connection:
@@ -157,7 +177,7 @@ class SqliteArchiveIndex:
 
     def sweep(self, remove: Callable[[frozenset[str]], None]) -> None:
         with self._writing() as connection:
-            remove(frozenset(name for (name,) in connection.execute("SELECT name FROM segment")))
+            remove(frozenset(name for (name,) in connection.execute("SELECT name FROM segment UNION ALL SELECT name FROM pruned")))
 
     def skip(self, hole: Span, repeats: bytes) -> None:
         with self._writing(durable=True) as connection:
@@ -174,13 +194,14 @@ class SqliteArchiveIndex:
 
     def find(self, start: int, end: int, limit: int) -> Found:
         def select(connection: sqlite3.Connection) -> Found:
+            kept = _kept(connection)
             segments = self._segments(connection, "WHERE next > ? AND base < ? ORDER BY base LIMIT 1", start, end)
             if segments:
-                return Found(segments[0], ())
+                return Found(segments[0], (), kept)
             rows = connection.execute(f"SELECT {schema.TAIL} FROM tail WHERE at >= ? AND at < ? ORDER BY at LIMIT ?", (start, end, limit))  # noqa: S608  # as above
-            return Found(None, [*map(Judged._make, rows)])
+            return Found(None, [*map(Judged._make, rows)], kept)
 
-        return self._read(select)
+        return self._read(select, alone=False)
 
     def owned(self, key: str, start: int, end: int) -> Owned:
         column, value = ("agent", key[1:]) if key.startswith("@") else ("aggregate", key)
@@ -198,9 +219,9 @@ class SqliteArchiveIndex:
                 f"SELECT {schema.TAIL} FROM tail WHERE {column} = ? AND verdict = 'first' AND at >= ? AND at < ? ORDER BY at",  # noqa: S608  # as above
                 (value, start, end),
             )
-            return Owned(runs, [*map(Judged._make, tail)])
+            return Owned(runs, [*map(Judged._make, tail)], _kept(connection))
 
-        return self._read(select)
+        return self._read(select, alone=False)
 
     def owners(self, keys: Collection[str], below: int) -> Collection[str]:
         def select(connection: sqlite3.Connection) -> set[str]:
@@ -263,7 +284,8 @@ class SqliteArchiveIndex:
         places = ", ".join("?" * (columns.count(",") + 1))
         connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", rows)  # noqa: S608  # as above
 
-    def _read(self, select: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, select: Callable[[sqlite3.Connection], T], *, alone: bool = True) -> T:
+        """What a question finds; ``alone``: it is one statement, which sees one moment by itself."""
         with self._translated():
             try:
                 connection = self._idle.pop()
@@ -272,7 +294,7 @@ class SqliteArchiveIndex:
                     raise StoreUnavailable(self._name, "it is closed") from None
                 connection = schema.connect(self._path)
             try:
-                with transaction(connection, "DEFERRED"):
+                with contextlib.nullcontext() if alone else transaction(connection, "DEFERRED"):
                     return select(connection)
             finally:
                 if len(self._idle) < _MAX_IDLE and not self._closed:
@@ -294,6 +316,11 @@ class SqliteArchiveIndex:
             yield
         except (sqlite3.Error, OSError) as error:
             raise schema.unavailable(self._name, error) from error
+
+
+def _kept(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT kept FROM pruned").fetchone()
+    return row[0] if row is not None else 0
 
 
 def _json(values: list[str]) -> str:

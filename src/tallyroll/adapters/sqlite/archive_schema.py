@@ -13,7 +13,7 @@ import msgspec
 from tallyroll.adapters.sqlite.schema import enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import ArchivedFinding, ArchiveMark, Run, Segment, Span, StoredPart
+from tallyroll.ports import ArchivedFinding, ArchiveMark, Pruned, Run, Segment, Span, StoredPart
 
 FILE_NAME: Final = "index.db"
 _FORMAT: Final = 1
@@ -56,6 +56,13 @@ CREATE TABLE finding (
 ) STRICT;
 CREATE INDEX finding_at ON finding (at);
 """
+# Made also in files that are older than it.
+_PRUNED: Final = """
+CREATE TABLE IF NOT EXISTS pruned (
+    one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, kept INTEGER NOT NULL, last_us INTEGER, digest TEXT NOT NULL,
+    reducers BLOB NOT NULL
+) STRICT
+"""
 
 TAIL: Final = "at, timestamp_ms, key, value, headers, time_us, agent, aggregate, verdict, reason"
 SEGMENT: Final = "name, base, next, records, first_us, last_us, raw_bytes, file_bytes, previous, digest, projection, reducers"
@@ -92,6 +99,7 @@ def create(connection: sqlite3.Connection, name: str, partition: TopicPartition)
             connection.execute(f"PRAGMA user_version = {_FORMAT}")
         elif application_id != _APPLICATION_ID or connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
             raise StoreUnavailable(name, "the file is no archive index of this version; run 'tallyroll archive rebuild'")
+        connection.execute(_PRUNED)
         stored = connection.execute("SELECT topic, partition FROM mark").fetchone()
         if stored is not None and TopicPartition(*stored) != partition:
             raise StoreUnavailable(name, f"it is the index of {TopicPartition(*stored)}; a folder was moved")
@@ -120,7 +128,16 @@ def read_mark(connection: sqlite3.Connection) -> ArchiveMark | None:
     if row is None:
         return None
     first, sealed, following, repeats, holes, last_us = row
-    return ArchiveMark(first, sealed, following, repeats, tuple(_decode_holes(holes)), last_us=last_us)
+    pruned = connection.execute("SELECT kept, reducers, last_us, digest FROM pruned").fetchone()
+    kept, reducers, kept_us, digest = pruned if pruned is not None else (0, b"[]", None, "")
+    return ArchiveMark(
+        first, sealed, following, repeats, tuple(_decode_holes(holes)), kept, _decode_reducers(reducers), last_us, kept_us, digest
+    )
+
+
+def pruned_row(pruned: Pruned) -> Columns:
+    """What is kept of a pruning beside its snapshots."""
+    return (1, pruned.name, pruned.kept, pruned.last_us, pruned.digest, _encode(list(pruned.reducers)))
 
 
 def segment_row(segment: Segment) -> Columns:

@@ -74,6 +74,7 @@ class Alerting:
         self._taken: _Pack | None = None
         self._removed: deque[str] = deque(maxlen=_REMEMBERED)
         self._writing = asyncio.Lock()
+        self._recovered = asyncio.Event()
         for spec in specs:
             telemetry.count(ANOMALIES, 0, metric=spec.name, severity=Severity.LOW)
 
@@ -92,7 +93,7 @@ class Alerting:
             self._add(settle(self._book, found, self._rules, self._silences, self._now()), self._pack)
 
     @property
-    def wants_flush(self) -> bool:
+    def is_urgent(self) -> bool:
         return bool(self._pack.notices)
 
     def take_documents(self) -> Sequence[DocumentWrite]:
@@ -177,10 +178,17 @@ class Alerting:
     async def run(self, watch: Callable[[], Watch | None]) -> None:
         """Delivers until cancelled, and steps while ``watch`` gives something, which it does in one process of the group."""
         await self._persistently(self.recover)
+        self._recovered.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._delivery.run())
             tasks.create_task(self._tidy())
             tasks.create_task(self._step_on(watch))
+
+    async def drain(self) -> None:
+        """Waits, beside ``run``, until everything in the outbox has been told or given up, and removes it."""
+        await self._recovered.wait()
+        await self._delivery.idle.wait()
+        await self._persistently(self.remove_done)
 
     async def _step_on(self, watch: Callable[[], Watch | None]) -> None:
         swept = self._clock.monotonic()

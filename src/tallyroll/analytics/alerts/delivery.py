@@ -37,7 +37,7 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 class Delivery:
-    """Hands notices to all sinks, each at its own pace; knows which ones are done with.
+    """Hands notices to all sinks, each at its own pace; knows which ones are done with. ``idle`` is set while none is open.
 
     Not promised: order between sinks, or that a notice reaches a sink once.
     """
@@ -47,10 +47,13 @@ class Delivery:
         self._owed: dict[str, set[str]] = {}
         self._done: list[str] = []
         self.settled = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     def hand(self, waiting: Sequence[Waiting]) -> None:
         """Puts notices into the queues; one that a sink has queued already is not queued again. Returns at once."""
         for one in waiting:
+            self.idle.clear()
             owed = self._owed.setdefault(one.notice.id, {lane.name for lane in self._lanes})
             for lane in self._lanes:
                 if lane.name in owed:
@@ -92,6 +95,8 @@ class Delivery:
             del self._owed[notice_id]
             self._done.append(notice_id)
             self.settled.set()
+            if not self._owed:
+                self.idle.set()
 
 
 class _Finished(NamedTuple):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tallyroll.analytics.anomalies.detectors import SHIPPED_THRESHOLD, Detector
+from tallyroll.analytics.anomalies.detectors import one_sided
 from tallyroll.analytics.anomalies.incidents import Incidents
+from tallyroll.analytics.spec import Bad
+from tallyroll.ports import Detector
 
 
 class Alarm(NamedTuple):
@@ -37,21 +39,24 @@ def backtest(  # noqa: PLR0913  # what is tried, and on what
     detector: Detector,
     *,
     labels: Sequence[tuple[int, int]] | None = None,
-    threshold: float = SHIPPED_THRESHOLD,
+    threshold: float | None = None,
+    bad: Bad = "both",
     pane_s: int = 60,
     warm_up: int = 0,
 ) -> Judgement:
     """Runs the detector over one value per pane, None where there is none; ``labels`` are first and last pane, inclusive.
 
-    Alarms in the first ``warm_up`` panes are left out.
+    ``threshold``: the detector's own if None. ``bad``: on which side of what was expected a value is told. Alarms in the first
+    ``warm_up`` panes are left out.
     """
+    loud = detector.threshold if threshold is None else threshold
     incidents = Incidents()
     alarms: list[Alarm] = []
     for place, value in enumerate(values):
         if value is None:
             incidents.silent()
             continue
-        change = incidents.step(place, value, detector.score(value).score, threshold)
+        change = incidents.step(place, value, one_sided(detector.score(value), value, bad).score, loud)
         if change is not None and change.what == "began":
             alarms.append(Alarm(place, change.incident.peak, place + 1))
         elif alarms and incidents.open is not None:

@@ -64,8 +64,8 @@ class LiveDetector:
             self._offer(found)
 
     @property
-    def wants_flush(self) -> bool:
-        return False  # who was offered something wants it
+    def is_urgent(self) -> bool:
+        return False  # who was offered something is
 
     def take_documents(self) -> Sequence[DocumentWrite]:
         return ()

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from tallyroll.analytics.anomalies.detectors import Ensemble, EnsembleState
+from tallyroll.analytics.anomalies.detectors import Ensemble, EnsembleState, one_sided
 from tallyroll.analytics.anomalies.incidents import Change, Incidents
 from tallyroll.analytics.pane import Pane
 from tallyroll.analytics.signal import amount
@@ -53,7 +53,7 @@ class Series:
 
     def __init__(self, spec: MetricSpec, kept: Kept | None = None) -> None:
         self.spec = spec
-        self.detector = Ensemble(spec.bad, None if kept is None else kept.detector)
+        self.detector = Ensemble(None if kept is None else kept.detector)
         self.incidents = Incidents() if kept is None else kept.incidents
         self.empty = 0 if kept is None else kept.empty
         self.through = 0 if kept is None else kept.through
@@ -67,7 +67,7 @@ class Series:
         if value is None:
             change = self.incidents.silent()
             return None if change is None else Scored(self.last, self.last, 0.0, change)
-        score, expected = self.detector.score(value)
+        score, expected, _ = one_sided(self.detector.score(value), value, self.spec.bad)
         self.last = value
         return Scored(value, expected, score, self.incidents.step(start, value, score))
 

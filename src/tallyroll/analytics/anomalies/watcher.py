@@ -30,7 +30,7 @@ WATCHED: Final = "watched"
 
 PANES: Final = "panes"
 _THROUGH: Final = "through"
-_MOST_SERIES: Final = 2_000  # with a detector, 96 KB each in memory
+_MOST_SERIES: Final = 2_000  # with a detector, 72 KB each in memory
 _MOST_BASELINES: Final = 10_000
 _KEEP_EVERY: Final = 60  # panes between two records of one detector; each series in a minute of its own
 _STEP_PANES: Final = 30  # in one transaction: what follows a pause is caught up in steps
@@ -175,7 +175,7 @@ class Watcher:
         kept: set[SeriesName] = set()
         learned: dict[SeriesName, Baseline] = {}
         for minute in minutes:
-            self._admit(minute.panes)
+            kept.update(self._admit(minute.panes))  # or a young series would be forgotten by a restart
             for name, series in self._series.items():
                 scored = series.step(minute.start, minute.panes.get(name))
                 if scored is not None and scored.change is not None and minute.start >= now - OLDEST_S:
@@ -200,14 +200,15 @@ class Watcher:
             learned[name] = Baseline() if known is None else Baseline(known.panes, known.pane)
         return learned[name]
 
-    def _admit(self, panes: Panes) -> None:
+    def _admit(self, panes: Panes) -> Sequence[SeriesName]:
         """The busiest new series, as long as there is room."""
         room = _MOST_SERIES - len(self._series)
         new = [name for name in panes if name not in self._series]
         if len(new) > room:
             new = sorted(new, key=lambda name: (-panes[name].n, name))[: max(0, room)]
-        for name in sorted(new):
+        for name in new:
             self._series[name] = Series(self._specs[name.metric])
+        return new
 
 
 def _signal(spec: MetricSpec, name: SeriesName, start: int, scored: Scored) -> Signal:

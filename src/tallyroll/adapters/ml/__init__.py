@@ -1,0 +1,1 @@
+"""Detectors that learn, of other libraries: river and scikit-learn."""

@@ -1,0 +1,195 @@
+"""The SQLite index of the archive keeps the contract of indexes, and each broken promise is caught by its case."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes
+from tallyroll.events.position import TopicPartition
+from tallyroll.ports import Found, Owned, Tail
+from tallyroll.testing import archive_index_contract as contract
+from tallyroll.testing.archive_index_contract import INDEX_CASES, IndexCase
+
+
+def name_of(item: object) -> str:
+    return item.__name__
+
+
+@pytest.mark.parametrize("case", INDEX_CASES, ids=name_of)
+def test_the_index_keeps_its_contract(case: IndexCase, tmp_path: Path) -> None:
+    case(lambda: SqliteArchiveIndexes(tmp_path))
+
+
+class Around:
+    """Hands everything on to an index that keeps its promises; subclasses break one."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class Indexes(Around):
+    def __init__(self, folder: Path, broken: type[Around]) -> None:
+        super().__init__(SqliteArchiveIndexes(folder))
+        self.broken = broken
+
+    def open(self, partition: TopicPartition, *, create: bool) -> Any:
+        index = self.inner.open(partition, create=create)
+        return None if index is None else self.broken(index)
+
+
+class AlwaysThere(Indexes):
+    def open(self, partition: TopicPartition, *, create: bool) -> Any:  # noqa: ARG002
+        return super().open(partition, create=True)
+
+
+class SetsNothingAside(Indexes):
+    def set_aside(self, partition: TopicPartition) -> None:
+        pass
+
+
+class OneForAll(Indexes):
+    def open(self, partition: TopicPartition, *, create: bool) -> Any:  # noqa: ARG002
+        return super().open(TopicPartition("one", 0), create=create)
+
+
+class ForgetsHeaders(Around):
+    def append(self, write: Any) -> None:
+        self.inner.append(write._replace(records=[one._replace(headers=None) for one in write.records]))
+
+
+class TrustsEveryWriter(Around):
+    def append(self, write: Any) -> None:
+        mark = self.inner.mark()
+        self.inner.append(write._replace(expected=mark.next if mark else None, records=[] if mark else write.records))
+
+
+class LosesWhatCameMeanwhile(Around):
+    def tail(self) -> Tail:
+        return Tail(0, 0, None) if self.inner.segments() else self.inner.tail()
+
+
+class SealsAnything(Around):
+    def seal(self, sealed: Any, is_whole: Callable[[], bool]) -> None:
+        mark = self.inner.mark()
+        is_whole()
+        self.inner.seal(sealed._replace(segment=msgspec.structs.replace(sealed.segment, base=mark.sealed), kept=mark.kept), lambda: True)
+
+
+class SweepsWithoutALock(Around):
+    def sweep(self, remove: Callable[[frozenset[str]], None]) -> None:
+        found: list[frozenset[str]] = []
+        self.inner.sweep(found.append)
+        remove(found[0])
+
+
+class IgnoresTheSpan(Around):
+    def owned(self, key: str, start: int, end: int) -> Owned:  # noqa: ARG002
+        return self.inner.owned(key, 0, 10**12)
+
+
+class IgnoresBounds(Around):
+    def parts(self, view: str, reducer_id: str, *, end: int, order_us: int | None, owners: Any) -> Any:  # noqa: ARG002
+        return self.inner.parts(view, reducer_id, end=end, order_us=None, owners=owners)
+
+
+class ReplacesAnything(Around):
+    def replace(self, old: Any, new: Any) -> None:  # noqa: ARG002
+        [now] = self.inner.segments()
+        self.inner.replace(now, new)
+
+
+class SkipsAnything(Around):
+    def skip(self, hole: Any, repeats: bytes) -> None:
+        mark = self.inner.mark()
+        if mark.sealed == mark.next == hole.start:
+            self.inner.skip(hole, repeats)
+
+
+class KeepsQuietAboutPruning(Around):
+    def find(self, start: int, end: int, limit: int) -> Found:
+        return self.inner.find(start, end, limit)._replace(kept=0)
+
+
+class PrunesAnything(Around):
+    def prune(self, pruned: Any, is_whole: Callable[[], bool]) -> None:
+        is_whole()
+        ends = {one.next: one.digest for one in self.inner.segments()}
+        if pruned.kept in ends:
+            self.inner.prune(pruned._replace(digest=ends[pruned.kept]), lambda: True)
+
+
+class BeginsAtNothing(Around):
+    def prune(self, pruned: Any, is_whole: Callable[[], bool]) -> None:
+        self.inner.prune(pruned._replace(first=0, holes=[]), is_whole)
+
+
+class ReopensItself(Around):
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def mark(self) -> Any:
+        return None if self.closed else self.inner.mark()
+
+
+class AnswersInTwoSteps(Around):
+    appended = threading.Event()
+
+    def append(self, *given: Any) -> None:
+        self.inner.append(*given)
+        self.appended.set()
+
+    def owned(self, key: str, start: int, end: int) -> Owned:
+        self.appended.clear()
+        runs = self.inner.owned(key, start, end).runs
+        self.appended.wait(0.05)  # until the tail is another one, if it becomes one
+        return Owned(runs, self.inner.owned(key, start, end).records)
+
+
+BROKEN = [
+    (AlwaysThere, contract.a_partition_that_was_never_archived_has_nothing),
+    (ForgetsHeaders, contract.what_is_appended_is_the_tail),
+    (TrustsEveryWriter, contract.an_append_that_does_not_build_on_what_is_stored_is_refused),
+    (LosesWhatCameMeanwhile, contract.a_seal_takes_records_out_of_the_tail),
+    (SealsAnything, contract.a_seal_that_does_not_follow_is_refused),
+    (SweepsWithoutALock, contract.nobody_seals_while_files_are_swept),
+    (IgnoresTheSpan, contract.an_owner_is_found_by_the_locator),
+    (IgnoresBounds, contract.snapshots_are_found_by_view_reducer_and_owner),
+    (ReplacesAnything, contract.a_file_is_replaced_where_the_manifest_holds_it),
+    (SkipsAnything, contract.a_hole_is_skipped_only_from_where_everything_is_sealed),
+    (KeepsQuietAboutPruning, contract.pruning_forgets_everything_below),
+    (PrunesAnything, contract.a_pruning_of_what_is_not_there_is_refused),
+    (BeginsAtNothing, contract.an_index_can_begin_where_it_was_pruned),
+    (OneForAll, contract.another_client_sees_what_was_done),
+    (SetsNothingAside, contract.an_index_that_is_set_aside_is_gone),
+    (ReopensItself, contract.a_closed_index_is_unavailable),
+    (AnswersInTwoSteps, contract.several_threads_may_read_and_write),
+]
+
+
+@pytest.mark.parametrize(("broken", "case"), BROKEN, ids=name_of)
+def test_a_broken_index_is_caught(broken: type[Around], case: IndexCase, tmp_path: Path) -> None:
+    def opener() -> Any:
+        return broken(tmp_path, Around) if issubclass(broken, Indexes) else Indexes(tmp_path, broken)
+
+    with pytest.raises(AssertionError):
+        case(opener)
+
+
+def test_every_case_has_been_seen_to_fail() -> None:
+    assert {case for _, case in BROKEN} == set(INDEX_CASES)
+
+
+@pytest.mark.parametrize("case", INDEX_CASES, ids=name_of)
+def test_the_wrapper_alone_breaks_nothing(case: IndexCase, tmp_path: Path) -> None:
+    case(lambda: Indexes(tmp_path, Around))

@@ -1,0 +1,122 @@
+"""Analytics on the embedded log survives ``kill -9`` at every step of a flush and of an alert, and at any other moment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from tests.flows.analysing import POINTS, RULE, TALLY, count, fill, history, read, slow_task
+from tests.unit.analytics_histories import NOW, PLACES, SPECS, differences, stored
+from tests.unit.analytics_reference import EPOCH, Reference
+
+from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
+from tallyroll.analytics.alerts.notice import OUTBOX
+from tallyroll.events.position import TopicPartition
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+Wanted = dict[TopicPartition, Reference]
+NOW_US = (NOW - EPOCH) // EPOCH.resolution
+
+
+def start(folder: Path, point: str = "", nth: int = 1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.flows.analysing", str(folder), point, str(nth)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def told(folder: Path) -> Counter[tuple[str, str, str]]:
+    """How often each notice was told: incident, state, id."""
+    path = folder / "told"
+    return Counter(tuple(json.loads(line)) for line in path.read_text().splitlines()) if path.exists() else Counter()
+
+
+async def plainly(folder: Path) -> Wanted:
+    """What a plain computation makes of the log."""
+    return {place: Reference(SPECS, NOW_US).feed(records) for place, records in (await read(folder)).items()}
+
+
+async def all_is_right(folder: Path, wanted: Wanted) -> None:
+    """Panes, counts and alerts are what the log says, each alert under one id."""
+    store = await SqliteWindowStore.open(folder / "analytics.db")
+    found = await stored(store)
+    for place, reference in wanted.items():
+        assert reference.counts["events"] > 70
+        assert differences(found.get(place, {}), reference) == []
+    events = [
+        len(pane.values)
+        for one in wanted.values()
+        for (dimension, *_, name), pane in one.panes.items()
+        if (dimension, name) == ("fleet", "events_processed")
+    ]
+    assert await store.documents(TALLY) == {TALLY: str(sum(events)).encode()}
+    assert await store.documents(OUTBOX) == await store.documents("alert") == {}
+    await store.close()
+    slow = {
+        f"response_time|agent|{key}|slow|{begin}"
+        for one in wanted.values()
+        for (dimension, key, _, begin, name), _ in one.panes.items()
+        if (dimension, name) == ("agent", "response_time") and key in RULE.keys
+    }
+    assert len(slow) > 10
+    assert sorted((key, state) for key, state, _ in told(folder)) == sorted(
+        (key, state) for key in slow for state in ("firing", "resolved")
+    )
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Wanted]:
+    """A log, and what it says."""
+    folder = tmp_path_factory.mktemp("filled")
+    asyncio.run(fill(folder, history(7)))
+    return folder, asyncio.run(plainly(folder))
+
+
+@pytest.fixture
+def folder(filled: tuple[Path, Wanted], tmp_path: Path) -> Path:
+    return shutil.copytree(filled[0], tmp_path / "log")
+
+
+@pytest.fixture
+def wanted(filled: tuple[Path, Wanted]) -> Wanted:
+    return filled[1]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_a_step(folder: Path, wanted: Wanted, point: str) -> None:
+    died = start(folder, point, Random(point).randint(1, 1 if "removal" in point else 4))  # noqa: S311  # repeatable
+    _, errors = died.communicate(timeout=60)
+    assert died.returncode == -signal.SIGKILL, errors
+    asyncio.run(count(folder, lambda _: None))
+    asyncio.run(all_is_right(folder, wanted))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_moments_of_its_own(folder: Path, wanted: Wanted, seed: int) -> None:
+    random = Random(seed)  # noqa: S311  # repeatable
+    for _ in range(3):
+        running = start(folder)
+        assert running.stdout is not None
+        for _, _ in zip(range(random.randint(1, 40)), running.stdout, strict=False):
+            pass
+        running.send_signal(signal.SIGKILL)
+        running.communicate(timeout=60)
+    asyncio.run(count(folder, lambda _: None))
+    asyncio.run(all_is_right(folder, wanted))
+
+
+def test_the_check_notices_a_record_that_was_not_counted(folder: Path, wanted: Wanted) -> None:
+    asyncio.run(count(folder, lambda _: None))
+    asyncio.run(all_is_right(folder, wanted))
+    assert set(told(folder).values()) == {1}, "without a death, nothing twice"
+    asyncio.run(fill(folder, {PLACES[0]: [(slow_task(NOW, "another"), -1)]}))
+    more = asyncio.run(plainly(folder))
+    with pytest.raises(AssertionError):
+        asyncio.run(all_is_right(folder, more))
