@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from tallyroll._default import current_roll
+from tallyroll._default import current_bus, current_roll
 from tallyroll.analytics.profile import AgentPerformance, SystemPerformance
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.windows import TimeWindow
+from tallyroll.bridges.bus import EventBus
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.replay.engine import ReplayAnswer, ReplayEngine
@@ -34,6 +35,11 @@ async def publish_task_event(
 async def get_event_publisher() -> EventPublisher:
     """The default roll's publisher, ready; the same object at each call in one process and event loop."""
     return (await current_roll()).publisher
+
+
+def get_event_bus() -> EventBus:
+    """The bus of this process; the same object at each call. Not async."""
+    return current_bus()
 
 
 async def replay_agent_state(agent_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import os
 from contextlib import AsyncExitStack
 from typing import Any
 
+from tallyroll.bridges.bus import EventBus
 from tallyroll.events.types import forget_registered_types
 from tallyroll.roll import Roll
 from tallyroll.settings import Settings
@@ -19,6 +20,7 @@ _roll: Roll | None = None
 _stack: AsyncExitStack | None = None
 _owner: tuple[int, asyncio.AbstractEventLoop] | None = None
 _opening: asyncio.Lock | None = None
+_bus: EventBus | None = None
 
 
 def configure(settings: Settings | str | None = None, **overrides: Any) -> None:  # noqa: ANN401  # any field of Settings
@@ -47,6 +49,14 @@ async def current_roll() -> Roll:
         return _roll
 
 
+def current_bus() -> EventBus:
+    """The bus of this process."""
+    global _bus  # noqa: PLW0603  # this module is where state may be
+    if _bus is None:
+        _bus = EventBus()
+    return _bus
+
+
 async def close_default() -> None:
     """Closes the default roll of this event loop, if it is open; the next use opens a new one."""
     global _roll, _stack  # this module is where state may be
@@ -57,6 +67,6 @@ async def close_default() -> None:
 
 def reset_defaults() -> None:
     """Back to the environment's settings and the built-in event types. Does not close: ``await close_default()`` first."""
-    global _settings, _roll, _stack, _owner  # this module is where state may be
-    _settings, _roll, _stack, _owner = None, None, None, None
+    global _settings, _roll, _stack, _owner, _bus  # this module is where state may be
+    _settings, _roll, _stack, _owner, _bus = None, None, None, None, None
     forget_registered_types()

@@ -16,7 +16,19 @@ from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
 from tallyroll.errors import SettingsError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
-from tallyroll.ports import AlertSink, Archive, Clock, Detector, EventLog, SpoolFactory, StateStore, WindowStore
+from tallyroll.ports import (
+    AlertSink,
+    Archive,
+    Clock,
+    Detector,
+    EventLog,
+    MessageSource,
+    MessageTarget,
+    SpoolFactory,
+    StateStore,
+    StateTarget,
+    WindowStore,
+)
 from tallyroll.replay.replayer import Replayer
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
@@ -75,6 +87,37 @@ async def open_window_store(settings: Settings) -> WindowStore:
     from tallyroll.adapters.sqlite.window_store import SqliteWindowStore  # noqa: PLC0415  # opened when first needed
 
     return await SqliteWindowStore.open(None if settings.in_memory else settings.data_dir / "analytics.db")
+
+
+def open_state_target(settings: Settings) -> StateTarget:
+    """Where the Redis bridge keeps states; connects when first asked. Raises MissingExtra, SettingsError without a host."""
+    if not settings.redis_host:
+        raise SettingsError("REDIS_HOST", "expected a host, where states are kept")
+    require("redis")
+    from tallyroll.adapters.redis.state_target import RedisStateTarget  # noqa: PLC0415  # needs the extra
+
+    prefix = "" if settings.redis_prefix == "none" else settings.redis_prefix
+    return RedisStateTarget(settings.redis_host, settings.redis_port, settings.redis_password, prefix=prefix, tenant=settings.topic_prefix)
+
+
+def open_message_target(settings: Settings) -> MessageTarget:
+    """Where events are forwarded to; connects when first asked. Raises MissingExtra, SettingsError without servers."""
+    if not settings.nats_servers:
+        raise SettingsError("NATS_SERVERS", "expected servers, where events are forwarded to")
+    require("nats")
+    from tallyroll.adapters.nats.message_target import NatsMessages  # noqa: PLC0415  # needs the extra
+
+    return NatsMessages(settings.nats_servers.split(","), jetstream=settings.nats_mode == "jetstream")
+
+
+def open_message_source(settings: Settings, subject: str) -> MessageSource:
+    """Where events are taken from; connects when first asked. Raises MissingExtra, SettingsError without servers."""
+    if not settings.nats_servers:
+        raise SettingsError("NATS_SERVERS", "expected servers, where events are taken from")
+    require("nats")
+    from tallyroll.adapters.nats.message_source import NatsSource  # noqa: PLC0415  # needs the extra
+
+    return NatsSource(settings.nats_servers.split(","), subject, settings.group("inward"))
 
 
 def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:

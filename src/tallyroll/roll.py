@@ -15,6 +15,10 @@ from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.analytics.opening import OpenAnalytics
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.spec import MetricSpec
+from tallyroll.bridges.forward import Forwarder, topics_of, types_named
+from tallyroll.bridges.inward import Inward, check_no_loop
+from tallyroll.bridges.state_sync import TOPICS as STATES_TOPICS
+from tallyroll.bridges.state_sync import StateSync
 from tallyroll.errors import SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
@@ -30,13 +34,16 @@ from tallyroll.opening import (
     open_alert_sinks,
     open_archive,
     open_log,
+    open_message_source,
+    open_message_target,
     open_state_store,
+    open_state_target,
     open_window_store,
     replayer_on,
     seal_limits,
     spool_of,
 )
-from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, Span, StateStore, TopicAdmin
+from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, Span, StateStore, StateTarget, TopicAdmin
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
@@ -44,11 +51,12 @@ from tallyroll.replay.chain import ChainReport, verify_chain
 from tallyroll.replay.differences import Difference, compare_states
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
+from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.plan import ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayed import Replayed
 from tallyroll.replay.replayer import Ask
-from tallyroll.replay.restore import Fingerprint, Restored, fingerprint, restore
+from tallyroll.replay.restore import Fingerprint, Restored, archived, fingerprint, restore
 from tallyroll.replay.shown import AgentState, TaskState, WorkflowState
 from tallyroll.replay.state import StateFollower, StoredState, stored_owners, stored_positions, stored_state
 from tallyroll.replay.views import AGENT, TASK, WORKFLOW
@@ -63,7 +71,9 @@ if TYPE_CHECKING:
 STATE_FOLLOWER: Final = "state"
 ARCHIVE_FOLLOWER: Final = "archive"
 ANALYTICS_FOLLOWER: Final = "analytics"
-FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER)
+REDIS_FOLLOWER: Final = "redis"
+NATS_FOLLOWER: Final = "nats"
+FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER, REDIS_FOLLOWER, NATS_FOLLOWER)
 """What ``Roll.follow`` and ``Roll.run`` take."""
 
 _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
@@ -131,6 +141,7 @@ class Roll:
         self.publisher = publisher
         self._stack = AsyncExitStack()
         self._store: StateStore | None = None
+        self._target: StateTarget | None = None
         self._loops: dict[str, FollowLoop] = {}
         self._archive: OpenArchive | None = None
         self._engine: ReplayEngine | None = None
@@ -184,23 +195,25 @@ class Roll:
     async def follow(self, name: str = STATE_FOLLOWER) -> FollowLoop:
         """The loop of one follower in this process, started: ``state`` keeps the state store, ``archive`` the archive.
 
-        ``analytics`` keeps the panes that metrics are read from.
+        ``analytics`` keeps the panes that metrics are read from, ``redis`` the states in Redis,
+        ``nats`` forwards events.
         It runs until the roll is closed. Raises ValueError for another name.
         """
         async with self._opening:
-            if name not in self._loops:
-                follower = await self._follower(name)
-                self._stack.push_async_callback(follower.close)
-                letters = DeadLetters(
-                    self.log, self.catalogue, clock=self.clock, telemetry=self.telemetry, max_record_bytes=self.settings.max_record_bytes
-                )
-                self._loops[name] = FollowLoop(
-                    self.log, [follower], self.catalogue, self.settings,
-                    group=self.settings.group(name), dead_letters=letters, clock=self.clock, telemetry=self.telemetry,
-                )  # fmt: skip
-                self._loops[name].start()
-                self._stack.push_async_callback(self._loops[name].stop)
-            return self._loops[name]
+            return self._loops[name] if name in self._loops else self._begin(await self._follower(name))
+
+    def _begin(self, follower: Follower) -> FollowLoop:
+        self._stack.push_async_callback(follower.close)
+        letters = DeadLetters(
+            self.log, self.catalogue, clock=self.clock, telemetry=self.telemetry, max_record_bytes=self.settings.max_record_bytes
+        )
+        loop = self._loops[follower.name] = FollowLoop(
+            self.log, [follower], self.catalogue, self.settings,
+            group=self.settings.group(follower.name), dead_letters=letters, clock=self.clock, telemetry=self.telemetry,
+        )  # fmt: skip
+        loop.start()
+        self._stack.push_async_callback(loop.stop)
+        return loop
 
     async def _follower(self, name: str) -> Follower:
         if name == STATE_FOLLOWER:
@@ -210,7 +223,59 @@ class Roll:
         if name == ANALYTICS_FOLLOWER:
             rules, sinks = alert_rules_of(self.settings, self._metrics), open_alert_sinks(self.settings, self.publisher.publish, self.clock)
             return (await self._open_analytics()).follower(rules, sinks, leading=self._leads_analytics)
+        if name == REDIS_FOLLOWER:
+            history = None if self.settings.in_memory or not archive_folder(self.settings).is_dir() else self._archived_parts
+            return StateSync(self._state_target(), self.catalogue, clock=self.clock, telemetry=self.telemetry, history=history)
+        if name == NATS_FOLLOWER:
+            return self._forwarder(None, None)
         raise ValueError(f"{name!r} is no follower; there are {', '.join(FOLLOWERS)}")
+
+    async def forward(self, event_types: Collection[str] | None = None, subject: str | None = None) -> None:
+        """Forwards events to NATS until cancelled: of these types and to this subject, else as the settings say.
+
+        Raises what ends it otherwise; ValueError when this roll forwards already.
+        """
+        async with self._opening:
+            if NATS_FOLLOWER in self._loops:
+                raise ValueError("this roll forwards already; open another one, with a group prefix of its own")
+            loop = self._begin(self._forwarder(event_types, subject))
+        await loop.finished()
+
+    async def take_in(self, subject: str) -> None:
+        """Takes events that others publish on a NATS subject, kept by a stream, into the log, until cancelled.
+
+        Raises SettingsError when what is forwarded could come back this way; see ``bridges.inward`` for what is dropped.
+        """
+        check_no_loop(subject, self.settings.nats_subject)
+        source = open_message_source(self.settings, subject)
+        try:
+            await Inward(source, self.publish_batch, clock=self.clock, telemetry=self.telemetry).run()
+        finally:
+            await source.close()
+
+    def _forwarder(self, event_types: Collection[str] | None, subject: str | None) -> Forwarder:
+        target = open_message_target(self.settings)
+        self._stack.push_async_callback(target.close)
+        return Forwarder(
+            target, self.catalogue, partial(self._committed, NATS_FOLLOWER),
+            telemetry=self.telemetry,
+            event_types=event_types or types_named(self.settings.nats_event_types),
+            subject=subject or self.settings.nats_subject,
+        )  # fmt: skip
+
+    async def _committed(self, follower: str, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        topics = sorted({partition.topic for partition in partitions})
+        found = await self.log.committed(self.settings.group(follower), topics)
+        return {partition: found[partition] for partition in partitions if partition in found}
+
+    def _state_target(self) -> StateTarget:
+        if self._target is None:
+            self._target = open_state_target(self.settings)
+            self._stack.push_async_callback(self._target.close)
+        return self._target
+
+    async def _archived_parts(self, partition: TopicPartition) -> tuple[PartitionFold, int, int] | None:
+        return await archived((await self.replay_engine()).replayer, partition)
 
     def _leads_analytics(self) -> bool:
         """One member of the group holds this partition; that one judges what no member sees alone."""
@@ -241,6 +306,13 @@ class Roll:
             topics = sorted({partition.topic for partition in await self.archive_partitions()})
             marks = await asyncio.to_thread(self.archive().reader.marks, await self.archive_partitions())
             stored: Mapping[TopicPartition, int] = {partition: mark.next for partition, mark in marks.items()}
+        elif name == REDIS_FOLLOWER:
+            topics = [self.catalogue[base].name for base in STATES_TOPICS]
+            found = await self._state_target().progress(self.catalogue.partitions(STATES_TOPICS))
+            stored = {partition: progress.next for partition, progress in found.items()}
+        elif name == NATS_FOLLOWER:
+            topics = [self.catalogue[base].name for base in topics_of(types_named(self.settings.nats_event_types), self.catalogue)]
+            stored = await self.log.committed(self.settings.group(NATS_FOLLOWER), topics)
         elif name == ANALYTICS_FOLLOWER:
             analytics = await self._open_analytics()
             topics, stored = analytics.topics, await analytics.stored()

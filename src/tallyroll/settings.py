@@ -21,6 +21,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 TlsVersion = Literal["1.3", "1.2"]
 Synchronous = Literal["FULL", "NORMAL"]
+NatsMode = Literal["jetstream", "core"]
 WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
@@ -36,6 +37,7 @@ _CHOICES: Final = {
     "kafka_tls_minimum": get_args(TlsVersion),
     "sqlite_synchronous": get_args(Synchronous),
     "analytics_window": get_args(WindowName),
+    "nats_mode": get_args(NatsMode),
 }
 _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
@@ -223,11 +225,40 @@ class Settings:
         "Signs what is posted; better as TALLYROLL_ALERTS_WEBHOOK_SECRET_FILE.",
         accepts="text of at least 16 characters",
     )
-    redis_host: str = _setting("REDIS_HOST", "", "Where alerts are published, on channels tallyroll:alerts:SEVERITY.", accepts="a host")
+    redis_host: str = _setting(
+        "REDIS_HOST", "", "Where alerts are published, on channels tallyroll:alerts:SEVERITY, and where states are kept.", accepts="a host"
+    )
     redis_port: int = _setting("REDIS_PORT", 6_379, "Its port.", accepts="1 to 65535")
     redis_password: Secret | None = _setting("REDIS_PASSWORD", None, "Its password; better as REDIS_PASSWORD_FILE.", accepts="text")
+    redis_prefix: str = _setting(
+        "TALLYROLL_REDIS_PREFIX",
+        "tallyroll:",
+        "Stands before the keys of states, as in tallyroll:agent:ID:state; none: agent:ID:state itself, where it is free.",
+        accepts="text without blanks; none",
+    )
     nats_servers: str = _setting(
-        "NATS_SERVERS", "", "Where alerts are published, on subjects tallyroll.alerts.SEVERITY.", accepts="nats://HOST:PORT,…"
+        "NATS_SERVERS",
+        "",
+        "Where alerts are published, on subjects tallyroll.alerts.SEVERITY, and events are forwarded.",
+        accepts="nats://HOST:PORT,…",
+    )
+    nats_mode: NatsMode = _setting(
+        "TALLYROLL_NATS_MODE",
+        "jetstream",
+        "jetstream: a stream acknowledges each forwarded event. core: nothing is kept for subscribers who are away.",
+        accepts="jetstream, core",
+    )
+    nats_subject: str = _setting(
+        "TALLYROLL_NATS_SUBJECT",
+        "agents.{aggregate_id}.status",
+        "The subject of a forwarded event.",
+        accepts="a subject with {aggregate_id}, {agent_id}, {event_type}, {tenant}",
+    )
+    nats_event_types: str = _setting(
+        "TALLYROLL_NATS_EVENT_TYPES",
+        "agent.started,task.completed",
+        "Which events are forwarded.",
+        accepts="event types with commas between",
     )
 
     # Kafka client
@@ -327,6 +358,8 @@ class Settings:
             raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_URL", "expected no user or password in it; what is posted is signed")
         if self.alerts_webhook_secret is not None and len(self.alerts_webhook_secret.reveal()) < _LEAST_SECRET:
             raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_SECRET", f"expected at least {_LEAST_SECRET} characters")
+        if not self.redis_prefix.isprintable() or " " in self.redis_prefix:
+            raise SettingsError("TALLYROLL_REDIS_PREFIX", "expected text without blanks; none for no prefix")
         if not 1 <= self.redis_port <= _MAX_PORT:
             raise SettingsError("REDIS_PORT", f"expected 1 to {_MAX_PORT}")
         for server in filter(None, self.nats_servers.split(",")):

@@ -223,6 +223,32 @@ ALERT_LATENCY = Metric(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600),
 )
 
+REDIS_VIEWS = Metric("bridge_redis_views_total", "counter", "views", "States written to Redis that were new there.")
+REDIS_FOREIGN = Metric(
+    "bridge_redis_foreign_keys_total", "counter", "views", "States not written to Redis, because somebody else owns the key."
+)
+REDIS_REBUILDS = Metric(
+    "bridge_redis_rebuilds_total", "counter", "partitions", "Partitions whose states in Redis are made from the start of the history."
+)
+NATS_FORWARDED = Metric("bridge_nats_messages_total", "counter", "messages", "Events forwarded to NATS and acknowledged there.")
+NATS_TAKEN_IN = Metric(
+    "bridge_nats_taken_in_total",
+    "counter",
+    "messages",
+    "Messages from NATS: taken into the log, or dropped, for the log refused them, no event could be read, or they came from a log.",
+    ("outcome",),
+    known={"outcome": ("taken", "refused", "unreadable", "looped")},
+)
+BUS_PUBLISHED = Metric("bus_events_total", "counter", "events", "Events published on the bus of this process, once per durability.")
+BUS_DROPPED = Metric(
+    "bus_events_dropped_total",
+    "counter",
+    "events",
+    "Events that a subscriber of the bus has missed, since its queue was full.",
+    ("reason",),
+    known={"reason": ("drop_oldest", "drop_newest", "coalesce", "block", "disconnect")},
+)
+
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 

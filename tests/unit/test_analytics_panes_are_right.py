@@ -42,14 +42,14 @@ async def compare(seed: int, *, restarts: bool) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seeds)
 def test_panes_and_counters_equal_a_plain_computation_over_the_log(seed):
     asyncio.run(compare(seed, restarts=False))
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seeds)
 def test_followers_that_die_at_any_moment_leave_the_same_panes(seed):
     asyncio.run(compare(seed, restarts=True))

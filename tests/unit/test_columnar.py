@@ -21,11 +21,12 @@ from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Subject
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.replay import fields
+from tallyroll.replay.applied import Cut
 from tallyroll.replay.columnar import TWINS, ColumnarFold, project
 from tallyroll.replay.fields import Count, CountBy, First, Last, Max, Min, OpenSet, Sum, Value, constant
 from tallyroll.replay.fold import Fold, Part, View
 from tallyroll.replay.owned_rows import by_owner, runs_of
-from tallyroll.replay.partition import Cut, PartitionFold
+from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.projection import Projection
 from tallyroll.replay.values import AGENT_ID, COST, DURATION, ERROR, EVENT_TIME, TASK_ID, text
 from tallyroll.replay.views import FOLD, VIEWS

@@ -8,7 +8,8 @@ import pytest
 
 from tallyroll.events.batch import Batch
 from tallyroll.events.rows import Rows, Subject
-from tallyroll.replay.partition import Applied, PartitionFold
+from tallyroll.replay.applied import Applied
+from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.views import FOLD
 
 DOCUMENT = (

@@ -19,10 +19,10 @@ from tallyroll import errors
 from tallyroll.events.position import Position
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Archive, EventLog, Span
+from tallyroll.replay.applied import Cut
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold
 from tallyroll.replay.kinds import StateType
-from tallyroll.replay.partition import Cut
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.projecting import Projecting

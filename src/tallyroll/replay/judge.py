@@ -13,7 +13,7 @@ from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.codec import timestamp_us
 from tallyroll.events.event import agent_of
 from tallyroll.events.rows import Rows, Subject
-from tallyroll.replay.partition import Found
+from tallyroll.replay.applied import Found
 
 
 class _Deed(msgspec.Struct, gc=False):

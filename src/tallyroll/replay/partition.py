@@ -9,10 +9,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -21,6 +20,7 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.codec import Head, timestamp_us
 from tallyroll.events.rows import Rows
+from tallyroll.replay.applied import Applied, Cut, Found
 from tallyroll.replay.fields import INT_MAX, Of
 from tallyroll.replay.fold import Fold, Part, Unfoldable, old_facts
 from tallyroll.replay.program import Program, Recall, Target
@@ -28,35 +28,8 @@ from tallyroll.replay.program import Program, Recall, Target
 Load = Callable[[int, Sequence[str]], Mapping[str, bytes]]
 """Stored parts by view number and owners; owners without one are left out. May raise StoreUnavailable."""
 
-Kind = Literal["poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded"]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Something about a record, by its index in the batch; ``reason`` and ``error`` as in a dead letter."""
-
-    index: int
-    kind: Kind
-    reason: str = ""
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Event time at which the fold stops counting, inclusive, and how much disorder of the log is expected; both µs."""
-
-    until_us: int
-    skew_us: int
-
-
-@dataclass(slots=True)
-class Applied:
-    """What a batch did: records that changed a part, records no view knows, and what was found in the others."""
-
-    changed: int = 0
-    ignored: int = 0
-    found: list[Found] = field(default_factory=list)
-
+PartOf = tuple[int, str]
+"""Which part: number of the view, and owner."""
 
 _Entry = tuple[int, Head, int, Sequence[Target] | Unfoldable]
 # A plain tuple of a record's index, head, time_us or 0, and targets, since there is one per record: a named one costs 0.2 µs more.
@@ -108,6 +81,9 @@ class PartitionFold:
         self._aggregate = fold.views[view].owner if view is not None else ""
         self._needle = msgspec.json.encode(owner)[1:-1] if owner is not None else b""
         self._cut = cut
+        self._awaited: dict[PartOf, Part] = {}
+        self._left: list[tuple[Sequence[Target], int]] = []
+        self._ahead: dict[PartOf, int] = {}
 
     def apply(self, batch: Batch, load: Load | None = None) -> Applied:
         """Folds a batch; ``load`` gives the parts that are not in memory. What it raises leaves everything as it was."""
@@ -126,9 +102,45 @@ class PartitionFold:
                 for part in missing:
                     del self._young[part.view][part.owner]
                 raise
-            self._change(batch.offsets, entries, applied)
+            self._change(batch.offsets, entries, applied, self._hit)
             del entries
         return applied
+
+    def take(self, batch: Batch) -> Applied:
+        """Reads a batch as ``apply`` does and leaves the changes for ``settle``: for a store that must be awaited."""
+        applied = Applied()
+        missing: list[Part] = []
+        with no_collecting():
+            try:
+                entries = self._read(batch, applied, missing)
+            except BaseException:
+                for part in missing:
+                    del self._young[part.view][part.owner]
+                raise
+            self._awaited.update({(part.view, part.owner): part for part in missing})
+            self._change(batch.offsets, entries, applied, self._leave)
+        return applied
+
+    def awaited(self) -> list[PartOf]:
+        """The parts that ``settle`` has to be told of, since they are not in memory."""
+        return list(self._awaited)
+
+    def settle(self, stored: Mapping[PartOf, tuple[int, bytes]]) -> None:
+        """Makes the changes that ``take`` has left. ``stored``: those awaited parts that there are, and up to which offset each goes.
+
+        Records below that are in the part already and are passed over; it counts as changed all the same, so that
+        whatever is made of it is made again.
+        """
+        for where, (end, dumped) in stored.items():
+            self._awaited[where].load(dumped)
+            self._ahead[where] = end
+        self._awaited.clear()
+        left, self._left = self._left, []
+        with no_collecting():
+            for targets, offset in left:
+                self._hit(self._behind(targets, offset) if self._ahead else targets, offset)
+        if left:
+            self._ahead = {where: end for where, end in self._ahead.items() if end > left[-1][1] + 1}
 
     def apply_rows(self, rows: Rows) -> Applied:
         """Folds rows that were judged before; they come before the batches that follow them in the log.
@@ -199,7 +211,7 @@ class PartitionFold:
 
     def forget_old(self) -> None:
         """Forgets the parts that were not used since the last call, except while changes wait to be stored."""
-        if self.dirty:
+        if self.dirty or self._left:
             return
         self._old = self._young
         self._young = [{} for _ in self._young]
@@ -292,7 +304,9 @@ class PartitionFold:
         self._young[view][owner] = part
         return part
 
-    def _change(self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied) -> None:
+    def _change(
+        self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied, hit: Callable[[Sequence[Target], int], None]
+    ) -> None:
         copies = self.repeats.copies([head for _, head, _, _ in entries])
         cut, found = self._cut, applied.found
         for place, (index, _, time_us, targets) in enumerate(entries):
@@ -306,8 +320,21 @@ class PartitionFold:
             if isinstance(targets, Unfoldable):
                 found.append(_found(index, targets))
                 continue
-            self._hit(targets, offsets[index])
+            hit(targets, offsets[index])
             applied.changed += 1
+
+    def _leave(self, targets: Sequence[Target], offset: int) -> None:
+        self._left.append((targets, offset))
+
+    def _behind(self, targets: Sequence[Target], offset: int) -> list[Target]:
+        """Those targets whose part does not have the record yet; the others are marked as changed."""
+        behind = []
+        for target in targets:
+            if offset >= self._ahead.get((target[0].view, target[0].owner), 0):
+                behind.append(target)
+            else:
+                self.give_back([target[0]])
+        return behind
 
     def _hit(self, targets: Sequence[Target], offset: int) -> None:
         """Changes the parts that a record concerns."""

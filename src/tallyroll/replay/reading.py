@@ -18,10 +18,11 @@ from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.rows import Rows
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Archive, Segment, StoredPart
+from tallyroll.replay.applied import Applied, Cut
 from tallyroll.replay.findings import Finding, Findings, SequenceCheck
 from tallyroll.replay.fold import Fold, Part, View
 from tallyroll.replay.judge import Judge
-from tallyroll.replay.partition import Applied, Cut, PartitionFold, no_collecting
+from tallyroll.replay.partition import PartitionFold, no_collecting
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.selection import Selection, merge_rows

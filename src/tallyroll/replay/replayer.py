@@ -16,12 +16,12 @@ from tallyroll.errors import ReplayCancelled, SettingsError, WorkerFailed
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Archive, ArchiveMark, Clock, EventLog, Workers
+from tallyroll.replay.applied import Cut
 from tallyroll.replay.fields import Place
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold, Part, State, View, join
 from tallyroll.replay.jobs import Ended, Failed, Message, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
 from tallyroll.replay.kinds import StateType
-from tallyroll.replay.partition import Cut
 from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, AsOfVersion, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
 from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.projecting import ProjectedAll, Projecting

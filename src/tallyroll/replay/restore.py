@@ -69,6 +69,23 @@ async def restore(
         yield done, planned.records
 
 
+async def archived(replayer: Replayer, partition: TopicPartition) -> tuple[PartitionFold, int, int] | None:
+    """The fold of what the archive has of a partition from its start, and the offsets it goes from and to; None: nothing.
+
+    Spans that nobody has any more are passed over, and the first offset is then the one behind them.
+    """
+    if replayer.archive is None:
+        return None
+    mark = (await asyncio.to_thread(replayer.archive.marks, [partition])).get(partition)
+    if mark is None or not mark.next:
+        return None
+    planned = _planned(replayer, {partition: Extent(mark, mark.next, mark.next)})
+    one = planned.partitions[0]
+    made = _Made(replayer, one)
+    await asyncio.to_thread(made.from_archive, replayer.archive)
+    return made.fold, one.missing[-1][1] if one.missing else 0, one.end
+
+
 def _planned(replayer: Replayer, extents: Mapping[TopicPartition, Extent]) -> Plan:
     """What was pruned is made of snapshots where every view of the topic has them."""
     fold, plans = replayer.fold, list[PartitionPlan]()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from tallyroll.adapters.nats.connecting import connect
 from tallyroll.errors import SinkUnavailable
 from tallyroll.ports import Notice
 
@@ -48,11 +48,6 @@ class NatsSink:
     async def _connected(self) -> Client:
         if self._client is None or not self._client.is_connected:
             await self.close()
-            self._client = await nats.connect(
-                self._servers, connect_timeout=_TIMEOUT_S, allow_reconnect=False, max_reconnect_attempts=0, error_cb=_ignored
-            )
+            self._client = Client()
+            await connect(self._client, self._servers, _TIMEOUT_S)
         return self._client
-
-
-async def _ignored(_: Exception) -> None:
-    """Errors come out of the calls; the client would print them as well."""

@@ -1,0 +1,264 @@
+"""The states of agents, tasks and workflows, kept current where other programs read them: in Redis.
+
+Parts of the target are read when a flush needs them, never while a batch is applied: a slow target holds up this bridge
+and nobody else. What the log says is folded exactly as everywhere; the joined state is the JSON whose SHA-256 is the
+state's hash, byte for byte what a replay to the same offsets gives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import msgspec
+
+from tallyroll.errors import PositionConflict, StoreUnavailable
+from tallyroll.events.batch import Batch
+from tallyroll.events.chain import RepeatFilter
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import Claim, Clock, DeadLetter, Merged, Progress, StateTarget
+from tallyroll.replay.fields import Place
+from tallyroll.replay.fold import Fold, Part, join
+from tallyroll.replay.partition import PartitionFold
+from tallyroll.replay.views import AGENT, FOLD, TASK, WORKFLOW
+from tallyroll.telemetry import FOLLOW_REPEATS, REDIS_FOREIGN, REDIS_REBUILDS, REDIS_VIEWS, Telemetry
+
+log: Final = logging.getLogger("tallyroll.bridges")
+
+VIEWS: Final = (AGENT, TASK, WORKFLOW)
+"""The views that are kept in the target."""
+
+TOPICS: Final = sorted({topic for view in VIEWS for topic in view.topics})
+"""The base names that they read."""
+
+MAX_CACHED_PARTS: Final = 20_000
+_CHECK_S: Final = 1.0  # a target that was wiped while no event came is made anew after about so long
+_OWNERS_AT_ONCE: Final = 500  # one call of the target; it serves nobody else meanwhile
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+
+_T = TypeVar("_T")
+
+History = Callable[[TopicPartition], Awaitable[tuple[PartitionFold, int, int] | None]]
+"""What is known of a partition besides the log: its fold, and the offsets it is made of; None where there is nothing."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One partition in memory. ``claim.next`` is what the target has; ``lost``: where it begins must be found first."""
+
+    fold: PartitionFold
+    claim: Claim
+    first: int | None
+    next: int
+    lost: bool = False
+
+
+class StateSync:
+    """Implements ``ports.Follower`` over a ``StateTarget``: parts, then views, then the position, once per flush.
+
+    Each owner is written once per flush however many of its events came. A target that was wiped, went back, or is held by
+    another writer is noticed at the next write, or within a second or so when nothing is written; then everything begins
+    anew from what it says, or from the history. ``history`` gives what the log no longer has.
+    Not promised: that the views of different owners are of one moment.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        target: StateTarget,
+        catalogue: Catalogue,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+        history: History | None = None,
+        fold: Fold = FOLD,
+        max_cached_parts: int = MAX_CACHED_PARTS,
+    ) -> None:
+        self._target = target
+        self._catalogue = catalogue
+        self._clock = clock
+        self._telemetry = telemetry
+        self._history = history
+        self._fold = fold
+        self._max_cached_parts = max_cached_parts
+        self._views = {fold.index(view.name): view for view in VIEWS}
+        self._lanes: dict[TopicPartition, _Lane] = {}
+        self._no_history: set[TopicPartition] = set()
+        self._check_due = 0.0
+
+    @property
+    def name(self) -> str:
+        """``redis``."""
+        return "redis"
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """The base names that the views read."""
+        return TOPICS
+
+    async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As the port says. While the target is away nothing is known: batches then wait, until a flush finds it back."""
+        try:
+            stored = await self._target.progress(partitions)
+        except StoreUnavailable as error:
+            log.warning("%s; waiting for it", error)
+            self._lanes.update({partition: self._lane(partition, None, lost=True) for partition in partitions})
+            return {}
+        self._lanes.update({partition: self._lane(partition, stored.get(partition)) for partition in partitions})
+        return {where: lane.next for where in partitions if (lane := self._lanes[where]).claim.next is not None}
+
+    def apply(self, batch: Batch) -> Sequence[DeadLetter]:
+        """As the port says. Raises StoreUnavailable until it is known where to begin; RuntimeError before ``positions``."""
+        lane = self._lanes.get(batch.topic_partition)
+        if lane is None:
+            raise RuntimeError(f"positions() of {batch.topic_partition} come before its batches")
+        if lane.lost:
+            raise StoreUnavailable("redis", "it is not known yet where to begin")
+        fresh = batch.since(lane.next)
+        letters: list[DeadLetter] = []
+        if fresh is not None:
+            if lane.first is None:
+                self._telemetry.count(REDIS_REBUILDS)
+                lane.first = fresh.offsets[0]
+            applied = lane.fold.take(fresh)
+            skipped = len(batch) - len(fresh)
+            letters = [DeadLetter(skipped + one.index, one.reason, one.error) for one in applied.found if one.error]
+            if repeats := len(applied.found) - len(letters):
+                self._telemetry.count(FOLLOW_REPEATS, repeats, follower=self.name)
+        lane.next = max(lane.next, batch.next_offset)
+        return letters
+
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        """Also when the target has not been looked at for a second."""
+        due = bool(self._lanes) and self._clock.monotonic() >= self._check_due
+        return interval_over or due or any(lane.lost for lane in self._lanes.values())
+
+    async def flush(self) -> Mapping[TopicPartition, int]:
+        """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
+        try:
+            await self._find_lost()
+            await self._store([lane for lane in self._lanes.values() if lane.next != (lane.claim.next or 0)])
+            if self._clock.monotonic() >= self._check_due:
+                await self._target.check([lane.claim for lane in self._lanes.values() if lane.claim.next is not None])
+                self._check_due = self._clock.monotonic() + _CHECK_S
+        except PositionConflict:
+            self._lanes.clear()
+            raise
+        if sum(lane.fold.cached() for lane in self._lanes.values()) > self._max_cached_parts:
+            for lane in self._lanes.values():
+                lane.fold.forget_old()
+        return {where: lane.claim.next for where, lane in self._lanes.items() if lane.claim.next is not None}
+
+    def drop(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            self._lanes.pop(partition, None)
+
+    async def close(self) -> None:
+        """Forgets everything in memory; the target is closed by who opened it."""
+        self._lanes.clear()
+
+    def _lane(self, partition: TopicPartition, progress: Progress | None, *, lost: bool = False) -> _Lane:
+        topic = self._catalogue.named(partition.topic)
+        if topic is None:
+            raise ValueError(f"{partition.topic} is not a topic of the catalogue")
+        fold = PartitionFold(self._fold, partition.topic, topic.base, partition.partition)
+        if progress is None or progress.fold_id != self._fold.fold_id:
+            lost = lost or (self._history is not None and partition not in self._no_history)
+            return _Lane(fold, Claim(partition, self._fold.fold_id, None), None, 0, lost)
+        fold.repeats = RepeatFilter.from_bytes(progress.repeats)
+        return _Lane(fold, Claim(partition, self._fold.fold_id, progress.next), progress.first, progress.next)
+
+    # What a flush does
+
+    async def _find_lost(self) -> None:
+        """Finds where lost lanes begin: at the log's start, as the loop has it, or else the loop is made to begin anew with them.
+
+        A partition that was only asked about may be among them; who follows it goes on from what is written here.
+        """
+        lost = {where: lane for where, lane in self._lanes.items() if lane.lost}
+        stored = await self._target.progress(list(lost)) if lost else {}
+        found: list[TopicPartition] = []
+        for where, lane in lost.items():
+            known = stored.get(where)
+            if (known is not None and known.fold_id == self._fold.fold_id) or await self._from_history(where, lane):
+                found.append(where)
+            lane.lost = False
+        if found:
+            raise PositionConflict(str(found[0]), stored=self._lanes[found[0]].next, expected=None)
+
+    async def _from_history(self, where: TopicPartition, lane: _Lane) -> bool:
+        """Writes what the history knows of a partition; false if that is nothing."""
+        found = await self._history(where) if self._history is not None else None
+        if found is None:
+            self._no_history.add(where)
+            return False
+        lane.fold, lane.first, lane.next = found
+        for view in self._views:
+            lane.fold.give_back([part for part in lane.fold.parts(view).values() if part.version])
+        self._telemetry.count(REDIS_REBUILDS)
+        await self._store([lane])
+        return True
+
+    async def _store(self, lanes: Sequence[_Lane]) -> None:
+        taken: list[tuple[_Lane, list[Part]]] = []
+        merged: dict[str, tuple[int, Merged]] = {}
+        try:
+            for lane in lanes:
+                if not lane.claim.token:
+                    lane.claim = await self._target.acquire(lane.claim)
+                await self._settle(lane)
+                taken.append((lane, lane.fold.take_dirty()))
+                for view in self._views:
+                    merged |= await self._write_parts(lane, view, [part for part in taken[-1][1] if part.view == view])
+            await self._write_views(merged)
+            for lane in lanes:
+                progress = Progress(self._fold.fold_id, lane.first or 0, lane.next, lane.fold.repeats.to_bytes())
+                lane.claim = await self._target.commit(lane.claim, progress)
+        except BaseException:
+            for lane, parts in taken:
+                lane.fold.give_back(parts)
+            raise
+
+    async def _settle(self, lane: _Lane) -> None:
+        """Loads the parts that the fold waits for, and lets it go on."""
+        stored: dict[tuple[int, str], tuple[int, bytes]] = {}
+        awaited = lane.fold.awaited()
+        for view in self._views:
+            owners = [owner for number, owner in awaited if number == view]
+            for chunk in _chunks(owners):
+                found = await self._target.parts(lane.claim, [self._owner(view, owner) for owner in chunk])
+                stored |= {(view, owner): found[key] for owner in chunk if (key := self._owner(view, owner)) in found}
+        lane.fold.settle(stored)
+
+    async def _write_parts(self, lane: _Lane, view: int, parts: Sequence[Part]) -> dict[str, tuple[int, Merged]]:
+        merged: dict[str, tuple[int, Merged]] = {}
+        for chunk in _chunks(parts):
+            dumped = [(self._owner(view, part.owner), part.dump()) for part in chunk]
+            written = await self._target.write_parts(lane.claim, lane.next, dumped)
+            merged |= {owner: (view, one) for owner, one in written.items()}
+        return merged
+
+    async def _write_views(self, merged: Mapping[str, tuple[int, Merged]]) -> None:
+        for chunk in _chunks(list(merged.items())):
+            views = [(owner, one.change, self._joined(view, one)) for owner, (view, one) in chunk]
+            done = await self._target.write_views([(owner, change, body) for owner, change, body in views if body], self._fold.fold_id)
+            self._telemetry.count(REDIS_VIEWS, done.written)
+            self._telemetry.count(REDIS_FOREIGN, done.foreign)
+
+    def _joined(self, view: int, merged: Merged) -> bytes:
+        parts = []
+        for partition, dumped in merged.parts.items():
+            part = self._fold.blank(view, "")
+            part.load(dumped)
+            parts.append((Place(*partition), part))
+        state = join(self._views[view], parts)
+        return b"" if state is None else _encode(state)
+
+    def _owner(self, view: int, owner: str) -> str:
+        return f"{self._views[view].name}:{owner}"
+
+
+def _chunks(items: Sequence[_T]) -> list[Sequence[_T]]:
+    return [items[start : start + _OWNERS_AT_ONCE] for start in range(0, len(items), _OWNERS_AT_ONCE)]

@@ -1,0 +1,251 @@
+"""Every chosen event reaches NATS, in order per subject and once per id in a stream, whatever dies on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import nats
+import pytest
+from nats.js.api import StreamConfig
+from services.nats import NatsServer
+from tests.flows.publishing import breathe
+
+from tallyroll.adapters.nats.message_target import NatsMessages
+from tallyroll.adapters.system import SystemClock
+from tallyroll.compat.event_bus import KafkaNATSBridge
+from tallyroll.errors import SettingsError, StoreUnavailable
+from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.events.position import Position
+from tallyroll.ports import Message, Span
+from tallyroll.roll import NATS_FOLLOWER, Roll
+from tallyroll.settings import Settings
+from tallyroll.telemetry import FOLLOW_FLUSH_FAILURES, NATS_FORWARDED, Counters
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+PATIENCE_S = 30
+STREAM = "status"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path / "nats") as running:
+        yield running
+
+
+@asynccontextmanager
+async def client(server: NatsServer) -> AsyncIterator[nats.aio.client.Client]:
+    connection = await nats.connect(server.url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def make_stream(server: NatsServer, *, window_s: float = 1_200) -> None:
+    async with client(server) as connection:
+        await connection.jetstream().add_stream(StreamConfig(name=STREAM, subjects=["agents.*.status"], duplicate_window=window_s))
+
+
+async def kept(server: NatsServer) -> list[nats.aio.msg.Msg]:
+    """Everything in the stream, in its order."""
+    async with client(server) as connection:
+        stream = connection.jetstream()
+        count = (await stream.stream_info(STREAM)).state.messages
+        reader = await stream.subscribe("agents.*.status", ordered_consumer=True)
+        return [await reader.next_msg(timeout=PATIENCE_S) for _ in range(count)]
+
+
+def ids(messages: list[nats.aio.msg.Msg]) -> list[str]:
+    return [message.headers["Nats-Msg-Id"] for message in messages]
+
+
+def events(count: int, *, tag: str = "", agents: int = 7) -> list[AgentEvent]:
+    return [AgentEvent("agent.started", f"agent-{number % agents}", "agent", {"number": number, "tag": tag}) for number in range(count)]
+
+
+def options(server: NatsServer, tmp_path: Path, **more: object) -> Settings:
+    return Settings(url=f"sqlite:///{tmp_path / 'log'}", nats_servers=server.url, **more)
+
+
+async def forwarded(roll: Roll) -> bool:
+    """Waits until everything that is in the log has been acknowledged."""
+    ends = await roll.log.ends(["agent-events", "task-events"])
+    waits = [roll.caught_up(Position(*where, end - 1), PATIENCE_S, follower=NATS_FOLLOWER) for where, end in ends.items() if end]
+    return all(await asyncio.gather(*waits))
+
+
+def assert_in_order(messages: list[nats.aio.msg.Msg]) -> None:
+    last: dict[str, int] = {}
+    for message in messages:
+        offset = Position.parse(message.headers["Tallyroll-Position"]).offset
+        assert offset > last.get(message.subject, -1), "order per subject"
+        last[message.subject] = offset
+
+
+async def test_chosen_events_arrive_as_the_serialised_message(server: NatsServer, tmp_path: Path) -> None:
+    await make_stream(server)
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    counters = Counters()
+    async with client(server) as connection, Roll.open(options(server, tmp_path), telemetry=counters) as roll:
+        plain = await connection.subscribe("agents.>")
+        await connection.flush()
+        started = AgentEvent("agent.started", "a.b *", "agent", {"x": 1}, EventMetadata(traceparent=traceparent))
+        completed = AgentEvent("task.completed", "task-7", "task", {"agent_id": "a.b *", "duration_ms": 5})
+        for event in (started, AgentEvent("agent.stopped", "a.b *", "agent"), completed):
+            await roll.publish(event)
+        await roll.follow(NATS_FOLLOWER)
+        assert await forwarded(roll)
+        heard = {message.headers["Nats-Msg-Id"]: message for message in [await plain.next_msg(timeout=5) for _ in range(2)]}
+        assert set(heard) == {started.event_id, completed.event_id}
+        one = heard[started.event_id]
+        assert one.subject == "agents.a%2Eb%20%2A.status"
+        assert AgentEvent.from_kafka_message(msgspec.json.decode(one.data)) == started
+        assert one.headers["traceparent"] == traceparent
+        assert Position.parse(one.headers["Tallyroll-Position"]).topic == "agent-events"
+        assert heard[completed.event_id].subject == "agents.task-7.status"
+        assert counters.value(NATS_FORWARDED) == 2
+        assert sum(lag.records for lag in await roll.lag(NATS_FOLLOWER)) == 0
+    assert len(await kept(server)) == 2
+
+
+@pytest.mark.fault
+async def test_a_server_that_is_killed_again_and_again_loses_nothing(server: NatsServer, tmp_path: Path) -> None:
+    await make_stream(server)
+    sent, counters = [], Counters()
+    async with Roll.open(options(server, tmp_path), telemetry=counters) as roll:
+        await roll.follow(NATS_FOLLOWER)
+        for number in range(4):
+            batch = events(400, tag=str(number))
+            sent += [event.event_id for event in batch]
+            await roll.publish_batch(batch[:200])
+            server.kill()
+            await roll.publish_batch(batch[200:])
+            failures = counters.value(FOLLOW_FLUSH_FAILURES)
+            async with asyncio.timeout(PATIENCE_S):
+                while counters.value(FOLLOW_FLUSH_FAILURES) == failures:
+                    await breathe()
+            server.restart()
+        assert await forwarded(roll)
+    messages = await kept(server)
+    assert sorted(ids(messages)) == sorted(sent)
+    assert_in_order(messages)
+
+
+@pytest.mark.fault
+async def test_a_bridge_that_dies_before_it_commits_sends_again_and_the_stream_keeps_one(server: NatsServer, tmp_path: Path) -> None:
+    await make_stream(server)
+    sent = events(300)
+    async with Roll.open(options(server, tmp_path)) as roll:
+        await roll.publish_batch(sent)
+    for _ in range(3):
+        async with Roll.open(options(server, tmp_path)) as roll:
+            follower = await roll._follower(NATS_FOLLOWER)
+            partitions = roll.catalogue.partitions(["agent-events"])
+            assert await follower.positions(partitions) == {}
+            ends = await roll.log.ends(["agent-events"])
+            async for batch in roll.log.read([Span(*where, 0, ends[where]) for where in partitions if ends[where]]):
+                follower.apply(batch)
+            await follower.flush()  # and no commit: gone
+    async with Roll.open(options(server, tmp_path)) as roll:
+        await roll.follow(NATS_FOLLOWER)
+        assert await forwarded(roll)
+    messages = await kept(server)
+    assert sorted(ids(messages)) == sorted(event.event_id for event in sent)
+
+
+async def test_a_committed_position_is_not_sent_again(server: NatsServer, tmp_path: Path) -> None:
+    await make_stream(server)
+    for count, tag in ((50, "a"), (30, "b")):
+        counters = Counters()
+        async with Roll.open(options(server, tmp_path), telemetry=counters) as roll:
+            await roll.publish_batch(events(count, tag=tag))
+            await roll.follow(NATS_FOLLOWER)
+            assert await forwarded(roll)
+        assert counters.value(NATS_FORWARDED) == count
+
+
+async def test_core_mode_sends_to_who_is_there_and_needs_no_stream(server: NatsServer, tmp_path: Path) -> None:
+    async with client(server) as connection, Roll.open(options(server, tmp_path, nats_mode="core")) as roll:
+        heard = await connection.subscribe("status.>")
+        await connection.flush()
+        await roll.publish_batch([*events(20), AgentEvent("task.failed", "t", "task", {"agent_id": "x"})])
+        bridge = KafkaNATSBridge(roll, event_types={"task.failed"}, subject="status.{agent_id}")
+        running = asyncio.create_task(bridge.bridge_agent_events())
+        message = await heard.next_msg(timeout=PATIENCE_S)
+        assert message.subject == "status.x"
+        with pytest.raises(ValueError, match="forwards already"):
+            await bridge.bridge_agent_events()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        assert heard.pending_msgs == 0
+
+
+async def test_a_stream_that_is_missing_or_forgets_too_soon_is_refused(server: NatsServer) -> None:
+    target = NatsMessages([server.url])
+    with pytest.raises(SettingsError, match="a stream that covers it"):
+        await target.check("agents.x.status")
+    await make_stream(server, window_s=120)
+    with pytest.raises(SettingsError, match="duplicate window of 600 s"):
+        await target.check("agents.x.status")
+    await target.close()
+
+
+def messages(count: int, *, subjects: int = 5, size: int = 10) -> list[Message]:
+    return [Message(f"id-{number}", f"agents.{number % subjects}.status", b"x" * size, {}) for number in range(count)]
+
+
+@pytest.mark.parametrize("mode", ["jetstream", "core"])
+async def test_no_more_is_acknowledged_than_the_server_has(server: NatsServer, mode: str) -> None:
+    await make_stream(server)
+    target = NatsMessages([server.url], jetstream=mode == "jetstream", window=20, timeout_s=1)
+    assert all(await target.send(messages(100)))
+    server.freeze()
+    assert not any(await target.send(messages(200)[100:]))
+    server.thaw()
+    server.kill()
+    with pytest.raises(StoreUnavailable):
+        await target.send(messages(1))
+    server.restart()
+    assert all(await target.send(messages(200)))
+    if mode == "jetstream":
+        assert sorted(ids(await kept(server))) == sorted(one.id for one in messages(200))
+    with pytest.raises(SettingsError, match="max_payload"):
+        await target.send(messages(1, size=2_000_000))
+    await target.close()
+
+
+async def test_without_ids_the_stream_would_keep_repeats(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tallyroll.adapters.nats.message_target._ID", "Another-Id")
+    await make_stream(server)
+    target = NatsMessages([server.url])
+    for _ in range(2):
+        assert all(await target.send(messages(10)))
+    await target.close()
+    assert len(await kept(server)) == 20
+
+
+@pytest.mark.fault
+async def test_a_frozen_server_holds_up_nobody_else(server: NatsServer, tmp_path: Path) -> None:
+    await make_stream(server)
+    async with Roll.open(options(server, tmp_path)) as roll:
+        await roll.publish_batch(events(10))
+        await roll.follow(NATS_FOLLOWER)
+        assert await forwarded(roll)
+        server.freeze()
+        clock = SystemClock()
+        begun = clock.monotonic()
+        receipt = None
+        for event in events(50):
+            receipt = await roll.publish(event)
+        assert await roll.caught_up(receipt.position, 10)  # the state follower
+        assert clock.monotonic() - begun < 5
+        server.thaw()
+        await breathe()
+        assert await forwarded(roll)
+    assert len(ids(await kept(server))) == 60
