@@ -26,7 +26,9 @@
     │   └── SinkRefused          the receiver of an alert will not take it
     ├── AuditError
     │   ├── LedgerTampered       the ledger is not what was written
-    │   └── SealBroken           a sealed part does not open under the key that was tried
+    │   ├── SealBroken           a sealed part does not open under the key that was tried
+    │   ├── KeyGone              there is no key under that handle, or none any more
+    │   └── KeyRingUnavailable   the key ring cannot be read or written
     └── ReplayError
         ├── SpanGone             retention removed the start of what was asked for
         ├── NoHistory            no event names the owner, or none by then
@@ -319,6 +321,31 @@ class SealBroken(AuditError):
 
     def __init__(self) -> None:
         super().__init__("a sealed part does not open under the key that was tried")
+
+
+class KeyGone(AuditError):
+    """There is no key under ``handle`` (hex): it was destroyed, or never was in this ring.
+
+    Caller: show what it sealed as erased. Not SealBroken, where there is a key and it does not fit; not
+    KeyRingUnavailable, where nobody can say.
+    """
+
+    def __init__(self, handle: bytes) -> None:
+        self.handle = handle.hex()
+        super().__init__(f"no key under {self.handle}")
+
+
+class KeyRingUnavailable(AuditError):
+    """The key ring at ``where`` cannot be read, or not be written; nothing was changed that a caller was told of.
+
+    Operator: mend what ``reason`` names; a damaged or missing ring is restored from its backup, never made anew, since what
+    the old keys sealed would be lost. Not SettingsError, where the secret that opens the ring is the wrong one.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"key ring {where}: {reason}")
 
 
 class ReplayError(TallyrollError):

@@ -18,6 +18,7 @@ import tallyroll
 from tallyroll import errors
 from tallyroll.analytics.alerts.rules import DEFAULT_RULES
 from tallyroll.analytics.spec import BUILT_IN as METRIC_SPECS
+from tallyroll.audit.library import library
 from tallyroll.audit.verify.report import CODES
 from tallyroll.cli.app import app
 from tallyroll.events.topics import BUILT_IN
@@ -52,6 +53,7 @@ ENTRIES = {
     "metrics.md": [f"`{metric.name}`" for metric in METRICS],
     "measures.md": [f"`{spec.name}`" for spec in METRIC_SPECS],
     "alert-rules.md": [f"`{rule.name}`" for rule in DEFAULT_RULES],
+    "compliance-rules.md": [f"| `{rule.rule_id}` |" for rule in library().rules],
     "errors.md": [f"## {name}\n" for name in ERRORS],
     "commands.md": [f"## {path}\n" for path in COMMANDS],
     "ledger-format.md": [f"| `{code}` | {severity} | {text} |" for code, (severity, text) in CODES.items()],
