@@ -1247,6 +1247,167 @@ class KeyRing(Protocol):
         """Forgets what is in memory. Idempotent."""
 
 
+class LedgerFacts(NamedTuple):
+    """What a record of the ledger can be found by. Nothing personal: every field is in clear in the record itself.
+
+    ``audit_id`` and the fields after it are empty in records that are no entries. ``handles`` are those of its sealed parts.
+    """
+
+    kind: int
+    ts_us: int
+    retention_class: int
+    keep_until_day: int
+    handles: tuple[bytes, ...] = ()
+    audit_id: str = ""
+    event_type: str = ""
+    category: str = ""
+    severity: str = ""
+    outcome: str = ""
+    agent_id: str = ""
+    task_id: str = ""
+    workflow_id: str = ""
+    frameworks: tuple[str, ...] = ()
+
+
+class LedgerRow(NamedTuple):
+    """A record where it lies in the ledger: ``number`` is its index in the tree of its partition. ``raw`` is as ``audit.layout.pack_record`` makes it; removed bodies are absent in it.
+
+    ``source`` is the position in the log of the event that it came with; None in the registry.
+    """
+
+    partition: int
+    number: int
+    raw: bytes
+    leaf: bytes
+    sealed_at_us: int
+    source: Position | None
+
+
+class LedgerTail(NamedTuple):
+    """Where a partition of the ledger ends: size and peaks of its tree, and its chains' tips as its owner packs them.
+
+    ``start`` is how many records were pruned from its beginning.
+    """
+
+    size: int
+    peaks: tuple[bytes, ...]
+    tips: bytes
+    start: int = 0
+
+
+class LedgerAppend(NamedTuple):
+    """Records to be appended to one partition at ``size``, what they are found by, the nodes they complete, and the new tips.
+
+    ``nodes`` are as ``audit.tree.CompactRange.extend`` returns them.
+    """
+
+    partition: int
+    size: int
+    rows: Sequence[LedgerRow]
+    facts: Sequence[LedgerFacts]
+    nodes: Sequence[tuple[int, int, Sequence[bytes]]]
+    tail: LedgerTail
+
+
+class LedgerNote(NamedTuple):
+    """A checkpoint that was made: of a partition its text, unsigned; over all partitions (``audit.layout.META``) the signed note."""
+
+    partition: int
+    size: int
+    text: bytes
+
+
+class LedgerCommit(NamedTuple):
+    """One transaction. ``positions`` says per partition of the log from where to where its records are now in the ledger."""
+
+    appends: Sequence[LedgerAppend] = ()
+    positions: Mapping[TopicPartition, tuple[int, int]] = {}
+    notes: Sequence[LedgerNote] = ()
+
+
+class LedgerWanted(NamedTuple):
+    """What is looked for: each field that is not None has to be so. Times are those of the entries, both ends included."""
+
+    start_us: int | None = None
+    end_us: int | None = None
+    agent_id: str | None = None
+    task_id: str | None = None
+    workflow_id: str | None = None
+    event_type: str | None = None
+    category: str | None = None
+    severity: str | None = None
+    outcome: str | None = None
+    framework: str | None = None
+    handles: Collection[bytes] | None = None
+    kind: int | None = 0
+
+
+class LedgerRemoval(NamedTuple):
+    """A body to be removed for good: one part, or where ``part`` is None the env and every part."""
+
+    partition: int
+    number: int
+    part: int | None = None
+
+
+class LedgerStore(Protocol):
+    """Keeps the ledger: records, nodes of the trees, checkpoints, and how far the log has been taken in; one transaction each time.
+
+    Durable when a call returns, also through a crash of the machine. Several processes may use it; who appends behind another's
+    back gets PositionConflict and nothing is changed. Removed bodies are overwritten in the file, not only unlinked. Every
+    method raises StoreUnavailable.
+    Not promised: that what is stored is what was written; whoever can write the file can change it, and the proofs are there
+    to show it.
+    """
+
+    async def progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, int]:
+        """Per partition of the log the first offset that is not in the ledger; those that never were are left out."""
+
+    async def tails(self) -> Mapping[int, LedgerTail]:
+        """Per partition of the ledger where it ends."""
+
+    async def commit(self, change: LedgerCommit) -> None:
+        """All of it or nothing. Raises PositionConflict where a size or a position is not the one that was expected."""
+
+    async def sizes(self) -> Mapping[int, int]:
+        """Per partition how many records there are, at one moment."""
+
+    async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
+        """Records from ``start`` on, by index; pruned ones are not there."""
+
+    async def find(
+        self, wanted: LedgerWanted, *, limit: int, offset: int = 0, as_of: Mapping[int, int] | None = None
+    ) -> tuple[int, Sequence[LedgerRow]]:
+        """How many match, and a page of them, newest first. ``as_of`` are sizes: records behind them do not count."""
+
+    async def entry(self, audit_id: str) -> LedgerRow | None:
+        """The entry with this id."""
+
+    async def about(self, handles: Collection[bytes]) -> Sequence[tuple[int, int, int]]:
+        """Where parts under these handles still are: partition, number of the record, number of the part."""
+
+    async def due(self, today: int, limit: int) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+        """Records that still have a body and were to be kept to a day before ``today`` (days since 1970)."""
+
+    async def remove(self, removals: Sequence[LedgerRemoval]) -> int:
+        """Removes bodies; how many there still were. When it returns no file of the store holds them."""
+
+    async def prune(self, partition: int, size: int) -> None:
+        """Removes the first ``size`` records whole; what is needed to prove the others stays."""
+
+    async def nodes(self, partition: int, wanted: Sequence[tuple[int, int]]) -> Sequence[bytes]:
+        """Nodes by (height, number). Raises LookupError for one that is not complete, or was pruned."""
+
+    async def notes(self, partition: int, after: int = 0, limit: int = 1_000) -> Sequence[LedgerNote]:
+        """Checkpoints of sizes above ``after``, by size."""
+
+    async def leaves(self, start: int = 0) -> Sequence[str]:
+        """The leaves of the tree over all partitions from ``start`` on: note texts, in the order in which they were appended."""
+
+    async def close(self) -> None:
+        """Idempotent."""
+
+
 class PiiCandidate(NamedTuple):
     """Where a pattern occurs in a text, in characters. It has the form; whether it is what it looks like is not said."""
 
