@@ -1270,8 +1270,9 @@ class LedgerFacts(NamedTuple):
 
 
 class LedgerRow(NamedTuple):
-    """A record where it lies in the ledger: ``number`` is its index in the tree of its partition. ``raw`` is as ``audit.layout.pack_record`` makes it; removed bodies are absent in it.
+    """A record where it lies in the ledger: ``number`` is its index in the tree of its partition.
 
+    ``raw`` is as ``audit.layout.pack_record`` makes it; removed bodies are absent in it.
     ``source`` is the position in the log of the event that it came with; None in the registry.
     """
 
