@@ -1217,7 +1217,7 @@ class KeyRing(Protocol):
         """The data keys of these subjects, in their order; drawn at random where there is none. Many at once cost as one."""
 
     def draw(self, count: int) -> Sequence[DataKey]:
-        """New data keys of nobody known, for parts that can be shredded singly."""
+        """New data keys of nobody known, for parts that can be shredded singly. Many at once cost as one."""
 
     def group(self, members: Collection[bytes]) -> bytes:
         """The handle of what concerns several subjects: the same for the same handles. Raises KeyGone for an unknown one."""

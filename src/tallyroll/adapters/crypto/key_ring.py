@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from tallyroll.adapters.crypto import sealed_file
+from tallyroll.adapters.crypto.key_block import KeyBlock
 from tallyroll.adapters.crypto.sealed_file import Fault
 from tallyroll.errors import KeyGone, KeyRingUnavailable, SettingsError
 from tallyroll.ports import DataKey, Enrolment
@@ -29,6 +30,7 @@ _GUARD: Final = b"TRKG1"  # then what tells a wrong secret from a damaged file, 
 _RING_HEAD: Final = len(_RING) + 4
 _GUARD_HEAD: Final = len(_GUARD) + 32
 _MAX_EPOCH: Final = 2**32 - 1
+_BLOCK_NAME: Final = 12  # of the 16 bytes of a handle; the rest is the number in the block
 _T = TypeVar("_T")
 
 
@@ -37,16 +39,35 @@ class _Ring(msgspec.Struct):
     keys: dict[bytes, bytes] = {}
     groups: dict[bytes, tuple[bytes, ...]] = {}
     k0: dict[bytes, bytes] = {}
+    blocks: dict[bytes, KeyBlock] = {}
 
     def draw(self) -> DataKey:
         new = DataKey(os.urandom(16), os.urandom(32))
         self.keys[new.handle] = new.key
         return new
 
+    def draw_block(self, count: int) -> list[DataKey]:
+        """Keys that are kept as one seed; the handle of each is the block's name and its number there."""
+        name, block = os.urandom(_BLOCK_NAME), KeyBlock.of(os.urandom(32), count)
+        self.blocks[name] = block
+        return [DataKey(name + number.to_bytes(4, "big"), key) for number, key in enumerate(block.keys(count))]
+
+    def key(self, handle: bytes) -> bytes | None:
+        found = self.keys.get(handle)
+        if found is None and (block := self.blocks.get(handle[:_BLOCK_NAME])) is not None:
+            return block.key(int.from_bytes(handle[_BLOCK_NAME:], "big"))
+        return found
+
     def drop(self, handles: Collection[bytes]) -> list[bytes]:
         """Drops keys, and groups with such a member; returns the handles of all that died."""
         gone = set(handles)
         died = {handle for handle in gone if self.keys.pop(handle, None)}
+        for handle in gone - died:
+            block = self.blocks.get(handle[:_BLOCK_NAME])
+            if block is not None and block.destroy([int.from_bytes(handle[_BLOCK_NAME:], "big")]):
+                died.add(handle)
+                if not block.nodes:
+                    del self.blocks[handle[:_BLOCK_NAME]]
         died |= {group for group, members in self.groups.items() if group in gone or gone.intersection(members)}
         self.groups = {group: members for group, members in self.groups.items() if group not in died}
         self.subjects = {name: handle for name, handle in self.subjects.items() if handle not in gone}
@@ -73,7 +94,8 @@ def _no_fault(_point: str) -> None:
 class FileKeyRing:
     """Implements ``ports.KeyRing`` in two files of mode 0600 and a backup of the ring, ``PATH.backup``.
 
-    Each change rewrites the ring: meant for some ten thousand subjects. Before a change the ring that was there becomes the
+    Each change rewrites the ring: meant for some ten thousand subjects. Keys of nobody known take no room until one of them is
+    destroyed, if they are drawn many at a time. Before a change the ring that was there becomes the
     backup; after a destruction or a rotation the backup is made anew, so that it holds nothing more than the ring.
     Threads and processes of one host may share the ring. Not promised: use over a network file system.
     """
@@ -139,7 +161,7 @@ class FileKeyRing:
 
     def draw(self, count: int) -> Sequence[DataKey]:
         with self._changing() as (ring, guard):
-            drawn = [ring.draw() for _ in range(count)]
+            drawn = ring.draw_block(count) if count else []
             self._store_ring(ring, guard)
         return drawn
 
@@ -159,7 +181,10 @@ class FileKeyRing:
         return _found(self._now().groups, group)
 
     def key(self, handle: bytes) -> bytes:
-        return _found(self._now().keys, handle)
+        key = self._now().key(handle)
+        if key is None:
+            raise KeyGone(handle)
+        return key
 
     def handle_of(self, name: str) -> bytes | None:
         return self._now().subjects.get(name)
@@ -299,7 +324,8 @@ def _long_enough(secret: bytes) -> bytes:
 
 def _group_of(ring: _Ring, members: tuple[bytes, ...]) -> bytes | None:
     for member in members:
-        _found(ring.keys, member)
+        if ring.key(member) is None:
+            raise KeyGone(member)
     return next((handle for handle, present in ring.groups.items() if present == members), None)
 
 
