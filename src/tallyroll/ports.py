@@ -1225,6 +1225,9 @@ class KeyRing(Protocol):
     def members(self, group: bytes) -> Sequence[bytes]:
         """The handles of a group. Raises KeyGone as soon as one of them is destroyed."""
 
+    def groups_with(self, handle: bytes) -> Sequence[bytes]:
+        """The handles of the groups that this one is a member of, sorted."""
+
     def key(self, handle: bytes) -> bytes:
         """The data key behind a handle. Raises KeyGone where it was destroyed, or never was."""
 
@@ -1387,8 +1390,16 @@ class LedgerStore(Protocol):
     async def about(self, handles: Collection[bytes]) -> Sequence[tuple[int, int, int]]:
         """Where parts under these handles still are: partition, number of the record, number of the part."""
 
-    async def due(self, today: int, limit: int) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
-        """Records that still have a body and were to be kept to a day before ``today`` (days since 1970)."""
+    async def due(self, today: int, limit: int, *, after: tuple[int, int] = (-1, -1)) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+        """Entries that still have a body and were to be kept to a day before ``today`` (days since 1970).
+
+        By partition and number, and behind ``after``.
+        """
+
+    async def overdue(
+        self, before_us: Mapping[int, int], limit: int, *, after: tuple[int, int] = (-1, -1)
+    ) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+        """Entries that still have a part, of a retention class and from before the moment named for it. Order as ``due``."""
 
     async def remove(self, removals: Sequence[LedgerRemoval]) -> int:
         """Removes bodies; how many there still were. When it returns no file of the store holds them."""
@@ -1407,6 +1418,17 @@ class LedgerStore(Protocol):
 
     async def close(self) -> None:
         """Idempotent."""
+
+
+class ErasureTarget(Protocol):
+    """A store that may know a person, and can forget one. Not promised: backups of it that were made elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in receipts."""
+
+    async def forget(self, subject: str, handles: Collection[bytes]) -> int:
+        """Removes what it holds of the person, durably; how many pieces that were. May be called again for the same person."""
 
 
 class PiiCandidate(NamedTuple):

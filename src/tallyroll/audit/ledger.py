@@ -114,6 +114,24 @@ def open_heads(tips: Iterable[tuple[tuple[bytes, int], Tip]]) -> list[OpenHead]:
     ]
 
 
+def tips_from(heads: Iterable[OpenHead]) -> dict[tuple[bytes, int], Tip]:
+    """The tips that a pruning has written down."""
+    return {(head.writer, head.epoch): Tip(head.seq, head.leaf, head.mac_epoch, head.closed, head.holes) for head in heads}
+
+
+def tips_after(tips: Mapping[tuple[bytes, int], Tip], cores: Iterable[bytes]) -> dict[tuple[bytes, int], Tip]:
+    """Where the chains stand behind further records of a partition, which were judged when they came; their bodies may be gone."""
+    moved = dict(tips)
+    for raw in cores:
+        core = layout.unpack_core(raw)
+        chain = core.chain
+        key = (chain.writer, chain.epoch)
+        tip = moved.get(key) or Tip(-1, layout.genesis_prev(chain), 0)
+        verdict = Verdict.LATE if core.seq <= tip.seq else Verdict.GAP if core.seq > tip.seq + 1 else Verdict.APPEND
+        moved[key] = _moved(tip, Offered(verdict, Record(raw, None, (), b""), core, layout.leaf_hash(raw)))
+    return moved
+
+
 def _judge(tip: Tip, core: Core, leaf: bytes) -> Verdict:
     if core.seq <= tip.seq:
         if any((hole.start, hole.before) == (core.seq, core.prev) for hole in tip.holes):

@@ -8,7 +8,7 @@ Pure: no clock, no randomness, no I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tallyroll.audit.layout import write_json
 
@@ -78,9 +78,13 @@ def close(reason: str) -> bytes:
     return write_json({"close": reason})
 
 
-def erasure_request(request: str) -> bytes:
-    """An erasure is about to begin. Sealed before anything is destroyed, so that it can be done again after a restore."""
-    return write_json({"erasure": "request", "request": request})
+def erasure_request(request: str, handles: Sequence[bytes] = (), restricted: str = "") -> bytes:
+    """An erasure is about to begin. Sealed before anything is destroyed.
+
+    With the handles it can be done again after a restore. ``restricted`` says why nothing may be destroyed yet; then what is under the handles is only kept from readers.
+    """
+    cause = {"restricted": restricted} if restricted else {}
+    return write_json({"erasure": "request", "request": request, "handles": [handle.hex() for handle in handles], **cause})
 
 
 def erasure(request: str, handles: Sequence[bytes], parts: Sequence[tuple[int, int, int]] = ()) -> bytes:
@@ -107,6 +111,17 @@ def pruned(  # noqa: PLR0913  # what is needed to go on without the prefix
         "retention": "prune", "partition": partition, "size": size, "peaks": [peak.hex() for peak in peaks], "heads": chains,
         "keep_until_day": keep_until_day, "operator": operator,
     })  # fmt: skip
+
+
+def open_heads(env: Mapping[str, Any]) -> list[OpenHead]:
+    """The heads that the env of a pruning names."""
+    return [
+        OpenHead(
+            bytes.fromhex(writer), epoch, seq, bytes.fromhex(leaf), mac_epoch, closed,
+            tuple(Hole(start, end, bytes.fromhex(before), bytes.fromhex(behind)) for start, end, before, behind in holes),
+        )
+        for writer, epoch, seq, leaf, mac_epoch, closed, holes in env["heads"]
+    ]  # fmt: skip
 
 
 def hold(  # noqa: PLR0913  # what it covers, and who says so

@@ -111,14 +111,19 @@ class Tree:
         return peaks(size, self.node)
 
 
-def peaks(size: int, nodes: Nodes) -> list[bytes]:
-    """The complete nodes that a tree of ``size`` leaves begins with, the largest first."""
+def peak_places(size: int) -> list[tuple[int, int]]:
+    """Where the complete nodes are that a tree of ``size`` leaves begins with, as (height, number), the largest first."""
     found, start = [], 0
     for height in range(size.bit_length() - 1, -1, -1):
         if size >> height & 1:
-            found.append(nodes(height, start >> height))
+            found.append((height, start >> height))
             start += 1 << height
     return found
+
+
+def peaks(size: int, nodes: Nodes) -> list[bytes]:
+    """The nodes that stand for the first ``size`` leaves, the largest first."""
+    return [nodes(height, number) for height, number in peak_places(size)]
 
 
 def root(size: int, nodes: Nodes) -> bytes:

@@ -115,6 +115,7 @@ def a_destroyed_key_is_gone_everywhere(opener: OpenRing) -> None:
         with_bert, without = here.group([anna.handle, bert.handle]), here.group([carl.handle, anna.handle])
         expect_equal(there.group([bert.handle, anna.handle]), with_bert, "the handle of the same group")
         expect_equal(there.key(bert.handle), bert.key, "a key in another opening")
+        expect_equal(list(there.groups_with(anna.handle)), sorted([with_bert, without]), "the groups of a member")
         expect_equal(list(here.destroy([bert.handle])), sorted([bert.handle, with_bert]), "what died")
         for ring in (here, there):
             _gone("a destroyed key", partial(ring.key, bert.handle))
@@ -123,6 +124,7 @@ def a_destroyed_key_is_gone_everywhere(opener: OpenRing) -> None:
             expect_equal(ring.key(anna.handle), anna.key, "the key of a neighbour")
             expect_equal(sorted(ring.members(without)), sorted([anna.handle, carl.handle]), "the group of neighbours")
             expect_equal(ring.handle_of("bert"), None, "the handle of who was erased")
+            expect_equal(list(ring.groups_with(anna.handle)), [without], "the groups that are left")
         expect_equal(list(there.destroy([bert.handle, bytes(16)])), [], "what dies of a second destruction")
         [again] = there.subjects(["bert"])
         expect(again.key != bert.key and again.handle != bert.handle, "who comes back gets another key and handle")

@@ -180,6 +180,9 @@ class FileKeyRing:
     def members(self, group: bytes) -> Sequence[bytes]:
         return _found(self._now().groups, group)
 
+    def groups_with(self, handle: bytes) -> Sequence[bytes]:
+        return sorted(group for group, members in self._now().groups.items() if handle in members)
+
     def key(self, handle: bytes) -> bytes:
         key = self._now().key(handle)
         if key is None:
