@@ -81,7 +81,8 @@ def close(reason: str) -> bytes:
 def erasure_request(request: str, handles: Sequence[bytes] = (), restricted: str = "") -> bytes:
     """An erasure is about to begin. Sealed before anything is destroyed.
 
-    With the handles it can be done again after a restore. ``restricted`` says why nothing may be destroyed yet; then what is under the handles is only kept from readers.
+    With the handles it can be done again after a restore. ``restricted`` says why nothing may be destroyed yet; then what is
+    under the handles is only kept from readers.
     """
     cause = {"restricted": restricted} if restricted else {}
     return write_json({"erasure": "request", "request": request, "handles": [handle.hex() for handle in handles], **cause})
