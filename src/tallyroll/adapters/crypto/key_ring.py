@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from hmac import compare_digest, digest
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -32,6 +32,33 @@ _GUARD_HEAD: Final = len(_GUARD) + 32
 _MAX_EPOCH: Final = 2**32 - 1
 _BLOCK_NAME: Final = 12  # of the 16 bytes of a handle; the rest is the number in the block
 _T = TypeVar("_T")
+
+
+class Root(Protocol):
+    """What everything of one ledger's keys comes from; it stays where it is. ``setting`` is the setting that names it."""
+
+    setting: str
+
+    def derive(self, label: bytes) -> bytes:
+        """32 bytes for a purpose; the same for the same label, and telling nothing of the root or of other purposes."""
+
+
+class SecretRoot:
+    """A root that is a secret of at least 32 bytes: HMAC-SHA256 of the label. Raises SettingsError for a shorter one."""
+
+    setting = "AUDIT_SECRET_KEY"
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < MIN_SECRET_BYTES:
+            raise SettingsError(self.setting, f"at least {MIN_SECRET_BYTES} bytes are needed")
+        self._secret = secret
+
+    def derive(self, label: bytes) -> bytes:
+        return digest(self._secret, label, sha256)
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return "SecretRoot()"
 
 
 class _Ring(msgspec.Struct):
@@ -100,15 +127,16 @@ class FileKeyRing:
     Threads and processes of one host may share the ring. Not promised: use over a network file system.
     """
 
-    def __init__(self, path: Path, secret: bytes, *, restore_from: Path | None = None, fault: Fault = _no_fault) -> None:
+    def __init__(self, path: Path, root: Root | bytes, *, restore_from: Path | None = None, fault: Fault = _no_fault) -> None:
         """Makes the ring where there is none; see ``restore`` for putting back a backup.
 
-        ``secret`` has at least 32 bytes. Raises SettingsError where it is not the one that the ring was made with.
+        ``root`` is what the ring is sealed under, a secret of at least 32 bytes or a key elsewhere. Raises SettingsError where
+        it is not the one that the ring was made with.
         """
         self._path = path
         self._guard_path = path.with_name(f"{path.name}.guard")
         self._backup = path.with_name(f"{path.name}.backup")
-        self._secret = _long_enough(secret)
+        self._root = SecretRoot(root) if isinstance(root, bytes) else root
         self._fault = fault
         self._seen = b""
         self._ring = _Ring()  # never changed in place: another thread may be reading it
@@ -280,7 +308,7 @@ class FileKeyRing:
         if not content.startswith(_GUARD) or len(content) < _GUARD_HEAD:
             raise KeyRingUnavailable(str(self._guard_path), "it is no guard of a key ring")
         if not compare_digest(content[len(_GUARD) : _GUARD_HEAD], self._derived(b"check")):
-            raise SettingsError("AUDIT_SECRET_KEY", "is not the secret that the key ring was made with")
+            raise SettingsError(self._root.setting, "is not the one that the key ring was made with")
         return _decoded(_read_guard, self._guard_path, sealed_file.unseal(self._guard_path, content, _GUARD_HEAD, self._derived(b"guard")))
 
     def _read_ring(self, path: Path, guard: _Guard) -> _Ring:
@@ -304,25 +332,19 @@ class FileKeyRing:
         sealed_file.replace(path, content, self._fault)
 
     def _derived(self, label: bytes) -> bytes:
-        return digest(self._secret, b"tallyroll/keyring/" + label, sha256)
+        return self._root.derive(b"tallyroll/keyring/" + label)
 
 
-def restore(path: Path, secret: bytes, backup: Path | None = None) -> FileKeyRing:
+def restore(path: Path, root: Root | bytes, backup: Path | None = None) -> FileKeyRing:
     """Puts a backup, ``PATH.backup`` unless another is named, in the place of the ring. What was destroyed stays so.
 
     The guard is needed. Raises KeyRingUnavailable for a backup from before the newest rotation: nobody can read it any more.
     """
-    return FileKeyRing(path, secret, restore_from=backup or path.with_name(f"{path.name}.backup"))
+    return FileKeyRing(path, root, restore_from=backup or path.with_name(f"{path.name}.backup"))
 
 
 def _sealed(ring: _Ring, guard: _Guard) -> bytes:
     return sealed_file.seal(_RING + guard.current.to_bytes(4, "big"), guard.keys[guard.current], _write(ring))
-
-
-def _long_enough(secret: bytes) -> bytes:
-    if len(secret) < MIN_SECRET_BYTES:
-        raise SettingsError("AUDIT_SECRET_KEY", f"at least {MIN_SECRET_BYTES} bytes are needed")
-    return secret
 
 
 def _group_of(ring: _Ring, members: tuple[bytes, ...]) -> bytes | None:
