@@ -15,6 +15,8 @@ from tallyroll.events.context import NO_CONTEXT, current_context
 from tallyroll.events.payload import clean_payload
 
 _E = TypeVar("_E", bound=StrEnum)
+MAX_SUBJECTS: Final = 100
+"""A group of more people would be erased with any of them, and whole lists are no subjects."""
 MAX_TEXT: Final = 65_536  # characters of one field; what is longer belongs into the payload
 
 
@@ -73,7 +75,9 @@ class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
         force_setattr(self, "severity", _one_of("severity", AuditSeverity, self.severity))
         frameworks = {_one_of("compliance_frameworks", ComplianceFramework, name) for name in _many(self, "compliance_frameworks")}
         force_setattr(self, "compliance_frameworks", tuple(sorted(frameworks)))
-        force_setattr(self, "subjects", tuple(dict.fromkeys(_texts(self, "subjects"))))
+        force_setattr(self, "subjects", tuple(sorted(set(_texts(self, "subjects")))))
+        if len(self.subjects) > MAX_SUBJECTS:
+            raise InvalidEvent("subjects", f"expected at most {MAX_SUBJECTS}")
         if self.on_behalf_of is not None:
             force_setattr(self, "on_behalf_of", tuple(_texts(self, "on_behalf_of")))
         for name in ("payload", "agent", "model"):
