@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from tallyroll.audit.entry import ComplianceFramework
 from tallyroll.audit.recorder import Recorder
 from tallyroll.audit.rules import RuleSet
 from tallyroll.audit.violations import Violations
@@ -69,11 +68,6 @@ class OpenAudit:
         self._publisher = publisher
         self._store: LedgerStore | None = None
         self._opening = asyncio.Lock()
-
-    @property
-    def frameworks(self) -> tuple[ComplianceFramework, ...]:
-        """Whose rules hold for entries that name none."""
-        return tuple(map(ComplianceFramework, self.settings.audit_frameworks_named))
 
     @cached_property
     def recorder(self) -> Recorder:
