@@ -7,7 +7,7 @@ Every port says what it does not promise.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -1248,6 +1248,14 @@ class KeyRing(Protocol):
 
     def close(self) -> None:
         """Forgets what is in memory. Idempotent."""
+
+
+LEDGER_META: Final = 65_534
+"""No partition of the ledger: where one number has to name the tree over all partitions."""
+
+TakeOut = Callable[[bytes, Collection[int | None]], tuple[bytes, int, bool, Sequence[int]]]
+"""(record, its parts to be removed, None: the whole body) -> the record without, how many there were, whether the env and which
+parts are left: ``audit.layout.take_out``, for a store that does not know how a record is laid out."""
 
 
 class LedgerFacts(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 
 from tallyroll.adapters.sqlite.store_file import FileKind
-from tallyroll.audit.layout import PartMark, Record, unpack_core, unpack_record
 from tallyroll.events.position import Position
 from tallyroll.ports import LedgerFacts, LedgerRow, LedgerWanted
 
@@ -22,7 +21,7 @@ CREATE TABLE record (id INTEGER PRIMARY KEY, leaf BLOB NOT NULL, raw BLOB NOT NU
 CREATE TABLE fact (
     id INTEGER PRIMARY KEY, ts_us INTEGER NOT NULL, trait INTEGER NOT NULL, class INTEGER NOT NULL, day INTEGER NOT NULL,
     body INTEGER NOT NULL, parts INTEGER NOT NULL, sealed_us INTEGER NOT NULL, topic INTEGER, log_partition INTEGER,
-    log_offset INTEGER, audit_id TEXT, agent_id TEXT, task_id TEXT, workflow_id TEXT
+    log_offset INTEGER, handles BLOB NOT NULL, audit_id TEXT, agent_id TEXT, task_id TEXT, workflow_id TEXT
 ) STRICT;
 CREATE INDEX fact_trait ON fact (trait, ts_us);
 CREATE INDEX fact_time ON fact (ts_us);
@@ -66,12 +65,13 @@ KIND: Final = FileKind(
     remedy="keep it as it is, it may be evidence, and start the version that wrote it",
 )
 
+HANDLE: Final = 16  # bytes
 NUMBER_BITS: Final = 47
 NUMBER: Final = (1 << NUMBER_BITS) - 1
 _ROW: Final = "id, raw, leaf, sealed_us, name, log_partition, log_offset"
 _FROM: Final = "fact JOIN record USING (id) LEFT JOIN topic ON topic.number = topic"
 _FACTS: Final = (
-    "kind, ts_us, class, day, coalesce(audit_id, ''), event_type, category, severity, outcome, coalesce(agent_id, ''), "
+    "kind, ts_us, class, day, handles, coalesce(audit_id, ''), event_type, category, severity, outcome, coalesce(agent_id, ''), "
     "coalesce(task_id, ''), coalesce(workflow_id, ''), frameworks"
 )
 
@@ -112,22 +112,14 @@ def select_with_facts(connection: sqlite3.Connection, where: str, parameters: Se
         f"SELECT {_ROW}, {_FACTS} FROM {_FROM} JOIN trait ON trait.number = trait WHERE {where}",  # noqa: S608  # made here
         parameters,
     )
-    return [((row := row_of(columns[:7])), _facts(columns[7:], row.raw)) for columns in found]
+    return [(row_of(columns[:7]), _facts(columns[7:])) for columns in found]
 
 
-def _facts(columns: Sequence[Any], raw: bytes) -> LedgerFacts:
-    kind, ts_us, retention_class, day, audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id, shared = columns
-    handles = tuple(mark.handle for mark in marks_of(unpack_record(raw)))
-    frameworks = tuple(msgspec.json.decode(shared, type=list[str]))
-    return LedgerFacts(
-        kind, ts_us, retention_class, day, handles, audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id,
-        frameworks,
-    )  # fmt: skip
-
-
-def marks_of(record: Record) -> Sequence[PartMark]:
-    """What its core says of its parts."""
-    return unpack_core(record.core).parts
+def _facts(columns: Sequence[Any]) -> LedgerFacts:
+    kind, ts_us, retention_class, day, handles, *names, frameworks = columns
+    each = tuple(handles[at : at + HANDLE] for at in range(0, len(handles), HANDLE))
+    facts = LedgerFacts(kind, ts_us, retention_class, day, each, *names)
+    return facts._replace(frameworks=tuple(msgspec.json.decode(frameworks, type=list[str])))
 
 
 def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapping[int, int] | None) -> tuple[str, list[object]]:
