@@ -67,7 +67,7 @@ async def _records(  # noqa: PLR0913  # one partition, and what becomes of its r
         rows = (await store.rows(partition, start, min(_PAGE, end - start)))[: end - start]
         if not rows:
             return
-        pieces = []
+        pieces: list[bytes] = []
         for row in rows:
             counted.see(row)
             raw = _without_plain(row.raw, counted) if withhold_plain else row.raw

@@ -42,7 +42,7 @@ class _ProofFile(NamedTuple):
 class _Extra(NamedTuple):
     """What leads from a record to the note of its partition."""
 
-    index: int
+    place: int
     path: list[bytes]
     note: bytes
     record: bytes
@@ -106,20 +106,20 @@ def _record(proof: _ProofFile, findings: Findings) -> dict[str, object] | None:
     log_id, partition, writer, epoch, seq, ts_us = _IDENT.unpack_from(core, 6)
     origin = proof.checkpoint.origin
     if note.origin != f"{origin}/{partition}" or not origin.endswith(log_id.hex()):
-        findings.add("core", partition, extra.index, seq, "another ledger or partition")
-    if root_over(sha256(b"\0" + core).digest(), extra.index, note.size, extra.path) != note.root:
-        findings.add("inclusion", partition, extra.index, seq, "in its partition")
+        findings.add("core", partition, extra.place, seq, "another ledger or partition")
+    if root_over(sha256(b"\0" + core).digest(), extra.place, note.size, extra.path) != note.root:
+        findings.add("inclusion", partition, extra.place, seq, "in its partition")
     leaf = sha256(b"\0" + extra.note).digest()
     if root_over(leaf, proof.number, proof.checkpoint.size, proof.path) != proof.checkpoint.root:
         findings.add("inclusion", META, proof.number, detail="of the note of its partition")
     if env is not None and sha256(env).digest() != core[103:135]:
-        findings.add("env_hash", partition, extra.index, seq)
+        findings.add("env_hash", partition, extra.place, seq)
     for number, body in enumerate(parts):
         at = CORE + number * PART + 29
         if body is not None and sha256(body).digest() != core[at : at + 32]:
-            findings.add("part_hash", partition, extra.index, seq, f"part {number}")
+            findings.add("part_hash", partition, extra.place, seq, f"part {number}")
     return {
-        "what": "record", "partition": partition, "index": extra.index, "of": note.size, "kind": core[5], "writer": writer.hex(),
+        "what": "record", "partition": partition, "index": extra.place, "of": note.size, "kind": core[5], "writer": writer.hex(),
         "epoch": epoch, "seq": seq, "timestamp": _moment(ts_us), "leaf": sha256(b"\0" + core).hexdigest(),
         "parts": len(parts), "env": None if env is None or len(env) > MAX_JSON else read_json(env),
     }  # fmt: skip

@@ -28,7 +28,7 @@ class Removals:
         self._by_retention("body", index, seq, (retention_class, keep_until), handles)
 
     def part_missing(self, index: int, seq: int, part: int, mark: tuple[int, bytes], record: tuple[int, int, int, bool]) -> None:
-        """A part is not there. ``mark`` is its type and handle; ``record`` class, last day and timestamp, and whether its env is gone too."""
+        """A part is not there. ``mark`` is its type and handle; ``record`` class, last day, timestamp, and whether its env is gone."""
         part_type, handle = mark
         self.parts += 1
         retention_class, keep_until, ts_us, bodiless = record
