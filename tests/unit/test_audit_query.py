@@ -168,7 +168,7 @@ def test_a_call_that_opens_something_is_recorded_once(office: Office) -> None:
     assert len(office.said) == 3, "that there is nothing about somebody is an answer too"
 
 
-def test_what_cannot_be_recorded_is_not_given(office: Office, tmp_path: Path) -> None:
+def test_what_cannot_be_recorded_is_not_given(office: Office) -> None:
     office.house.entry("anna")
 
     async def full(*_: object, **__: object) -> None:

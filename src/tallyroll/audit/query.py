@@ -104,9 +104,7 @@ class Wanted:
     compliance_framework: str | None = None
 
     def __post_init__(self) -> None:
-        for name, moment in (("start_time", self.start_time), ("end_time", self.end_time)):
-            if moment is not None and moment.tzinfo is None:
-                raise ValueError(f"{name}: expected a moment with a time zone")
+        self.of_store()
         for name, value, known in (
             ("category", self.category, AuditEventCategory), ("severity", self.severity, AuditSeverity),
             ("compliance_framework", self.compliance_framework, ComplianceFramework),
@@ -122,8 +120,8 @@ class Wanted:
     def of_store(self, handles: Sequence[bytes] | None = None) -> LedgerWanted:
         """The same as the store is asked."""
         return LedgerWanted(
-            start_us=None if self.start_time is None else _us(self.start_time),
-            end_us=None if self.end_time is None else _us(self.end_time),
+            start_us=None if self.start_time is None else us_of("start_time", self.start_time),
+            end_us=None if self.end_time is None else us_of("end_time", self.end_time),
             agent_id=self.agent_id,
             task_id=self.task_id,
             workflow_id=self.workflow_id,
@@ -312,5 +310,8 @@ def _marked(entry: AuditEntry, standing: Standing, row: LedgerRow, handles: set[
     return msgspec.structs.replace(entry, restricted=restricted, held=held)
 
 
-def _us(moment: datetime) -> int:
+def us_of(name: str, moment: datetime) -> int:
+    """Microseconds since 1970. Raises ValueError, with the argument's name, for a moment without a time zone."""
+    if moment.tzinfo is None:
+        raise ValueError(f"{name}: expected a moment with a time zone")
     return (moment - _EPOCH) // timedelta(microseconds=1)
