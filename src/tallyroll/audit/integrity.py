@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any, Final, TypedDict
+from typing import IO, Any, Final, Self, TypedDict
 
 import msgspec
 
@@ -191,7 +191,7 @@ class _Files:
         self._open: dict[str, IO[bytes]] = {}
         self._maps: list[mmap.mmap] = []
 
-    def __enter__(self) -> _Files:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
