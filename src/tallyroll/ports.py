@@ -7,7 +7,7 @@ Every port says what it does not promise.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -1250,10 +1250,19 @@ class KeyRing(Protocol):
         """Forgets what is in memory. Idempotent."""
 
 
+LEDGER_META: Final = 65_534
+"""No partition of the ledger: where one number has to name the tree over all partitions."""
+
+TakeOut = Callable[[bytes, Collection[int | None]], tuple[bytes, int, bool, Sequence[int]]]
+"""(record, its parts to be removed, None: the whole body) -> the record without, how many there were, whether the env and which
+parts are left: ``audit.layout.take_out``, for a store that does not know how a record is laid out."""
+
+
 class LedgerFacts(NamedTuple):
     """What a record of the ledger can be found by. Nothing personal: every field is in clear in the record itself.
 
-    ``audit_id`` and the fields after it are empty in records that are no entries. ``handles`` are those of its sealed parts.
+    ``audit_id`` and the fields after it are empty in records that are no entries. ``handles`` are those of its parts, in their
+    order; a plain part's is of zeros.
     """
 
     kind: int
@@ -1287,22 +1296,33 @@ class LedgerRow(NamedTuple):
     source: Position | None
 
 
+class LedgerTip(NamedTuple):
+    """Where one chain of a partition stands, as its owner packs it; ``open``: more of it may come."""
+
+    writer: bytes
+    epoch: int
+    packed: bytes
+    open: bool
+
+
 class LedgerTail(NamedTuple):
-    """Where a partition of the ledger ends: size and peaks of its tree, and its chains' tips as its owner packs them.
+    """Where a partition of the ledger ends: size and peaks of its tree, and the tips of its open chains.
 
     ``start`` is how many records were pruned from its beginning.
     """
 
     size: int
     peaks: tuple[bytes, ...]
-    tips: bytes
+    tips: Sequence[LedgerTip] = ()
     start: int = 0
 
 
 class LedgerAppend(NamedTuple):
-    """Records to be appended to one partition at ``size``, what they are found by, the nodes they complete, and the new tips.
+    """Records to be appended to one partition at ``size``, what they are found by, the nodes they complete, and what changed.
 
-    ``nodes`` are as ``audit.tree.CompactRange.extend`` returns them.
+    ``nodes`` are as ``audit.tree.CompactRange.extend`` returns them, ``peaks`` those behind the records, ``tips`` those of the
+    chains that moved. To the tree over all partitions (``audit.layout.META``) the partitions' notes of the same commit are
+    appended; it has no rows.
     """
 
     partition: int
@@ -1310,11 +1330,15 @@ class LedgerAppend(NamedTuple):
     rows: Sequence[LedgerRow]
     facts: Sequence[LedgerFacts]
     nodes: Sequence[tuple[int, int, Sequence[bytes]]]
-    tail: LedgerTail
+    peaks: Sequence[bytes]
+    tips: Sequence[LedgerTip] = ()
 
 
 class LedgerNote(NamedTuple):
-    """A checkpoint that was made: of a partition its text, unsigned; over all partitions (``audit.layout.META``) the signed note."""
+    """A checkpoint that was made: of a partition its text, unsigned; over all partitions (``audit.layout.META``) the signed note.
+
+    A signed note of the size of an earlier one takes its place: it has more signatures.
+    """
 
     partition: int
     size: int
@@ -1322,10 +1346,13 @@ class LedgerNote(NamedTuple):
 
 
 class LedgerCommit(NamedTuple):
-    """One transaction. ``positions`` says per partition of the log from where to where its records are now in the ledger."""
+    """One transaction. ``positions`` says per partition of the log from where to where its records are now in the ledger.
+
+    From where: the position that is stored, None if there is none.
+    """
 
     appends: Sequence[LedgerAppend] = ()
-    positions: Mapping[TopicPartition, tuple[int, int]] = {}
+    positions: Mapping[TopicPartition, tuple[int | None, int]] = {}
     notes: Sequence[LedgerNote] = ()
 
 
@@ -1368,7 +1395,13 @@ class LedgerStore(Protocol):
         """Per partition of the log the first offset that is not in the ledger; those that never were are left out."""
 
     async def tails(self) -> Mapping[int, LedgerTail]:
-        """Per partition of the ledger where it ends."""
+        """Per partition of the ledger where it ends, the tree over all partitions among them."""
+
+    def tip(self, partition: int, writer: bytes, epoch: int) -> LedgerTip | None:
+        """Where a chain stands, also one that was closed. Blocks the calling thread for a look-up."""
+
+    def known(self, audit_ids: Sequence[str]) -> Mapping[str, LedgerRow]:
+        """Those entries that are here. Blocks the calling thread for a look-up: a follower needs it while it applies."""
 
     async def commit(self, change: LedgerCommit) -> None:
         """All of it or nothing. Raises PositionConflict where a size or a position is not the one that was expected."""
@@ -1405,10 +1438,13 @@ class LedgerStore(Protocol):
         """Removes bodies; how many there still were. When it returns no file of the store holds them."""
 
     async def prune(self, partition: int, size: int) -> None:
-        """Removes the first ``size`` records whole; what is needed to prove the others stays."""
+        """Removes the first ``size`` records whole, in one transaction; the nodes of the tree stay, so everything else can be proven.
+
+        When it returns no file of the store holds them.
+        """
 
     async def nodes(self, partition: int, wanted: Sequence[tuple[int, int]]) -> Sequence[bytes]:
-        """Nodes by (height, number). Raises LookupError for one that is not complete, or was pruned."""
+        """Nodes by (height, number). Raises LookupError for one that is not complete."""
 
     async def notes(self, partition: int, after: int = 0, limit: int = 1_000) -> Sequence[LedgerNote]:
         """Checkpoints of sizes above ``after``, by size."""

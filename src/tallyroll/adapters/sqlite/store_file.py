@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from tallyroll.adapters.sqlite.schema import enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
@@ -17,13 +17,16 @@ from tallyroll.errors import StoreUnavailable
 T = TypeVar("T")
 
 _LOCK_TIMEOUT_S: Final = 10.0  # a commit of another process takes well below a second
+_RETRY_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
     """What tells one kind of store from others: how it is called, the mark in its files, and its tables.
 
-    Pages of ``page_bytes``; after ``checkpoint_pages`` of them the write-ahead log is folded into the file.
+    Pages of ``page_bytes``; after ``checkpoint_pages`` of them the write-ahead log is folded into the file. ``synchronous``
+    FULL makes each commit outlive a crash of the machine. ``erasing``: what is deleted is overwritten. ``remedy`` says what to
+    do about a file that cannot be read.
     """
 
     name: str
@@ -33,13 +36,16 @@ class FileKind:
     cache_kib: int
     page_bytes: int = 4_096
     checkpoint_pages: int = 1_000
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    erasing: bool = False
+    remedy: str = "move it away, it can be made anew from the log"
 
 
 class StoreFile:
     """One SQLite file (write-ahead log), or a database in memory: a connection that writes, and one that reads beside it.
 
-    Durability: with ``synchronous = NORMAL`` a commit survives the end of the process; a crash of the machine may take
-    the newest commits back, each as a whole. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
+    Durability: a commit survives the end of the process; with ``synchronous`` NORMAL a crash of the machine may take the
+    newest commits back, each as a whole. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
     Not promised: use from several hosts or over a network file system, where file locks do not hold.
     """
 
@@ -70,6 +76,17 @@ class StoreFile:
         with self._write_lock, self._translated(), transaction(self._writer, "IMMEDIATE"):
             yield self._writer
 
+    def fold(self) -> None:
+        """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted."""
+        if self._reader is self._writer:
+            return
+        with self._write_lock, self._read_lock, self._translated():
+            deadline = time.monotonic() + _LOCK_TIMEOUT_S
+            while self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(self._name, "somebody reads what was deleted and does not end")
+                time.sleep(_RETRY_S)
+
     def close(self) -> None:
         """Waits for what is running, and closes. Safe to call twice."""
         with self._write_lock:
@@ -98,7 +115,9 @@ def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
         ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=_LOCK_TIMEOUT_S
     )
     connection.execute(f"PRAGMA page_size = {kind.page_bytes}")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA synchronous = {kind.synchronous}")
+    if kind.erasing:
+        connection.execute("PRAGMA secure_delete = ON")
     connection.execute(f"PRAGMA cache_size = -{kind.cache_kib}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {kind.checkpoint_pages}")
     return connection
@@ -115,4 +134,4 @@ def _create(connection: sqlite3.Connection, name: str, kind: FileKind) -> None:
             connection.execute(f"PRAGMA application_id = {kind.application_id}")
             connection.execute(f"PRAGMA user_version = {kind.version}")
         elif application_id != kind.application_id or connection.execute("PRAGMA user_version").fetchone()[0] != kind.version:
-            raise StoreUnavailable(name, f"the file is no {kind.name} of this version; move it away, it can be made anew from the log")
+            raise StoreUnavailable(name, f"the file is no {kind.name} of this version; {kind.remedy}")

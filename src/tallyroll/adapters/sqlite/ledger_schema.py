@@ -1,0 +1,181 @@
+"""The ledger's store in tables: what lies where, and how records are searched and taken apart."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tallyroll.adapters.sqlite.store_file import FileKind
+from tallyroll.events.position import Position
+from tallyroll.ports import LedgerFacts, LedgerRow, LedgerWanted
+
+# A record's id holds its partition and its number, so that a partition lies together and grows at its end. What a record is
+# found by lies apart from it: searches read a tenth of the pages. What few values have (type, category, severity, outcome,
+# frameworks, kind) is a trait, so that one index serves questions about any of them. Leaves are kept with their records;
+# nodes above them in runs, as they became complete. A pruned record leaves its leaf, as a run of height 0.
+_TABLES: Final = """
+CREATE TABLE record (id INTEGER PRIMARY KEY, leaf BLOB NOT NULL, raw BLOB NOT NULL) STRICT;
+CREATE TABLE fact (
+    id INTEGER PRIMARY KEY, ts_us INTEGER NOT NULL, trait INTEGER NOT NULL, class INTEGER NOT NULL, day INTEGER NOT NULL,
+    body INTEGER NOT NULL, parts INTEGER NOT NULL, sealed_us INTEGER NOT NULL, topic INTEGER, log_partition INTEGER,
+    log_offset INTEGER, handles BLOB NOT NULL, audit_id TEXT, agent_id TEXT, task_id TEXT, workflow_id TEXT
+) STRICT;
+CREATE INDEX fact_trait ON fact (trait, ts_us);
+CREATE INDEX fact_time ON fact (ts_us);
+CREATE INDEX fact_audit_id ON fact (audit_id) WHERE audit_id IS NOT NULL;
+CREATE INDEX fact_agent ON fact (agent_id, ts_us) WHERE agent_id IS NOT NULL;
+CREATE INDEX fact_task ON fact (task_id, ts_us) WHERE task_id IS NOT NULL;
+CREATE INDEX fact_workflow ON fact (workflow_id, ts_us) WHERE workflow_id IS NOT NULL;
+CREATE TABLE trait (
+    number INTEGER PRIMARY KEY, kind INTEGER NOT NULL, event_type TEXT NOT NULL, category TEXT NOT NULL, severity TEXT NOT NULL,
+    outcome TEXT NOT NULL, frameworks TEXT NOT NULL, UNIQUE (kind, event_type, category, severity, outcome, frameworks)
+) STRICT;
+CREATE TABLE handle (handle BLOB NOT NULL, id INTEGER NOT NULL, part INTEGER NOT NULL, PRIMARY KEY (handle, id, part))
+    STRICT, WITHOUT ROWID;
+CREATE TABLE topic (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE node (
+    partition INTEGER NOT NULL, height INTEGER NOT NULL, first INTEGER NOT NULL, hashes BLOB NOT NULL,
+    PRIMARY KEY (partition, height, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tail (partition INTEGER PRIMARY KEY, size INTEGER NOT NULL, start INTEGER NOT NULL, peaks BLOB NOT NULL) STRICT;
+CREATE TABLE tip (
+    partition INTEGER NOT NULL, writer BLOB NOT NULL, epoch INTEGER NOT NULL, packed BLOB NOT NULL, open INTEGER NOT NULL,
+    PRIMARY KEY (partition, writer, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tip_open ON tip (partition) WHERE open;
+CREATE TABLE progress (topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, PRIMARY KEY (topic, partition))
+    STRICT, WITHOUT ROWID;
+CREATE TABLE leaf (number INTEGER PRIMARY KEY, partition INTEGER NOT NULL, size INTEGER NOT NULL, text TEXT NOT NULL) STRICT;
+CREATE INDEX leaf_partition ON leaf (partition, size);
+CREATE TABLE note (size INTEGER PRIMARY KEY, text BLOB NOT NULL) STRICT;
+"""
+
+KIND: Final = FileKind(
+    "audit ledger",
+    application_id=0x74726C67,  # "trlg": tells the file from other SQLite files
+    version=1,
+    tables=_TABLES,
+    cache_kib=65_536,  # inner pages of the indexes over some tens of millions of records
+    checkpoint_pages=4_000,
+    synchronous="FULL",
+    erasing=True,
+    remedy="keep it as it is, it may be evidence, and start the version that wrote it",
+)
+
+HANDLE: Final = 16  # bytes
+NUMBER_BITS: Final = 47
+NUMBER: Final = (1 << NUMBER_BITS) - 1
+_ROW: Final = "id, raw, leaf, sealed_us, name, log_partition, log_offset"
+_FROM: Final = "fact JOIN record USING (id) LEFT JOIN topic ON topic.number = topic"
+_FACTS: Final = (
+    "kind, ts_us, class, day, handles, coalesce(audit_id, ''), event_type, category, severity, outcome, coalesce(agent_id, ''), "
+    "coalesce(task_id, ''), coalesce(workflow_id, ''), frameworks"
+)
+
+Trait = tuple[int, str, str, str, str, str]
+
+
+def id_of(partition: int, number: int) -> int:
+    """Where a record lies in the tables."""
+    return partition << NUMBER_BITS | number
+
+
+def place_of(record_id: int) -> tuple[int, int]:
+    """Its partition and its number there."""
+    return record_id >> NUMBER_BITS, record_id & NUMBER
+
+
+def trait_of(facts: LedgerFacts) -> Trait:
+    """What a record has in common with many others."""
+    frameworks = msgspec.json.encode(sorted(facts.frameworks)).decode()
+    return (int(facts.kind), facts.event_type, facts.category, facts.severity, facts.outcome, frameworks)
+
+
+def row_of(found: Sequence[Any]) -> LedgerRow:
+    """A record, from the columns of ``select_rows``."""
+    record_id, raw, leaf, sealed_us, topic, partition, offset = found
+    source = None if topic is None else Position(topic, partition, offset)
+    return LedgerRow(*place_of(record_id), raw, leaf, sealed_us, source)
+
+
+def select_rows(connection: sqlite3.Connection, where: str, parameters: Sequence[object]) -> list[LedgerRow]:
+    """The records of which the facts are as ``where`` says; it may order and limit them."""
+    return [row_of(found) for found in connection.execute(f"SELECT {_ROW} FROM {_FROM} WHERE {where}", parameters)]  # noqa: S608  # made here
+
+
+def select_with_facts(connection: sqlite3.Connection, where: str, parameters: Sequence[object]) -> list[tuple[LedgerRow, LedgerFacts]]:
+    """As ``select_rows``, with the facts beside each record."""
+    found = connection.execute(
+        f"SELECT {_ROW}, {_FACTS} FROM {_FROM} JOIN trait ON trait.number = trait WHERE {where}",  # noqa: S608  # made here
+        parameters,
+    )
+    return [(row_of(columns[:7]), _facts(columns[7:])) for columns in found]
+
+
+def _facts(columns: Sequence[Any]) -> LedgerFacts:
+    kind, ts_us, retention_class, day, handles, *names, frameworks = columns
+    each = tuple(handles[at : at + HANDLE] for at in range(0, len(handles), HANDLE))
+    facts = LedgerFacts(kind, ts_us, retention_class, day, each, *names)
+    return facts._replace(frameworks=tuple(msgspec.json.decode(frameworks, type=list[str])))
+
+
+def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapping[int, int] | None) -> tuple[str, list[object]]:
+    """What is looked for, as a condition on facts and its parameters."""
+    found: list[tuple[str, Sequence[object]]] = []
+    if (traits := _traits(connection, wanted)) is not None:
+        found.append((f"trait IN ({_marks(traits)})", traits))
+    for column, value in (("agent_id", wanted.agent_id), ("task_id", wanted.task_id), ("workflow_id", wanted.workflow_id)):
+        if value is not None:
+            found.append((f"{column} = ?", [value]))
+    if wanted.start_us is not None:
+        found.append(("ts_us >= ?", [wanted.start_us]))
+    if wanted.end_us is not None:
+        found.append(("ts_us <= ?", [wanted.end_us]))
+    if wanted.handles is not None:
+        handles = list(wanted.handles)
+        found.append((f"fact.id IN (SELECT id FROM handle WHERE handle IN ({_marks(handles)}))", handles))  # noqa: S608  # made here
+    if as_of is not None:
+        bounds = [(id_of(partition, 0), id_of(partition, size)) for partition, size in as_of.items()]
+        # The plus keeps SQLite from reading whole partitions instead of using an index.
+        ranges = " OR ".join("(+fact.id >= ? AND +fact.id < ?)" for _ in bounds) or "FALSE"
+        found.append((f"({ranges})", [bound for pair in bounds for bound in pair]))
+    condition = " AND ".join(one for one, _ in found) or "TRUE"
+    return condition, [value for _, values in found for value in values]
+
+
+def _traits(connection: sqlite3.Connection, wanted: LedgerWanted) -> list[int] | None:
+    named = {
+        "kind": wanted.kind, "event_type": wanted.event_type, "category": wanted.category, "severity": wanted.severity,
+        "outcome": wanted.outcome,
+    }  # fmt: skip
+    asked = {column: value for column, value in named.items() if value is not None}
+    if not asked and wanted.framework is None:
+        return None
+    where = " AND ".join(f"{column} = ?" for column in asked) or "TRUE"
+    return [
+        number
+        for number, frameworks in connection.execute(f"SELECT number, frameworks FROM trait WHERE {where}", list(asked.values()))  # noqa: S608  # made here
+        if wanted.framework is None or wanted.framework in msgspec.json.decode(frameworks, type=list[str])
+    ]
+
+
+def _marks(values: Collection[object]) -> str:
+    return ",".join("?" * len(values))
+
+
+def numbers_of(connection: sqlite3.Connection, known: dict[Trait, int], traits: Iterable[Trait]) -> dict[Trait, int]:
+    """Those that are not among the known ones, with their numbers; new ones get one."""
+    fresh: dict[Trait, int] = {}
+    for trait in traits:
+        if trait in known or trait in fresh:
+            continue
+        connection.execute(
+            "INSERT OR IGNORE INTO trait (kind, event_type, category, severity, outcome, frameworks) VALUES (?, ?, ?, ?, ?, ?)", trait
+        )
+        fresh[trait] = connection.execute(
+            "SELECT number FROM trait WHERE (kind, event_type, category, severity, outcome, frameworks) = (?, ?, ?, ?, ?, ?)", trait
+        ).fetchone()[0]
+    return fresh

@@ -1,0 +1,350 @@
+"""The ledger's store in one SQLite file (write-ahead log), shared by the processes of one host; or in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from tallyroll.adapters.sqlite import ledger_schema as schema
+from tallyroll.adapters.sqlite.ledger_schema import NUMBER, id_of, place_of
+from tallyroll.adapters.sqlite.store_file import StoreFile
+from tallyroll.errors import PositionConflict
+from tallyroll.events.position import TopicPartition
+from tallyroll.ports import (
+    LEDGER_META,
+    LedgerAppend,
+    LedgerCommit,
+    LedgerFacts,
+    LedgerNote,
+    LedgerRemoval,
+    LedgerRow,
+    LedgerTail,
+    LedgerTip,
+    LedgerWanted,
+    TakeOut,
+)
+
+T = TypeVar("T")
+
+_HASH: Final = 32
+_NO_HANDLE: Final = bytes(16)
+_RUN: Final = 1_024  # leaves of pruned records in one row
+
+
+class SqliteLedgerStore:
+    """A ``LedgerStore`` on SQLite. Make it with ``open``.
+
+    Durability: each commit is synced (``synchronous = FULL``). What is removed is overwritten in the file (``secure_delete``),
+    and the write-ahead log, which holds older pages, is emptied before ``remove`` and ``prune`` return.
+    Commits run in a thread on a connection of their own; readers see the ledger before or after one.
+    Not promised: use from several hosts or over a network file system, where file locks do not hold; nor that bytes which the
+    file system gave back are overwritten on the medium.
+    """
+
+    def __init__(self, path: Path | None, take_out: TakeOut) -> None:
+        self._file = StoreFile(path, schema.KIND)
+        self._take_out = take_out
+        self._traits: dict[schema.Trait, int] = {}
+
+    @classmethod
+    async def open(cls, path: Path | None, take_out: TakeOut) -> SqliteLedgerStore:
+        """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable.
+
+        ``take_out`` knows how records are laid out: ``audit.layout.take_out``.
+        """
+        return await asyncio.to_thread(cls, path, take_out)
+
+    # What is there
+
+    async def progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, int]:
+        rows = await self._select(lambda connection: connection.execute("SELECT topic, partition, next FROM progress").fetchall())
+        stored = {TopicPartition(topic, partition): following for topic, partition, following in rows}
+        return stored if partitions is None else {one: stored[one] for one in partitions if one in stored}
+
+    async def tails(self) -> Mapping[int, LedgerTail]:
+        def select(connection: sqlite3.Connection) -> dict[int, LedgerTail]:
+            tips: defaultdict[int, list[LedgerTip]] = defaultdict(list)
+            for partition, *tip in connection.execute("SELECT partition, writer, epoch, packed, open FROM tip WHERE open"):
+                tips[partition].append(_tip(tip))
+            return {
+                partition: LedgerTail(size, tuple(_hashes(peaks)), tips[partition], start)
+                for partition, size, start, peaks in connection.execute("SELECT partition, size, start, peaks FROM tail")
+            }
+
+        return await self._select(select)
+
+    def tip(self, partition: int, writer: bytes, epoch: int) -> LedgerTip | None:
+        def select(connection: sqlite3.Connection) -> LedgerTip | None:
+            found = connection.execute(
+                "SELECT writer, epoch, packed, open FROM tip WHERE partition = ? AND writer = ? AND epoch = ?", (partition, writer, epoch)
+            ).fetchone()
+            return None if found is None else _tip(found)
+
+        return self._file.read(select)
+
+    def known(self, audit_ids: Sequence[str]) -> Mapping[str, LedgerRow]:
+        def select(connection: sqlite3.Connection) -> dict[str, LedgerRow]:
+            # One statement for all ids: SQLite walks the list itself. The hint keeps it from walking the entries instead.
+            found = connection.execute(
+                "SELECT audit_id, fact.id FROM json_each(?) CROSS JOIN fact INDEXED BY fact_audit_id ON audit_id = value "
+                "WHERE audit_id IS NOT NULL ORDER BY fact.id DESC",
+                (msgspec.json.encode(audit_ids).decode(),),
+            ).fetchall()
+            return {audit_id: schema.select_rows(connection, "fact.id = ?", [record_id])[0] for audit_id, record_id in found}
+
+        return self._file.read(select)
+
+    async def sizes(self) -> Mapping[int, int]:
+        rows = await self._select(
+            lambda connection: connection.execute("SELECT partition, size FROM tail WHERE partition != ?", (LEDGER_META,)).fetchall()
+        )
+        return dict(rows)
+
+    async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
+        where, bounds = "fact.id BETWEEN ? AND ? ORDER BY fact.id LIMIT ?", [id_of(partition, start), id_of(partition, NUMBER), limit]
+        return await self._select(lambda connection: schema.select_rows(connection, where, bounds))
+
+    async def find(
+        self, wanted: LedgerWanted, *, limit: int, offset: int = 0, as_of: Mapping[int, int] | None = None
+    ) -> tuple[int, Sequence[LedgerRow]]:
+        def select(connection: sqlite3.Connection) -> tuple[int, list[LedgerRow]]:
+            where, values = schema.conditions(connection, wanted, as_of)
+            total = connection.execute(f"SELECT count(*) FROM fact WHERE {where}", values).fetchone()[0]  # noqa: S608  # made from parts
+            page = f"{where} ORDER BY ts_us DESC, fact.id DESC LIMIT ? OFFSET ?"
+            return total, schema.select_rows(connection, page, [*values, limit, offset])
+
+        return await self._select(select)
+
+    async def entry(self, audit_id: str) -> LedgerRow | None:
+        where = "audit_id = ? ORDER BY fact.id LIMIT 1"
+        return next(iter(await self._select(lambda connection: schema.select_rows(connection, where, [audit_id]))), None)
+
+    async def about(self, handles: Collection[bytes]) -> Sequence[tuple[int, int, int]]:
+        def select(connection: sqlite3.Connection) -> list[tuple[int, int, int]]:
+            found: set[tuple[int, int]] = set()
+            for handle in handles:
+                found.update(connection.execute("SELECT id, part FROM handle WHERE handle = ?", (handle,)))
+            return [(*place_of(record_id), part) for record_id, part in sorted(found)]
+
+        return await self._select(select)
+
+    async def due(self, today: int, limit: int, *, after: tuple[int, int] = (-1, -1)) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+        where = "kind = 0 AND body AND day < ? AND fact.id > ? ORDER BY fact.id LIMIT ?"
+        return await self._select(lambda connection: schema.select_with_facts(connection, where, [today, _behind(after), limit]))
+
+    async def overdue(
+        self, before_us: Mapping[int, int], limit: int, *, after: tuple[int, int] = (-1, -1)
+    ) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+        if not before_us:
+            return []
+        classes = " OR ".join("(class = ? AND ts_us < ?)" for _ in before_us)
+        where = f"kind = 0 AND parts AND ({classes}) AND fact.id > ? ORDER BY fact.id LIMIT ?"
+        values = [value for pair in before_us.items() for value in pair]
+        return await self._select(lambda connection: schema.select_with_facts(connection, where, [*values, _behind(after), limit]))
+
+    async def nodes(self, partition: int, wanted: Sequence[tuple[int, int]]) -> Sequence[bytes]:
+        return await self._select(lambda connection: [_node(connection, partition, *place) for place in wanted])
+
+    async def notes(self, partition: int, after: int = 0, limit: int = 1_000) -> Sequence[LedgerNote]:
+        def select(connection: sqlite3.Connection) -> list[LedgerNote]:
+            if partition == LEDGER_META:
+                rows = connection.execute("SELECT size, text FROM note WHERE size > ? ORDER BY size LIMIT ?", (after, limit))
+                return [LedgerNote(LEDGER_META, size, text) for size, text in rows]
+            rows = connection.execute(
+                "SELECT size, text FROM leaf WHERE partition = ? AND size > ? ORDER BY size LIMIT ?", (partition, after, limit)
+            )
+            return [LedgerNote(partition, size, text.encode()) for size, text in rows]
+
+        return await self._select(select)
+
+    async def leaves(self, start: int = 0) -> Sequence[str]:
+        rows = await self._select(
+            lambda connection: connection.execute("SELECT text FROM leaf WHERE number >= ? ORDER BY number", (start,)).fetchall()
+        )
+        return [text for (text,) in rows]
+
+    # What changes
+
+    async def commit(self, change: LedgerCommit) -> None:
+        await asyncio.to_thread(self._commit, change)
+
+    async def remove(self, removals: Sequence[LedgerRemoval]) -> int:
+        return await asyncio.to_thread(self._remove, removals) if removals else 0
+
+    async def prune(self, partition: int, size: int) -> None:
+        await asyncio.to_thread(self._prune, partition, size)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._file.close)
+
+    async def _select(self, select: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.to_thread(self._file.read, select)
+
+    def _commit(self, change: LedgerCommit) -> None:
+        with self._file.writing() as connection:
+            for where, (expected, following) in change.positions.items():
+                _advance(connection, where, expected, following)
+            traits = schema.numbers_of(connection, self._traits, (schema.trait_of(one) for part in change.appends for one in part.facts))
+            topics = _topic_numbers(connection, {row.source.topic for part in change.appends for row in part.rows if row.source})
+            leaves = [note for note in change.notes if note.partition != LEDGER_META]
+            for append in change.appends:
+                grown = len(leaves) if append.partition == LEDGER_META else len(append.rows)
+                _grow(connection, append, grown)
+                if append.partition == LEDGER_META:
+                    connection.executemany(
+                        "INSERT INTO leaf (number, partition, size, text) VALUES (?, ?, ?, ?)",
+                        [(append.size + at, note.partition, note.size, note.text.decode()) for at, note in enumerate(leaves)],
+                    )
+                else:
+                    self._insert(connection, append, {**self._traits, **traits} if traits else self._traits, topics)
+            connection.executemany(
+                "INSERT OR REPLACE INTO note (size, text) VALUES (?, ?)",
+                [(note.size, note.text) for note in change.notes if note.partition == LEDGER_META],
+            )
+        self._traits.update(traits)
+
+    def _insert(
+        self, connection: sqlite3.Connection, append: LedgerAppend, traits: Mapping[schema.Trait, int], topics: Mapping[str, int]
+    ) -> None:
+        first = id_of(append.partition, append.size)
+        connection.executemany(
+            "INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)", [(id_, row.leaf, row.raw) for id_, row in enumerate(append.rows, first)]
+        )
+        connection.executemany(
+            "INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))",
+            [
+                (
+                    id_, one.ts_us, traits[schema.trait_of(one)], one.retention_class, one.keep_until_day, len(one.handles),
+                    row.sealed_at_us, *_source(row, topics), b"".join(one.handles),
+                    one.audit_id, one.agent_id, one.task_id, one.workflow_id,
+                )
+                for id_, (row, one) in enumerate(zip(append.rows, append.facts, strict=True), first)
+            ],
+        )  # fmt: skip
+        connection.executemany(
+            "INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)",
+            [
+                (handle, id_, part)
+                for id_, one in enumerate(append.facts, first)
+                for part, handle in enumerate(one.handles)
+                if handle != _NO_HANDLE
+            ],
+        )
+
+    def _remove(self, removals: Sequence[LedgerRemoval]) -> int:
+        wanted: defaultdict[int, list[int | None]] = defaultdict(list)
+        for removal in removals:
+            wanted[id_of(removal.partition, removal.number)].append(removal.part)
+        removed = 0
+        with self._file.writing() as connection:
+            for record_id, parts in wanted.items():
+                removed += self._take_out_of(connection, record_id, parts)
+        self._file.fold()
+        return removed
+
+    def _take_out_of(self, connection: sqlite3.Connection, record_id: int, parts: Collection[int | None]) -> int:
+        stored = connection.execute("SELECT raw FROM record WHERE id = ?", (record_id,)).fetchone()
+        if stored is None:
+            return 0
+        raw, removed, body, left = self._take_out(stored[0], parts)
+        if removed:
+            connection.execute("UPDATE record SET raw = ? WHERE id = ?", (raw, record_id))
+            connection.execute("UPDATE fact SET body = ?, parts = ? WHERE id = ?", (body, len(left), record_id))
+            handles = connection.execute("SELECT handles FROM fact WHERE id = ?", (record_id,)).fetchone()[0]
+            connection.executemany(
+                "DELETE FROM handle WHERE handle = ? AND id = ? AND part = ?",
+                [
+                    (handles[at : at + schema.HANDLE], record_id, at // schema.HANDLE)
+                    for at in range(0, len(handles), schema.HANDLE)
+                    if at // schema.HANDLE not in left
+                ],
+            )
+        return removed
+
+    def _prune(self, partition: int, size: int) -> None:
+        first, end = id_of(partition, 0), id_of(partition, size)
+        with self._file.writing() as connection:
+            there = connection.execute("SELECT size, start FROM tail WHERE partition = ?", (partition,)).fetchone() or (0, 0)
+            if not there[1] <= size <= there[0]:
+                raise ValueError(f"{size} is not between {there[1]} and {there[0]}")
+            leaves = connection.execute("SELECT leaf FROM record WHERE id >= ? AND id < ? ORDER BY id", (first, end))
+            number = there[1]
+            while some := leaves.fetchmany(_RUN):
+                connection.execute("INSERT INTO node VALUES (?, 0, ?, ?)", (partition, number, b"".join(leaf for (leaf,) in some)))
+                number += len(some)
+            for table in ("record", "fact"):
+                connection.execute(f"DELETE FROM {table} WHERE id >= ? AND id < ?", (first, end))  # noqa: S608  # one of two
+            connection.execute("DELETE FROM handle WHERE id >= ? AND id < ?", (first, end))
+            connection.execute("UPDATE tail SET start = ? WHERE partition = ?", (size, partition))
+        self._file.fold()
+
+
+def _advance(connection: sqlite3.Connection, where: TopicPartition, expected: int | None, following: int) -> None:
+    stored = connection.execute("SELECT next FROM progress WHERE topic = ? AND partition = ?", where).fetchone()
+    position = None if stored is None else stored[0]
+    if position != expected:
+        raise PositionConflict(str(where), stored=position, expected=expected)
+    connection.execute("INSERT OR REPLACE INTO progress (topic, partition, next) VALUES (?, ?, ?)", (*where, following))
+
+
+def _grow(connection: sqlite3.Connection, append: LedgerAppend, by: int) -> None:
+    """Moves the end of a partition, its nodes and its tips; leaves are kept with their rows where there are rows."""
+    partition, size = append.partition, append.size
+    stored = connection.execute("SELECT size FROM tail WHERE partition = ?", (partition,)).fetchone()
+    if (there := 0 if stored is None else stored[0]) != size:
+        raise PositionConflict(f"ledger/{partition}", stored=there, expected=size)
+    connection.execute(
+        "INSERT INTO tail (partition, size, start, peaks) VALUES (?, ?, 0, ?) "
+        "ON CONFLICT DO UPDATE SET size = excluded.size, peaks = excluded.peaks",
+        (partition, size + by, b"".join(append.peaks)),
+    )
+    connection.executemany(
+        "INSERT INTO node (partition, height, first, hashes) VALUES (?, ?, ?, ?)",
+        [(partition, height, first, b"".join(hashes)) for height, first, hashes in append.nodes if height or not append.rows],
+    )
+    connection.executemany("INSERT OR REPLACE INTO tip VALUES (?, ?, ?, ?, ?)", [(partition, *tip) for tip in append.tips])
+
+
+def _node(connection: sqlite3.Connection, partition: int, height: int, number: int) -> bytes:
+    found = None
+    if height == 0 and partition != LEDGER_META:
+        found = connection.execute("SELECT leaf FROM record WHERE id = ?", (id_of(partition, number),)).fetchone()
+    if found is None:
+        found = connection.execute(
+            "SELECT substr(hashes, 1 + 32 * (? - first), 32) FROM node WHERE partition = ? AND height = ? AND first <= ? "
+            "ORDER BY first DESC LIMIT 1",
+            (number, partition, height, number),
+        ).fetchone()
+    if found is None or len(found[0]) != _HASH:
+        raise LookupError(f"node {number} of height {height} in ledger partition {partition}")
+    return bytes(found[0])
+
+
+def _topic_numbers(connection: sqlite3.Connection, names: Collection[str]) -> dict[str, int]:
+    connection.executemany("INSERT OR IGNORE INTO topic (name) VALUES (?)", [(name,) for name in sorted(names)])
+    return {name: number for number, name in connection.execute("SELECT number, name FROM topic") if name in names}
+
+
+def _source(row: LedgerRow, topics: Mapping[str, int]) -> tuple[int | None, int | None, int | None]:
+    source = row.source
+    return (None, None, None) if source is None else (topics[source.topic], source.partition, source.offset)
+
+
+def _tip(columns: Sequence[object]) -> LedgerTip:
+    writer, epoch, packed, is_open = columns
+    assert isinstance(writer, bytes) and isinstance(epoch, int) and isinstance(packed, bytes)  # noqa: S101, PT018  # as the tables say
+    return LedgerTip(writer, epoch, packed, bool(is_open))
+
+
+def _hashes(joined: bytes) -> list[bytes]:
+    return [joined[at : at + _HASH] for at in range(0, len(joined), _HASH)]
+
+
+def _behind(after: tuple[int, int]) -> int:
+    return -1 if after[0] < 0 else id_of(*after)
