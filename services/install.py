@@ -30,6 +30,7 @@ PACKAGES = {
     "redis-server": "redis-server",
     "nats-server": "nats-server",
     "promtool": "prometheus",
+    "softhsm2-util": "softhsm2",
 }
 """The Debian package of each program."""
 

@@ -120,7 +120,7 @@ class RotatesDataKeys(Around):
 
 class ShowsItsKeys(Around):
     def __repr__(self):
-        return repr([bytes(key) for key in self.inner._ring.keys.values()])
+        return repr([bytes(key) for key in self.inner._layers.joined().keys.values()])
 
 
 BREAKS = {
@@ -216,7 +216,7 @@ def test_files_are_their_owners_alone_and_hold_neither_names_nor_keys(path: Path
     [key] = ring.subjects(["anna-who-is-sought"])
     ring.draw(1)
     content = files_of(path)
-    assert sorted(content) == ["ring", "ring.backup", "ring.guard", "ring.lock"]
+    assert sorted(content) == ["ring", "ring.backup", "ring.guard", "ring.lock", "ring.recent"]
     assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
     assert path.parent.stat().st_mode & 0o777 == 0o700
     for raw in content.values():
@@ -225,7 +225,7 @@ def test_files_are_their_owners_alone_and_hold_neither_names_nor_keys(path: Path
         assert key.handle not in raw
 
 
-@pytest.mark.parametrize("suffix", ["", ".guard"])
+@pytest.mark.parametrize("suffix", ["", ".guard", ".recent"])
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_a_ring_that_others_can_read_is_refused(path: Path, suffix: str, mode: int) -> None:
     FileKeyRing(path, SECRET)
@@ -234,9 +234,11 @@ def test_a_ring_that_others_can_read_is_refused(path: Path, suffix: str, mode: i
         FileKeyRing(path, SECRET)
 
 
-@pytest.mark.parametrize("suffix", ["", ".guard"])
+@pytest.mark.parametrize("suffix", ["", ".guard", ".recent"])
 def test_every_damaged_byte_is_noticed(path: Path, suffix: str) -> None:
     FileKeyRing(path, SECRET).subjects(["anna"])
+    if not suffix:
+        FileKeyRing(path, SECRET).rotate()
     file = path.with_name(f"ring{suffix}")
     whole = file.read_bytes()
     for index in range(0, len(whole), 3):
@@ -261,7 +263,7 @@ def test_another_secret_opens_nothing_and_makes_nothing_anew(path: Path, secret:
     assert SECRET.hex() not in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", ["", ".guard"])
+@pytest.mark.parametrize("suffix", ["", ".guard", ".recent"])
 def test_a_missing_file_is_never_made_anew(path: Path, suffix: str) -> None:
     FileKeyRing(path, SECRET).subjects(["anna"])
     path.with_name(f"ring{suffix}").unlink()
@@ -274,8 +276,7 @@ def test_a_restored_backup_has_no_destroyed_key_and_gives_no_epoch_twice(path: P
     anna, bert = ring.subjects(["anna", "bert"])
     first = ring.enrol(1)
     copy = tmp_path / "copy"
-    copy.write_bytes(path.read_bytes())
-    copy.chmod(0o600)
+    ring.copy_to(copy)
     ring.destroy([bert.handle])
     second = ring.enrol(2, writer=first.writer)
     path.unlink()
@@ -290,14 +291,30 @@ def test_a_restored_backup_has_no_destroyed_key_and_gives_no_epoch_twice(path: P
     assert again.key(anna.handle) == anna.key
 
 
-def test_the_ring_of_before_the_last_change_is_kept_and_can_be_put_back(path: Path) -> None:
-    ring = FileKeyRing(path, SECRET)
-    anna = ring.subjects(["anna"])
-    ring.subjects(["bert"])
+@pytest.mark.parametrize("count", [1, 700])
+def test_a_ring_that_was_damaged_is_made_up_for_by_its_backup(path: Path, count: int) -> None:
+    names = [f"subject {number}" for number in range(count)]
+    before = FileKeyRing(path, SECRET).subjects(names)
     path.write_bytes(b"overwritten")
     with pytest.raises(KeyRingUnavailable):
         FileKeyRing(path, SECRET)
-    assert restore(path, SECRET).subjects(["anna"]) == anna
+    assert restore(path, SECRET).subjects(names) == before
+
+
+def test_what_is_added_is_small_however_large_the_ring_is(path: Path) -> None:
+    ring, other = FileKeyRing(path, SECRET), FileKeyRing(path, SECRET)
+    ring.subjects([f"subject {number}" for number in range(3_000)])
+    large, inode = path.stat().st_size, path.stat().st_ino
+    anna = ring.subjects(["anna"])
+    assert other.subjects(["anna"]) == anna
+    group = other.group([anna[0].handle, other.handle_of("subject 7")])
+    assert ring.group([anna[0].handle, ring.handle_of("subject 7")]) == group
+    assert ring.groups_with(anna[0].handle) == [group]
+    assert (path.stat().st_size, path.stat().st_ino) == (large, inode), "the ring was not written"
+    assert path.with_name("ring.recent").stat().st_size < 1_000
+    ring.destroy([anna[0].handle])
+    assert other.handle_of("anna") is None
+    assert other.handle_of("subject 2999")
 
 
 def test_a_symbolic_link_is_not_followed(path: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "analytics": ("numpy", "prometheus_client"),
     "ml": ("river", "sklearn"),
     "audit": ("cryptography", "re2"),
+    "hsm": ("pkcs11",),
 }
 
 

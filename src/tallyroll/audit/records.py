@@ -84,8 +84,10 @@ def erasure_request(request: str, handles: Sequence[bytes] = (), restricted: str
     With the handles it can be done again after a restore. ``restricted`` says why nothing may be destroyed yet; then what is
     under the handles is only kept from readers.
     """
-    cause = {"restricted": restricted} if restricted else {}
-    return write_json({"erasure": "request", "request": request, "handles": [handle.hex() for handle in handles], **cause})
+    said: dict[str, object] = {"handles": [handle.hex() for handle in handles]} if handles else {}
+    if restricted:
+        said["restricted"] = restricted
+    return write_json({"erasure": "request", "request": request, **said})
 
 
 def erasure(request: str, handles: Sequence[bytes], parts: Sequence[tuple[int, int, int]] = ()) -> bytes:
