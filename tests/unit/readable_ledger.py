@@ -16,12 +16,16 @@ from tallyroll.audit.layout import META, Kind, PartType, pack_record, unpack_cor
 from tallyroll.audit.note import Checkpoint
 from tallyroll.audit.subjects import part_about
 from tallyroll.events.position import Position
-from tallyroll.ports import LedgerNote, LedgerRow, LedgerWanted
+from tallyroll.ports import LedgerNote, LedgerRow, LedgerTail, LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
 
 class ReadableStore(StoredLedger):
     """With finding, notes and the tree over all partitions."""
+
+    async def tails(self) -> Mapping[int, LedgerTail]:
+        size = self.ledger.meta.size
+        return {**await super().tails(), META: LedgerTail(size, tuple(self.ledger.meta.peaks(size)))}
 
     async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
         part = self.ledger.partitions[partition]

@@ -45,20 +45,28 @@ async def signed_notes(store: LedgerStore) -> list[LedgerNote]:
 
 async def noted(store: LedgerStore) -> Noted | None:
     """See ``Noted``; None before anything was signed."""
-    notes = await signed_notes(store)
-    if not notes:
+    signed = await _newest(store)
+    if signed is None:
         return None
-    checkpoint = Checkpoint.parse(note.parse(notes[-1].text).text)
+    checkpoint = Checkpoint.parse(note.parse(signed).text)
     wanted, partitions = set(await store.sizes()) - {META}, dict[int, tuple[int, Checkpoint]]()
-    end = checkpoint.size
+    end, page = checkpoint.size, _PAGE
     while end and wanted - set(partitions):
-        start = max(0, end - _PAGE)
+        start = max(0, end - page)
         texts = (await store.leaves(start))[: end - start]
         for index, text in reversed([*enumerate(texts, start)]):
             found = Checkpoint.parse(text)
             partitions.setdefault(int(found.origin.rpartition("/")[2]), (index, found))
-        end = start
-    return Noted(notes[-1].text, checkpoint, partitions)
+        end, page = start, page * 8  # a partition that is idle was noted long ago; the leaves are read about once all the same
+    return Noted(signed, checkpoint, partitions)
+
+
+async def _newest(store: LedgerStore) -> bytes | None:
+    tail = (await store.tails()).get(META)
+    if tail is not None and (found := await store.notes(META, tail.size - 1, 1)):
+        return found[0].text
+    notes = await signed_notes(store)
+    return notes[-1].text if notes else None
 
 
 async def proof_of(store: LedgerStore, row: LedgerRow, known: Noted | None = None) -> bytes | None:
