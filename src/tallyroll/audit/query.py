@@ -183,15 +183,16 @@ class LedgerReader:
     async def each(self, wanted: Wanted, *, reader: Reader = KEY_HOLDER, page: int = 1_000) -> AsyncIterator[AuditEntry]:
         """Every entry that matches, newest first, as of now; that they are opened is recorded before the first is given."""
         await self._catch_up()
-        sizes, offset, total = await self._sizes(None), 0, 1
-        while offset < total:
-            total, rows = await self._find(wanted, sizes, page, offset, reader)
+        sizes, said = await self._sizes(None), False
+        async for rows in self._pages(wanted, sizes, page, reader):
             opened = await self._open(rows, reader)
-            if not offset:
+            if opened.parts and not said:
+                total = (await self._find(wanted, sizes, 0, 0, reader))[0]
                 await self._say(opened._replace(total=total), reader, "export", wanted)
+                said = True
             for entry in opened.entries:
-                yield entry
-            offset += page
+                if wanted.user_id in (None, entry.user_id):
+                    yield entry
 
     async def entry(self, audit_id: str, *, reader: Reader = KEY_HOLDER) -> AuditEntry | None:
         """One entry; what was erased in it is None, and its payload ``{"erased": true}``."""
@@ -226,18 +227,22 @@ class LedgerReader:
     ) -> tuple[int, Sequence[LedgerRow]]:
         if wanted.user_id is None:
             return await self._store.find(wanted.of_store(), limit=limit, offset=offset, as_of=sizes)
-        if PERSONAL not in reader.scopes:
-            raise ValueError(f"user_id: only who has the scope {PERSONAL} may search by it")
-        handle = await asyncio.to_thread(self._ring.handle_of, wanted.user_id)
-        handles = [_ZERO] if handle is None else [handle, _ZERO]
         matching: list[LedgerRow] = []
-        start, total = 0, 1
-        while start < total:
-            total, rows = await self._store.find(wanted.of_store(handles), limit=MAX_LIMIT, offset=start, as_of=sizes)
+        async for rows in self._pages(wanted, sizes, MAX_LIMIT, reader):
             opened = await self._open(rows, reader)
             matching += [row for row, entry in zip(rows, opened.entries, strict=True) if entry.user_id == wanted.user_id]
-            start += MAX_LIMIT
         return len(matching), matching[offset : offset + limit]
+
+    async def _pages(self, wanted: Wanted, sizes: Mapping[int, int], page: int, reader: Reader) -> AsyncIterator[Sequence[LedgerRow]]:
+        """What may match: who a user is stands in sealed parts, so these are found by the user's handle, and then looked into."""
+        handles: list[bytes] | None = None
+        if wanted.user_id is not None:
+            if PERSONAL not in reader.scopes:
+                raise ValueError(f"user_id: only who has the scope {PERSONAL} may search by it")
+            handle = await asyncio.to_thread(self._ring.handle_of, wanted.user_id)
+            handles = [_ZERO] if handle is None else [handle, _ZERO]
+        async for rows in pages(self._store, wanted.of_store(handles), sizes, page):
+            yield rows
 
     async def _open(self, rows: Sequence[LedgerRow], reader: Reader) -> _Opened:
         await self._read_registry()
@@ -308,6 +313,25 @@ def _marked(entry: AuditEntry, standing: Standing, row: LedgerRow, handles: set[
     if not restricted and not held:
         return entry
     return msgspec.structs.replace(entry, restricted=restricted, held=held)
+
+
+async def pages(store: LedgerStore, wanted: LedgerWanted, sizes: Mapping[int, int], page: int) -> AsyncIterator[Sequence[LedgerRow]]:
+    """Everything that matches, newest first, a page at a time; each page costs the same, however many came before it."""
+    skip, full = 0, True
+    while full:
+        _, rows = await store.find(wanted, limit=page, offset=skip, as_of=sizes)
+        full = len(rows) == page
+        if not rows:
+            return
+        yield rows
+        last = _ts_us(rows[-1])
+        already = skip if last == wanted.end_us else 0
+        skip = already + sum(_ts_us(row) == last for row in rows)
+        wanted = wanted._replace(end_us=last)
+
+
+def _ts_us(row: LedgerRow) -> int:
+    return int.from_bytes(row.raw[52:60])
 
 
 def us_of(name: str, moment: datetime) -> int:
