@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from tallyroll.adapters.extras import require
+from tallyroll.adapters.extras import available, require
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.adapters.system.processes import PythonWorkers
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
@@ -22,22 +24,27 @@ from tallyroll.ports import (
     Clock,
     Detector,
     EventLog,
+    LedgerStore,
     MessageSource,
     MessageTarget,
+    PiiFinder,
     SpoolFactory,
     StateStore,
     StateTarget,
     WindowStore,
 )
 from tallyroll.replay.replayer import Replayer
-from tallyroll.settings import Settings
+from tallyroll.settings import Settings, key_bytes
 from tallyroll.telemetry import Counters, Telemetry
 
 if TYPE_CHECKING:
+    from tallyroll.adapters.crypto import Root
     from tallyroll.analytics.alerts.event_sink import Publish
     from tallyroll.analytics.alerts.rules import AnyRule
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.sealing import SealLimits
+    from tallyroll.audit.opening import AuditKeys
+    from tallyroll.audit.rules import RuleSet
 
 _WORKER: Final = "tallyroll.worker"
 
@@ -219,6 +226,94 @@ def open_archive(settings: Settings, catalogue: Catalogue, clock: Clock) -> Open
         return LocalSegmentFiles(folder / partition.topic / str(partition.partition) / "segments")
 
     return OpenArchive(SqliteArchiveIndexes(folder), files, ParquetCodec(), catalogue, clock=clock)
+
+
+def audit_folder(settings: Settings) -> Path:
+    """Where the ledger of audit and its keys lie, whether or not there is one."""
+    return settings.data_dir / "audit"
+
+
+async def open_ledger_store(settings: Settings) -> LedgerStore:
+    """The store of the audit ledger: a file beside the log. Raises StoreUnavailable."""
+    from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore  # noqa: PLC0415  # opened when first needed
+
+    return await SqliteLedgerStore.open(None if settings.in_memory else audit_folder(settings) / "ledger.sqlite")
+
+
+def open_audit_keys(settings: Settings) -> AuditKeys:
+    """The keys of the audit ledger, all of one root: its id, the ring, the key of checkpoints. Blocks for some milliseconds.
+
+    The root is ``AUDIT_SECRET_KEY``, or a key in a token (``AUDIT_KEYRING``), or with the embedded log a file that is made
+    once. With Kafka it has to be set: keys that each host made for itself would be worth nothing to the others. Raises
+    MissingExtra; SettingsError, also where the secret is not the one that the ring was made with; KeyRingUnavailable.
+    """
+    require("audit")
+    from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing  # noqa: PLC0415  # needs the extra
+    from tallyroll.audit.opening import AuditKeys  # noqa: PLC0415  # opened when first needed
+
+    with ExitStack() as stack:
+        folder = audit_folder(settings)
+        if settings.in_memory:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="tallyroll-audit-", ignore_cleanup_errors=True)))
+        token = None
+        if settings.audit_keyring.startswith("pkcs11:"):
+            require("hsm")
+            from tallyroll.adapters.pkcs11 import Pkcs11Token, TokenUri  # noqa: PLC0415  # needs the extra
+
+            token = Pkcs11Token(TokenUri.parse(settings.audit_keyring))
+            stack.callback(token.close)
+        root = token.root() if token is not None else _audit_root(settings, folder)
+        log_id = root.derive(b"tallyroll/audit/log-id")[:16]
+        origin = f"tallyroll/{log_id.hex()}"
+        path = Path(settings.audit_keyring.removeprefix("file:")) if settings.audit_keyring.startswith("file:") else folder / "keys"
+        ring = FileKeyRing(path, root)
+        stack.callback(ring.close)
+        signer = token.signer(origin) if token is not None else Ed25519Signer(origin, root.derive(b"tallyroll/audit/checkpoints"))
+        return AuditKeys(log_id, ring, signer, AesGcm, stack.pop_all().close)
+
+
+def _audit_root(settings: Settings, folder: Path) -> Root:
+    from tallyroll.adapters.crypto import SecretRoot, secret_in  # noqa: PLC0415  # needs the extra
+
+    if settings.audit_secret_key is not None:
+        return SecretRoot(key_bytes(settings.audit_secret_key))
+    if settings.is_kafka:
+        raise SettingsError("AUDIT_SECRET_KEY", "needed with Kafka, the same on every host; 'openssl rand -hex 32' makes one")
+    return SecretRoot(os.urandom(32) if settings.in_memory else secret_in(folder / "secret"))
+
+
+def compliance_rules_of(settings: Settings) -> RuleSet:
+    """The rules that come with tallyroll and those of the settings' file, under the versions of both.
+
+    An own rule takes the place of one of the library's by its id and a higher version. Raises SettingsError naming the file
+    for what is wrong in it.
+    """
+    from tallyroll.audit.library import library  # noqa: PLC0415  # opened when first needed
+    from tallyroll.audit.rules import ComplianceRuleEngine, RuleSet, rule_set_from_toml  # noqa: PLC0415  # as above
+
+    if settings.audit_rules is None:
+        return library()
+    try:
+        own = rule_set_from_toml(settings.audit_rules.read_text("utf-8"))
+        joined = ComplianceRuleEngine((*library().rules, *own.rules))
+        return RuleSet(version=f"{library().version}+{own.version}"[:64], rules=tuple(joined.rules))
+    except OSError as error:
+        raise SettingsError("AUDIT_RULES", f"cannot be read ({error.strerror})") from error
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError("AUDIT_RULES", str(error)) from error
+
+
+def open_pii_finder() -> PiiFinder:
+    """What finds personal data: RE2 where it is installed, else ``re``, which finds the same more slowly."""
+    from tallyroll.audit.pii import PATTERNS, ReFinder  # noqa: PLC0415  # opened when first needed
+
+    if not available("audit"):
+        return ReFinder(PATTERNS)
+    from tallyroll.adapters.re2 import Re2Finder  # noqa: PLC0415  # needs the extra
+
+    return Re2Finder(PATTERNS)
 
 
 def seal_limits(settings: Settings) -> SealLimits:

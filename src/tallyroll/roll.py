@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -30,12 +30,16 @@ from tallyroll.follow.tail import Seen, tail, timeline
 from tallyroll.opening import (
     alert_rules_of,
     archive_folder,
+    compliance_rules_of,
     metrics_of,
     open_alert_sinks,
     open_archive,
+    open_audit_keys,
+    open_ledger_store,
     open_log,
     open_message_source,
     open_message_target,
+    open_pii_finder,
     open_state_store,
     open_state_target,
     open_window_store,
@@ -67,12 +71,16 @@ if TYPE_CHECKING:
     from tallyroll.analytics.alerts.lifecycle import Silence
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.report import ArchiveReport
+    from tallyroll.audit.opening import OpenAudit
+    from tallyroll.audit.trail import AuditTrail
+    from tallyroll.audit.violations import Violations
 
 STATE_FOLLOWER: Final = "state"
 ARCHIVE_FOLLOWER: Final = "archive"
 ANALYTICS_FOLLOWER: Final = "analytics"
 REDIS_FOLLOWER: Final = "redis"
 NATS_FOLLOWER: Final = "nats"
+AUDIT_FOLLOWER: Final = "audit"
 FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER, REDIS_FOLLOWER, NATS_FOLLOWER)
 """What ``Roll.follow`` and ``Roll.run`` take."""
 
@@ -147,6 +155,8 @@ class Roll:
         self._engine: ReplayEngine | None = None
         self._metrics = metrics
         self._analytics: OpenAnalytics | None = None
+        self._audit: OpenAudit | None = None
+        self._opening_audit = asyncio.Lock()  # inside _opening, as the next one
         self._opening = asyncio.Lock()
         self._opening_analytics = asyncio.Lock()  # inside the other one, where a follower is made
 
@@ -470,6 +480,35 @@ class Roll:
                 )  # fmt: skip
                 self._stack.push_async_callback(self._analytics.close)
             return self._analytics
+
+    # Audit
+
+    @cached_property
+    def audit(self) -> AuditTrail:
+        """What records into the audit ledger, and answers from it; opens what it needs at its first call."""
+        from tallyroll.audit.trail import AuditTrail  # noqa: PLC0415  # who has no audit does without
+
+        return AuditTrail(self._open_audit, self._violations)
+
+    @cached_property
+    def _violations(self) -> Violations:
+        from tallyroll.audit.violations import Violations  # noqa: PLC0415  # as above
+
+        return Violations()
+
+    async def _open_audit(self) -> OpenAudit:
+        from tallyroll.audit.opening import OpenAudit  # noqa: PLC0415  # who has no audit does without
+
+        async with self._opening_audit:
+            if self._audit is None:
+                rules = compliance_rules_of(self.settings)
+                keys = await asyncio.to_thread(open_audit_keys, self.settings)
+                self._audit = OpenAudit(
+                    keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
+                    clock=self.clock, telemetry=self.telemetry, finder=open_pii_finder(), violations=self._violations,
+                )  # fmt: skip
+                self._stack.push_async_callback(self._audit.close)
+            return self._audit
 
     # The archive
 

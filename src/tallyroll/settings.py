@@ -3,6 +3,7 @@
 # ruff: noqa: RUF009  # _setting() makes the dataclass field itself
 from __future__ import annotations
 
+import base64
 import os
 import typing
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ Synchronous = Literal["FULL", "NORMAL"]
 NatsMode = Literal["jetstream", "core"]
 WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
 
+AUDIT_FRAMEWORK_NAMES: Final = ("sox", "gdpr", "hipaa", "pci_dss", "soc2", "iso27001", "nist", "eu_ai_act", "custom")
+"""What AUDIT_FRAMEWORKS takes: the values of ``audit.entry.ComplianceFramework``."""
+
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
@@ -43,11 +47,15 @@ _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
     *("batch_records", "flush_interval_ms", "session_timeout_ms"),
     *("archive_seal_records", "archive_seal_bytes", "archive_seal_age_ms"),
+    *("audit_checkpoint_seconds", "audit_heartbeat_seconds", "audit_default_retention_days"),
 )
 _NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms")
 _NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
+_HEX: Final = frozenset("0123456789abcdefABCDEF")
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 _MAX_PORT: Final = 65_535
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
+_LEAST_KEY_BYTES: Final = 32  # what keys come from
 _LEAST_SECRET: Final = 16  # characters; what can be guessed signs nothing
 _MAX_NAME_CHARS: Final = 200  # Kafka takes 249 for a topic or a group; the rest is room for our own part of the name
 
@@ -201,6 +209,57 @@ class Settings:
         "TALLYROLL_METRICS_FILE", None, "Metrics beside the built-in ones: tables [[metric]] in TOML.", accepts="a file"
     )
 
+    # The audit ledger
+    audit_secret_key: Secret | None = _setting(
+        "AUDIT_SECRET_KEY",
+        None,
+        "What every key of the ledger comes from; better as AUDIT_SECRET_KEY_FILE. Unset: with the embedded log a file in the data"
+        " folder, made once; with Kafka audit does not start.",
+        accepts="hex or base64 of at least 32 bytes",
+    )
+    audit_enable_encryption: bool = _setting(
+        "AUDIT_ENABLE_ENCRYPTION",
+        True,
+        "false: only what a rule demands, or holds personal data, is sealed; the rest is hashed and lies there in clear.",
+        accepts="boolean",
+    )
+    audit_keyring: str = _setting(
+        "AUDIT_KEYRING",
+        "",
+        "Where the keys are; unset: audit/keys in the data folder. pkcs11: the root key stays in a token, the ring in that folder.",
+        accepts="file:PATH, or pkcs11:token=NAME?module-path=LIBRARY&pin-source=file:PATH",
+    )
+    audit_frameworks: str = _setting(
+        "AUDIT_FRAMEWORKS",
+        "",
+        "Whose rules hold for entries that name no framework.",
+        accepts=f"of {', '.join(AUDIT_FRAMEWORK_NAMES)}, with commas between",
+    )
+    audit_rules: Path | None = _setting(
+        "AUDIT_RULES", None, "Own compliance rules beside those that come with tallyroll.", accepts="a TOML file"
+    )
+    audit_witness: str = _setting(
+        "AUDIT_WITNESS",
+        "",
+        "Who remembers and cosigns the ledger's checkpoints; on another machine, or it witnesses nothing.",
+        accepts="file:PATH, https://…, or http:// on this machine",
+    )
+    audit_checkpoint_seconds: int = _setting(
+        "AUDIT_CHECKPOINT_SECONDS", 1, "How often a checkpoint is signed while there is something new.", unit="s"
+    )
+    audit_heartbeat_seconds: int = _setting(
+        "AUDIT_HEARTBEAT_SECONDS", 5, "How often a process that records says how far it has come; three missed are a finding.", unit="s"
+    )
+    audit_default_retention_days: int = _setting(
+        "AUDIT_DEFAULT_RETENTION_DAYS", 365, "How long an entry is kept that no rule says more of.", unit="days"
+    )
+    subject_fields: str = _setting(
+        "AUDIT_SUBJECT_FIELDS",
+        "customer_id,patient_id,user_id,subject_id,employee_id",
+        "Fields of a payload, at any depth, that name the person an entry is about, where subjects= does not.",
+        accepts="names with commas between",
+    )
+
     # The service
     http_host: str = _setting(
         "TALLYROLL_HTTP_HOST", "127.0.0.1", "Where 'tallyroll run' serves health and metrics; no TLS, no password.", accepts="an address"
@@ -308,6 +367,7 @@ class Settings:
         self._check_values()
         self._check_port()
         self._check_receivers()
+        self._check_audit()
         self._check_security()
         check_producer_options(self.kafka_producer)
         check_consumer_options(self.kafka_consumer)
@@ -365,6 +425,28 @@ class Settings:
         for server in filter(None, self.nats_servers.split(",")):
             if urlsplit(server).scheme not in ("nats", "tls") or not urlsplit(server).hostname or "@" in server:
                 raise SettingsError("NATS_SERVERS", "expected nats://HOST:PORT,… (or tls://) without user and password")
+
+    def _check_audit(self) -> None:
+        if self.audit_secret_key is not None:
+            key_bytes(self.audit_secret_key)
+        if unknown := sorted(set(self.audit_frameworks_named) - set(AUDIT_FRAMEWORK_NAMES)):
+            raise SettingsError("AUDIT_FRAMEWORKS", f"no framework: {', '.join(unknown)}; there are {', '.join(AUDIT_FRAMEWORK_NAMES)}")
+        if self.audit_keyring and not (self.audit_keyring.startswith(("file:", "pkcs11:")) and self.audit_keyring.partition(":")[2]):
+            raise SettingsError("AUDIT_KEYRING", "expected file:PATH or pkcs11:token=NAME?module-path=LIBRARY&pin-source=file:PATH")
+        url = urlsplit(self.audit_witness)
+        here = url.scheme == "http" and url.hostname in _HERE
+        if self.audit_witness and not ((url.scheme == "file" and url.path) or (url.scheme == "https" and url.hostname) or here):
+            raise SettingsError("AUDIT_WITNESS", "expected file:PATH or https://…; http:// only to this machine")
+
+    @property
+    def audit_frameworks_named(self) -> tuple[str, ...]:
+        """``audit_frameworks``, one by one."""
+        return _listed(self.audit_frameworks.lower())
+
+    @property
+    def subject_fields_named(self) -> tuple[str, ...]:
+        """``subject_fields``, one by one."""
+        return _listed(self.subject_fields)
 
     def _check_security(self) -> None:
         if self.kafka_security_protocol.startswith("SASL"):
@@ -454,6 +536,26 @@ def variable_of(name: str) -> Variable:
     """The documentation of the setting with that field name."""
     variable: Variable = Settings.__dataclass_fields__[name].metadata["variable"]
     return variable
+
+
+def key_bytes(secret: Secret, name: str = "AUDIT_SECRET_KEY") -> bytes:
+    """The bytes that a secret stands for, in hex or base64. Raises SettingsError where they are fewer than 32."""
+    text = secret.reveal().strip()
+    try:
+        key = bytes.fromhex(text) if _HEX.issuperset(text) else base64.b64decode(_padded(text), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) < _LEAST_KEY_BYTES:
+        raise SettingsError(name, f"expected hex or base64 of at least {_LEAST_KEY_BYTES} bytes; 'openssl rand -hex 32' makes one")
+    return key
+
+
+def _padded(text: str) -> str:
+    return text.translate(_URL_SAFE) + "=" * (-len(text) % 4)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part for part in map(str.strip, text.split(",")) if part)
 
 
 def _is_name(text: str) -> bool:

@@ -16,6 +16,7 @@ from tallyroll.events.topics import DAY_MS, Catalogue, TopicOverride, catalogue_
 from tallyroll.settings import Secret, Settings, variable_of
 
 CANARY = "canary-7f3a9c"
+CANARY_KEY = "7f3a9c00" * 8
 KAFKA = {"TALLYROLL_URL": "kafka://broker:9092"}
 SASL = {**KAFKA, "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "me", "KAFKA_SASL_PASSWORD": CANARY}
 
@@ -49,6 +50,16 @@ VARIABLES: list[tuple[str, str, Any, str, Any, str | None]] = [
     ("TALLYROLL_HTTP_PORT", "http_port", None, "9090", 9_090, "65536"),
     ("ANALYTICS_WINDOW_SIZE", "analytics_window", "1hour", "5min", "5min", "2min"),
     ("TALLYROLL_METRICS_FILE", "metrics_file", None, "own.toml", Path("own.toml"), None),
+    ("AUDIT_SECRET_KEY", "audit_secret_key", None, CANARY_KEY, Secret(CANARY_KEY), CANARY),
+    ("AUDIT_ENABLE_ENCRYPTION", "audit_enable_encryption", True, "off", False, "never"),
+    ("AUDIT_KEYRING", "audit_keyring", "", "file:/keys/ring", "file:/keys/ring", "vault:x"),
+    ("AUDIT_FRAMEWORKS", "audit_frameworks", "", "gdpr, SOX", "gdpr, SOX", "gdpr,rgpd"),
+    ("AUDIT_RULES", "audit_rules", None, "own.toml", Path("own.toml"), None),
+    ("AUDIT_WITNESS", "audit_witness", "", "https://w.example", "https://w.example", "http://w.example"),
+    ("AUDIT_CHECKPOINT_SECONDS", "audit_checkpoint_seconds", 1, "10", 10, "0"),
+    ("AUDIT_HEARTBEAT_SECONDS", "audit_heartbeat_seconds", 5, "60", 60, "0"),
+    ("AUDIT_DEFAULT_RETENTION_DAYS", "audit_default_retention_days", 365, "30", 30, "-1"),
+    ("AUDIT_SUBJECT_FIELDS", "subject_fields", "customer_id,patient_id,user_id,subject_id,employee_id", "who", "who", None),
     ("TALLYROLL_ALERTS_FILE", "alerts_file", None, "own.toml", Path("own.toml"), None),
     ("TALLYROLL_ALERTS_WEBHOOK_URL", "alerts_webhook_url", "", "https://x.example/in", "https://x.example/in", "http://x.example/in"),
     ("TALLYROLL_ALERTS_WEBHOOK_SECRET", "alerts_webhook_secret", None, CANARY * 3, Secret(CANARY * 3), "too short"),

@@ -105,6 +105,9 @@ CLEAR_FIELDS: Final = frozenset(
 )  # fmt: skip
 """Fields of an entry that its env may hold."""
 
+SEALABLE_FIELDS: Final = SEALED_FIELDS | {"action", "reason", "purpose", "legal_basis"}
+"""Fields that a part may hold: the sealed ones, and free text that is in clear unless something personal was found in it."""
+
 _REMOVED: Final = {"erased": True}
 
 
@@ -117,7 +120,7 @@ def env_of(fields: Mapping[str, object]) -> bytes:
 
 def part_text(fields: Mapping[str, object]) -> bytes:
     """The text of a part. Raises ValueError for a field that belongs into the env."""
-    if strange := sorted(set(fields) - SEALED_FIELDS):
+    if strange := sorted(set(fields) - SEALABLE_FIELDS):
         raise ValueError(f"not a field of a part: {', '.join(strange)}")
     return write_json({name: value for name, value in fields.items() if has_value(value)})
 

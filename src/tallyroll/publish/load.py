@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
+from tallyroll.events.topics import Topic
 from tallyroll.ports import Encoded, Pending, Unknown
 from tallyroll.publish.lane import Lane
 from tallyroll.publish.receipt import Ticket
 
 TAKEN: Final = -1  # a record that is being copied to the spool and has no number yet
+
+
+class Body(NamedTuple):
+    """A document for one partition, without the publisher's link. ``value`` is a JSON object."""
+
+    event_id: str
+    topic: Topic
+    partition: int
+    key: bytes
+    value: bytes
 
 
 class Load:

@@ -25,7 +25,7 @@ from tallyroll.publish import exit as exit_hooks
 from tallyroll.publish.delivery import Delivery
 from tallyroll.publish.handlers import Handler, Handlers
 from tallyroll.publish.lane import Lane
-from tallyroll.publish.load import Load
+from tallyroll.publish.load import Body, Load
 from tallyroll.publish.processors import Processor, check_version
 from tallyroll.publish.receipt import Receipt, Ticket, receipt_of
 from tallyroll.settings import Settings
@@ -216,6 +216,33 @@ class EventPublisher:
         """Events that the log refused after their caller was told that they are kept; an operator must look."""
         return self._spool.refused if self._spool is not None else 0
 
+    # Bodies that are encoded already
+
+    async def room(self, size_bytes: int) -> None:
+        """Waits while too much is in flight. Raises Backpressure where the spool could not take so many bytes more."""
+        self._enter()
+        if self._full or self._queueing:
+            await self._room()
+        if self._spool is not None and not self._spool.has_room(size_bytes):
+            self._telemetry.count(SHED)
+            raise Backpressure("the spool", f"{self._settings.spool_max_bytes} bytes")
+
+    def hand_over(self, bodies: Sequence[Body]) -> Ticket:
+        """Accepts bodies as they are, each for its own partition: their order is fixed when this returns, which is at once.
+
+        Not for events: nothing is checked. What is Unknown and not kept may be handed over again, the same bytes under the
+        same id. Call ``room`` before.
+        """
+        ticket, now_ms = self._ticket(self._enter(), len(bodies)), self._clock.now_us() // 1_000
+        for slot, body in enumerate(bodies):
+            self._stage(body, ticket, slot, now_ms)
+        self._send()
+        return ticket
+
+    async def on_disk(self) -> None:
+        """Waits until everything that goes through the spool, of what was accepted so far, is there."""
+        await self._delivery.on_disk()
+
     # Acceptance
 
     def _enter(self) -> asyncio.AbstractEventLoop:
@@ -279,7 +306,7 @@ class EventPublisher:
         """Encodes, links and stages events. From here on their place in the order is fixed."""
         max_bytes = self._settings.max_record_bytes - _LINK_BYTES
         now_ms = self._clock.now_us() // 1_000
-        direct, for_type = self._direct, self._catalogue.for_type
+        for_type = self._catalogue.for_type
         for event in events:
             try:
                 for processor in self._processors:
@@ -303,20 +330,23 @@ class EventPublisher:
                 )
                 slot += 1
                 continue
-            partition = partition_for(key, topic.partitions)
-            lane = self._lanes_by_topic[topic.name][partition] or self._new_lane(topic, partition)
-            load = direct
-            if lane.spooling:
-                if self._spool is not None and not self._spool.has_room(len(body) + _LINK_BYTES):
-                    self._telemetry.count(SHED)
-                    ticket.fill(slot, [Rejected(Backpressure("the spool", f"{self._settings.spool_max_bytes} bytes"))])
-                    slot += 1
-                    continue
-                load = self._spooled
-                lane.puts += 1  # from now on the lane cannot go direct before this record
-            value = lane.link(key, body)
-            load.add(Encoded(event.event_id, topic.name, partition, key, value, HEADERS, now_ms), lane, ticket, slot)
+            self._stage(Body(event.event_id, topic, partition_for(key, topic.partitions), key, body), ticket, slot, now_ms)
             slot += 1
+
+    def _stage(self, body: Body, ticket: Ticket, slot: int, now_ms: int) -> None:
+        """Links a body into its lane, which fixes its place in the order, and puts it where the lane's records wait."""
+        topic = body.topic
+        lane = self._lanes_by_topic[topic.name][body.partition] or self._new_lane(topic, body.partition)
+        load = self._direct
+        if lane.spooling:
+            if self._spool is not None and not self._spool.has_room(len(body.value) + _LINK_BYTES):
+                self._telemetry.count(SHED)
+                ticket.fill(slot, [Rejected(Backpressure("the spool", f"{self._settings.spool_max_bytes} bytes"))])
+                return
+            load = self._spooled
+            lane.puts += 1  # from now on the lane cannot go direct before this record
+        value = lane.link(body.key, body.value)
+        load.add(Encoded(body.event_id, topic.name, body.partition, body.key, value, HEADERS, now_ms), lane, ticket, slot)
 
     def _refuse(self, ticket: Ticket, slot: int, error: LogError) -> None:
         self._telemetry.count(REJECTED)

@@ -1,0 +1,99 @@
+"""Audit joined from its ports: the keys, the ledger's store, the recorder of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from tallyroll.audit.entry import ComplianceFramework
+from tallyroll.audit.recorder import Recorder
+from tallyroll.audit.rules import RuleSet
+from tallyroll.audit.violations import Violations
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Sealer, Signer
+from tallyroll.publish.publisher import EventPublisher
+from tallyroll.settings import Settings
+from tallyroll.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class AuditKeys:
+    """Everything secret of one ledger, opened. ``new_sealer``: one for each thread, since they keep prepared keys."""
+
+    log_id: bytes
+    ring: KeyRing
+    signer: Signer
+    new_sealer: Callable[[], Sealer]
+    close: Callable[[], object]
+    """Forgets the keys. Idempotent."""
+
+    @property
+    def origin(self) -> str:
+        """What the ledger is called in checkpoints."""
+        return self.signer.name
+
+
+class OpenAudit:
+    """The ledger of one log, as far as it is needed: the keys at once, the store when somebody reads or keeps it.
+
+    Log, publisher and clock stay their opener's; keys and store are closed with it.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
+        self,
+        keys: AuditKeys,
+        rules: RuleSet,
+        open_store: Callable[[], Awaitable[LedgerStore]],
+        publisher: EventPublisher,
+        log: EventLog,
+        catalogue: Catalogue,
+        settings: Settings,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+        finder: PiiFinder,
+        violations: Violations,
+    ) -> None:
+        self.keys = keys
+        self.rules = rules
+        self.log = log
+        self.catalogue = catalogue
+        self.settings = settings
+        self.clock = clock
+        self.telemetry = telemetry
+        self.finder = finder
+        self.violations = violations
+        self._open_store = open_store
+        self._publisher = publisher
+        self._store: LedgerStore | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def frameworks(self) -> tuple[ComplianceFramework, ...]:
+        """Whose rules hold for entries that name none."""
+        return tuple(map(ComplianceFramework, self.settings.audit_frameworks_named))
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """What this process records with."""
+        return Recorder(
+            self.keys.log_id, self.keys.ring, self.keys.new_sealer(), self._publisher, self.catalogue, self.settings, self.rules,
+            clock=self.clock, telemetry=self.telemetry, finder=self.finder, violations=self.violations,
+        )  # fmt: skip
+
+    async def store(self) -> LedgerStore:
+        """The store of the ledger, opened at the first call. Raises StoreUnavailable."""
+        async with self._opening:
+            if self._store is None:
+                self._store = await self._open_store()
+            return self._store
+
+    async def close(self) -> None:
+        """Ends the chains of this process and forgets the keys."""
+        if "recorder" in self.__dict__:
+            await self.recorder.close()
+        if self._store is not None:
+            await self._store.close()
+        await asyncio.to_thread(self.keys.close)
