@@ -104,6 +104,22 @@ class Evidence:
             temporary.unlink(missing_ok=True)
         return Packed(path, zipped.files, size, entries, counted.withheld, report)
 
+    async def export(self, path: Path, *, plain: bool = False, progress: Progress | None = None) -> int:
+        """Writes the ledger alone as a zip that the verifier reads; how many bytes. Raises as ``write``."""
+        known = await noted(self._store)
+        if known is None:
+            raise StoreUnavailable("audit ledger", "nothing in it is signed yet, so there is nothing to verify")
+        temporary = path.with_name(f".{path.name}.tmp")
+        zipped = _Zip(temporary, progress)
+        try:
+            async for name, piece in ledger_files(self._store, known, Counted(), withhold_plain=not plain):
+                await zipped.append(name, piece)
+            await zipped.finish(listed=False)
+            return await asyncio.to_thread(_put, temporary, path)
+        finally:
+            zipped.close()
+            temporary.unlink(missing_ok=True)
+
     async def _entries(self, zipped: _Zip, wanted: Wanted, ledger: str, report: ComplianceReport) -> int:
         viewed: list[AuditEntry] = []
         count = 0
@@ -166,9 +182,10 @@ class _Zip:
         if self._progress is not None:
             self._progress(name, self._written)
 
-    async def finish(self) -> None:
+    async def finish(self, *, listed: bool = True) -> None:
         self._end()
-        await self.write("SHA256SUMS", "".join(self._sums).encode())
+        if listed:
+            await self.write("SHA256SUMS", "".join(self._sums).encode())
         await asyncio.to_thread(self._zip.close)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tallyroll.audit.entry import ComplianceFramework
+from tallyroll.audit.reading import AuditReading
 from tallyroll.audit.recorder import Recorder
 from tallyroll.audit.rules import RuleSet
 from tallyroll.audit.violations import Violations
@@ -55,6 +56,7 @@ class OpenAudit:
         telemetry: Telemetry,
         finder: PiiFinder,
         violations: Violations,
+        catch_up: Callable[[], Awaitable[None]],
     ) -> None:
         self.keys = keys
         self.rules = rules
@@ -67,7 +69,9 @@ class OpenAudit:
         self.violations = violations
         self._open_store = open_store
         self._publisher = publisher
+        self._catch_up = catch_up
         self._store: LedgerStore | None = None
+        self._reading: AuditReading | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -89,6 +93,12 @@ class OpenAudit:
             if self._store is None:
                 self._store = await self._open_store()
             return self._store
+
+    async def reading(self) -> AuditReading:
+        """What reads the ledger. Raises StoreUnavailable."""
+        if self._reading is None:
+            self._reading = AuditReading(self, await self.store(), self._catch_up)
+        return self._reading
 
     async def close(self) -> None:
         """Ends the chains of this process and forgets the keys."""
