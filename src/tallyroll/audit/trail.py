@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tallyroll.audit.contents import AuditEntry
+from tallyroll.audit.entry import AuditEventCategory
 from tallyroll.audit.evidence import Packed, Progress
 from tallyroll.audit.integrity import Integrity
 from tallyroll.audit.new_entry import NewEntry
+from tallyroll.audit.note import ED25519, NoteKey
 from tallyroll.audit.opening import OpenAudit
 from tallyroll.audit.query import KEY_HOLDER, Answer, AuditPage, Reader, Wanted
 from tallyroll.audit.reading import AuditReading
 from tallyroll.audit.report import ComplianceReport
 from tallyroll.audit.violations import Monitor, ViolationHandler, Violations
+
+
+class KeyFacts(NamedTuple):
+    """The ledger's name, the public key of its checkpoints as ``NAME+ID+BASE64``, and the version of the rules in force."""
+
+    ledger: str
+    public_key: str
+    rule_set: str
 
 
 class AuditTrail:
@@ -158,6 +169,26 @@ class AuditTrail:
     async def export_ledger(self, path: Path, *, plain: bool = False, progress: Progress | None = None) -> int:
         """Writes the ledger as a zip for the verifier; how many bytes. Parts that are not sealed are left out unless ``plain``."""
         return await (await self._reading()).export(path, plain=plain, progress=progress)
+
+    # Keys
+
+    async def keys(self) -> KeyFacts:
+        """What may be known of the ledger's keys: its name, and the public key to give to auditors."""
+        opened = await self._opened()
+        signer = opened.keys.signer
+        return KeyFacts(signer.name, str(NoteKey(signer.name, ED25519, signer.public)), opened.rules.version)
+
+    async def rotate_keys(self) -> int:
+        """Seals the key ring under a new key and destroys the old one; the number of the new key. Recorded.
+
+        What is in the ring stays, so old entries stay readable; copies of it from before cannot be read any more.
+        """
+        opened = await self._opened()
+        number = await asyncio.to_thread(opened.keys.ring.rotate)
+        await self.create_audit_entry(
+            "audit.keys_rotated", AuditEventCategory.AUDIT_SYSTEM, "rotate", "the key ring was sealed anew", payload={"number": number}
+        )
+        return number
 
     async def _reading(self) -> AuditReading:
         return await (await self._opened()).reading()
