@@ -69,9 +69,7 @@ def show_integrity(found: Integrity) -> None:
     """Prints the verdict, what was found, and what it rests on."""
     wrong = f"{counted(found['broken_links'], 'broken link')}, {counted(found['integrity_failures'], 'integrity failure')}"
     verdict = paint("intact", "bold green") if found["valid"] else paint(wrong, "bold red")
-    say(
-        f"{verdict}  {number(found['verified_entries'])} of {counted(found['total_entries'], 'entry').replace('entrys', 'entries')} verified"
-    )
+    say(f"{verdict}  {number(found['verified_entries'])} of {number(found['total_entries'])} entries verified")
     if found["first_bad_position"]:
         say(f"first at {plain(found['first_bad_position'])}")
     if found["findings"]:
