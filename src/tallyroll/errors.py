@@ -29,7 +29,8 @@
     │   ├── SubjectErased        what was asked for outright was erased, and nobody can read it any more
     │   ├── SealBroken           a sealed part does not open under the key that was tried
     │   ├── KeyGone              there is no key under that handle, or none any more
-    │   └── KeyRingUnavailable   the key ring cannot be read or written
+    │   ├── KeyRingUnavailable   the key ring cannot be read or written
+    │   └── SealingRequired *    an entry has to be sealed, and there is no key for it
     └── ReplayError
         ├── SpanGone             retention removed the start of what was asked for
         ├── NoHistory            no event names the owner, or none by then
@@ -359,6 +360,20 @@ class KeyRingUnavailable(AuditError):
         self.where = where
         self.reason = reason
         super().__init__(f"key ring {where}: {reason}")
+
+
+class SealingRequired(AuditError):
+    """An entry has to be sealed, by its rules or because it holds personal data, and the ring gives no key; nothing was recorded.
+
+    Caller: do not go on as if it were recorded. Operator: mend what ``reason`` names, as for KeyRingUnavailable. Not
+    SettingsError, where the secret that opens the ring is missing or the wrong one.
+    """
+
+    retriable = True
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the entry has to be sealed, and there is no key for it: {reason}; nothing was recorded")
 
 
 class ReplayError(TallyrollError):

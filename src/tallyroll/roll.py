@@ -494,7 +494,7 @@ class Roll:
     def _violations(self) -> Violations:
         from tallyroll.audit.violations import Violations  # noqa: PLC0415  # as above
 
-        return Violations()
+        return Violations(self.telemetry, self.publish)
 
     async def _open_audit(self) -> OpenAudit:
         from tallyroll.audit.opening import OpenAudit  # noqa: PLC0415  # who has no audit does without

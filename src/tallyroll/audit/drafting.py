@@ -15,7 +15,7 @@ from tallyroll.audit.contents import SEALABLE_FIELDS, part_text
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, ComplianceFramework
 from tallyroll.audit.new_entry import MAX_SUBJECTS, NewEntry
 from tallyroll.audit.pii import PiiScanner, plain_key
-from tallyroll.audit.rules import ComplianceRule, Judgement, RuleSet, judge
+from tallyroll.audit.rules import ComplianceRule, Judgement, RuleSet, judge, shown_violations
 
 VIOLATION_EVENT: Final = "compliance.violation"
 """Says that an entry breaks a rule. Its own entry matches no rules, or one breach would go round for ever."""
@@ -99,10 +99,7 @@ class Drafter:
         clear["compliance_frameworks"] = judgement.frameworks
         clear["rule_ids"] = judgement.rule_ids
         clear["rule_set"] = self._version
-        clear["violations"] = tuple(
-            {"rule_id": item.rule_id, "code": item.code, "severity": item.severity.value, "fields": list(item.fields)}
-            for item in judgement.violations
-        )
+        clear["violations"] = tuple(shown_violations(judgement.violations))
         return Plan(clear, parts, judgement, entry.agent_id)
 
     def _judge(self, rules: Sequence[ComplianceRule], fields: Mapping[str, object], sealed: Collection[str]) -> Judgement:

@@ -40,6 +40,7 @@ _NONCE: Final = struct.Struct(">IQ")
 _AAD_TAIL: Final = struct.Struct(">QBB")
 _U32: Final = struct.Struct(">I")
 CORE_BYTES: Final = _CORE.size
+_PREV_AT: Final = CORE_BYTES - 64
 PART_BYTES: Final = _PART.size
 MAC_BYTES: Final = 32
 
@@ -148,6 +149,11 @@ def unpack_core(core: bytes) -> Core:
     parts = tuple(PartMark(*_PART.unpack_from(core, CORE_BYTES + index * PART_BYTES)) for index in range(n_parts))
     chain = ChainId(*_IDENT.unpack(ident))
     return Core(kind, chain, seq, ts_us, mac_epoch, retention_class, keep_until_day, prev, env_hash, parts)
+
+
+def prev_of(core: bytes) -> bytes:
+    """What a core links to, without reading the rest of it."""
+    return core[_PREV_AT : _PREV_AT + 32]
 
 
 def leaf_hash(core: bytes) -> bytes:

@@ -11,7 +11,7 @@ from msgspec.structs import force_setattr
 
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
 from tallyroll.errors import InvalidEvent
-from tallyroll.events.context import NO_CONTEXT, current_context
+from tallyroll.events.context import NO_CONTEXT, EventContext, current_context
 from tallyroll.events.payload import clean_payload
 
 _E = TypeVar("_E", bound=StrEnum)
@@ -81,17 +81,10 @@ class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
         if self.on_behalf_of is not None:
             force_setattr(self, "on_behalf_of", tuple(_texts(self, "on_behalf_of")))
         for name in ("payload", "agent", "model"):
-            value = getattr(self, name)
-            if value is not None:
-                force_setattr(self, name, clean_payload(value))
-        context = current_context()
-        if context is not NO_CONTEXT:
-            for name, given in (
-                ("correlation_id", context.correlation_id), ("session_id", context.session_id), ("user_id", context.user_id),
-                ("tenant", context.tenant_id),
-            ):  # fmt: skip
-                if given is not None and getattr(self, name) is None:
-                    force_setattr(self, name, given)
+            if getattr(self, name) is not None:
+                force_setattr(self, name, clean_payload(getattr(self, name)))
+        if (context := current_context()) is not NO_CONTEXT:
+            _fill(self, context)
 
 
 _TEXTS: Final = tuple(
@@ -99,6 +92,15 @@ _TEXTS: Final = tuple(
     for name in NewEntry.__struct_fields__
     if name not in ("category", "severity", "compliance_frameworks", "subjects", "on_behalf_of", "payload", "agent", "model")
 )
+
+
+def _fill(entry: NewEntry, context: EventContext) -> None:
+    for name, given in (
+        ("correlation_id", context.correlation_id), ("session_id", context.session_id), ("user_id", context.user_id),
+        ("tenant", context.tenant_id),
+    ):  # fmt: skip
+        if given is not None and getattr(entry, name) is None:
+            force_setattr(entry, name, given)
 
 
 def _check_text(name: str, value: object) -> None:
@@ -115,7 +117,7 @@ def _check_text(name: str, value: object) -> None:
             raise InvalidEvent(name, "holds text that is not valid Unicode (a lone surrogate)") from None
 
 
-def _one_of(name: str, kind: type[_E], value: object) -> _E:
+def _one_of(name: str, kind: type[_E], value: Any) -> _E:  # noqa: ANN401  # whatever it is
     try:
         return kind(value)
     except ValueError:

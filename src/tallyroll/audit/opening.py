@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from tallyroll.audit.entry import ComplianceFramework
 from tallyroll.audit.reading import AuditReading
 from tallyroll.audit.recorder import Recorder
 from tallyroll.audit.rules import RuleSet
@@ -73,11 +72,6 @@ class OpenAudit:
         self._store: LedgerStore | None = None
         self._reading: AuditReading | None = None
         self._opening = asyncio.Lock()
-
-    @property
-    def frameworks(self) -> tuple[ComplianceFramework, ...]:
-        """Whose rules hold for entries that name none."""
-        return tuple(map(ComplianceFramework, self.settings.audit_frameworks_named))
 
     @cached_property
     def recorder(self) -> Recorder:

@@ -196,11 +196,16 @@ class ComplianceRuleEngine:
         Breaches of low or no severity are warnings; they do not make an entry invalid.
         """
         found = judge(self.rules, entry)
-        shown = [{**item._asdict(), "severity": item.severity.value, "fields": list(item.fields)} for item in found.violations]
+        shown = shown_violations(found.violations)
         mild = (AuditSeverity.LOW, AuditSeverity.INFO)
         violations = [item for item in shown if item["severity"] not in mild]
         warnings = [item for item in shown if item["severity"] in mild]
         return {"valid": not violations, "violations": violations, "warnings": warnings, "applicable_rules": list(found.rule_ids)}
+
+
+def shown_violations(violations: Iterable[RuleViolation]) -> list[dict[str, Any]]:
+    """Breaches as plain JSON values."""
+    return [{**item._asdict(), "severity": item.severity.value, "fields": list(item.fields)} for item in violations]
 
 
 def _violations(rule: ComplianceRule, entry: Mapping[str, object], sealed: Collection[str]) -> list[RuleViolation]:

@@ -239,6 +239,10 @@ class EventPublisher:
         self._send()
         return ticket
 
+    def writes_ahead(self, topic: Topic) -> bool:
+        """Whether what is accepted for the topic goes onto this machine's disk before anything else."""
+        return self._spool is not None and (topic.durability == "write-ahead" or not self._settings.wait_for_ack)
+
     async def on_disk(self) -> None:
         """Waits until everything that goes through the spool, of what was accepted so far, is there."""
         await self._delivery.on_disk()
@@ -296,8 +300,7 @@ class EventPublisher:
         return ticket
 
     def _new_lane(self, topic: Topic, partition: int) -> Lane:
-        write_ahead = self._spool is not None and (topic.durability == "write-ahead" or not self._settings.wait_for_ack)
-        lane = Lane(TopicPartition(topic.name, partition), write_ahead=write_ahead, new_session=_new_session)
+        lane = Lane(TopicPartition(topic.name, partition), write_ahead=self.writes_ahead(topic), new_session=_new_session)
         self._lanes[lane.target] = lane
         self._lanes_by_topic[topic.name][partition] = lane
         return lane
