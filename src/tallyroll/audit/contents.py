@@ -29,8 +29,9 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     nobody can read any more; ``restricted``: an erasure was asked for, and something stands against it; ``held``: a hold keeps it.
     ``current_hash``, ``previous_hash`` and ``mac`` are hex. ``retention_date`` is the end of the last day that the entry is kept.
     ``state`` is ``recorded`` (durable here, not yet in the ledger), ``sealed``, ``witnessed``, or ``broken`` where a part does
-    not open under its key, which is a reason to verify the ledger; ``chain`` is
-    ``writer/epoch/partition/seq``; ``index`` its place in the ledger's partition, None while it is only recorded.
+    not open under its key, which is a reason to verify the ledger; ``chain`` is ``writer/epoch/partition/seq``; ``index`` its place
+    in the ledger's partition, None while it is only recorded. An entry that was derived from an event names its ``event_time``,
+    the SHA-256 of its bytes as ``digest``, and how it fits into its publisher's chain.
     """
 
     audit_id: str
@@ -70,6 +71,9 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     violations: tuple[dict[str, Any], ...] = ()
     origin: str = "explicit"
     event_id: str | None = None
+    event_time: str | None = None
+    digest: str | None = None
+    publisher_chain: str | None = None
     subjects: tuple[str, ...] = ()
     encrypted: bool = False
     retention_date: datetime
@@ -101,6 +105,7 @@ CLEAR_FIELDS: Final = frozenset(
         "audit_id", "event_type", "category", "severity", "action", "outcome", "agent_id", "task_id", "workflow_id", "correlation_id",
         "compliance_frameworks", "reason", "actor_type", "agent", "model", "tool", "source", "tenant", "purpose", "legal_basis",
         "before_hash", "after_hash", "rule_ids", "rule_set", "violations", "origin", "event_id",
+        "event_time", "digest", "publisher_chain", "position",
     }
 )  # fmt: skip
 """Fields of an entry that its env may hold."""
@@ -156,7 +161,7 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
         "encrypted": any(mark.part_type != PartType.PLAIN for mark in core.parts),
         "previous_hash": core.prev.hex(), "current_hash": leaf_hash(record.core).hex(), "mac": record.mac.hex(),
         "chain": f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{core.seq}",
-        "partition": chain.partition, "index": index, "position": None if source is None else str(source), "state": state,
+        "partition": chain.partition, "index": index, "position": env.get("position") if source is None else str(source), "state": state,
     }  # fmt: skip
     if unread:
         fields["erased"] = tuple(sorted(SEALED_FIELDS - personal.keys()))
