@@ -127,6 +127,17 @@ def test_pages_are_stable_while_entries_come_in(office: Office) -> None:
     assert office.query(limit=2).total_count == 6
 
 
+def test_an_entry_is_witnessed_once_a_cosigned_note_covers_it(office: Office) -> None:
+    first = office.house.entry()
+    assert office.get(first).state == "sealed"
+    office.house.ledger.checkpoint()
+    second = office.house.entry()
+    assert [entry.state for entry in office.query().entries] == ["sealed", "witnessed"]
+    office.house.ledger.witnesses.clear()
+    office.house.ledger.checkpoint()
+    assert (office.get(second).state, office.get(first).state) == ("sealed", "witnessed"), "what nobody cosigned takes nothing back"
+
+
 def test_the_page_is_plain_json(office: Office) -> None:
     office.house.entry("anna", subject="cust-123")
     page = office.query(limit=7).page()

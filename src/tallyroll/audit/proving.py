@@ -45,7 +45,7 @@ async def signed_notes(store: LedgerStore) -> list[LedgerNote]:
 
 async def noted(store: LedgerStore) -> Noted | None:
     """See ``Noted``; None before anything was signed."""
-    signed = await _newest(store)
+    signed = await newest(store)
     if signed is None:
         return None
     checkpoint = Checkpoint.parse(note.parse(signed).text)
@@ -61,7 +61,8 @@ async def noted(store: LedgerStore) -> Noted | None:
     return Noted(signed, checkpoint, partitions)
 
 
-async def _newest(store: LedgerStore) -> bytes | None:
+async def newest(store: LedgerStore) -> bytes | None:
+    """The newest signed note over all partitions."""
     tail = (await store.tails()).get(META)
     if tail is not None and (found := await store.notes(META, tail.size - 1, 1)):
         return found[0].text

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypedDict
 
 import msgspec
 
+from tallyroll.audit import note, proving
 from tallyroll.audit.contents import SALT, AuditEntry, entry_of
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
 from tallyroll.audit.layout import REGISTRY, PartMark, PartType, unpack_core, unpack_record
@@ -160,6 +161,8 @@ class LedgerReader:
         self._record = record
         self._catch_up = catch_up
         self._standing = Standing()
+        self._newest: bytes | None = None
+        self._witnessed: Mapping[int, int] = {}
 
     async def query(
         self,
@@ -245,7 +248,7 @@ class LedgerReader:
             yield rows
 
     async def _open(self, rows: Sequence[LedgerRow], reader: Reader) -> _Opened:
-        await self._read_registry()
+        await self._look_around()
         if PERSONAL in reader.scopes:
             return await asyncio.to_thread(self._opened, rows, may_open=True)
         return self._opened(rows, may_open=False)
@@ -256,31 +259,42 @@ class LedgerReader:
             record = unpack_record(row.raw)
             marks = unpack_core(record.core).parts
             hidden = {number for number, mark in enumerate(marks) if not may_open or mark.handle in restricted}
-            texts, state = self._texts(record, marks, hidden)
+            texts, opens = self._texts(record, marks, hidden)
+            witnessed = row.number < self._witnessed.get(row.partition, 0)
+            state = "broken" if not opens else "witnessed" if witnessed else "sealed"
             opened += sum(text is not None for text in texts)
             there = {number for number in hidden if record.parts[number] is not None}
             entry = entry_of(record, texts, index=row.number, source=row.source, state=state, hidden=there)
             entries.append(_marked(entry, self._standing, row, {mark.handle for mark in marks}))
         return _Opened(entries, opened, len(entries))
 
-    def _texts(self, record: StoredRecord, marks: Sequence[PartMark], hidden: Collection[int]) -> tuple[list[bytes | None], str]:
+    def _texts(self, record: StoredRecord, marks: Sequence[PartMark], hidden: Collection[int]) -> tuple[list[bytes | None], bool]:
+        opens = True
         texts: list[bytes | None] = []
-        state = "sealed"
         for number, mark in enumerate(marks):
             text = None
             if number not in hidden:
                 try:
                     text = text_of(self._ring, self._sealer, record, number)
                 except SealBroken:  # a ledger that was tampered with has to be readable too, for who finds out how
-                    state = "broken"
+                    opens = False
                 except (KeyGone, LookupError):
                     pass
             texts.append(text[SALT:] if text is not None and mark.part_type == PartType.PLAIN else text)
-        return texts, state
+        return texts, opens
 
-    async def _read_registry(self) -> None:
+    async def _look_around(self) -> None:
+        """What the registry says by now of holds and erasures, and how far a witness has cosigned."""
         while rows := await self._store.rows(REGISTRY, self._standing.size, 1_000):
             self._standing.read(rows)
+        newest = await proving.newest(self._store)
+        if newest is None or newest == self._newest:
+            return
+        self._newest = newest
+        signed = note.parse(newest)
+        if any(line.name != signed.text.partition("\n")[0] for line in signed.signatures):
+            known = await proving.noted(self._store)
+            self._witnessed = known.sizes if known is not None else {}
 
     async def _say(self, opened: _Opened, reader: Reader, action: str, wanted: Wanted) -> None:
         if not opened.parts and wanted.user_id is None:
