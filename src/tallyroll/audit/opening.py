@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tallyroll.audit.erasure import Eraser
+from tallyroll.audit.reading import AuditReading
 from tallyroll.audit.recorder import Recorder
 from tallyroll.audit.registrar import Registrar
 from tallyroll.audit.retention import Retention
@@ -57,6 +58,7 @@ class OpenAudit:
         telemetry: Telemetry,
         finder: PiiFinder,
         violations: Violations,
+        catch_up: Callable[[], Awaitable[None]],
     ) -> None:
         self.keys = keys
         self.rules = rules
@@ -69,8 +71,10 @@ class OpenAudit:
         self.violations = violations
         self._open_store = open_store
         self._publisher = publisher
+        self._catch_up = catch_up
         self._store: LedgerStore | None = None
         self._registrar: Registrar | None = None
+        self._reading: AuditReading | None = None
         self._opening = asyncio.Lock()
 
     @cached_property
@@ -108,6 +112,12 @@ class OpenAudit:
         """What removes things on their day, and keeps them under holds. A new one each time."""
         eraser, registrar = await self.eraser(), await self.registrar()
         return Retention(await self.store(), self.keys.ring, registrar.append, eraser, clock=self.clock, rule_set=self.rules.version)
+
+    async def reading(self) -> AuditReading:
+        """What reads the ledger. Raises StoreUnavailable."""
+        if self._reading is None:
+            self._reading = AuditReading(self, await self.store(), self._catch_up)
+        return self._reading
 
     async def close(self) -> None:
         """Ends the chains of this process and forgets the keys."""
