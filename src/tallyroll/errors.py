@@ -26,6 +26,7 @@
     │   └── SinkRefused          the receiver of an alert will not take it
     ├── AuditError
     │   ├── LedgerTampered       the ledger is not what was written
+    │   ├── SubjectErased        what was asked for outright was erased, and nobody can read it any more
     │   ├── SealBroken           a sealed part does not open under the key that was tried
     │   ├── KeyGone              there is no key under that handle, or none any more
     │   ├── KeyRingUnavailable   the key ring cannot be read or written
@@ -312,6 +313,18 @@ class LedgerTampered(AuditError):
         self.index = index
         self.detail = detail
         super().__init__(f"ledger partition {partition}, index {index}: {code}" + (f" ({detail})" if detail else ""))
+
+
+class SubjectErased(AuditError):
+    """Somebody asked outright for the clear text of an entry, and a part of it was erased, or removed when its time was over.
+
+    Caller: there is nothing to be had; the entry's clear fields and proofs stay. Not KeyGone, which is about a single key; not
+    SealBroken, where the text may be there under another key.
+    """
+
+    def __init__(self, audit_id: str) -> None:
+        self.audit_id = audit_id
+        super().__init__(f"entry {audit_id}: its personal fields were erased")
 
 
 class SealBroken(AuditError):

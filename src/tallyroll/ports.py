@@ -7,7 +7,7 @@ Every port says what it does not promise.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -1250,6 +1250,14 @@ class KeyRing(Protocol):
         """Forgets what is in memory. Idempotent."""
 
 
+LEDGER_META: Final = 65_534
+"""No partition of the ledger: where one number has to name the tree over all partitions."""
+
+TakeOut = Callable[[bytes, Collection[int | None]], tuple[bytes, int, bool, Sequence[int]]]
+"""(record, its parts to be removed, None: the whole body) -> the record without, how many there were, whether the env and which
+parts are left: ``audit.layout.take_out``, for a store that does not know how a record is laid out."""
+
+
 class LedgerFacts(NamedTuple):
     """What a record of the ledger can be found by. Nothing personal: every field is in clear in the record itself.
 
@@ -1349,7 +1357,10 @@ class LedgerCommit(NamedTuple):
 
 
 class LedgerWanted(NamedTuple):
-    """What is looked for: each field that is not None has to be so. Times are those of the entries, both ends included."""
+    """What is looked for: each field that is not None has to be so. Times are those of the entries, both ends included.
+
+    ``handles``: a part is under one of them; the handle of zeros stands for parts that are plain.
+    """
 
     start_us: int | None = None
     end_us: int | None = None

@@ -506,6 +506,7 @@ class Roll:
                 self._audit = OpenAudit(
                     keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
                     clock=self.clock, telemetry=self.telemetry, finder=open_pii_finder(), violations=self._violations,
+                    catch_up=partial(self._read_your_writes, AUDIT_FOLLOWER),
                 )  # fmt: skip
                 self._stack.push_async_callback(self._audit.close)
             return self._audit

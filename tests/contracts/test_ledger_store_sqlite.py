@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
-from tallyroll.audit.layout import Record, leaf_hash, pack_core, pack_mark, pack_record
+from tallyroll.audit.layout import Record, leaf_hash, pack_core, pack_mark, pack_record, take_out
 from tallyroll.audit.tree import CompactRange
 from tallyroll.errors import StoreUnavailable
 from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerFacts, LedgerRemoval, LedgerRow
@@ -22,12 +22,12 @@ def name_of(case: object) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 async def test_in_memory(case: Case) -> None:
-    await case(partial(SqliteLedgerStore.open, None))
+    await case(partial(SqliteLedgerStore.open, None, take_out))
 
 
 @pytest.mark.parametrize("case", [*CASES, *SHARED_CASES], ids=name_of)
 async def test_on_disk(case: Case, tmp_path: Path) -> None:
-    await case(partial(SqliteLedgerStore.open, tmp_path / "audit" / "ledger.sqlite"))
+    await case(partial(SqliteLedgerStore.open, tmp_path / "audit" / "ledger.sqlite", take_out))
 
 
 def append_of(texts: list[bytes]) -> LedgerAppend:
@@ -51,7 +51,7 @@ def found_in(folder: Path, needle: bytes) -> list[str]:
 @pytest.mark.parametrize("size", [60, 900, 20_000], ids=["small", "a quarter of a page", "many pages"])
 @pytest.mark.parametrize("whole", [True, False], ids=["pruned", "parts"])
 async def test_no_file_holds_what_was_removed(tmp_path: Path, size: int, *, whole: bool) -> None:
-    store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite")
+    store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite", take_out)
     texts = [f"secret-{number:03}-of-a-person".encode() * (1 + size // 24) for number in range(20)]
     await store.commit(LedgerCommit([append_of(texts)]))
     assert found_in(tmp_path, b"secret-003")
@@ -68,12 +68,12 @@ async def test_a_file_of_another_program_is_left_as_it_is(tmp_path: Path) -> Non
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"not a database at all, but long enough to be read as one" * 40)
     with pytest.raises(StoreUnavailable) as caught:
-        await SqliteLedgerStore.open(path)
+        await SqliteLedgerStore.open(path, take_out)
     assert "long enough" not in str(caught.value)
 
 
 async def test_a_commit_that_fails_half_way_leaves_nothing() -> None:
-    store = await SqliteLedgerStore.open(None)
+    store = await SqliteLedgerStore.open(None, take_out)
     append = append_of([b"one", b"two"])
     with pytest.raises(StoreUnavailable):
         await store.commit(LedgerCommit([append._replace(rows=[append.rows[0], append.rows[1]._replace(raw=None)])]))
@@ -91,4 +91,4 @@ async def test_the_contract_notices_a_store_that_does_not_compare() -> None:
 
     broken = next(case for case in CASES if case.__name__ == "who_does_not_build_on_what_is_stored_is_refused")
     with pytest.raises(AssertionError, match="refused"):
-        await broken(partial(Loose.open, None))
+        await broken(partial(Loose.open, None, take_out))

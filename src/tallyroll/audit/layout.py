@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import IntEnum
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -19,10 +19,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tallyroll.errors import Undecodable
+from tallyroll.ports import LEDGER_META
 
 MAGIC: Final = b"AUD1\x01"  # the version is the fifth byte
 REGISTRY: Final = 65_535
-META: Final = 65_534  # no partition: the tree over the partitions' notes, where one number has to name it
+META: Final = LEDGER_META  # no partition: the tree over the partitions' notes, where one number has to name it
 MAX_ENV: Final = 1 << 20
 MAX_PART: Final = 1 << 24
 MAX_PARTS: Final = 255  # one byte counts them
@@ -228,6 +229,19 @@ def unpack_record(raw: bytes) -> Record:
     if len(raw) != at + MAC_BYTES:
         raise Undecodable("ledger-record", "its length does not fit its parts")
     return Record(core, bodies[0], tuple(bodies[1:]), raw[at:])
+
+
+def take_out(raw: bytes, parts: Collection[int | None]) -> tuple[bytes, int, bool, list[int]]:
+    """A record without these parts, None for its whole body, which counts as one; as ``ports.TakeOut`` says."""
+    record, removed = unpack_record(raw), 0
+    for part in parts:
+        if part is None:
+            removed += record.env is not None
+            record = record._replace(env=None, parts=(None,) * len(record.parts))
+        elif record.parts[part] is not None:
+            removed += 1
+            record = record._replace(parts=tuple(None if at == part else body for at, body in enumerate(record.parts)))
+    return pack_record(record), removed, record.env is not None, [at for at, body in enumerate(record.parts) if body is not None]
 
 
 _encoder: Final = msgspec.json.Encoder(order="sorted")

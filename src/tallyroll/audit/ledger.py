@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import Enum
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import msgspec
 
 from tallyroll.audit import layout, note
 from tallyroll.audit.layout import Core, Kind, Record
@@ -17,6 +19,9 @@ from tallyroll.audit.note import Checkpoint
 from tallyroll.audit.records import Hole, OpenHead
 from tallyroll.audit.tree import CompactRange
 from tallyroll.errors import Undecodable
+from tallyroll.ports import LedgerTip
+
+_pack: Final = msgspec.msgpack.Encoder().encode
 
 
 class Verdict(Enum):
@@ -34,13 +39,22 @@ class Verdict(Enum):
 
 
 class Tip(NamedTuple):
-    """Where a chain stands: its newest number and leaf, the MAC epoch it has reached, holes that are still open."""
+    """Where a chain stands: its newest number and leaf, the MAC epoch it has reached, holes that are still open.
+
+    ``ts_us`` is the latest moment that one of its records names.
+    """
 
     seq: int
     leaf: bytes
     mac_epoch: int
     closed: bool = False
     holes: tuple[Hole, ...] = ()
+    ts_us: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether more of the chain may come."""
+        return not self.closed or bool(self.holes)
 
 
 class Offered(NamedTuple):
@@ -93,25 +107,30 @@ class LedgerPartition:
         """Appends what was judged APPEND, LATE or GAP, in this order; returns the index of the first."""
         first = self.tree.size
         for item in offered:
-            if item.core is None:
-                raise ValueError("a broken record is not appended")
-            chain = item.core.chain
-            key = (chain.writer, chain.epoch)
-            tip = self.tips.get(key) or Tip(-1, layout.genesis_prev(chain), 0)
-            self.tips[key] = _moved(tip, item)
+            self.move(item)
         self.tree.extend([item.leaf for item in offered])
         return first
+
+    def move(self, item: Offered) -> None:
+        """Moves the chain's tip to what was judged; the tree is the caller's to extend, many leaves at a time."""
+        if item.core is None:
+            raise ValueError("a broken record is not appended")
+        chain = item.core.chain
+        key = (chain.writer, chain.epoch)
+        tip = self.tips.get(key) or Tip(-1, layout.genesis_prev(chain), 0)
+        self.tips[key] = _moved(tip, item)
 
     def checkpoint(self, ledger: str) -> Checkpoint:
         """What the partition's note says now."""
         return Checkpoint(note.origin_of(ledger, self.partition), self.tree.size, self.tree.root())
 
 
+_unpack: Final = msgspec.msgpack.Decoder(Tip).decode
+
+
 def open_heads(tips: Iterable[tuple[tuple[bytes, int], Tip]]) -> list[OpenHead]:
     """What a retention record says of the chains that go on behind a pruned prefix."""
-    return [
-        OpenHead(*key, tip.seq, tip.leaf, tip.mac_epoch, tip.closed, tip.holes) for key, tip in sorted(tips) if not tip.closed or tip.holes
-    ]
+    return [OpenHead(*key, tip.seq, tip.leaf, tip.mac_epoch, tip.closed, tip.holes) for key, tip in sorted(tips) if tip.open]
 
 
 def tips_from(heads: Iterable[OpenHead]) -> dict[tuple[bytes, int], Tip]:
@@ -130,6 +149,16 @@ def tips_after(tips: Mapping[tuple[bytes, int], Tip], cores: Iterable[bytes]) ->
         verdict = Verdict.LATE if core.seq <= tip.seq else Verdict.GAP if core.seq > tip.seq + 1 else Verdict.APPEND
         moved[key] = _moved(tip, Offered(verdict, Record(raw, None, (), b""), core, layout.leaf_hash(raw)))
     return moved
+
+
+def pack_tip(key: tuple[bytes, int], tip: Tip) -> LedgerTip:
+    """The tip as a store keeps it."""
+    return LedgerTip(*key, _pack(tip), tip.open)
+
+
+def unpack_tip(packed: LedgerTip) -> Tip:
+    """The tip that ``pack_tip`` packed."""
+    return _unpack(packed.packed)
 
 
 def _judge(tip: Tip, core: Core, leaf: bytes) -> Verdict:
@@ -156,7 +185,7 @@ def _moved(tip: Tip, item: Offered) -> Tip:
     holes = tip.holes
     if item.verdict == Verdict.GAP:
         holes = (*holes, Hole(tip.seq + 1, core.seq, tip.leaf, core.prev))
-    return Tip(core.seq, item.leaf, core.mac_epoch, core.kind == Kind.CLOSE, holes)
+    return Tip(core.seq, item.leaf, core.mac_epoch, core.kind == Kind.CLOSE, holes, max(tip.ts_us, core.ts_us))
 
 
 def _is_whole(record: Record, core: Core) -> bool:

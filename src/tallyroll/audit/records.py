@@ -73,9 +73,9 @@ def heads(newest: Sequence[Head]) -> bytes:
     return write_json({"heads": _heads(newest)})
 
 
-def close(reason: str) -> bytes:
-    """The last record of a chain."""
-    return write_json({"close": reason})
+def close(reason: str, newest: Sequence[Head] = ()) -> bytes:
+    """The last record of a chain; where it names heads, the chains of the same writer epoch that end there too."""
+    return write_json({"close": reason, "heads": _heads(newest)} if newest else {"close": reason})
 
 
 def erasure_request(request: str, handles: Sequence[bytes] = (), restricted: str = "") -> bytes:
@@ -153,6 +153,11 @@ def writer_key(writer: bytes, epoch: int, commitment: bytes, opened_us: int, hea
 def checkpoint_key(key: str) -> bytes:
     """A further key will sign checkpoints. Announced under a checkpoint that an earlier key signs."""
     return write_json({"key": "checkpoint", "vkey": key})
+
+
+def topic_key(topic: str, first: int, partitions: int, ledger_first: int) -> bytes:
+    """Partitions ``first`` on of a topic are the ledger's partitions ``ledger_first`` on."""
+    return write_json({"key": "topic", "topic": topic, "first": first, "partitions": partitions, "partition": ledger_first})
 
 
 def rule_set(version: str, max_personal_days: Mapping[int, int | None]) -> bytes:

@@ -16,11 +16,28 @@ def part_about(ring: KeyRing, text: bytes, subjects: Sequence[str] = ()) -> Part
 
     Where no subject is known it gets a key of its own, so that it can be shredded singly. Raises KeyRingUnavailable.
     """
-    names = sorted(set(subjects))
-    keys = ring.subjects(names) if names else ring.draw(1)
-    if len(keys) == 1:
-        return Part(PartType.SUBJECT if names else PartType.UNKNOWN, keys[0].handle, keys[0].key, text)
-    return Part(PartType.GROUP, ring.group([key.handle for key in keys]), group_key(keys), text)
+    return parts_about(ring, [(subjects, text)])[0]
+
+
+def parts_about(ring: KeyRing, sentences: Sequence[tuple[Sequence[str], bytes]]) -> list[Part]:
+    """As ``part_about`` of each, which asks the ring once for all of them."""
+    names = sorted({name for subjects, _ in sentences for name in subjects})
+    keys = dict(zip(names, ring.subjects(names), strict=True)) if names else {}
+    unknown = sum(1 for subjects, _ in sentences if not subjects)
+    drawn = iter(ring.draw(unknown) if unknown else ())
+    groups: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
+    parts = []
+    for subjects, text in sentences:
+        about = tuple(sorted(set(subjects)))
+        if len(about) > 1:
+            if about not in groups:
+                members = [keys[name] for name in about]
+                groups[about] = (ring.group([key.handle for key in members]), group_key(members))
+            parts.append(Part(PartType.GROUP, *groups[about], text))
+        else:
+            key = keys[about[0]] if about else next(drawn)
+            parts.append(Part(PartType.SUBJECT if about else PartType.UNKNOWN, key.handle, key.key, text))
+    return parts
 
 
 def text_of(ring: KeyRing, sealer: Sealer, record: Record, index: int) -> bytes:

@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 
 from tallyroll.adapters.sqlite.store_file import FileKind
-from tallyroll.audit.layout import PartMark, Record, unpack_core, unpack_record
 from tallyroll.events.position import Position
 from tallyroll.ports import LedgerFacts, LedgerRow, LedgerWanted
 
@@ -22,13 +21,14 @@ CREATE TABLE record (id INTEGER PRIMARY KEY, leaf BLOB NOT NULL, raw BLOB NOT NU
 CREATE TABLE fact (
     id INTEGER PRIMARY KEY, ts_us INTEGER NOT NULL, trait INTEGER NOT NULL, class INTEGER NOT NULL, day INTEGER NOT NULL,
     body INTEGER NOT NULL, parts INTEGER NOT NULL, sealed_us INTEGER NOT NULL, topic INTEGER, log_partition INTEGER,
-    log_offset INTEGER, audit_id TEXT, agent_id TEXT, task_id TEXT, workflow_id TEXT
+    log_offset INTEGER, handles BLOB NOT NULL, audit_id TEXT, agent_id TEXT, task_id TEXT, workflow_id TEXT
 ) STRICT;
 CREATE INDEX fact_trait ON fact (trait, ts_us);
 CREATE INDEX fact_time ON fact (ts_us);
 CREATE INDEX fact_audit_id ON fact (audit_id) WHERE audit_id IS NOT NULL;
 CREATE INDEX fact_agent ON fact (agent_id, ts_us) WHERE agent_id IS NOT NULL;
 CREATE INDEX fact_task ON fact (task_id, ts_us) WHERE task_id IS NOT NULL;
+CREATE INDEX fact_plain ON fact (ts_us) WHERE instr(handles, zeroblob(16));
 CREATE INDEX fact_workflow ON fact (workflow_id, ts_us) WHERE workflow_id IS NOT NULL;
 CREATE TABLE trait (
     number INTEGER PRIMARY KEY, kind INTEGER NOT NULL, event_type TEXT NOT NULL, category TEXT NOT NULL, severity TEXT NOT NULL,
@@ -66,12 +66,14 @@ KIND: Final = FileKind(
     remedy="keep it as it is, it may be evidence, and start the version that wrote it",
 )
 
+HANDLE: Final = 16  # bytes
+NO_HANDLE: Final = bytes(HANDLE)
 NUMBER_BITS: Final = 47
 NUMBER: Final = (1 << NUMBER_BITS) - 1
 _ROW: Final = "id, raw, leaf, sealed_us, name, log_partition, log_offset"
 _FROM: Final = "fact JOIN record USING (id) LEFT JOIN topic ON topic.number = topic"
 _FACTS: Final = (
-    "kind, ts_us, class, day, coalesce(audit_id, ''), event_type, category, severity, outcome, coalesce(agent_id, ''), "
+    "kind, ts_us, class, day, handles, coalesce(audit_id, ''), event_type, category, severity, outcome, coalesce(agent_id, ''), "
     "coalesce(task_id, ''), coalesce(workflow_id, ''), frameworks"
 )
 
@@ -112,22 +114,14 @@ def select_with_facts(connection: sqlite3.Connection, where: str, parameters: Se
         f"SELECT {_ROW}, {_FACTS} FROM {_FROM} JOIN trait ON trait.number = trait WHERE {where}",  # noqa: S608  # made here
         parameters,
     )
-    return [((row := row_of(columns[:7])), _facts(columns[7:], row.raw)) for columns in found]
+    return [(row_of(columns[:7]), _facts(columns[7:])) for columns in found]
 
 
-def _facts(columns: Sequence[Any], raw: bytes) -> LedgerFacts:
-    kind, ts_us, retention_class, day, audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id, shared = columns
-    handles = tuple(mark.handle for mark in marks_of(unpack_record(raw)))
-    frameworks = tuple(msgspec.json.decode(shared, type=list[str]))
-    return LedgerFacts(
-        kind, ts_us, retention_class, day, handles, audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id,
-        frameworks,
-    )  # fmt: skip
-
-
-def marks_of(record: Record) -> Sequence[PartMark]:
-    """What its core says of its parts."""
-    return unpack_core(record.core).parts
+def _facts(columns: Sequence[Any]) -> LedgerFacts:
+    kind, ts_us, retention_class, day, handles, *names, frameworks = columns
+    each = tuple(handles[at : at + HANDLE] for at in range(0, len(handles), HANDLE))
+    facts = LedgerFacts(kind, ts_us, retention_class, day, each, *names)
+    return facts._replace(frameworks=tuple(msgspec.json.decode(frameworks, type=list[str])))
 
 
 def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapping[int, int] | None) -> tuple[str, list[object]]:
@@ -144,7 +138,10 @@ def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapp
         found.append(("ts_us <= ?", [wanted.end_us]))
     if wanted.handles is not None:
         handles = list(wanted.handles)
-        found.append((f"fact.id IN (SELECT id FROM handle WHERE handle IN ({_marks(handles)}))", handles))  # noqa: S608  # made here
+        condition = f"fact.id IN (SELECT id FROM handle WHERE handle IN ({_marks(handles)}))"  # noqa: S608  # made here
+        if NO_HANDLE in handles:  # they have an index of their own, which is empty unless encryption is switched off
+            condition = f"({condition} OR fact.id IN (SELECT id FROM fact WHERE instr(handles, zeroblob(16))))"  # noqa: S608  # as above
+        found.append((condition, handles))
     if as_of is not None:
         bounds = [(id_of(partition, 0), id_of(partition, size)) for partition, size in as_of.items()]
         # The plus keeps SQLite from reading whole partitions instead of using an index.

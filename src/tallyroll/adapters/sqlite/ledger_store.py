@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,10 +14,10 @@ import msgspec
 from tallyroll.adapters.sqlite import ledger_schema as schema
 from tallyroll.adapters.sqlite.ledger_schema import NUMBER, id_of, place_of
 from tallyroll.adapters.sqlite.store_file import StoreFile
-from tallyroll.audit.layout import META, pack_record, unpack_record
 from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import (
+    LEDGER_META,
     LedgerAppend,
     LedgerCommit,
     LedgerFacts,
@@ -28,12 +27,12 @@ from tallyroll.ports import (
     LedgerTail,
     LedgerTip,
     LedgerWanted,
+    TakeOut,
 )
 
 T = TypeVar("T")
 
 _HASH: Final = 32
-_NO_HANDLE: Final = bytes(16)
 _RUN: Final = 1_024  # leaves of pruned records in one row
 
 
@@ -47,14 +46,18 @@ class SqliteLedgerStore:
     file system gave back are overwritten on the medium.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, take_out: TakeOut) -> None:
         self._file = StoreFile(path, schema.KIND)
+        self._take_out = take_out
         self._traits: dict[schema.Trait, int] = {}
 
     @classmethod
-    async def open(cls, path: Path | None) -> SqliteLedgerStore:
-        """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable."""
-        return await asyncio.to_thread(cls, path)
+    async def open(cls, path: Path | None, take_out: TakeOut) -> SqliteLedgerStore:
+        """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable.
+
+        ``take_out`` knows how records are laid out: ``audit.layout.take_out``.
+        """
+        return await asyncio.to_thread(cls, path, take_out)
 
     # What is there
 
@@ -98,7 +101,7 @@ class SqliteLedgerStore:
 
     async def sizes(self) -> Mapping[int, int]:
         rows = await self._select(
-            lambda connection: connection.execute("SELECT partition, size FROM tail WHERE partition != ?", (META,)).fetchall()
+            lambda connection: connection.execute("SELECT partition, size FROM tail WHERE partition != ?", (LEDGER_META,)).fetchall()
         )
         return dict(rows)
 
@@ -149,9 +152,9 @@ class SqliteLedgerStore:
 
     async def notes(self, partition: int, after: int = 0, limit: int = 1_000) -> Sequence[LedgerNote]:
         def select(connection: sqlite3.Connection) -> list[LedgerNote]:
-            if partition == META:
+            if partition == LEDGER_META:
                 rows = connection.execute("SELECT size, text FROM note WHERE size > ? ORDER BY size LIMIT ?", (after, limit))
-                return [LedgerNote(META, size, text) for size, text in rows]
+                return [LedgerNote(LEDGER_META, size, text) for size, text in rows]
             rows = connection.execute(
                 "SELECT size, text FROM leaf WHERE partition = ? AND size > ? ORDER BY size LIMIT ?", (partition, after, limit)
             )
@@ -188,11 +191,11 @@ class SqliteLedgerStore:
                 _advance(connection, where, expected, following)
             traits = schema.numbers_of(connection, self._traits, (schema.trait_of(one) for part in change.appends for one in part.facts))
             topics = _topic_numbers(connection, {row.source.topic for part in change.appends for row in part.rows if row.source})
-            leaves = [note for note in change.notes if note.partition != META]
+            leaves = [note for note in change.notes if note.partition != LEDGER_META]
             for append in change.appends:
-                grown = len(leaves) if append.partition == META else len(append.rows)
+                grown = len(leaves) if append.partition == LEDGER_META else len(append.rows)
                 _grow(connection, append, grown)
-                if append.partition == META:
+                if append.partition == LEDGER_META:
                     connection.executemany(
                         "INSERT INTO leaf (number, partition, size, text) VALUES (?, ?, ?, ?)",
                         [(append.size + at, note.partition, note.size, note.text.decode()) for at, note in enumerate(leaves)],
@@ -201,7 +204,7 @@ class SqliteLedgerStore:
                     self._insert(connection, append, {**self._traits, **traits} if traits else self._traits, topics)
             connection.executemany(
                 "INSERT OR REPLACE INTO note (size, text) VALUES (?, ?)",
-                [(note.size, note.text) for note in change.notes if note.partition == META],
+                [(note.size, note.text) for note in change.notes if note.partition == LEDGER_META],
             )
         self._traits.update(traits)
 
@@ -213,11 +216,12 @@ class SqliteLedgerStore:
             "INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)", [(id_, row.leaf, row.raw) for id_, row in enumerate(append.rows, first)]
         )
         connection.executemany(
-            "INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))",
+            "INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))",
             [
                 (
                     id_, one.ts_us, traits[schema.trait_of(one)], one.retention_class, one.keep_until_day, len(one.handles),
-                    row.sealed_at_us, *_source(row, topics), one.audit_id, one.agent_id, one.task_id, one.workflow_id,
+                    row.sealed_at_us, *_source(row, topics), b"".join(one.handles),
+                    one.audit_id, one.agent_id, one.task_id, one.workflow_id,
                 )
                 for id_, (row, one) in enumerate(zip(append.rows, append.facts, strict=True), first)
             ],
@@ -228,7 +232,7 @@ class SqliteLedgerStore:
                 (handle, id_, part)
                 for id_, one in enumerate(append.facts, first)
                 for part, handle in enumerate(one.handles)
-                if handle != _NO_HANDLE
+                if handle != schema.NO_HANDLE
             ],
         )
 
@@ -239,8 +243,27 @@ class SqliteLedgerStore:
         removed = 0
         with self._file.writing() as connection:
             for record_id, parts in wanted.items():
-                removed += _take_out(connection, record_id, parts)
+                removed += self._take_out_of(connection, record_id, parts)
         self._file.fold()
+        return removed
+
+    def _take_out_of(self, connection: sqlite3.Connection, record_id: int, parts: Collection[int | None]) -> int:
+        stored = connection.execute("SELECT raw FROM record WHERE id = ?", (record_id,)).fetchone()
+        if stored is None:
+            return 0
+        raw, removed, body, left = self._take_out(stored[0], parts)
+        if removed:
+            connection.execute("UPDATE record SET raw = ? WHERE id = ?", (raw, record_id))
+            connection.execute("UPDATE fact SET body = ?, parts = ? WHERE id = ?", (body, len(left), record_id))
+            handles = connection.execute("SELECT handles FROM fact WHERE id = ?", (record_id,)).fetchone()[0]
+            connection.executemany(
+                "DELETE FROM handle WHERE handle = ? AND id = ? AND part = ?",
+                [
+                    (handles[at : at + schema.HANDLE], record_id, at // schema.HANDLE)
+                    for at in range(0, len(handles), schema.HANDLE)
+                    if at // schema.HANDLE not in left
+                ],
+            )
         return removed
 
     def _prune(self, partition: int, size: int) -> None:
@@ -270,7 +293,7 @@ def _advance(connection: sqlite3.Connection, where: TopicPartition, expected: in
 
 
 def _grow(connection: sqlite3.Connection, append: LedgerAppend, by: int) -> None:
-    """Moves the end of a partition, its nodes and its tips; leaves are kept elsewhere."""
+    """Moves the end of a partition, its nodes and its tips; leaves are kept with their rows where there are rows."""
     partition, size = append.partition, append.size
     stored = connection.execute("SELECT size FROM tail WHERE partition = ?", (partition,)).fetchone()
     if (there := 0 if stored is None else stored[0]) != size:
@@ -282,41 +305,14 @@ def _grow(connection: sqlite3.Connection, append: LedgerAppend, by: int) -> None
     )
     connection.executemany(
         "INSERT INTO node (partition, height, first, hashes) VALUES (?, ?, ?, ?)",
-        [(partition, height, first, b"".join(hashes)) for height, first, hashes in append.nodes if height],
+        [(partition, height, first, b"".join(hashes)) for height, first, hashes in append.nodes if height or not append.rows],
     )
     connection.executemany("INSERT OR REPLACE INTO tip VALUES (?, ?, ?, ?, ?)", [(partition, *tip) for tip in append.tips])
 
 
-def _take_out(connection: sqlite3.Connection, record_id: int, parts: Iterable[int | None]) -> int:
-    """Removes bodies of one record; how many there still were. The whole body counts as one."""
-    stored = connection.execute("SELECT raw FROM record WHERE id = ?", (record_id,)).fetchone()
-    if stored is None:
-        return 0
-    record, removed = unpack_record(stored[0]), 0
-    for part in parts:
-        if part is None:
-            removed += record.env is not None
-            record = record._replace(env=None, parts=(None,) * len(record.parts))
-        elif record.parts[part] is not None:
-            removed += 1
-            record = record._replace(parts=tuple(None if at == part else body for at, body in enumerate(record.parts)))
-    connection.execute("UPDATE record SET raw = ? WHERE id = ?", (pack_record(record), record_id))
-    left = [at for at, body in enumerate(record.parts) if body is not None]
-    connection.execute("UPDATE fact SET body = ?, parts = ? WHERE id = ?", (record.env is not None, len(left), record_id))
-    handles = [unpacked.handle for unpacked in schema.marks_of(record)]
-    connection.executemany(
-        "DELETE FROM handle WHERE handle = ? AND id = ? AND part = ?",
-        [(handle, record_id, at) for at, handle in enumerate(handles) if at not in left],
-    )
-    return removed
-
-
 def _node(connection: sqlite3.Connection, partition: int, height: int, number: int) -> bytes:
     found = None
-    if height == 0 and partition == META:
-        text = connection.execute("SELECT text FROM leaf WHERE number = ?", (number,)).fetchone()
-        found = None if text is None else (sha256(b"\0" + text[0].encode()).digest(),)
-    elif height == 0:
+    if height == 0 and partition != LEDGER_META:
         found = connection.execute("SELECT leaf FROM record WHERE id = ?", (id_of(partition, number),)).fetchone()
     if found is None:
         found = connection.execute(

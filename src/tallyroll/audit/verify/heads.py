@@ -52,7 +52,7 @@ class Heads:
         for index, at in zip(found.controls[::2], found.controls[1::2], strict=True):
             if index >= size:
                 break
-            if buffer[at + 5] not in (1, 2):
+            if buffer[at + 5] not in (1, 2, 7):
                 continue
             record = control_at(buffer, at)
             if record is None:
@@ -118,7 +118,7 @@ class Heads:
             before = fields.mapping(said["previous"])
             epoch, rows = fields.integer(before.get("epoch")), before.get("heads")
         else:
-            rows = said.get("heads")
+            rows = said.get("heads", [] if "close" in said else None)
         heads = {}
         for where, seq, leaf in fields.items(rows, 3):
             heads[fields.integer(where, REGISTRY)] = fields.integer(seq)
@@ -126,7 +126,7 @@ class Heads:
             _keep(self._newest, (fields.integer(where), writer, epoch), claim)
             if ts_us <= self._cutoff(registry, (writer, epoch)):
                 _keep(self._due, (fields.integer(where), writer, epoch), claim)
-        if "previous" in said:
+        if "previous" in said or ("close" in said and heads):
             self._succeeded[writer, epoch] = heads
 
     def _cutoff(self, registry: Registry, key: tuple[bytes, int]) -> int:
