@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tallyroll.cli import audit_keys, audit_proving, audit_reading, audit_rules
+from tallyroll.cli import audit_keys, audit_proving, audit_reading, audit_removal, audit_rules
 from tallyroll.cli.session import group_of, verbs
 
 app = verbs()
 group_of(
     app,
-    "The audit trail: query, verify, prove, report.",
+    "The audit trail: query, verify, prove, report, forget.",
     "tallyroll audit query --agent coder-001 --since 1d",
     "tallyroll audit verify",
     "tallyroll audit evidence gdpr evidence.zip",
@@ -16,4 +16,5 @@ group_of(
 audit_reading.add_to(app)
 audit_proving.add_to(app)
 audit_rules.add_to(app)
+audit_removal.add_to(app)
 app.add_typer(audit_keys.app, name="keys")
