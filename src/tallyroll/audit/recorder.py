@@ -11,18 +11,20 @@ import contextlib
 import logging
 import os
 from collections.abc import Collection, Coroutine, Sequence
+from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from tallyroll.audit import envelope
 from tallyroll.audit.chain import Draft, Part
-from tallyroll.audit.contents import SALT, AuditEntry, env_of
+from tallyroll.audit.contents import SALT, AuditEntry
 from tallyroll.audit.data_keys import DataKeys
 from tallyroll.audit.drafting import Drafter, Plan
 from tallyroll.audit.entry import ComplianceFramework
 from tallyroll.audit.epochs import DAY_US, Epochs, Placed
-from tallyroll.audit.layout import CORE_BYTES, MAC_BYTES, PART_BYTES, Kind, PartType, prev_of
+from tallyroll.audit.layout import CORE_BYTES, MAC_BYTES, PART_BYTES, Kind, PartType, prev_of, write_json
 from tallyroll.audit.new_entry import NewEntry
 from tallyroll.audit.pii import PiiScanner
 from tallyroll.audit.rules import OnFailure, RuleSet
@@ -45,6 +47,7 @@ _LINK_BYTES: Final = 320  # what the publisher's link adds, at the most
 _TAG_BYTES: Final = 16
 _PAUSES_S: Final = (0.05, 0.2, 1.0)  # before sealed bytes are sent again; then the caller is told
 _MAX_UNSENT: Final = 10_000  # records that are only in memory, some 20 MB; more are given up
+_CACHED_DAYS: Final = 64
 _ORDER: Final[tuple[OnFailure, ...]] = ("count", "spill", "block")
 
 
@@ -187,8 +190,8 @@ class Recorder:
     def _ready(self, entry: NewEntry) -> _Ready:
         plan = self._drafter.plan(entry)
         audit_id = new_id()
-        env = env_of({"audit_id": audit_id, **plan.clear})
-        texts = sum(len(part.text) + _TAG_BYTES + PART_BYTES + 4 for part in plan.parts)
+        env = write_json({"audit_id": audit_id, **plan.clear})
+        texts = sum([len(part.text) + _TAG_BYTES + PART_BYTES + 4 for part in plan.parts])
         key = envelope.key_of(plan.agent_id, b"")
         size = _LINK_BYTES + envelope.size_of(CORE_BYTES + MAC_BYTES + 4 + len(env) + texts, key, self._settings.source)
         if size > self._settings.max_record_bytes:
@@ -307,8 +310,8 @@ def _shown(one: _Ready, where: Placed, draft: Draft) -> AuditEntry:
     sealed = [part.handle.hex() for part in draft.parts if part.part_type != PartType.PLAIN]
     return AuditEntry(
         audit_id=one.audit_id,
-        timestamp=moment_at(where.ts_us),
-        retention_date=moment_at((draft.keep_until_day + 1) * DAY_US - 1),
+        timestamp=_moment(where.ts_us),
+        retention_date=_end_of(draft.keep_until_day),
         previous_hash=prev_of(record.core).hex(),
         current_hash=where.sealed.leaf.hex(),
         mac=record.mac.hex(),
@@ -319,6 +322,14 @@ def _shown(one: _Ready, where: Placed, draft: Draft) -> AuditEntry:
         **one.plan.clear,
         **one.plan.personal,
     )
+
+
+_moment: Final = lru_cache(1)(moment_at)  # a batch has one
+
+
+@lru_cache(_CACHED_DAYS)
+def _end_of(day: int) -> datetime:
+    return moment_at((day + 1) * DAY_US - 1)
 
 
 def _with_outcome(entry: AuditEntry, outcome: Outcome, policy: OnFailure) -> AuditEntry:
