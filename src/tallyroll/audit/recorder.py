@@ -157,9 +157,12 @@ class Recorder:
         waiting = [(one, self._track(self._settle(one.bodies, one.ticket))) for one in handed]
         return [entry for one, task in waiting for entry in await self._durable(one, task, policy)]
 
-    def forget(self, handles: Collection[bytes] = ()) -> None:
-        """Drops the keys behind these handles, or all: what comes next asks the ring again. For who destroys keys."""
+    name: Final = "recorder"
+
+    async def forget(self, subject: str, handles: Collection[bytes]) -> int:  # noqa: ARG002  # the port's
+        """Implements ``ports.ErasureTarget``: drops the keys behind these handles from memory. It keeps nothing else of anybody."""
         self._epochs.forget(self._keys.forget(handles))
+        return 0
 
     async def close(self) -> None:
         """Closes every chain of this process, and waits within the publisher's grace until what was sealed is on its way."""
