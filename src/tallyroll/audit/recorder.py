@@ -248,13 +248,23 @@ class Recorder:
             return handed.entries
         if policy == "spill" and self._publisher.writes_ahead(self._topic):
             await self._publisher.on_disk()
-            if not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes):
-                stall_s = 0.0 if self._away else self._settings.stall_ms / 1_000
-                if not (await asyncio.wait({task}, timeout=stall_s))[0]:
-                    self._away = True  # until something is delivered nobody else waits so long
-                    return handed.entries
+            patience_s = 0 if self._away else self._settings.stall_ms / 1_000
+            is_kept = not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes)
+            if is_kept and not await self._within(task, patience_s):
+                self._away = True  # until something is delivered nobody else waits so long
+                return handed.entries
         outcomes = await asyncio.shield(task)
         return [_with_outcome(entry, outcomes[slot], policy) for entry, slot in zip(handed.entries, handed.slots, strict=True)]
+
+    async def _within(self, task: asyncio.Task[Any], seconds: float) -> bool:
+        """Whether a task ends before the time is over; the task goes on."""
+        if seconds and not task.done():
+            sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+            try:
+                await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+        return task.done()
 
     async def _settle(self, bodies: Sequence[Body], ticket: Ticket) -> list[Outcome]:
         """What became of sealed records. Sends again what may not have arrived, and counts what is lost."""
