@@ -26,9 +26,11 @@
     │   └── SinkRefused          the receiver of an alert will not take it
     ├── AuditError
     │   ├── LedgerTampered       the ledger is not what was written
+    │   ├── SubjectErased        what was asked for outright was erased, and nobody can read it any more
     │   ├── SealBroken           a sealed part does not open under the key that was tried
     │   ├── KeyGone              there is no key under that handle, or none any more
-    │   └── KeyRingUnavailable   the key ring cannot be read or written
+    │   ├── KeyRingUnavailable   the key ring cannot be read or written
+    │   └── SealingRequired *    an entry has to be sealed, and there is no key for it
     └── ReplayError
         ├── SpanGone             retention removed the start of what was asked for
         ├── NoHistory            no event names the owner, or none by then
@@ -313,6 +315,18 @@ class LedgerTampered(AuditError):
         super().__init__(f"ledger partition {partition}, index {index}: {code}" + (f" ({detail})" if detail else ""))
 
 
+class SubjectErased(AuditError):
+    """Somebody asked outright for the clear text of an entry, and a part of it was erased, or removed when its time was over.
+
+    Caller: there is nothing to be had; the entry's clear fields and proofs stay. Not KeyGone, which is about a single key; not
+    SealBroken, where the text may be there under another key.
+    """
+
+    def __init__(self, audit_id: str) -> None:
+        self.audit_id = audit_id
+        super().__init__(f"entry {audit_id}: its personal fields were erased")
+
+
 class SealBroken(AuditError):
     """A sealed part does not open: another key, another place, or another ciphertext than was sealed.
 
@@ -346,6 +360,20 @@ class KeyRingUnavailable(AuditError):
         self.where = where
         self.reason = reason
         super().__init__(f"key ring {where}: {reason}")
+
+
+class SealingRequired(AuditError):
+    """An entry has to be sealed, by its rules or because it holds personal data, and the ring gives no key; nothing was recorded.
+
+    Caller: do not go on as if it were recorded. Operator: mend what ``reason`` names, as for KeyRingUnavailable. Not
+    SettingsError, where the secret that opens the ring is missing or the wrong one.
+    """
+
+    retriable = True
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the entry has to be sealed, and there is no key for it: {reason}; nothing was recorded")
 
 
 class ReplayError(TallyrollError):

@@ -236,8 +236,9 @@ def audit_folder(settings: Settings) -> Path:
 async def open_ledger_store(settings: Settings) -> LedgerStore:
     """The store of the audit ledger: a file beside the log. Raises StoreUnavailable."""
     from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore  # noqa: PLC0415  # opened when first needed
+    from tallyroll.audit.layout import take_out  # noqa: PLC0415  # as above
 
-    return await SqliteLedgerStore.open(None if settings.in_memory else audit_folder(settings) / "ledger.sqlite")
+    return await SqliteLedgerStore.open(None if settings.in_memory else audit_folder(settings) / "ledger.sqlite", take_out)
 
 
 def open_audit_keys(settings: Settings) -> AuditKeys:

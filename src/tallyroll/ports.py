@@ -1357,7 +1357,10 @@ class LedgerCommit(NamedTuple):
 
 
 class LedgerWanted(NamedTuple):
-    """What is looked for: each field that is not None has to be so. Times are those of the entries, both ends included."""
+    """What is looked for: each field that is not None has to be so. Times are those of the entries, both ends included.
+
+    ``handles``: a part is under one of them; the handle of zeros stands for parts that are plain.
+    """
 
     start_us: int | None = None
     end_us: int | None = None

@@ -494,7 +494,7 @@ class Roll:
     def _violations(self) -> Violations:
         from tallyroll.audit.violations import Violations  # noqa: PLC0415  # as above
 
-        return Violations()
+        return Violations(self.telemetry, self.publish)
 
     async def _open_audit(self) -> OpenAudit:
         from tallyroll.audit.opening import OpenAudit  # noqa: PLC0415  # who has no audit does without
@@ -506,6 +506,7 @@ class Roll:
                 self._audit = OpenAudit(
                     keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
                     clock=self.clock, telemetry=self.telemetry, finder=open_pii_finder(), violations=self._violations,
+                    catch_up=partial(self._read_your_writes, AUDIT_FOLLOWER),
                 )  # fmt: skip
                 self._stack.push_async_callback(self._audit.close)
             return self._audit

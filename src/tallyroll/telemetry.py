@@ -223,6 +223,25 @@ ALERT_LATENCY = Metric(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600),
 )
 
+AUDIT_CREATED = Metric("audit_logs_created_total", "counter", "entries", "Audit entries sealed by this process.")
+AUDIT_LOST = Metric(
+    "audit_entries_lost_total",
+    "counter",
+    "records",
+    "Sealed records that the log refused, after repeated tries: their numbers stay a gap in the ledger.",
+)
+VIOLATIONS = Metric("compliance_violations_total", "counter", "violations", "Breaches of rules in recorded entries.", ("rule", "severity"))
+AUDIT_UNTOLD = Metric(
+    "audit_untold_total",
+    "counter",
+    "tellings",
+    "Calls of handlers and monitors, and events of violations, that were dropped: too many waited, or the log refused.",
+    ("reason",),
+    known={"reason": ("call", "event")},
+)
+AUDIT_CALLBACK_ERRORS = Metric(
+    "audit_callback_errors_total", "counter", "errors", "Exceptions in handlers of violations and in real-time monitors."
+)
 REDIS_VIEWS = Metric("bridge_redis_views_total", "counter", "views", "States written to Redis that were new there.")
 REDIS_FOREIGN = Metric(
     "bridge_redis_foreign_keys_total", "counter", "views", "States not written to Redis, because somebody else owns the key."

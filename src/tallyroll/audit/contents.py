@@ -6,7 +6,7 @@ object of personal fields, and an entry is all of them together. Pure: no clock,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -22,14 +22,16 @@ SALT: Final = 16
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of the trail, as its reader may see it.
 
-    Fields that were erased, expired, or are not this reader's are None; ``erased`` names those that nobody can read any more.
+    Fields that were erased, expired, or are not this reader's are None. ``erased`` names those that may have had a value which
+    nobody can read any more; ``restricted``: an erasure was asked for, and something stands against it; ``held``: a hold keeps it.
     ``current_hash``, ``previous_hash`` and ``mac`` are hex. ``retention_date`` is the end of the last day that the entry is kept.
-    ``state`` is ``recorded`` (durable here, not yet in the ledger), ``sealed`` or ``witnessed``; ``chain`` is
-    ``writer/epoch/partition/seq``; ``index`` its place in the ledger's partition, None while it is only recorded. An entry that was
-    derived from an event names its ``event_time``, the SHA-256 of its bytes as ``digest``, and how it fits into its publisher's chain.
+    ``state`` is ``recorded`` (durable here, not yet in the ledger), ``sealed``, ``witnessed``, or ``broken`` where a part does
+    not open under its key, which is a reason to verify the ledger; ``chain`` is ``writer/epoch/partition/seq``; ``index`` its place
+    in the ledger's partition, None while it is only recorded. An entry that was derived from an event names its ``event_time``,
+    the SHA-256 of its bytes as ``digest``, and how it fits into its publisher's chain.
     """
 
     audit_id: str
@@ -84,6 +86,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     position: str | None = None
     state: str = "recorded"
     erased: tuple[str, ...] = ()
+    restricted: bool = False
+    held: bool = False
 
     @property
     def digital_signature(self) -> str:
@@ -93,7 +97,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the signature under its older name as well."""
         shown: dict[str, Any] = msgspec.to_builtins(self)
-        return {**shown, "digital_signature": self.mac}
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in shown.items()} | {"digital_signature": self.mac}
 
 
 CLEAR_FIELDS: Final = frozenset(
@@ -126,17 +130,19 @@ def part_text(fields: Mapping[str, object]) -> bytes:
     return write_json({name: value for name, value in fields.items() if has_value(value)})
 
 
-def entry_of(
+def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader make of it
     record: Record,
     texts: Sequence[bytes | None],
     *,
     index: int | None = None,
     source: Position | None = None,
     state: str = "recorded",
+    hidden: Collection[int] = (),
 ) -> AuditEntry:
     """The entry that a record holds. ``texts`` are its parts, opened (a plain one without its salt); None where one cannot be read.
 
-    Where the env is gone too, what the core says is left. Raises msgspec.ValidationError for an env of another shape.
+    ``hidden`` are the numbers of parts that are there and not for this reader. Where the env is gone too, what the core says
+    is left. Raises msgspec.ValidationError for an env of another shape.
     """
     core = unpack_core(record.core)
     env: dict[str, Any] = {} if record.env is None else msgspec.json.decode(record.env, type=dict[str, Any])
@@ -144,7 +150,7 @@ def entry_of(
     for text in texts:
         if text is not None:
             personal.update(msgspec.json.decode(text, type=dict[str, Any]))
-    unread = any(text is None for text in texts)
+    unread = any(text is None and number not in hidden for number, text in enumerate(texts))
     chain = core.chain
     fields = {
         "audit_id": "", "event_type": "", "category": AuditEventCategory.AUDIT_SYSTEM, "severity": AuditSeverity.INFO,
@@ -157,6 +163,7 @@ def entry_of(
         "chain": f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{core.seq}",
         "partition": chain.partition, "index": index, "position": env.get("position") if source is None else str(source), "state": state,
     }  # fmt: skip
-    if unread and "payload" not in personal:
-        fields["payload"] = _REMOVED
+    if unread:
+        fields["erased"] = tuple(sorted(SEALED_FIELDS - personal.keys()))
+        fields.setdefault("payload", _REMOVED)
     return msgspec.convert(fields, AuditEntry)

@@ -40,6 +40,7 @@ _NONCE: Final = struct.Struct(">IQ")
 _AAD_TAIL: Final = struct.Struct(">QBB")
 _U32: Final = struct.Struct(">I")
 CORE_BYTES: Final = _CORE.size
+_PREV_AT: Final = CORE_BYTES - 64
 PART_BYTES: Final = _PART.size
 MAC_BYTES: Final = 32
 
@@ -56,6 +57,9 @@ class Kind(IntEnum):
     KEY = 6
     CLOSE = 7
     GAP = 8
+
+
+_LAST_KIND: Final = max(Kind)
 
 
 class PartType(IntEnum):
@@ -141,13 +145,18 @@ def unpack_core(core: bytes) -> Core:
     if len(core) < CORE_BYTES:
         raise Undecodable("ledger-core", "too short")
     magic, kind, ident, seq, ts_us, mac_epoch, retention_class, keep_until_day, n_parts, prev, env_hash = _CORE.unpack_from(core)
-    if magic != MAGIC or kind > max(Kind):
+    if magic != MAGIC or kind > _LAST_KIND:
         raise Undecodable("ledger-core", "another version or kind")
     if len(core) != CORE_BYTES + n_parts * PART_BYTES:
         raise Undecodable("ledger-core", "its length does not fit its parts")
     parts = tuple(PartMark(*_PART.unpack_from(core, CORE_BYTES + index * PART_BYTES)) for index in range(n_parts))
     chain = ChainId(*_IDENT.unpack(ident))
     return Core(kind, chain, seq, ts_us, mac_epoch, retention_class, keep_until_day, prev, env_hash, parts)
+
+
+def prev_of(core: bytes) -> bytes:
+    """What a core links to, without reading the rest of it."""
+    return core[_PREV_AT : _PREV_AT + 32]
 
 
 def leaf_hash(core: bytes) -> bytes:

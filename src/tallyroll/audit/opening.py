@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from tallyroll.audit.entry import ComplianceFramework
+from tallyroll.audit.erasure import Eraser
+from tallyroll.audit.reading import AuditReading
 from tallyroll.audit.recorder import Recorder
-from tallyroll.audit.rules import RuleSet
+from tallyroll.audit.registrar import Registrar
+from tallyroll.audit.retention import Retention
+from tallyroll.audit.rules import RuleSet, retention_classes
 from tallyroll.audit.violations import Violations
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Sealer, Signer
@@ -55,6 +58,7 @@ class OpenAudit:
         telemetry: Telemetry,
         finder: PiiFinder,
         violations: Violations,
+        catch_up: Callable[[], Awaitable[None]],
     ) -> None:
         self.keys = keys
         self.rules = rules
@@ -67,13 +71,11 @@ class OpenAudit:
         self.violations = violations
         self._open_store = open_store
         self._publisher = publisher
+        self._catch_up = catch_up
         self._store: LedgerStore | None = None
+        self._registrar: Registrar | None = None
+        self._reading: AuditReading | None = None
         self._opening = asyncio.Lock()
-
-    @property
-    def frameworks(self) -> tuple[ComplianceFramework, ...]:
-        """Whose rules hold for entries that name none."""
-        return tuple(map(ComplianceFramework, self.settings.audit_frameworks_named))
 
     @cached_property
     def recorder(self) -> Recorder:
@@ -89,6 +91,35 @@ class OpenAudit:
             if self._store is None:
                 self._store = await self._open_store()
             return self._store
+
+    async def registrar(self) -> Registrar:
+        """What says single things in the registry; the follower has one of its own."""
+        if self._registrar is None:
+            self._registrar = Registrar(
+                await self.store(), self.keys.ring, self.keys.new_sealer(), self.keys.log_id, clock=self.clock,
+                rule_set=self.rules.version, classes=retention_classes(self.rules.rules), heartbeat_s=self.settings.audit_heartbeat_seconds,
+            )  # fmt: skip
+        return self._registrar
+
+    async def eraser(self) -> Eraser:
+        """What forgets people. A new one each time."""
+        registrar = await self.registrar()
+        binding = [rule.rule_id for rule in self.rules.rules if rule.binding]
+        return Eraser(
+            await self.store(), self.keys.ring, self.keys.new_sealer(), self.keys.signer, registrar.append,
+            clock=self.clock, binding=binding, targets=[self.recorder],
+        )  # fmt: skip
+
+    async def retention(self) -> Retention:
+        """What removes things on their day, and keeps them under holds. A new one each time."""
+        eraser, registrar = await self.eraser(), await self.registrar()
+        return Retention(await self.store(), self.keys.ring, registrar.append, eraser, clock=self.clock, rule_set=self.rules.version)
+
+    async def reading(self) -> AuditReading:
+        """What reads the ledger. Raises StoreUnavailable."""
+        if self._reading is None:
+            self._reading = AuditReading(self, await self.store(), self._catch_up)
+        return self._reading
 
     async def close(self) -> None:
         """Ends the chains of this process and forgets the keys."""

@@ -1,22 +1,83 @@
-"""Recording: an entry is judged, sealed in the caller's process, and on its way into the log before its caller goes on."""
+"""Recording: an entry is judged, sealed in the caller's process, and on its way into the log before its caller goes on.
+
+What is sealed is final. Its number is never given again: what comes back unknown is sent again, the same bytes; what the log
+refuses for good stays a numbered gap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Collection, Coroutine, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
-from tallyroll.audit.contents import AuditEntry
+import msgspec
+
+from tallyroll.audit import envelope
+from tallyroll.audit.chain import Draft, Part
+from tallyroll.audit.contents import SALT, AuditEntry
+from tallyroll.audit.data_keys import DataKeys
+from tallyroll.audit.drafting import Drafter, Plan
+from tallyroll.audit.entry import ComplianceFramework
+from tallyroll.audit.epochs import DAY_US, Epochs, Placed
+from tallyroll.audit.layout import CORE_BYTES, MAC_BYTES, PART_BYTES, Kind, PartType, prev_of, write_json
 from tallyroll.audit.new_entry import NewEntry
-from tallyroll.audit.rules import RuleSet
+from tallyroll.audit.pii import PiiScanner
+from tallyroll.audit.rules import OnFailure, RuleSet
 from tallyroll.audit.violations import Violations
-from tallyroll.events.topics import Catalogue
-from tallyroll.ports import Clock, KeyRing, PiiFinder, Sealer
+from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable, PublishUncertain
+from tallyroll.events.codec import moment_at
+from tallyroll.events.ids import new_id
+from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
+from tallyroll.ports import Clock, Delivered, KeyRing, Outcome, PiiFinder, Rejected, Sealer, Unknown
+from tallyroll.publish.load import Body
 from tallyroll.publish.publisher import EventPublisher
+from tallyroll.publish.receipt import Ticket
 from tallyroll.settings import Settings
-from tallyroll.telemetry import Telemetry
+from tallyroll.telemetry import AUDIT_CREATED, AUDIT_LOST, Telemetry
+
+log: Final = logging.getLogger("tallyroll.audit")
+
+_CHUNK: Final = 500  # entries sealed between two looks at the event loop: some 20 ms
+_LINK_BYTES: Final = 320  # what the publisher's link adds, at the most
+_TAG_BYTES: Final = 16
+_PAUSES_S: Final = (0.05, 0.2, 1.0)  # before sealed bytes are sent again; then the caller is told
+_MAX_UNSENT: Final = 10_000  # records that are only in memory, some 20 MB; more are given up
+_CACHED_DAYS: Final = 64
+_ORDER: Final[tuple[OnFailure, ...]] = ("count", "spill", "block")
+
+
+class _Ready(NamedTuple):
+    """A plan with its id and env: all that can be said before it is sealed."""
+
+    plan: Plan
+    audit_id: str
+    env: bytes
+    size: int
+
+
+class _Handed(NamedTuple):
+    """Entries that are sealed and handed over, and what is to be said of them. ``slots``: which of the bodies each is."""
+
+    entries: list[AuditEntry]
+    bodies: list[Body]
+    slots: list[int]
+    ticket: Ticket
 
 
 class Recorder:
-    """Records entries of one process."""
+    """Records the entries of one process: one writer, its epochs and heartbeats.
+
+    Durability: when ``record`` returns, the entry is in the log, or on this machine's disk and on its way there (its
+    ``position`` is None then); with a rule whose ``on_failure`` is ``block`` it is in the log, with ``count`` only handed over.
+    Ordering: entries of one agent are in the ledger in the order of the calls. Used from one event loop at a time; a forked
+    child is another writer. Made by ``OpenAudit``.
+    Not promised: that an entry is in the ledger already; nor that the heartbeats go on when the event loop is blocked.
+    """
 
     def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
         self,
@@ -32,15 +93,288 @@ class Recorder:
         telemetry: Telemetry,
         finder: PiiFinder,
         violations: Violations,
-    ) -> None: ...
+    ) -> None:
+        self._log_id = log_id
+        self._ring = ring
+        self._sealer = sealer
+        self._publisher = publisher
+        self._topic = catalogue[AUDIT_TOPIC]
+        self._settings = settings
+        self._rules = rules
+        self._clock = clock
+        self._telemetry = telemetry
+        self._violations = violations
+        self._drafter = Drafter(
+            rules, PiiScanner(finder),
+            frameworks=[ComplianceFramework(name) for name in settings.audit_frameworks_named],
+            subject_fields=settings.subject_fields_named, encrypt=settings.audit_enable_encryption,
+            default_retention_days=settings.audit_default_retention_days,
+        )  # fmt: skip
+        self._closed = False
+        self._sealing = False
+        publisher.at_exit(self._last_words)
+        self._begin()
+
+    def _begin(self) -> None:
+        """A fresh life: at the start, and in a forked child."""
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._unsent: list[Body] = []
+        self._away = False
+        self._keys = DataKeys(self._ring, self._clock.monotonic)
+        self._epochs = Epochs(
+            self._log_id, self._ring, self._sealer, self._topic, clock=self._clock, source=self._settings.source,
+            rule_set=self._rules.version, keep_days=self._settings.audit_default_retention_days,
+        )  # fmt: skip
+
+    # The surface
 
     async def record(self, entry: NewEntry) -> AuditEntry:
-        """The entry, durable by the strictest policy of its rules."""
+        """The entry as it was recorded, with its hashes; as durable as its rules demand.
+
+        Raises InvalidEvent and Backpressure before anything was sealed, SealingRequired where it has to be sealed and there
+        is no key. Raises PublishUncertain (its ``kept`` is true: it goes on by itself, do not record it again) where a rule
+        says ``block`` and the log did not answer in time; else what the log refused with, and the loss is counted.
+        """
         return (await self.record_batch([entry]))[0]
 
     async def record_batch(self, entries: Sequence[NewEntry]) -> list[AuditEntry]:
-        """As ``record``, of many, in their order."""
-        raise NotImplementedError
+        """As ``record``, of many, in their order; all wait for the strictest of them.
+
+        Raises what the first failure means; those before and after it may be recorded all the same.
+        """
+        self._enter()
+        handed: list[_Handed] = []
+        policy: OnFailure = "count"
+        for start in range(0, len(entries), _CHUNK):
+            if start:
+                await asyncio.sleep(0)  # noqa: TID251  # lets the loop breathe, waits for nothing
+            ready = [self._ready(entry) for entry in entries[start : start + _CHUNK]]
+            policy = max(policy, *(one.plan.judgement.on_failure for one in ready), key=_ORDER.index)
+            handed.append(await self._hand_over(ready))
+        waiting = [(one, self._track(self._settle(one.bodies, one.ticket))) for one in handed]
+        return [entry for one, task in waiting for entry in await self._durable(one, task, policy)]
+
+    name: Final = "recorder"
+
+    async def forget(self, subject: str, handles: Collection[bytes]) -> int:  # noqa: ARG002  # the port's
+        """Implements ``ports.ErasureTarget``: drops the keys behind these handles from memory. It keeps nothing else of anybody."""
+        self._epochs.forget(self._keys.forget(handles))
+        return 0
 
     async def close(self) -> None:
-        """Ends the chains."""
+        """Closes every chain of this process, and waits within the publisher's grace until what was sealed is on its way."""
+        if self._closed or self._pid != os.getpid():
+            return
+        self._closed = True
+        if self._beating is not None:
+            self._beating.cancel()
+        await self._violations.close()
+        bodies = self._epochs.close("shutdown") + self._unsent
+        if bodies:
+            with contextlib.suppress(LogError):
+                self._track(self._settle(bodies, self._publisher.hand_over(bodies)))
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=self._settings.exit_grace_ms / 1_000)
+
+    # Sealing
+
+    def _enter(self) -> None:
+        if self._pid != os.getpid():
+            self._closed = False
+            self._begin()
+        if self._closed:
+            raise LogUnavailable("audit", "closed")
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            self._beating = loop.create_task(self._beat())
+
+    def _ready(self, entry: NewEntry) -> _Ready:
+        plan = self._drafter.plan(entry)
+        audit_id = new_id()
+        env = write_json({"audit_id": audit_id, **plan.clear})
+        texts = sum([len(part.text) + _TAG_BYTES + PART_BYTES + 4 for part in plan.parts])
+        key = envelope.key_of(plan.agent_id, b"")
+        size = _LINK_BYTES + envelope.size_of(CORE_BYTES + MAC_BYTES + 4 + len(env) + texts, key, self._settings.source)
+        if size > self._settings.max_record_bytes:
+            raise InvalidEvent("payload", f"{size} bytes as a record, at most {self._settings.max_record_bytes} are allowed")
+        return _Ready(plan, audit_id, env, size)
+
+    async def _hand_over(self, ready: Sequence[_Ready]) -> _Handed:
+        people = [part.subjects for one in ready for part in one.plan.parts if part.sealed]
+        while True:
+            await self._keys.prepare(people)
+            await self._publisher.room(sum(one.size for one in ready))
+            await self._begin_epoch()
+            if self._epochs.is_current and not any(self._keys.lacks(people)):
+                break  # others of this loop may have taken what was prepared
+        # From here to the hand-over nothing waits: numbers are in the log's order, and none is lost on the way.
+        self._sealing = True
+        try:
+            now_day = self._clock.now_us() // DAY_US
+            drafts = [(one.plan.agent_id, one.audit_id, self._draft(one, now_day)) for one in ready]
+            bodies, placed = self._epochs.seal(drafts)
+            ticket = self._publisher.hand_over(bodies)
+        finally:
+            self._sealing = False
+        entries = [_shown(one, where, draft) for one, where, (_, _, draft) in zip(ready, placed, drafts, strict=True)]
+        self._telemetry.count(AUDIT_CREATED, len(entries))
+        for one, entry in zip(ready, entries, strict=True):
+            judgement = one.plan.judgement
+            if judgement.violations or judgement.monitors:
+                self._violations.tell(entry, judgement.violations, judgement.monitors)
+        return _Handed(entries, bodies, [where.slot for where in placed], ticket)
+
+    async def _begin_epoch(self) -> None:
+        if not self._epochs.is_current and (closing := await self._epochs.begin()):
+            self._send_on(closing)
+
+    def _draft(self, one: _Ready, day: int) -> Draft:
+        plan, keys = one.plan, self._keys
+        parts = [
+            keys.part(part.subjects, part.text) if part.sealed else Part(PartType.PLAIN, bytes(16), b"", os.urandom(SALT) + part.text)
+            for part in plan.parts
+        ]
+        judgement = plan.judgement
+        return Draft(Kind.ENTRY, one.env, parts, judgement.max_personal_days or 0, day + judgement.retention_days)
+
+    # On the way
+
+    async def _durable(self, handed: _Handed, task: asyncio.Task[list[Outcome]], policy: OnFailure) -> list[AuditEntry]:
+        if policy == "count":
+            return handed.entries
+        if policy == "spill" and self._publisher.writes_ahead(self._topic):
+            await self._publisher.on_disk()
+            patience_s = 0 if self._away else self._settings.stall_ms / 1_000
+            is_kept = not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes)
+            if is_kept and not await self._within(task, patience_s):
+                self._away = True  # until something is delivered nobody else waits so long
+                return handed.entries
+        outcomes = await asyncio.shield(task)
+        return [_with_outcome(entry, outcomes[slot], policy) for entry, slot in zip(handed.entries, handed.slots, strict=True)]
+
+    async def _within(self, task: asyncio.Task[Any], seconds: float) -> bool:
+        """Whether a task ends before the time is over; the task goes on."""
+        if seconds and not task.done():
+            sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+            try:
+                await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+        return task.done()
+
+    async def _settle(self, bodies: Sequence[Body], ticket: Ticket) -> list[Outcome]:
+        """What became of sealed records. Sends again what may not have arrived, and counts what is lost."""
+        await ticket.future
+        outcomes: list[Outcome] = [outcome for outcome in ticket.outcomes if outcome is not None]
+        for pause_s in _PAUSES_S:
+            again = [index for index, outcome in enumerate(outcomes) if _is_open(outcome)]
+            if not again:
+                break
+            await self._clock.sleep(pause_s)
+            with contextlib.suppress(LogError):
+                second = self._publisher.hand_over([bodies[index] for index in again])
+                await second.future
+                for index, outcome in zip(again, second.outcomes, strict=True):
+                    outcomes[index] = _of_tries(outcomes[index], outcome)
+        self._away = self._away and not any(isinstance(outcome, Delivered) for outcome in outcomes)
+        for body, outcome in zip(bodies, outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                self._lose(body, type(outcome.error).__name__)
+            elif isinstance(outcome, Unknown) and not outcome.kept:
+                self._keep(body)
+        return outcomes
+
+    def _keep(self, body: Body) -> None:
+        if len(self._unsent) >= _MAX_UNSENT:
+            self._lose(body, "too many wait in memory")
+        else:
+            self._unsent.append(body)
+
+    def _lose(self, body: Body, reason: str) -> None:
+        self._telemetry.count(AUDIT_LOST)
+        log.error("sealed record %s of partition %d is lost (%s): its number stays a gap", body.event_id, body.partition, reason)
+
+    def _send_on(self, bodies: Sequence[Body]) -> None:
+        """Hands records over that no caller waits for."""
+        if bodies:
+            self._track(self._settle(bodies, self._publisher.hand_over(bodies)))
+
+    async def _beat(self) -> None:
+        """Says every few seconds how far the chains have come, also when nothing is recorded; begins epochs that are due."""
+        while True:
+            await self._clock.sleep(self._settings.audit_heartbeat_seconds)
+            try:
+                await self._publisher.room(0)
+                await self._begin_epoch()
+                unsent, self._unsent = self._unsent, []
+                self._send_on(unsent)
+                self._send_on(self._epochs.beat())
+            except (AuditError, LogError) as error:
+                log.warning("no heartbeat of the audit trail: %s", type(error).__name__)
+
+    def _last_words(self) -> list[Body]:
+        """The ends of the chains, where the process ends without closing; not if a signal came in the midst of sealing."""
+        if self._closed or self._sealing:
+            return []
+        self._closed = True
+        return self._epochs.close("exit") + self._unsent
+
+    def _track(self, coroutine: Coroutine[Any, Any, list[Outcome]]) -> asyncio.Task[list[Outcome]]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _shown(one: _Ready, where: Placed, draft: Draft) -> AuditEntry:
+    """The entry as its caller gets it: what was sealed, in clear."""
+    chain, record = where.sealed.chain, where.sealed.record
+    sealed = [part.handle.hex() for part in draft.parts if part.part_type != PartType.PLAIN]
+    return AuditEntry(
+        audit_id=one.audit_id,
+        timestamp=_moment(where.ts_us),
+        retention_date=_end_of(draft.keep_until_day),
+        previous_hash=prev_of(record.core).hex(),
+        current_hash=where.sealed.leaf.hex(),
+        mac=record.mac.hex(),
+        chain=f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{where.sealed.seq}",
+        partition=chain.partition,
+        subjects=tuple(sealed),
+        encrypted=bool(sealed),
+        **one.plan.clear,
+        **one.plan.personal,
+    )
+
+
+_moment: Final = lru_cache(1)(moment_at)  # a batch has one
+
+
+@lru_cache(_CACHED_DAYS)
+def _end_of(day: int) -> datetime:
+    return moment_at((day + 1) * DAY_US - 1)
+
+
+def _with_outcome(entry: AuditEntry, outcome: Outcome, policy: OnFailure) -> AuditEntry:
+    if isinstance(outcome, Delivered):
+        return msgspec.structs.replace(entry, position=str(outcome.position))
+    if isinstance(outcome, Rejected):
+        raise outcome.error
+    if policy == "spill" and outcome.kept:
+        return entry
+    raise PublishUncertain(entry.audit_id, "no answer of the log", kept=True)
+
+
+def _is_open(outcome: Outcome) -> bool:
+    """Whether the same bytes are sent again: nobody else does, and it may help."""
+    return (isinstance(outcome, Unknown) and not outcome.kept) or (isinstance(outcome, Rejected) and outcome.error.retriable)
+
+
+def _of_tries(first: Outcome, second: Outcome | None) -> Outcome:
+    """What two tries say together: a refusal now says nothing of an earlier try that nobody heard of."""
+    if second is None or (isinstance(first, Unknown) and isinstance(second, Rejected)):
+        return first
+    return second

@@ -42,6 +42,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "replay": Verb("replaying", "States from the history alone, at any moment, and how they came to be."),
     "archive": Verb("archive", "What topics forget, kept for good: status, seal, rebuild, query."),
     "analytics": Verb("analytics", "Live numbers of agents, tools, models, the fleet; anomalies and alerts."),
+    "audit": Verb("audit", "The audit trail: query, verify, prove, report; rules and keys."),
     "lag": Verb("lag", "How far the stored state is behind the log."),
     "verify": Verb("verify", "Check the publishers' chain: loss, reorder, alteration."),
     "dlq": Verb("dlq", "Dead letters: what a follower could not apply."),

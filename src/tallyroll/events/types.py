@@ -93,6 +93,8 @@ _BUILT_IN: Final = {
     for member in EventType
 }
 _registered: dict[str, TypeInfo] = dict(_BUILT_IN)
+_OWN: Final = {"compliance.violation": TypeInfo("compliance.violation", SYSTEM_TOPIC, builtin=True)}
+"""Types that only services publish, so that they stand in no list of what a user may."""
 
 
 def register_event_type(name: str, *, topic: str) -> str:
@@ -117,7 +119,7 @@ USER_TOPICS: Final = frozenset({AGENT_TOPIC, TASK_TOPIC, WORKFLOW_TOPIC, PERFORM
 
 def type_info(name: str) -> TypeInfo | None:
     """What is known of a type, or None."""
-    return _registered.get(name)
+    return _registered.get(name) or _OWN.get(name)
 
 
 def known_types() -> tuple[TypeInfo, ...]:

@@ -170,7 +170,7 @@ async def what_is_looked_for_is_found(opener: OpenStore) -> None:
         growing = _Growing(1)
         one, two = _handle("one"), _handle("two")
         frameworks = [("gdpr",) * (at % 2) for at in range(7)] + [("gdpr", "sox"), (), ("gdpr",)]
-        handles: list[tuple[bytes, ...]] = [(), (), (one,), (), (), (), (), (), (two, one), ()]
+        handles: list[tuple[bytes, ...]] = [(), (), (one,), (), (one, bytes(16)), (), (), (), (two, one), ()]
         tasks, workflows = ["task"] * 4 + [""] * 6, ["", "", "", "w"] + [""] * 6
         facts = [
             _facts(
@@ -186,7 +186,8 @@ async def what_is_looked_for_is_found(opener: OpenStore) -> None:
             ({"workflow_id": "w"}, [3]), ({"event_type": "a.read", "severity": "high"}, [8, 6]), ({"category": "z"}, [8, 5, 2]),
             ({"outcome": "failure"}, [0]), ({"framework": "gdpr"}, [9, 7, 5, 3, 1]), ({"framework": "sox"}, [7]),
             ({"start_us": 3, "end_us": 5}, [5, 4, 3]), ({"agent_id": "agent-0", "category": "x", "end_us": 5}, [0]),
-            ({"handles": [_handle("one")]}, [8, 2]), ({"handles": []}, []), ({"kind": 2}, [10]), ({"agent_id": "' OR 1"}, []),
+            ({"handles": [_handle("one")]}, [8, 4, 2]), ({"handles": []}, []), ({"handles": [bytes(16)]}, [4]),
+            ({"handles": [_handle("two"), bytes(16)], "agent_id": "agent-0"}, [8, 4]), ({"kind": 2}, [10]), ({"agent_id": "' OR 1"}, []),
         ]  # fmt: skip
         for wanted, expected in cases:
             total, rows = await store.find(LedgerWanted(**wanted), limit=100)  # type: ignore[arg-type]  # fields

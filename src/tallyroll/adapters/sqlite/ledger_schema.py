@@ -28,6 +28,7 @@ CREATE INDEX fact_time ON fact (ts_us);
 CREATE INDEX fact_audit_id ON fact (audit_id) WHERE audit_id IS NOT NULL;
 CREATE INDEX fact_agent ON fact (agent_id, ts_us) WHERE agent_id IS NOT NULL;
 CREATE INDEX fact_task ON fact (task_id, ts_us) WHERE task_id IS NOT NULL;
+CREATE INDEX fact_plain ON fact (ts_us) WHERE instr(handles, zeroblob(16));
 CREATE INDEX fact_workflow ON fact (workflow_id, ts_us) WHERE workflow_id IS NOT NULL;
 CREATE TABLE trait (
     number INTEGER PRIMARY KEY, kind INTEGER NOT NULL, event_type TEXT NOT NULL, category TEXT NOT NULL, severity TEXT NOT NULL,
@@ -66,6 +67,7 @@ KIND: Final = FileKind(
 )
 
 HANDLE: Final = 16  # bytes
+NO_HANDLE: Final = bytes(HANDLE)
 NUMBER_BITS: Final = 47
 NUMBER: Final = (1 << NUMBER_BITS) - 1
 _ROW: Final = "id, raw, leaf, sealed_us, name, log_partition, log_offset"
@@ -136,7 +138,10 @@ def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapp
         found.append(("ts_us <= ?", [wanted.end_us]))
     if wanted.handles is not None:
         handles = list(wanted.handles)
-        found.append((f"fact.id IN (SELECT id FROM handle WHERE handle IN ({_marks(handles)}))", handles))  # noqa: S608  # made here
+        condition = f"fact.id IN (SELECT id FROM handle WHERE handle IN ({_marks(handles)}))"  # noqa: S608  # made here
+        if NO_HANDLE in handles:  # they have an index of their own, which is empty unless encryption is switched off
+            condition = f"({condition} OR fact.id IN (SELECT id FROM fact WHERE instr(handles, zeroblob(16))))"  # noqa: S608  # as above
+        found.append((condition, handles))
     if as_of is not None:
         bounds = [(id_of(partition, 0), id_of(partition, size)) for partition, size in as_of.items()]
         # The plus keeps SQLite from reading whole partitions instead of using an index.

@@ -33,7 +33,6 @@ from tallyroll.ports import (
 T = TypeVar("T")
 
 _HASH: Final = 32
-_NO_HANDLE: Final = bytes(16)
 _RUN: Final = 1_024  # leaves of pruned records in one row
 
 
@@ -233,7 +232,7 @@ class SqliteLedgerStore:
                 (handle, id_, part)
                 for id_, one in enumerate(append.facts, first)
                 for part, handle in enumerate(one.handles)
-                if handle != _NO_HANDLE
+                if handle != schema.NO_HANDLE
             ],
         )
 

@@ -1,4 +1,4 @@
-"""``python -m tallyroll.audit.verify ARCHIVE --key KEY``: the verifier as a program. ``--help`` says the rest."""
+"""``python -m tallyroll.audit.verify WHAT --key KEY``: the verifier as a program. ``--help`` says the rest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
+from .pack import Pack, is_proof, read_pack, verify_pack
+from .proof import verify_proof
 from .report import CODES, Report
 from .trust import Checkpoint, Trust, read_state, write_state
 from .verifying import verify
@@ -22,7 +24,9 @@ LOSSES: Final = 3
 _EPOCH: Final = date(1970, 1, 1)
 _EPILOG: Final = """exit codes: 0 intact · 1 something is broken · 2 wrong use · 3 intact, but records were lost and the ledger says so
 
-Verifies an exported folder or zip, offline and without secrets. MAC keys, if given, are a text file with a line
+Verifies an exported folder or zip, a single proof (.tlog-proof), or an evidence pack, offline and without secrets. In the
+folder of a pack nothing need be given; the keys are then those that came with it: compare them with what you have from
+elsewhere, or give yours with --key. MAC keys, if given, are a text file with a line
 WRITER/EPOCH KEY for each, all in hex. The state file remembers the newest checkpoints; it is written only when nothing is
 broken, and should lie where the keeper of the ledger cannot write."""
 
@@ -31,21 +35,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the verifier; returns the exit code."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    if not given.key and not given.no_signatures:
-        parser.error("give the ledger's public key with --key, or say --no-signatures")
-    if given.quorum and len(given.witness) < given.quorum:
-        parser.error("a quorum needs as many --witness keys")
+    pack = read_pack(given.archive)
+    _complete(given, pack, parser)
     try:
         trust, state_broken = _trust(given)
-        report, checkpoints = verify(given.archive, trust)
+        report, checkpoints = _verified(given.archive, pack, trust)
     except (OSError, ValueError) as error:
         parser.error(f"{type(error).__name__}: {getattr(error, 'filename', None) or error}")
     if state_broken:
         parser.error("the state file cannot be read; it is left as it is")
     print(json.dumps(report.as_dict(), indent=2) if given.json else _shown(report))  # noqa: T201  # a program for people
-    if given.state and not report.broken:
+    if given.state and checkpoints and not report.broken:
         _remember(given.state, checkpoints)
     return BROKEN if report.broken else LOSSES if report.lossy else INTACT
+
+
+def _complete(given: argparse.Namespace, pack: Pack | None, parser: argparse.ArgumentParser) -> None:
+    """What was not given comes from the pack, if it is one."""
+    if pack is not None and not given.key and not given.no_signatures:
+        given.key, given.witness = [*pack.keys], given.witness or [*pack.witnesses]
+        given.quorum = given.quorum or pack.quorum
+        print("the keys are those that came with the pack; compare them with what you have from elsewhere:", file=sys.stderr)  # noqa: T201  # as below
+        for key in (*given.key, *given.witness):
+            print(f"  {key}", file=sys.stderr)  # noqa: T201  # as below
+    if not given.key and not given.no_signatures:
+        parser.error("give the ledger's public key with --key, or say --no-signatures")
+    if given.quorum and len(given.witness) < given.quorum:
+        parser.error("a quorum needs as many --witness keys")
+
+
+def _verified(path: Path, pack: Pack | None, trust: Trust) -> tuple[Report, list[Checkpoint]]:
+    if pack is not None:
+        return verify_pack(pack, trust)
+    return (verify_proof(path.read_bytes(), trust), []) if is_proof(path) else verify(path, trust)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("archive", type=Path, help="the exported folder, or a zip of it")
+    parser.add_argument(
+        "archive", type=Path, nargs="?", default=Path(), help="the exported folder or a zip of it, a .tlog-proof, or the folder of a pack"
+    )
     parser.add_argument("--key", action="append", default=[], metavar="NAME+ID+BASE64", help="a public key of the ledger; may be repeated")
     parser.add_argument("--no-signatures", action="store_true", help="do not check who signed; the verdict then rests on hashes alone")
     parser.add_argument(
@@ -66,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="what was seen the last time; must still be there, and is brought up to date"
     )
+    parser.add_argument("--withheld", action="store_true", help="parts that are not sealed may have been left out of the export")
     parser.add_argument(
         "--note", type=Path, action="append", default=[], metavar="FILE", help="a signed note from elsewhere, as from a witness"
     )
@@ -87,6 +112,7 @@ def _trust(given: argparse.Namespace) -> tuple[Trust, bool]:
         mac_keys=_mac_keys(given.mac_keys.read_text()) if given.mac_keys else {},
         remembered=remembered or (),
         notes=tuple(path.read_bytes() for path in given.note),
+        withheld=given.withheld,
     )
     return trust, remembered is None
 

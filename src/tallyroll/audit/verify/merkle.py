@@ -67,3 +67,21 @@ def begins(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[
             sr = sha256(b"\x01" + sr + sibling).digest()
         fn, sn = fn >> 1, sn >> 1
     return sn == 0 and fr == old_root and sr == new_root
+
+
+def root_over(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
+    """The root that an inclusion proof leads to, None for a path of the wrong length. RFC 9162, 2.1.3.2."""
+    if not 0 <= index < size:
+        return None
+    found, number, last = leaf, index, size - 1
+    for sibling in path:
+        if last == 0:
+            return None
+        if number & 1 or number == last:
+            found = sha256(b"\x01" + sibling + found).digest()
+            while number and not number & 1:
+                number, last = number >> 1, last >> 1
+        else:
+            found = sha256(b"\x01" + found + sibling).digest()
+        number, last = number >> 1, last >> 1
+    return found if last == 0 else None

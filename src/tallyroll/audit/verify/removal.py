@@ -9,7 +9,8 @@ from .report import Findings
 class Removals:
     """The justifications for one partition. Asked in the order of indexes."""
 
-    def __init__(self, registry: Registry, partition: int, today: int, findings: Findings) -> None:
+    def __init__(self, registry: Registry, partition: int, today: int, findings: Findings, *, withheld: bool = False) -> None:
+        self._withheld = withheld
         self._registry = registry
         self._partition = partition
         self._today = today
@@ -26,8 +27,9 @@ class Removals:
             return
         self._by_retention("body", index, seq, (retention_class, keep_until), handles)
 
-    def part_missing(self, index: int, seq: int, part: int, handle: bytes, record: tuple[int, int, int, bool]) -> None:
-        """A part is not there. ``record`` is the record's class, last day, timestamp, and whether its env is missing as well."""
+    def part_missing(self, index: int, seq: int, part: int, mark: tuple[int, bytes], record: tuple[int, int, int, bool]) -> None:
+        """A part is not there. ``mark`` is its type and handle; ``record`` class, last day, timestamp, and whether its env is gone."""
+        part_type, handle = mark
         self.parts += 1
         retention_class, keep_until, ts_us, bodiless = record
         erased = [
@@ -46,6 +48,8 @@ class Removals:
             self._by_retention("personal", index, seq, (retention_class, ts_us // DAY_US + days), {handle})
         elif bodiless and self._today > keep_until:
             self._by_retention("body", index, seq, (retention_class, keep_until), {handle})
+        elif part_type == 4 and self._withheld:
+            self._findings.add("withheld", self._partition, index, seq, f"part {part}")
         else:
             self._findings.add("part_missing", self._partition, index, seq, f"part {part}")
 

@@ -45,6 +45,8 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "split_view": (BROKEN, "two notes of one size have different roots: two histories were shown"),
     "rolled_back": (BROKEN, "there is less than a remembered note speaks of"),
     "proof": (BROKEN, "a noted size inside a pruned prefix is not proven to be a beginning of what is there"),
+    "proof_file": (BROKEN, "a proof cannot be read"),
+    "inclusion": (BROKEN, "a proof does not lead from the record to the signed checkpoint"),
     "quorum": (BROKEN, "no note is cosigned by enough witnesses"),
     "head_missing": (BROKEN, "a writer named a record that is not there"),
     "head_mismatch": (BROKEN, "a writer named another record than the one that is there"),
@@ -54,6 +56,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "late": (WARNING, "a record came after later ones; the registry names the gap that it fills"),
     "head_pending": (WARNING, "a writer named a record that is not there yet; its partition may only lag"),
     "removal_unlogged": (WARNING, "something was removed after its day, and no retention record names it"),
+    "withheld": (WARNING, "a part that is not sealed was left out of the export, and who verifies agreed to that"),
     "unknown_file": (WARNING, "a file that is no part of the format was not read"),
 }
 

@@ -28,6 +28,7 @@ class Trust:
     ``keys`` are the log's public keys and ``witnesses`` those of witnesses, as ``NAME+ID+BASE64``; ``quorum`` is how many
     witnesses must have cosigned. ``mac_keys`` are first MAC keys by (writer, epoch). ``remembered`` is what an earlier
     verification or a witness saw; ``notes`` are signed notes from elsewhere. ``today`` counts days since 1970, UTC.
+    ``withheld``: the export may leave out parts that are not sealed, which would show personal data to whoever reads it.
     """
 
     today: int
@@ -37,6 +38,7 @@ class Trust:
     mac_keys: Mapping[tuple[bytes, int], bytes] = field(default_factory=dict, repr=False)
     remembered: tuple[Checkpoint, ...] = ()
     notes: tuple[bytes, ...] = ()
+    withheld: bool = False
 
 
 def write_state(checkpoints: Iterable[Checkpoint]) -> str:

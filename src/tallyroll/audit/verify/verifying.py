@@ -197,7 +197,9 @@ class _Verification:
         size, noted, header = self._sizes[partition], self._ledger.of(partition), found.header
         proofs = self._read_proofs(partition)
         prune = self._pruned(partition, header.start, header.peaks) if header.start else None
-        walk = self._walks[partition] = Walk(partition, self._log_id, self._registry, self._findings, today=self._trust.today)
+        walk = self._walks[partition] = Walk(
+            partition, self._log_id, self._registry, self._findings, today=self._trust.today, withheld=self._trust.withheld
+        )
         walk.begin(prune, mac_keys, self._heads.watched(partition))
         walk.run(buffer, found, size, {*noted.sizes, *(new for _, new, _ in proofs)})
         noted.compare(header.start, walk.roots, proofs)

@@ -1,0 +1,99 @@
+"""An evidence pack: an exported ledger with proofs, a report, and the public keys it came with; checked file by file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from .ed25519 import is_signed
+from .notes import CheckSignature
+from .proof import CONTINUES, PROOF, verify_proof
+from .reading import read_json
+from .report import Findings, Report
+from .trust import Checkpoint, Trust
+from .verifying import verify
+
+FORMAT: Final = "tallyroll-evidence/1"
+TRUST_FILE: Final = "trust.json"
+_CHUNK: Final = 1 << 20
+
+
+class Pack(NamedTuple):
+    """Where a pack lies, and the keys that came with it: good for a first look, but compare them with what you got elsewhere."""
+
+    folder: Path
+    keys: tuple[str, ...]
+    witnesses: tuple[str, ...]
+    quorum: int
+    withheld: bool
+
+
+def is_proof(path: Path) -> bool:
+    """Whether the file is a proof of one record or of a continued checkpoint."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).partition(b"\n")[0].decode(errors="replace") in (PROOF, CONTINUES)
+
+
+def read_pack(folder: Path) -> Pack | None:
+    """The pack in a folder, or None where there is none."""
+    try:
+        said = read_json((folder / TRUST_FILE).read_bytes())
+    except OSError:
+        return None
+    if not isinstance(said, dict) or said.get("format") != FORMAT or not (folder / "ledger").is_dir():
+        return None
+    quorum = said.get("quorum")
+    bound = quorum if isinstance(quorum, int) and 0 <= quorum < 1 << 16 else 0
+    return Pack(folder, _texts(said.get("keys")), _texts(said.get("witnesses")), bound, said.get("withheld") is True)
+
+
+def verify_pack(pack: Pack, trust: Trust, *, check: CheckSignature = is_signed) -> tuple[Report, list[Checkpoint]]:
+    """The report on everything in the pack: the ledger, each proof, and that the files are those that were packed."""
+    report, checkpoints = verify(pack.folder / "ledger", replace(trust, withheld=trust.withheld or pack.withheld), check=check)
+    findings = Findings(list(report.findings))
+    findings.counts.update(report.counts)
+    proven = 0
+    for path in sorted((pack.folder / "proofs").glob("*.tlog-proof")):
+        found = verify_proof(path.read_bytes(), trust, check=check)
+        proven += not found.broken
+        for one in found.findings:
+            findings.add(one.code, one.partition, one.index, one.seq, f"{path.name}: {one.detail}")
+    files = 0
+    for name, good in _sums(pack.folder):
+        files += good
+        if not good:
+            findings.add("archive", detail=f"{name[:80]} is missing, or is not what was packed")
+    coverage = {**report.coverage, "proofs_of_records": proven, "files": files}
+    return Report(tuple(findings.listed), dict(findings.counts), coverage), checkpoints
+
+
+def _sums(folder: Path) -> Iterator[tuple[str, bool]]:
+    """The files that the pack lists. The list proves nothing by itself; it finds a transfer that went wrong."""
+    try:
+        lines = (folder / "SHA256SUMS").read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        yield "SHA256SUMS", False
+        return
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        yield name, bool(name) and inside and path.is_file() and _digest(path) == digest
+
+
+def _digest(path: Path) -> str:
+    made = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            made.update(chunk)
+    return made.hexdigest()
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    items: Sequence[object] = value if isinstance(value, list) else ()
+    return tuple(one for one in items if isinstance(one, str))

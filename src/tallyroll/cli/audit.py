@@ -1,0 +1,20 @@
+"""``tallyroll audit``: the trail of what was done, and the proof of it."""
+
+from __future__ import annotations
+
+from tallyroll.cli import audit_keys, audit_proving, audit_reading, audit_removal, audit_rules
+from tallyroll.cli.session import group_of, verbs
+
+app = verbs()
+group_of(
+    app,
+    "The audit trail: query, verify, prove, report, forget.",
+    "tallyroll audit query --agent coder-001 --since 1d",
+    "tallyroll audit verify",
+    "tallyroll audit evidence gdpr evidence.zip",
+)
+audit_reading.add_to(app)
+audit_proving.add_to(app)
+audit_rules.add_to(app)
+audit_removal.add_to(app)
+app.add_typer(audit_keys.app, name="keys")

@@ -1,0 +1,297 @@
+"""A compliance report says what was recorded, what the rules made of it, and proves it; a pack lets others check it alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tests.unit.ledgers import trust_of
+from tests.unit.readable_ledger import Reading
+from tests.unit.stored_ledger import LedgerClock
+from tests.unit.test_audit_integrity import Keys
+
+from tallyroll.adapters.crypto import is_signed
+from tallyroll.audit.evidence import Evidence, Packed, verifier
+from tallyroll.audit.integrity import Trusted, Verification
+from tallyroll.audit.library import library
+from tallyroll.audit.report import ComplianceReport, Reporting
+from tallyroll.audit.report_page import report_page
+from tallyroll.audit.verify import Trust, verify, verify_proof
+from tallyroll.errors import StoreUnavailable
+
+BREACH = {"rule_id": "GDPR-001", "code": "missing_field", "severity": "medium", "fields": ["user_id|agent_id"]}
+
+
+class Desk:
+    """A house, and who reports on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.house = Reading(folder)
+        ledger = self.house.ledger
+
+        async def checkpoint() -> None:
+            ledger.checkpoint()
+
+        trusted = Trusted((str(ledger.key),), tuple(str(one.key) for one in ledger.witnesses), 1)
+        clock = LedgerClock(ledger)
+        verification = Verification(self.house.store, Keys(ledger), trusted, is_signed, clock=clock, checkpoint=checkpoint)
+        self.reporting = Reporting(self.house.store, verification, library, keys=trusted.keys, clock=clock)
+        self.evidence = Evidence(self.house.store, self.reporting, trusted)
+
+    def report(self, framework: str = "gdpr", *period: datetime, **options: object) -> ComplianceReport:
+        return asyncio.run(self.reporting.report(framework, *period, **options))
+
+    def pack(self, path: Path, **options: object) -> Packed:
+        return asyncio.run(self.evidence.write(path, "gdpr", **options))
+
+
+def lively(folder: Path) -> Desk:
+    """Six entries under GDPR, one of them in breach, others beside; a read, an erasure, a hold."""
+    desk = Desk(folder)
+    for number in range(6):
+        desk.house.entry(
+            "anna-canary", subject=f"cust-{number}-canary", category="data_modification", compliance_frameworks=["gdpr"],
+            rule_ids=["GDPR-001"], violations=[BREACH] if number == 4 else [], severity="high" if number == 4 else "info",
+        )  # fmt: skip
+        desk.house.entry("bert-canary")
+    desk.house.entry("auditor-canary", event_type="audit.read", category="audit_system", action="query", purpose="yearly review")
+    asyncio.run(desk.house.retention.set_hold(who="counsel-7", why="case 12", subject="cust-1-canary"))
+    asyncio.run(desk.house.eraser.erase("cust-2-canary"))
+    return desk
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return lively(tmp_path_factory.mktemp("desk"))
+
+
+@pytest.fixture(scope="module")
+def report(desk: Desk) -> ComplianceReport:
+    return desk.report()
+
+
+def test_what_a_report_says(report: ComplianceReport) -> None:
+    assert (report["framework"], report["total_events"], report["violations_total"]) == ("gdpr", 6, 1)
+    assert report["rules_analyzed"] == sum(rule.framework == "gdpr" for rule in library().rules)
+    summary = report["compliance_summary"]["GDPR-001"]
+    assert (summary["applicable_events"], summary["violating_events"], summary["compliance_rate_percent"]) == (6, 1, 83.33)
+    assert report["compliance_summary"]["GDPR-003"]["compliance_rate_percent"] is None, "nothing to judge is not compliance"
+    assert report["overview"]["severity"] == {"high": 1, "info": 5}
+    (violation,) = report["violations"]
+    assert violation["fields"] == ["user_id|agent_id"]
+    assert violation["audit_id"] == "entry-009"
+    assert report["integrity_certificate"]["valid"]
+    assert report["integrity_certificate"]["public_keys"]
+    assert [one["erasure"] for one in report["erasures"]] == ["request", "done"]
+    assert report["holds"][0]["who"] == "counsel-7"
+    assert {one["key"] for one in report["key_events"]} == {"writer", "rule_set"}
+    assert report["reads"]["total"] == 1
+    assert report["reads"]["newest"][0]["purpose"] == "yearly review"
+    assert report["review_record"] == {"total": 0, "newest": []}
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_advice_follows_from_what_was_found(desk: Desk, report: ComplianceReport) -> None:
+    assert any("lack some that a rule requires" in one for one in report["recommendations"])
+    assert not any("does not verify" in one for one in report["recommendations"])
+    assert any("audit.review" in one for one in desk.report("hipaa")["recommendations"]) == any(
+        rule.review_interval for rule in library().rules if rule.framework == "hipaa"
+    )
+
+
+def test_a_population_is_a_stretch_without_holes(desk: Desk, report: ComplianceReport) -> None:
+    population = report["population"]["GDPR-001"]
+    (stretch,) = population["stretches"]
+    assert (stretch["entries"], population["gaps"], population["entries"]) == (6, [], 6)
+    assert stretch["records"] == stretch["last"] - stretch["first"] + 1 == 11
+    assert desk.house.records()[stretch["first"]].env is not None
+
+
+def test_the_period_includes_both_ends(desk: Desk) -> None:
+    times = [datetime.fromisoformat(one["timestamp"]) for one in desk.report(sample=6)["sample"]]
+    found = desk.report("gdpr", min(times), max(times) - timedelta(microseconds=1))
+    assert found["total_events"] == 5
+    assert found["report_period"]["start"] == min(times).astimezone(UTC).isoformat()
+    assert desk.report("gdpr", max(times), max(times))["total_events"] == 1
+    with pytest.raises(ValueError, match="start_time"):
+        desk.report("gdpr", datetime(2027, 1, 1))  # noqa: DTZ001  # that is the point
+    with pytest.raises(ValueError, match="fun"):
+        desk.report("fun")
+
+
+def test_the_sample_is_drawn_by_nobody_and_proves_itself(desk: Desk, report: ComplianceReport) -> None:
+    assert report["sample_seed"] == report["integrity_certificate"]["snapshot"]["root"]
+    assert len(report["sample"]) == 5
+    trust = Trust(today=0, keys=tuple(desk.house.keys))
+    for one in report["sample"]:
+        proven = verify_proof(one["proof"].encode(), trust, check=is_signed)
+        assert proven.valid
+        assert proven.coverage["proven"]["env"]["audit_id"] == one["audit_id"]
+    again = [one["audit_id"] for one in desk.report(seed="1")["sample"]]
+    assert again == [one["audit_id"] for one in desk.report(seed="1")["sample"]]
+    draws = {tuple(one["audit_id"] for one in desk.report(seed=str(number), sample=2)["sample"]) for number in range(6)}
+    assert len(draws) > 1
+    assert desk.report(sample=0)["sample"] == []
+
+
+def test_a_tampered_ledger_is_reported_as_such(tmp_path: Path) -> None:
+    desk = lively(tmp_path)
+    desk.house.ledger.change(0, 3, lambda record: record._replace(env=b'{"audit_id":"x"}'))
+    found = desk.report()
+    assert not found["integrity_certificate"]["valid"]
+    assert "does not verify (env_hash)" in found["recommendations"][0]
+    assert "does not verify" in report_page(found)
+
+
+class Page(HTMLParser):
+    """Which elements a page has, and what it would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [str(value) for name, value in attrs if name in ("src", "href", "action", "data", "srcset", "background")]
+
+
+def test_the_page_loads_nothing_and_runs_nothing(report: ComplianceReport) -> None:
+    page = Page(report_page(report))
+    assert "script" not in page.tags
+    assert page.loads == []
+    assert "GDPR-001" in report_page(report)
+
+
+def test_what_others_wrote_stays_text(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    evil = "</script><script>alert(1)</script>"
+    breach = {"rule_id": "GDPR-001", "code": evil, "severity": "low", "fields": [evil]}
+    desk.house.entry(event_type=evil, action=evil, compliance_frameworks=["gdpr"], rule_ids=["GDPR-001"], violations=[breach])
+    asyncio.run(desk.house.retention.set_hold(who=evil, why=evil))
+    assert "script" not in Page(report_page(desk.report())).tags
+    desk.pack(tmp_path / "pack.zip")
+    with zipfile.ZipFile(tmp_path / "pack.zip") as pack:
+        viewer = pack.read("viewer.html").decode()
+        assert Page(viewer).tags.count("script") == 2
+        assert Page(viewer).loads == []
+        assert "<script>alert" not in viewer
+
+
+@pytest.fixture(scope="module")
+def packed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pack")
+    done = desk.pack(folder / "pack.zip", sample=3)
+    with zipfile.ZipFile(folder / "pack.zip") as pack:
+        pack.extractall(folder / "pack")
+        assert done.files == len(pack.namelist())
+    assert done.entries == 6
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    return folder / "pack"
+
+
+def run_alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Without site packages, without the environment: nothing of ours can be found."""
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "verify.pyz", *words], cwd=folder, capture_output=True, text=True, check=False, env={}
+    )
+
+
+@pytest.mark.slow
+def test_an_auditor_with_plain_python_checks_the_pack(packed: Path, desk: Desk) -> None:
+    probe = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", "import tallyroll"], cwd=packed, capture_output=True, text=True, check=False, env={}
+    )
+    assert "ModuleNotFoundError" in probe.stderr, "the isolation holds"
+    done = run_alone(packed, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["valid"]
+    assert found["coverage"]["proofs_of_records"] == 3
+    assert found["coverage"]["witnessed_size"]
+    assert "compare them" in done.stderr
+    assert str(desk.house.ledger.key) in done.stderr
+    (proof, *_) = sorted((packed / "proofs").iterdir())
+    done = run_alone(packed, str(proof.relative_to(packed)), "--key", str(desk.house.ledger.key))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verdict   intact" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "change", "code"),
+    [
+        ("ledger/00000.records", lambda raw: raw.replace(b"file.read", b"file.send", 1), "env_hash"),
+        ("report.json", lambda raw: raw.replace(b"violations_total", b"violations_tolal"), "archive"),
+        ("ledger/00000.records", lambda raw: raw[:-200], "size"),
+    ],
+)
+def test_a_pack_that_was_changed_does_not_pass(
+    packed: Path, tmp_path: Path, name: str, change: Callable[[bytes], bytes], code: str
+) -> None:
+    import shutil
+
+    folder = tmp_path / "pack"
+    shutil.copytree(packed, folder)
+    raw = (folder / name).read_bytes()
+    assert change(raw) != raw
+    (folder / name).write_bytes(change(raw))
+    done = run_alone(folder, "--json")
+    assert done.returncode == 1
+    assert code in json.loads(done.stdout)["counts"]
+
+
+def test_no_personal_data_and_no_key_leaves_in_a_pack(packed: Path, desk: Desk, report: ComplianceReport) -> None:
+    everything = b"".join(path.read_bytes() for path in packed.rglob("*") if path.is_file())
+    for secret in (b"canary", b"203.0.113.9", b"salary", *desk.house.ledger.k0.values()):
+        assert secret not in everything
+    assert "canary" not in json.dumps(report) + report_page(report)
+    assert b"GDPR-001" in everything
+
+
+def test_parts_in_clear_are_withheld_and_the_verifier_says_so(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.house.entry("anna-canary", plain=True, compliance_frameworks=["gdpr"])
+    done = desk.pack(tmp_path / "pack.zip")
+    assert done.withheld == 2
+    raw = b""
+    with zipfile.ZipFile(tmp_path / "pack.zip") as pack:
+        pack.extractall(tmp_path / "pack")
+        raw = b"".join(pack.read(name) for name in pack.namelist())
+    assert b"canary" not in raw
+    trust = trust_of(desk.house.ledger)
+    assert set(verify(tmp_path / "pack" / "ledger", trust, check=is_signed)[0].counts) == {"part_missing"}, "unless one agrees to it"
+    agreed = Trust(today=trust.today, keys=trust.keys, withheld=True)
+    assert verify(tmp_path / "pack" / "ledger", agreed, check=is_signed)[0].counts == {"withheld": 2}
+    desk.pack(tmp_path / "whole.zip", plain=True)
+    with zipfile.ZipFile(tmp_path / "whole.zip") as pack:
+        assert any(b"canary" in pack.read(name) for name in pack.namelist())
+
+
+def test_sealed_parts_cannot_be_withheld(desk: Desk) -> None:
+    from tests.unit.ledgers import Opened, report_on
+
+    files = Opened.of(desk.house.ledger.export()).change(0, 1, lambda record: record._replace(parts=(None, None))).build()
+    trust = trust_of(desk.house.ledger)
+    assert "part_missing" in report_on(files, Trust(today=trust.today, keys=trust.keys, withheld=True)).counts
+
+
+def test_the_verifier_is_the_same_bytes_each_time() -> None:
+    assert verifier() == verifier()
+
+
+def test_nothing_is_packed_before_anything_is_signed_and_nothing_half_made_is_left(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.reporting._verification._checkpoint = desk.house.store.sizes
+    with pytest.raises(StoreUnavailable, match="signed"):
+        desk.pack(tmp_path / "pack.zip")
+    assert [path.name for path in tmp_path.iterdir() if "pack" in path.name] == []
