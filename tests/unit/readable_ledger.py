@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from tests.unit.ledgers import ORIGIN
 from tests.unit.stored_ledger import House, StoredLedger
 
+from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.audit import note
 from tallyroll.audit.chain import Part
 from tallyroll.audit.contents import SALT, env_of, part_text
-from tallyroll.audit.layout import META, Kind, PartType, pack_record, unpack_core
+from tallyroll.audit.intake import facts_of
+from tallyroll.audit.layout import META, REGISTRY, Kind, PartType, pack_record, unpack_core
 from tallyroll.audit.note import Checkpoint
 from tallyroll.audit.subjects import part_about
+from tallyroll.audit.tree import CompactRange
 from tallyroll.events.position import Position
-from tallyroll.ports import LedgerNote, LedgerRow, LedgerTail, LedgerWanted
+from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerNote, LedgerRow, LedgerTail, LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
 
@@ -30,7 +34,7 @@ class ReadableStore(StoredLedger):
     async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
         part = self.ledger.partitions[partition]
         numbers = range(max(start, part.start), min(len(part.records), start + limit))
-        place = None if partition == 65_535 else f"audit-events/{partition}"
+        place = None if partition == REGISTRY else f"audit-events/{partition}"
         return [
             LedgerRow(partition, n, pack_record(part.records[n]), part.tree.node(0, n), 0, place and Position("audit-events", partition, n))
             for n in numbers
@@ -125,4 +129,20 @@ def parsed(raw: bytes) -> Checkpoint:
     return Checkpoint.parse(note.parse(raw).text)
 
 
-__all__ = ["MemoryLedger", "ReadableStore", "Reading", "parsed"]
+async def put_into(store: SqliteLedgerStore, ledger: MemoryLedger) -> None:
+    """Writes a whole ledger into an empty store, as a sealer would have."""
+    for number, part in ledger.partitions.items():
+        tree = CompactRange()
+        leaves = [part.tree.node(0, at) for at in range(part.tree.size)]
+        rows = [
+            LedgerRow(number, at, pack_record(one), leaf, 0, None if number == REGISTRY else Position("audit-events", number, at))
+            for at, (one, leaf) in enumerate(zip(part.records, leaves, strict=True))
+        ]
+        facts = [facts_of(one, unpack_core(one.core)) for one in part.records]
+        nodes = tree.extend(leaves)
+        await store.commit(LedgerCommit([LedgerAppend(number, 0, rows, facts, nodes, tree.peaks)]))
+    tree = CompactRange()
+    nodes = tree.extend([sha256(b"\0" + text.encode()).digest() for text in ledger.leaves])
+    notes = [LedgerNote(int(one.origin.rpartition("/")[2]), one.size, one.text().encode()) for one in map(Checkpoint.parse, ledger.leaves)]
+    signed = [LedgerNote(META, Checkpoint.parse(one.text).size, one.packed()) for one in ledger.notes]
+    await store.commit(LedgerCommit([LedgerAppend(META, 0, [], [], nodes, tree.peaks)], notes=[*notes, *signed]))

@@ -22,7 +22,7 @@ SALT: Final = 16
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of the trail, as its reader may see it.
 
     Fields that were erased, expired, or are not this reader's are None. ``erased`` names those that may have had a value which

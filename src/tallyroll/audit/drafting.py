@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import asdict
 
-from tallyroll.audit.contents import SEALABLE_FIELDS, part_text
+from tallyroll.audit.contents import SEALABLE_FIELDS
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, ComplianceFramework
+from tallyroll.audit.layout import write_json
 from tallyroll.audit.new_entry import MAX_SUBJECTS, NewEntry
 from tallyroll.audit.pii import PiiScanner, plain_key
-from tallyroll.audit.rules import ComplianceRule, Judgement, RuleSet, judge, shown_violations
+from tallyroll.audit.rules import ComplianceRule, Judgement, RuleSet, join, shown_violations, violations_of
 
 VIOLATION_EVENT: Final = "compliance.violation"
 """Says that an entry breaks a rule. Its own entry matches no rules, or one breach would go round for ever."""
@@ -64,7 +65,8 @@ class Drafter:
     ) -> None:
         self._version = rules.version
         self._rules = rules.rules
-        self._by_frameworks: dict[tuple[ComplianceFramework, ...], Sequence[ComplianceRule]] = {(): ()}
+        self._joined: dict[tuple[object, ...], Judgement] = {}
+        self._narrowed: dict[tuple[tuple[ComplianceFramework, ...], AuditEventCategory], Sequence[ComplianceRule]] = {}
         self._scanner = scanner
         self._frameworks = tuple(sorted(frameworks))
         self._subject_keys = frozenset(map(plain_key, subject_fields))
@@ -74,45 +76,54 @@ class Drafter:
 
     def plan(self, entry: NewEntry) -> Plan:
         """What will be sealed, what will be in clear, and what the rules make of it."""
-        fields = asdict(entry)
-        subjects: tuple[str, ...] = fields.pop("subjects")
-        subjects = subjects or self._named_in(entry.payload)
-        person = {name: value for name in _OF_PERSON if (value := fields[name])}
-        about = {name: value for name in _OF_SUBJECTS if (value := fields[name])}
-        about |= {name: text for name in _FREE_TEXT if (text := fields[name]) and self._is_personal(text)}
-        if not entry.user_id:
+        # All of them are text, dicts, tuples or members of enums: what is false, or blank, says nothing.
+        fields: dict[str, Any] = {
+            name: value for name, value in asdict(entry).items() if value and (type(value) is not str or not value.isspace())
+        }
+        subjects: tuple[str, ...] = fields.pop("subjects", ()) or self._named_in(entry.payload)
+        person: dict[str, Any] = {name: fields[name] for name in _OF_PERSON if name in fields}
+        about: dict[str, Any] = {name: fields[name] for name in _OF_SUBJECTS if name in fields}
+        about |= {name: text for name in _FREE_TEXT if (text := fields.get(name)) and self._is_personal(text)}
+        if "user_id" not in person:
             about, person = {**person, **about}, {}
-        rules = self._rules_for(entry)
-        judgement = self._judge(rules, fields, SEALED_FIELDS | about.keys())
-        sealed = [True, True]
+        judgement = self._judged(entry, fields, SEALED_FIELDS | about.keys())
+        sealed = (True, True)
         if not self._encrypt and not judgement.encryption_required:
-            sealed = [bool(self._scanner.in_value(person)), bool(subjects) or bool(self._scanner.in_value(about))]
+            sealed = (bool(self._scanner.in_value(person)), bool(subjects) or bool(self._scanner.in_value(about)))
             names = {name for part, is_sealed in zip((person, about), sealed, strict=True) if is_sealed for name in part}
-            judgement = self._judge(rules, fields, names)
-        users = (entry.user_id,) if entry.user_id else ()
-        parts = [
-            PartPlan(people, part, part_text(part), is_sealed)
-            for people, part, is_sealed in zip((users, subjects), (person, about), sealed, strict=True)
-            if part
-        ]
+            judgement = self._judged(entry, fields, names)
+        users = (person["user_id"],) if person else ()
+        kinds = ((users, person, sealed[0]), (subjects, about, sealed[1]))
+        parts = [PartPlan(people, part, write_json(part), is_sealed) for people, part, is_sealed in kinds if part]
         clear = {name: value for name, value in fields.items() if name not in SEALED_FIELDS and name not in about}
-        clear["compliance_frameworks"] = judgement.frameworks
-        clear["rule_ids"] = judgement.rule_ids
-        clear["rule_set"] = self._version
-        clear["violations"] = tuple(shown_violations(judgement.violations))
+        judged = {
+            "rule_set": self._version, "compliance_frameworks": judgement.frameworks, "rule_ids": judgement.rule_ids,
+            "violations": tuple(shown_violations(judgement.violations)),
+        }  # fmt: skip
+        clear |= {name: found for name, found in judged.items() if found}
         return Plan(clear, parts, judgement, entry.agent_id)
 
-    def _judge(self, rules: Sequence[ComplianceRule], fields: Mapping[str, object], sealed: Collection[str]) -> Judgement:
-        return judge(rules, fields, frameworks=self._frameworks, sealed=sealed, default_retention_days=self._default_days)
-
-    def _rules_for(self, entry: NewEntry) -> Sequence[ComplianceRule]:
+    def _judged(self, entry: NewEntry, fields: Mapping[str, object], sealed: Collection[str]) -> Judgement:
+        """As ``judge``; what rules demand together is kept, since few sets of rules ever apply."""
         if entry.event_type == VIOLATION_EVENT or entry.category == AuditEventCategory.COMPLIANCE_VIOLATION:
-            return ()
-        frameworks = entry.compliance_frameworks or self._frameworks
-        rules = self._by_frameworks.get(frameworks)
-        if rules is None:
-            rules = self._by_frameworks[frameworks] = [rule for rule in self._rules if rule.framework in frameworks]
-        return rules
+            frameworks: tuple[ComplianceFramework, ...] = ()
+        else:
+            frameworks = entry.compliance_frameworks or self._frameworks
+        place = (frameworks, entry.category)
+        rules = self._narrowed.get(place)
+        if rules is None:  # those that can have a say
+            rules = self._narrowed[place] = [
+                rule
+                for rule in self._rules
+                if rule.framework in frameworks and (rule.is_baseline or rule.category in (None, entry.category))
+            ]
+        applying = [rule for rule in rules if rule.applies_to(fields)]
+        key = (*place, *[rule.rule_id for rule in applying])
+        joined = self._joined.get(key)
+        if joined is None:
+            joined = self._joined[key] = join(rules, applying, frameworks, default_retention_days=self._default_days)
+        violations = violations_of(rules, joined.rule_ids, fields, sealed)
+        return joined.with_violations(violations) if violations else joined
 
     def _named_in(self, payload: object) -> tuple[str, ...]:
         """The people whom the subject fields of a payload name; nobody where there are too many."""
@@ -124,11 +135,14 @@ class Drafter:
                 for key, value in item.items():
                     if isinstance(value, (dict, list)):
                         waiting.append(value)
-                    if plain_key(key) in self._subject_keys:
+                    if _plain(key) in self._subject_keys:
                         found.update(dict.fromkeys(_names(value)))
             elif isinstance(item, list):
                 waiting += [inner for inner in item if isinstance(inner, (dict, list))]
         return tuple(sorted(found)) if len(found) <= MAX_SUBJECTS else ()
+
+
+_plain: Final = lru_cache(_CACHED)(plain_key)
 
 
 def _names(value: object) -> list[str]:

@@ -72,11 +72,13 @@ def field_of(entry: Mapping[str, object], path: str) -> object:
 
 def has_value(value: object) -> bool:
     """Whether it says something: not None, not empty, not blank. 0 and False do."""
+    if value is None:
+        return False
     if isinstance(value, str):
-        return bool(value.strip())
-    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return bool(value) and not value.isspace()
+    if isinstance(value, (dict, list, tuple, set, frozenset, Mapping)):  # the last one is slow to ask, so it comes last
         return bool(value)
-    return value is not None
+    return True
 
 
 def texts_of(value: object, path: str = "") -> Iterator[tuple[str, str]]:

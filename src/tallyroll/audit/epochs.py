@@ -80,18 +80,19 @@ class Epochs:
             return closing
 
     def seal(self, drafts: Sequence[tuple[str | None, str, Draft]]) -> tuple[list[Body], list[Placed]]:
-        """Entries (agent, id, draft), sealed; and their bodies, with those of the chains that begin."""
-        writer = self._current()
+        """Entries (agent, id, draft), sealed, all with the time of now; and their bodies, with those of the chains that begin."""
+        writer, ts_us = self._current(), self._clock.now_us()
+        time = iso(moment_at(ts_us))
         bodies: list[Body] = []
         placed = []
         for agent_id, audit_id, draft in drafts:
             key = key_of(agent_id, writer.writer)
             partition = partition_for(key.encode(), self._topic.partitions)
-            ts_us = self._clock.now_us()
             sealed = writer.seal(partition, draft, ts_us)
-            bodies += [self._body(item, None, key_of(None, writer.writer), ts_us) for item in sealed[:-1]]
+            if len(sealed) > 1:  # the chain begins
+                bodies.append(self._body(sealed[0], id_at(ts_us, sealed[0].leaf), key_of(None, writer.writer), time))
             placed.append(Placed(sealed[-1], ts_us, len(bodies)))
-            bodies.append(self._body(sealed[-1], audit_id, key, ts_us))
+            bodies.append(self._body(sealed[-1], audit_id, key, time))
         return bodies, placed
 
     def beat(self) -> list[Body]:
@@ -119,14 +120,14 @@ class Epochs:
         writer = self._current()
         ts_us = self._clock.now_us()
         kept = draft._replace(keep_until_day=ts_us // DAY_US + self._keep_days)
-        return [self._body(item, None, key_of(None, writer.writer), ts_us) for item in writer.seal(partition, kept, ts_us)]
+        key, time = key_of(None, writer.writer), iso(moment_at(ts_us))
+        return [self._body(item, id_at(ts_us, item.leaf), key, time) for item in writer.seal(partition, kept, ts_us)]
 
     def _current(self) -> Writer:
         assert self._writer is not None  # noqa: S101  # begin() comes before
         self._writer.advance(min(MAX_MAC_EPOCH, int(self._clock.monotonic() - self._began)))
         return self._writer
 
-    def _body(self, sealed: Sealed, event_id: str | None, key: str, ts_us: int) -> Body:
-        event_id = event_id or id_at(ts_us, sealed.leaf)
-        value = document_of(sealed.record, event_id, key, self._source, iso(moment_at(ts_us)))
+    def _body(self, sealed: Sealed, event_id: str, key: str, time: str) -> Body:
+        value = document_of(sealed.record, event_id, key, self._source, time)
         return Body(event_id, self._topic, sealed.chain.partition, key.encode(), value)

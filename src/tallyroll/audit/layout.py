@@ -59,6 +59,9 @@ class Kind(IntEnum):
     GAP = 8
 
 
+_LAST_KIND: Final = max(Kind)
+
+
 class PartType(IntEnum):
     """How a part is kept: sealed for one subject, for several, for an unknown one, or plain with a salt before it."""
 
@@ -142,7 +145,7 @@ def unpack_core(core: bytes) -> Core:
     if len(core) < CORE_BYTES:
         raise Undecodable("ledger-core", "too short")
     magic, kind, ident, seq, ts_us, mac_epoch, retention_class, keep_until_day, n_parts, prev, env_hash = _CORE.unpack_from(core)
-    if magic != MAGIC or kind > max(Kind):
+    if magic != MAGIC or kind > _LAST_KIND:
         raise Undecodable("ledger-core", "another version or kind")
     if len(core) != CORE_BYTES + n_parts * PART_BYTES:
         raise Undecodable("ledger-core", "its length does not fit its parts")

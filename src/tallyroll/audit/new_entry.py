@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 from msgspec.structs import force_setattr
 
-from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
+from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework, has_value
 from tallyroll.errors import InvalidEvent
 from tallyroll.events.context import NO_CONTEXT, EventContext, current_context
 from tallyroll.events.payload import clean_payload
@@ -20,7 +20,7 @@ MAX_SUBJECTS: Final = 100
 MAX_TEXT: Final = 65_536  # characters of one field; what is longer belongs into the payload
 
 
-class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
+class NewEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that happened. Fields as those of ``AuditEntry``; ``subjects`` are the people it is about.
 
     Frameworks, category and severity may be given as their values. What is not given of ``correlation_id``, ``session_id``,
@@ -66,20 +66,17 @@ class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
         return cls(event_type=event_type, category=category, action=action, description=description, **fields)  # type: ignore[arg-type]  # __post_init__ reads it
 
     def __post_init__(self) -> None:
-        for name in ("event_type", "action", "outcome"):
-            if not getattr(self, name):
-                raise InvalidEvent(name, "expected text")
         for name in _TEXTS:
-            _check_text(name, getattr(self, name))
-        force_setattr(self, "category", _one_of("category", AuditEventCategory, self.category))
-        force_setattr(self, "severity", _one_of("severity", AuditSeverity, self.severity))
-        frameworks = {_one_of("compliance_frameworks", ComplianceFramework, name) for name in _many(self, "compliance_frameworks")}
-        force_setattr(self, "compliance_frameworks", tuple(sorted(frameworks)))
-        force_setattr(self, "subjects", tuple(sorted(set(_texts(self, "subjects")))))
-        if len(self.subjects) > MAX_SUBJECTS:
-            raise InvalidEvent("subjects", f"expected at most {MAX_SUBJECTS}")
-        if self.on_behalf_of is not None:
-            force_setattr(self, "on_behalf_of", tuple(_texts(self, "on_behalf_of")))
+            value = getattr(self, name)
+            if value is not None and not (type(value) is str and len(value) <= MAX_TEXT and value.isascii()):
+                _check_text(name, value)
+        for name in ("event_type", "action", "outcome"):
+            if not has_value(getattr(self, name)):
+                raise InvalidEvent(name, "expected text that is not blank")
+        if self.description is None:
+            raise InvalidEvent("description", "expected text")
+        _read_enums(self)
+        _read_people(self)
         for name in ("payload", "agent", "model"):
             if getattr(self, name) is not None:
                 force_setattr(self, name, clean_payload(getattr(self, name)))
@@ -94,6 +91,26 @@ _TEXTS: Final = tuple(
 )
 
 
+def _read_enums(entry: NewEntry) -> None:
+    if type(entry.category) is not AuditEventCategory:
+        force_setattr(entry, "category", _one_of("category", AuditEventCategory, entry.category))
+    if type(entry.severity) is not AuditSeverity:
+        force_setattr(entry, "severity", _one_of("severity", AuditSeverity, entry.severity))
+    if entry.compliance_frameworks != ():
+        frameworks = {_one_of("compliance_frameworks", ComplianceFramework, name) for name in _many(entry, "compliance_frameworks")}
+        force_setattr(entry, "compliance_frameworks", tuple(sorted(frameworks)))
+
+
+def _read_people(entry: NewEntry) -> None:
+    if entry.subjects != ():
+        subjects = tuple(sorted(set(_texts(entry, "subjects"))))
+        if len(subjects) > MAX_SUBJECTS:
+            raise InvalidEvent("subjects", f"expected at most {MAX_SUBJECTS}")
+        force_setattr(entry, "subjects", subjects)
+    if entry.on_behalf_of is not None:
+        force_setattr(entry, "on_behalf_of", tuple(_texts(entry, "on_behalf_of")))
+
+
 def _fill(entry: NewEntry, context: EventContext) -> None:
     for name, given in (
         ("correlation_id", context.correlation_id), ("session_id", context.session_id), ("user_id", context.user_id),
@@ -104,8 +121,6 @@ def _fill(entry: NewEntry, context: EventContext) -> None:
 
 
 def _check_text(name: str, value: object) -> None:
-    if value is None and name != "description":
-        return
     if not isinstance(value, str):
         raise InvalidEvent(name, f"expected text, got {type(value).__name__}")
     if len(value) > MAX_TEXT:

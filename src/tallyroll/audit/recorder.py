@@ -11,18 +11,20 @@ import contextlib
 import logging
 import os
 from collections.abc import Collection, Coroutine, Sequence
+from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from tallyroll.audit import envelope
 from tallyroll.audit.chain import Draft, Part
-from tallyroll.audit.contents import SALT, AuditEntry, env_of
+from tallyroll.audit.contents import SALT, AuditEntry
 from tallyroll.audit.data_keys import DataKeys
 from tallyroll.audit.drafting import Drafter, Plan
 from tallyroll.audit.entry import ComplianceFramework
 from tallyroll.audit.epochs import DAY_US, Epochs, Placed
-from tallyroll.audit.layout import CORE_BYTES, MAC_BYTES, PART_BYTES, Kind, PartType, prev_of
+from tallyroll.audit.layout import CORE_BYTES, MAC_BYTES, PART_BYTES, Kind, PartType, prev_of, write_json
 from tallyroll.audit.new_entry import NewEntry
 from tallyroll.audit.pii import PiiScanner
 from tallyroll.audit.rules import OnFailure, RuleSet
@@ -45,6 +47,7 @@ _LINK_BYTES: Final = 320  # what the publisher's link adds, at the most
 _TAG_BYTES: Final = 16
 _PAUSES_S: Final = (0.05, 0.2, 1.0)  # before sealed bytes are sent again; then the caller is told
 _MAX_UNSENT: Final = 10_000  # records that are only in memory, some 20 MB; more are given up
+_CACHED_DAYS: Final = 64
 _ORDER: Final[tuple[OnFailure, ...]] = ("count", "spill", "block")
 
 
@@ -108,6 +111,8 @@ class Recorder:
             default_retention_days=settings.audit_default_retention_days,
         )  # fmt: skip
         self._closed = False
+        self._sealing = False
+        publisher.at_exit(self._last_words)
         self._begin()
 
     def _begin(self) -> None:
@@ -152,9 +157,12 @@ class Recorder:
         waiting = [(one, self._track(self._settle(one.bodies, one.ticket))) for one in handed]
         return [entry for one, task in waiting for entry in await self._durable(one, task, policy)]
 
-    def forget(self, handles: Collection[bytes] = ()) -> None:
-        """Drops the keys behind these handles, or all: what comes next asks the ring again. For who destroys keys."""
+    name: Final = "recorder"
+
+    async def forget(self, subject: str, handles: Collection[bytes]) -> int:  # noqa: ARG002  # the port's
+        """Implements ``ports.ErasureTarget``: drops the keys behind these handles from memory. It keeps nothing else of anybody."""
         self._epochs.forget(self._keys.forget(handles))
+        return 0
 
     async def close(self) -> None:
         """Closes every chain of this process, and waits within the publisher's grace until what was sealed is on its way."""
@@ -187,8 +195,8 @@ class Recorder:
     def _ready(self, entry: NewEntry) -> _Ready:
         plan = self._drafter.plan(entry)
         audit_id = new_id()
-        env = env_of({"audit_id": audit_id, **plan.clear})
-        texts = sum(len(part.text) + _TAG_BYTES + PART_BYTES + 4 for part in plan.parts)
+        env = write_json({"audit_id": audit_id, **plan.clear})
+        texts = sum([len(part.text) + _TAG_BYTES + PART_BYTES + 4 for part in plan.parts])
         key = envelope.key_of(plan.agent_id, b"")
         size = _LINK_BYTES + envelope.size_of(CORE_BYTES + MAC_BYTES + 4 + len(env) + texts, key, self._settings.source)
         if size > self._settings.max_record_bytes:
@@ -204,10 +212,14 @@ class Recorder:
             if self._epochs.is_current and not any(self._keys.lacks(people)):
                 break  # others of this loop may have taken what was prepared
         # From here to the hand-over nothing waits: numbers are in the log's order, and none is lost on the way.
-        now_day = self._clock.now_us() // DAY_US
-        drafts = [(one.plan.agent_id, one.audit_id, self._draft(one, now_day)) for one in ready]
-        bodies, placed = self._epochs.seal(drafts)
-        ticket = self._publisher.hand_over(bodies)
+        self._sealing = True
+        try:
+            now_day = self._clock.now_us() // DAY_US
+            drafts = [(one.plan.agent_id, one.audit_id, self._draft(one, now_day)) for one in ready]
+            bodies, placed = self._epochs.seal(drafts)
+            ticket = self._publisher.hand_over(bodies)
+        finally:
+            self._sealing = False
         entries = [_shown(one, where, draft) for one, where, (_, _, draft) in zip(ready, placed, drafts, strict=True)]
         self._telemetry.count(AUDIT_CREATED, len(entries))
         for one, entry in zip(ready, entries, strict=True):
@@ -236,13 +248,23 @@ class Recorder:
             return handed.entries
         if policy == "spill" and self._publisher.writes_ahead(self._topic):
             await self._publisher.on_disk()
-            if not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes):
-                stall_s = 0.0 if self._away else self._settings.stall_ms / 1_000
-                if not (await asyncio.wait({task}, timeout=stall_s))[0]:
-                    self._away = True  # until something is delivered nobody else waits so long
-                    return handed.entries
+            patience_s = 0 if self._away else self._settings.stall_ms / 1_000
+            is_kept = not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes)
+            if is_kept and not await self._within(task, patience_s):
+                self._away = True  # until something is delivered nobody else waits so long
+                return handed.entries
         outcomes = await asyncio.shield(task)
         return [_with_outcome(entry, outcomes[slot], policy) for entry, slot in zip(handed.entries, handed.slots, strict=True)]
+
+    async def _within(self, task: asyncio.Task[Any], seconds: float) -> bool:
+        """Whether a task ends before the time is over; the task goes on."""
+        if seconds and not task.done():
+            sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+            try:
+                await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+        return task.done()
 
     async def _settle(self, bodies: Sequence[Body], ticket: Ticket) -> list[Outcome]:
         """What became of sealed records. Sends again what may not have arrived, and counts what is lost."""
@@ -294,6 +316,13 @@ class Recorder:
             except (AuditError, LogError) as error:
                 log.warning("no heartbeat of the audit trail: %s", type(error).__name__)
 
+    def _last_words(self) -> list[Body]:
+        """The ends of the chains, where the process ends without closing; not if a signal came in the midst of sealing."""
+        if self._closed or self._sealing:
+            return []
+        self._closed = True
+        return self._epochs.close("exit") + self._unsent
+
     def _track(self, coroutine: Coroutine[Any, Any, list[Outcome]]) -> asyncio.Task[list[Outcome]]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
@@ -307,8 +336,8 @@ def _shown(one: _Ready, where: Placed, draft: Draft) -> AuditEntry:
     sealed = [part.handle.hex() for part in draft.parts if part.part_type != PartType.PLAIN]
     return AuditEntry(
         audit_id=one.audit_id,
-        timestamp=moment_at(where.ts_us),
-        retention_date=moment_at((draft.keep_until_day + 1) * DAY_US - 1),
+        timestamp=_moment(where.ts_us),
+        retention_date=_end_of(draft.keep_until_day),
         previous_hash=prev_of(record.core).hex(),
         current_hash=where.sealed.leaf.hex(),
         mac=record.mac.hex(),
@@ -319,6 +348,14 @@ def _shown(one: _Ready, where: Placed, draft: Draft) -> AuditEntry:
         **one.plan.clear,
         **one.plan.personal,
     )
+
+
+_moment: Final = lru_cache(1)(moment_at)  # a batch has one
+
+
+@lru_cache(_CACHED_DAYS)
+def _end_of(day: int) -> datetime:
+    return moment_at((day + 1) * DAY_US - 1)
 
 
 def _with_outcome(entry: AuditEntry, outcome: Outcome, policy: OnFailure) -> AuditEntry:

@@ -119,6 +119,10 @@ class Judgement(NamedTuple):
     monitors: tuple[str, ...]
     violations: tuple[RuleViolation, ...]
 
+    def with_violations(self, violations: tuple[RuleViolation, ...]) -> Judgement:
+        """The same with these breaches."""
+        return Judgement(*self[:-1], violations)
+
 
 def judge(
     rules: Sequence[ComplianceRule],
@@ -133,15 +137,27 @@ def judge(
     ``compliance_frameworks`` of the entry say whose rules; ``frameworks`` do where it names none. A declared framework gives
     the retention and the encryption of its baseline whatever the category. ``sealed`` are the fields that will be sealed.
     """
-    declared = sorted({ComplianceFramework(name) for name in _names(entry.get("compliance_frameworks")) or frameworks})
+    declared = tuple(sorted({ComplianceFramework(name) for name in _names(entry.get("compliance_frameworks")) or frameworks}))
     of_these = [rule for rule in rules if rule.framework in declared]
     applying = [rule for rule in of_these if rule.applies_to(entry)]
+    joined = join(of_these, applying, declared, default_retention_days=default_retention_days)
+    return joined.with_violations(violations_of(of_these, joined.rule_ids, entry, sealed))
+
+
+def join(
+    of_these: Sequence[ComplianceRule],
+    applying: Sequence[ComplianceRule],
+    declared: tuple[ComplianceFramework, ...],
+    *,
+    default_retention_days: int = DEFAULT_RETENTION_DAYS,
+) -> Judgement:
+    """What rules demand together, without a look at whether they are kept: those that apply, of those of the declared frameworks."""
     protecting = [rule for rule in of_these if rule.is_baseline or rule in applying]
     bound = max((rule.retention_days for rule in applying if rule.binding), default=0)
     personal = min((rule.max_personal_days for rule in applying if rule.max_personal_days is not None), default=None)
     return Judgement(
         rule_ids=tuple(rule.rule_id for rule in applying),
-        frameworks=tuple(declared),
+        frameworks=declared,
         retention_days=max((rule.retention_days for rule in protecting), default=default_retention_days),
         max_personal_days=None if personal is None else max(personal, bound),
         hot_days=max((rule.hot_days for rule in applying if rule.hot_days is not None), default=None),
@@ -149,12 +165,21 @@ def judge(
         encryption_required=any(rule.encryption_required for rule in protecting),
         on_failure=max((rule.on_failure for rule in applying), key=_STRICTNESS.index, default="spill"),
         monitors=tuple(rule.rule_id for rule in applying if rule.real_time_monitoring),
-        violations=tuple(
-            found
-            for rule in protecting
-            for found in (_violations(rule, entry, sealed) if rule in applying else _unsealed(rule, entry, sealed))
-        ),
+        violations=(),
     )
+
+
+def violations_of(
+    of_these: Iterable[ComplianceRule], applying: Collection[str], entry: Mapping[str, object], sealed: Collection[str]
+) -> tuple[RuleViolation, ...]:
+    """Where an entry breaks the rules that apply to it, by their ids, or the encryption of a baseline."""
+    found: list[RuleViolation] = []
+    for rule in of_these:
+        if rule.rule_id in applying:
+            found += _violations(rule, entry, sealed)
+        elif rule.encryption_required and rule.is_baseline:
+            found += _unsealed(rule, entry, sealed)
+    return tuple(found)
 
 
 def retention_classes(rules: Iterable[ComplianceRule]) -> dict[int, int | None]:
@@ -216,7 +241,7 @@ def shown_violations(violations: Iterable[RuleViolation]) -> list[dict[str, Any]
 
 
 def _violations(rule: ComplianceRule, entry: Mapping[str, object], sealed: Collection[str]) -> list[RuleViolation]:
-    missing = [wanted for wanted in rule.required_fields if not any(has_value(field_of(entry, path)) for path in wanted.split("|"))]
+    missing = [wanted for wanted in rule.required_fields if not _is_there(entry, wanted)]
     found = [RuleViolation(rule.rule_id, "missing_field", rule.severity, tuple(missing))] if missing else []
     found += _unsealed(rule, entry, sealed)
     for item in rule.violation:
@@ -228,8 +253,17 @@ def _violations(rule: ComplianceRule, entry: Mapping[str, object], sealed: Colle
     return found
 
 
+def _is_there(entry: Mapping[str, object], wanted: str) -> bool:
+    value = entry.get(wanted)  # the usual case: neither a path nor alternatives
+    if value is None and ("|" in wanted or "." in wanted):
+        return any(has_value(field_of(entry, path)) for path in wanted.split("|"))
+    return has_value(value)
+
+
 def _unsealed(rule: ComplianceRule, entry: Mapping[str, object], sealed: Collection[str]) -> list[RuleViolation]:
     if not rule.encryption_required:
+        return []
+    if SEALED_FIELDS.issubset(sealed):
         return []
     bare = tuple(sorted(name for name in SEALED_FIELDS if name not in sealed and has_value(entry.get(name))))
     return [RuleViolation(rule.rule_id, "missing_encryption", rule.severity, bare)] if bare else []

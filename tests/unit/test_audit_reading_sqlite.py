@@ -1,0 +1,121 @@
+"""What is read of a ledger is the same from a SQLite store as from memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.ledgers import Opened, fill, new_ledger
+from tests.unit.readable_ledger import ReadableStore, Reading, put_into
+from tests.unit.stored_ledger import LedgerClock
+from tests.unit.test_audit_integrity import Keys, _swapped, entries
+from tests.unit.test_audit_report import Desk, lively
+
+from tallyroll.adapters.crypto import is_signed
+from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
+from tallyroll.audit import proving
+from tallyroll.audit.integrity import Integrity, Trusted, Verification
+from tallyroll.audit.layout import take_out
+from tallyroll.audit.query import LedgerReader, Wanted
+from tallyroll.testing.ledger import MemoryLedger
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    made = lively(tmp_path_factory.mktemp("desk"))
+    made.house.entry("carl", plain=True)
+    made.house.ledger.checkpoint()
+    return made
+
+
+def on_both(ledger: MemoryLedger, ask: Callable[[Any], Awaitable[Any]]) -> tuple[Any, Any]:
+    async def asked() -> tuple[Any, Any]:
+        store = await SqliteLedgerStore.open(None, take_out)
+        await put_into(store, ledger)
+        try:
+            return await ask(ReadableStore(ledger)), await ask(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(asked())
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {}, {"user_id": "anna-canary"}, {"user_id": "carl"}, {"user_id": "bert-canary", "agent_id": "agent-1"},
+        {"compliance_framework": "gdpr"}, {"severity": "high"}, {"event_type": "audit.read", "outcome": "success"}, {"task_id": "none"},
+    ],
+)  # fmt: skip
+def test_queries(desk: Desk, wanted: dict[str, str]) -> None:
+    async def ask(store: Any) -> list[Any]:
+        async def nothing(*_: object, **__: object) -> None: ...
+
+        reader = LedgerReader(
+            store, desk.house.ring, desk.house.aes, clock=LedgerClock(desk.house.ledger), record=nothing, catch_up=nothing
+        )
+        answer = await reader.query(Wanted(**wanted))
+        again = await reader.query(Wanted(**wanted), limit=3, offset=1, as_of=answer.as_of)
+        return [answer.page(), again.page(), [entry.to_dict() async for entry in reader.each(Wanted(**wanted), page=2)]]
+
+    memory, sqlite = on_both(desk.house.ledger, ask)
+    assert memory == sqlite
+    assert memory[2] == memory[0]["entries"]
+
+
+def verification(ledger: MemoryLedger, store: Any) -> Verification:
+    trusted = Trusted((str(ledger.key),), tuple(str(one.key) for one in ledger.witnesses), 1)
+    return Verification(store, Keys(ledger), trusted, is_signed, clock=LedgerClock(ledger), checkpoint=store.sizes)
+
+
+def test_verification_and_proofs(desk: Desk) -> None:
+    async def ask(store: Any) -> tuple[Integrity, list[bytes | None]]:
+        rows = await store.rows(0, 5, 4)
+        proofs = [await proving.proof_of(store, row) for row in rows]
+        return await verification(desk.house.ledger, store).verify(), [*proofs, await proving.continuation(store, 3)]
+
+    memory, sqlite = on_both(desk.house.ledger, ask)
+    assert memory == sqlite
+    assert memory[0]["valid"]
+
+
+def test_neighbours_swapped_in_the_store_show() -> None:
+    ledger = fill(new_ledger(), 12)
+    ledger.checkpoint()
+    index = entries(ledger)[5]
+    ledger.partitions[0].records = _swapped(Opened.of(ledger.export()), index, index + 1).records[0]
+
+    async def ask(store: Any) -> Integrity:
+        return await verification(ledger, store).verify()
+
+    memory, sqlite = on_both(ledger, ask)
+    assert memory == sqlite
+    assert "root" in memory["counts"]
+
+
+@pytest.mark.slow
+def test_a_pruned_store_verifies(tmp_path: Path) -> None:
+    house = Reading(tmp_path)
+    for _ in range(13):
+        house.entry("anna")
+        house.ledger.checkpoint()
+    house.wait_days(3000)
+    house.entry("anna")
+
+    async def asked() -> Integrity:
+        await house.retention.run(operator="op-1", prune=True)
+        house.ledger.checkpoint()
+        start, house.ledger.partitions[0].start = house.ledger.partitions[0].start, 0
+        store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite", take_out)
+        await put_into(store, house.ledger)
+        await store.prune(0, start)
+        found = await verification(house.ledger, store).verify()
+        await store.close()
+        return found
+
+    found = asyncio.run(asked())
+    assert found["valid"], found["findings"]
+    assert found["coverage"]["pruned"]["0"] > 12
