@@ -111,6 +111,8 @@ class Recorder:
             default_retention_days=settings.audit_default_retention_days,
         )  # fmt: skip
         self._closed = False
+        self._sealing = False
+        publisher.at_exit(self._last_words)
         self._begin()
 
     def _begin(self) -> None:
@@ -207,10 +209,14 @@ class Recorder:
             if self._epochs.is_current and not any(self._keys.lacks(people)):
                 break  # others of this loop may have taken what was prepared
         # From here to the hand-over nothing waits: numbers are in the log's order, and none is lost on the way.
-        now_day = self._clock.now_us() // DAY_US
-        drafts = [(one.plan.agent_id, one.audit_id, self._draft(one, now_day)) for one in ready]
-        bodies, placed = self._epochs.seal(drafts)
-        ticket = self._publisher.hand_over(bodies)
+        self._sealing = True
+        try:
+            now_day = self._clock.now_us() // DAY_US
+            drafts = [(one.plan.agent_id, one.audit_id, self._draft(one, now_day)) for one in ready]
+            bodies, placed = self._epochs.seal(drafts)
+            ticket = self._publisher.hand_over(bodies)
+        finally:
+            self._sealing = False
         entries = [_shown(one, where, draft) for one, where, (_, _, draft) in zip(ready, placed, drafts, strict=True)]
         self._telemetry.count(AUDIT_CREATED, len(entries))
         for one, entry in zip(ready, entries, strict=True):
@@ -296,6 +302,13 @@ class Recorder:
                 self._send_on(self._epochs.beat())
             except (AuditError, LogError) as error:
                 log.warning("no heartbeat of the audit trail: %s", type(error).__name__)
+
+    def _last_words(self) -> list[Body]:
+        """The ends of the chains, where the process ends without closing; not if a signal came in the midst of sealing."""
+        if self._closed or self._sealing:
+            return []
+        self._closed = True
+        return self._epochs.close("exit") + self._unsent
 
     def _track(self, coroutine: Coroutine[Any, Any, list[Outcome]]) -> asyncio.Task[list[Outcome]]:
         task = asyncio.get_running_loop().create_task(coroutine)

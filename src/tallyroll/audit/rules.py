@@ -189,6 +189,13 @@ def violations_of(
     return tuple(found)
 
 
+def retention_classes(rules: Iterable[ComplianceRule]) -> dict[int, int | None]:
+    """The classes that entries under these rules can be of: each is named by its days, 0 is that of entries without a most."""
+    rules = list(rules)
+    days = {rule.max_personal_days for rule in rules} | {rule.retention_days for rule in rules if rule.binding}
+    return {0: None, **{each: each for each in sorted(filter(None, days))}}
+
+
 def rule_set_from_toml(text: str, source: str = "AUDIT_RULES") -> RuleSet:
     """A rule set: ``version``, and tables ``[[rules]]`` with the fields of ``ComplianceRule``. Raises SettingsError."""
     try:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tallyroll.errors import Backpressure, InvalidEvent, LogError, LogUnavailable, PublishRejected
@@ -68,6 +68,7 @@ class EventPublisher:
         self._open_spool = open_spool
         self._processors = tuple(processors)
         self._handlers = Handlers(telemetry)
+        self._last_words: list[Callable[[], Sequence[Body]]] = []
         self._closed = False
         self._inherited: list[object] = []
         self._begin()
@@ -242,6 +243,10 @@ class EventPublisher:
     def writes_ahead(self, topic: Topic) -> bool:
         """Whether what is accepted for the topic goes onto this machine's disk before anything else."""
         return self._spool is not None and (topic.durability == "write-ahead" or not self._settings.wait_for_ack)
+
+    def at_exit(self, last_words: Callable[[], Sequence[Body]]) -> None:
+        """What ``last_words`` gives is sent when the process ends without closing; called in another thread, with the loop at a stand."""
+        self._last_words.append(last_words)
 
     async def on_disk(self) -> None:
         """Waits until everything that goes through the spool, of what was accepted so far, is there."""
@@ -421,6 +426,11 @@ class EventPublisher:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
+        if self._loop is not None:
+            words, now_ms = [body for speak in self._last_words for body in speak()], self._clock.now_us() // 1_000
+            ticket = Ticket(len(words), 0, self._loop.create_future())
+            for slot, body in enumerate(words):
+                self._stage(body, ticket, slot, now_ms)
         delivery = self._delivery if self._loop is not None else None
         # A signal may come in the middle of handing a load over: sending it twice is harmless, losing it is not.
         staged = [load.split() for load in (self._handed_over, self._direct)]
