@@ -169,13 +169,6 @@ def join(
     )
 
 
-def retention_classes(rules: Iterable[ComplianceRule]) -> dict[int, int | None]:
-    """The classes that entries under these rules can be of: each is named by its days, 0 is that of entries without a most."""
-    rules = list(rules)
-    days = {rule.max_personal_days for rule in rules} | {rule.retention_days for rule in rules if rule.binding}
-    return {0: None, **{each: each for each in sorted(filter(None, days))}}
-
-
 def violations_of(
     of_these: Iterable[ComplianceRule], applying: Collection[str], entry: Mapping[str, object], sealed: Collection[str]
 ) -> tuple[RuleViolation, ...]:
