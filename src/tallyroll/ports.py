@@ -7,7 +7,7 @@ Every port says what it does not promise.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -246,6 +246,17 @@ class Follower(Protocol):
 
     async def close(self) -> None:
         """Closes what the follower opened. Does not flush."""
+
+
+@runtime_checkable
+class LooksFirst(Protocol):
+    """A follower of which ``positions`` means that it is going to hold the partitions, and ``stored`` only asks.
+
+    Who has no ``stored`` is asked with ``positions`` about partitions that another member of the group holds.
+    """
+
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As ``Follower.positions``; changes nothing."""
 
 
 class Progress(NamedTuple):

@@ -116,6 +116,10 @@ class AuditSealer:
         """``audit-events`` and every topic that users' events go to."""
         return [topic.base for topic in self._catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
 
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As the port says: ``positions`` means that the partitions are this process's from now on."""
+        return await self._store.progress(partitions)
+
     async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """As the port says. Raises LedgerTampered where the stored end of a partition is not what was noted."""
         async with self.turn:
