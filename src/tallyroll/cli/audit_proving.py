@@ -18,7 +18,9 @@ from tallyroll.cli.printing import counted, markup, note, number, paint, plain, 
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of
 
-_VERIFY: Final = examples("tallyroll audit verify", "tallyroll audit verify --since 30d --json")
+_VERIFY: Final = examples(
+    "tallyroll audit verify", "tallyroll audit verify --since 30d --json", "tallyroll audit verify --note then.note --save-note now.note"
+)
 _PROOF: Final = examples(
     "tallyroll audit proof AUDIT_ID --output entry.tlog-proof",
     "python -m tallyroll.audit.verify entry.tlog-proof --key KEY      # KEY as 'tallyroll audit keys status' shows it",
@@ -43,14 +45,30 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=_EVIDENCE)(evidence)
 
 
-def verify(context: typer.Context, *, since: Since = None, until: Until = None, url: Url = None, json: Json = False) -> None:
+def verify(  # noqa: PLR0913  # one parameter per option
+    context: typer.Context,
+    *,
+    since: Since = None,
+    until: Until = None,
+    notes: Annotated[
+        list[Path] | None, typer.Option("--note", metavar="FILE", help="A checkpoint kept from before: it must still hold. Repeatable.")
+    ] = None,
+    save_note: Annotated[
+        Path | None,
+        typer.Option("--save-note", metavar="FILE", help="Keep the newest checkpoint, where this machine's users cannot write."),
+    ] = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
     """Verify the whole ledger as it is stored; the period says which entries are counted.
 
     Exit code 1 if something is wrong or lost. Who runs this holds the keys: an outsider verifies an export,
     'tallyroll audit export --format ledger', with 'python -m tallyroll.audit.verify'.
     """
     session = session_of(context, url, json)
-    found = run(_verify(session, since, until))
+    found = run(_verify(session, since, until, [path.read_bytes() for path in notes or ()]))
+    if save_note is not None and found["valid"] and found["snapshot"] is not None:
+        save_note.write_text(found["snapshot"]["note"], encoding="utf-8")
     if session.json:
         say_json(found)
     else:
@@ -59,10 +77,10 @@ def verify(context: typer.Context, *, since: Since = None, until: Until = None, 
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-async def _verify(session: Session, since: str | None, until: str | None) -> Integrity:
+async def _verify(session: Session, since: str | None, until: str | None, notes: list[bytes]) -> Integrity:
     async with session.roll() as roll:
         note("verifying the ledger")
-        return await roll.audit.verify_audit_integrity(moment_of(since, "--since"), moment_of(until, "--until"))
+        return await roll.audit.verify_audit_integrity(moment_of(since, "--since"), moment_of(until, "--until"), notes=notes)
 
 
 def show_integrity(found: Integrity) -> None:
