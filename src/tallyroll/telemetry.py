@@ -268,6 +268,37 @@ BUS_DROPPED = Metric(
     known={"reason": ("drop_oldest", "drop_newest", "coalesce", "block", "disconnect")},
 )
 
+AUDIT_SEALED = Metric(
+    "audit_records_sealed_total",
+    "counter",
+    "records",
+    "Records taken into the audit ledger: sealed by their writer (explicit), or made from an event (derived).",
+    ("outcome",),
+    known={"outcome": ("explicit", "derived")},
+)
+AUDIT_FINDINGS = Metric(
+    "audit_findings_total",
+    "counter",
+    "findings",
+    "What the sealer of the audit ledger found wrong; each is an entry of its own.",
+    ("reason",),
+    known={
+        "reason": (
+            *("backdated", "broken", "closed", "foreign", "forged", "fork", "gap", "same_id", "silent", "unreadable", "unregistered"),
+            "witness",
+        )
+    },
+)
+AUDIT_CHECKPOINTS = Metric("audit_checkpoints_total", "counter", "checkpoints", "Checkpoints over the whole audit ledger that were signed.")
+AUDIT_WITNESS = Metric(
+    "audit_witness_answers_total",
+    "counter",
+    "answers",
+    "What a witness said to a checkpoint.",
+    ("outcome",),
+    known={"outcome": ("cosigned", "refused", "unavailable")},
+)
+
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 

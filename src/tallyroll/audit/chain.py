@@ -126,6 +126,11 @@ class Writer:
         self._derived: dict[tuple[bytes, int], bytes] = {}
 
     @property
+    def mac_epoch(self) -> int:
+        """The second of the epoch whose MAC key is in use."""
+        return self._ratchet.epoch
+
+    @property
     def heads(self) -> list[Head]:
         """The newest record of every chain."""
         return [Head(partition, tip.seq - 1, tip.prev) for partition, tip in sorted(self._tips.items())]

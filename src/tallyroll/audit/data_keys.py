@@ -74,9 +74,9 @@ class DataKeys:
         held = self._held[names]
         return Part(held.part_type, held.key.handle, held.key.key, text)
 
-    def forget(self, handles: Collection[bytes] = ()) -> list[bytes]:
-        """Drops these keys, or all; returns them, so that what was derived from them is dropped too."""
-        gone = {names: held for names, held in self._held.items() if not handles or held.key.handle in handles}
+    def forget(self, handles: Collection[bytes]) -> list[bytes]:
+        """Drops these keys, and those of groups, which may have died with one of them; gives them, for what was derived from them."""
+        gone = {names: held for names, held in self._held.items() if held.part_type == PartType.GROUP or held.key.handle in handles}
         for names in gone:
             del self._held[names]
         return [held.key.key for held in gone.values()]

@@ -8,7 +8,8 @@ possible values can be guessed. Pure: no clock, no randomness, no I/O.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple
 
@@ -16,12 +17,13 @@ import msgspec
 
 from tallyroll.audit.contents import part_text
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
+from tallyroll.audit.layout import Record, unpack_record
 from tallyroll.audit.pii import PERSONAL_KEYS, PiiScanner, plain_key
-from tallyroll.errors import Undecodable
+from tallyroll.errors import AuditError, Undecodable
 from tallyroll.events.chain import GENESIS, MAX_NUMBER_DIGITS, MAX_SESSIONS
 from tallyroll.events.codec import Head, decode_head
 from tallyroll.events.event import agent_of
-from tallyroll.ports import LedgerFacts
+from tallyroll.ports import LedgerFacts, LedgerRow
 
 PAYLOAD_TYPES: Final = ("auth.", "authz.", "data.accessed")
 """Types, or beginnings of types that end with a dot, whose payload is kept too, sealed: their topics forget sooner than rules allow."""
@@ -137,16 +139,16 @@ class Deriver:
         self,
         log_id: bytes,
         *,
-        subject_fields: Collection[str] = ("user_id", "customer_id", "patient_id", "email"),
+        subject_fields: Collection[str] = (),
         payload_types: Collection[str] = PAYLOAD_TYPES,
         scanner: PiiScanner | None = None,
     ) -> None:
         self._log_id = log_id
-        self._subject_fields = frozenset(subject_fields)
+        self._subject_keys = frozenset(map(plain_key, subject_fields))
         self._exact = frozenset(name for name in payload_types if not name.endswith("."))
         self._families = tuple(name for name in payload_types if name.endswith("."))
         self._scanner = scanner
-        self._personal: dict[str, bool] = {}
+        self._keys: dict[str, Literal["", "names", "personal"]] = {}
         self._types: dict[str, tuple[str, str, str, bool]] = {}
 
     def audit_id(self, event_id: str) -> str:
@@ -213,23 +215,44 @@ class Deriver:
             item, depth = waiting.pop()
             if depth > _MAX_DEPTH:
                 return True, tuple(names)[:_MAX_SUBJECTS]  # nobody looks that deep: taken for personal
-            for key, value in item.items() if isinstance(item, dict) else enumerate(item):
+            if isinstance(item, list):
+                waiting += [(inner, depth + 1) for inner in item if isinstance(inner, (dict, list))]
+                continue
+            for key, value in item.items():
                 if isinstance(value, (dict, list)):
                     waiting.append((value, depth + 1))
-                if isinstance(key, str) and value is not None:
-                    if key in self._subject_fields and isinstance(value, (str, int)):
-                        names[str(value)] = None
-                    elif self._is_personal(key):
-                        personal = True
+                means = self._keys.get(key)
+                if means is None:
+                    means = self._meaning(key)
+                if means and value is not None:
+                    personal = True
+                    if means == "names":
+                        names.update(dict.fromkeys(str(one) for one in (value if isinstance(value, list) else [value]) if _is_name(one)))
         return personal, tuple(names)[:_MAX_SUBJECTS]
 
-    def _is_personal(self, key: str) -> bool:
-        known = self._personal.get(key)
-        if known is None:
-            known = plain_key(key) in PERSONAL_KEYS
-            if len(self._personal) < MAX_SESSIONS:
-                self._personal[key] = known
+    def _meaning(self, key: str) -> Literal["", "names", "personal"]:
+        plain = plain_key(key)
+        known: Literal["", "names", "personal"] = "names" if plain in self._subject_keys else "personal" if plain in PERSONAL_KEYS else ""
+        if len(self._keys) < MAX_SESSIONS:
+            self._keys[key] = known
         return known
+
+
+def digest_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> str | None:
+    """The digest that a derived entry names; None where nobody can read it any more. ``text_of`` opens a part."""
+    record = unpack_record(row.raw)
+    texts = [record.env] if record.env is not None else []
+    for index in reversed(range(len(record.parts))):
+        with suppress(AuditError, LookupError):
+            texts.append(text_of(record, index))
+    for text in texts:
+        if isinstance(found := _decode_payload(text).get("digest"), str):
+            return found
+    return None
+
+
+def _is_name(value: object) -> bool:
+    return (isinstance(value, str) and bool(value.strip())) or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _own_or_named(whole: Whole, payload: Mapping[str, Any], what: str) -> str:

@@ -1,8 +1,7 @@
-"""What arrives on ``audit-events``: whether it is a sealed record, whose it is, and whether it continues its chain."""
+"""A sealed record that arrives: whose it is, whether it is his, and whether it continues its chain."""
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -20,26 +19,18 @@ from tallyroll.audit.layout import (
     k0_commitment,
     mac_input,
     nonce_of,
-    unpack_record,
 )
 from tallyroll.audit.ledger import Offered, Verdict
 from tallyroll.audit.registry import Admission, ChainKey, Registry
-from tallyroll.errors import KeyGone, Undecodable
+from tallyroll.errors import KeyGone
 from tallyroll.ports import KeyRing, LedgerFacts
 
-SEALED_TYPE: Final = "audit.sealed"
 _ANYWHERE: Final = (Kind.ENTRY, Kind.GENESIS, Kind.HEADS, Kind.CLOSE)
 _SECOND_US: Final = 1_000_000
 _RATCHETS: Final = 10_000  # writer epochs whose MAC keys are kept; making one anew costs up to 86,400 hashes
 _NO_NONCE: Final = bytes(12)
 
 Admit = Callable[[ChainKey, Admission], None]
-
-
-class _Document(msgspec.Struct, gc=False):
-    type: str
-    data: msgspec.Raw = msgspec.Raw(b"null")
-    data_base64: str = ""
 
 
 class _Named(msgspec.Struct, gc=False):
@@ -61,26 +52,6 @@ class Arrived(NamedTuple):
 
     offered: Offered
     code: str
-
-
-def record_of(value: bytes | None) -> Record:
-    """The sealed record that an event carries. Raises Undecodable; also for base64 that is not written in the one canonical way."""
-    if value is None:
-        raise Undecodable("empty", "no value")
-    try:
-        document = _decode(value)
-        text = document.data_base64 or _decode_text(document.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise Undecodable("not_sealed", "no document with a sealed record") from None
-    if document.type != SEALED_TYPE:
-        raise Undecodable("not_sealed", "an event of another type")
-    try:
-        raw = b64decode(text.encode("ascii"), validate=True)
-    except ValueError:
-        raise Undecodable("not_sealed", "no base64") from None
-    if b64encode(raw).decode() != text:
-        raise Undecodable("not_sealed", "base64 that is not canonical")
-    return unpack_record(raw)
 
 
 def facts_of(record: Record, core: Core) -> LedgerFacts:
@@ -173,7 +144,5 @@ def _well_marked(core: Core, index: int) -> bool:
     return mark.part_type in (PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN) and mark.nonce == nonce_of(index, core.seq)
 
 
-_decode: Final = msgspec.json.Decoder(_Document).decode
-_decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_named: Final = msgspec.json.Decoder(_Named).decode
 _decode_any: Final = msgspec.json.Decoder(dict[str, Any]).decode

@@ -105,8 +105,10 @@ class OpenAudit:
         """What forgets people. A new one each time."""
         registrar = await self.registrar()
         binding = [rule.rule_id for rule in self.rules.rules if rule.binding]
-        sealer = self.keys.new_sealer()
-        return Eraser(await self.store(), self.keys.ring, sealer, self.keys.signer, registrar.append, clock=self.clock, binding=binding)
+        return Eraser(
+            await self.store(), self.keys.ring, self.keys.new_sealer(), self.keys.signer, registrar.append,
+            clock=self.clock, binding=binding, targets=[self.recorder],
+        )  # fmt: skip
 
     async def retention(self) -> Retention:
         """What removes things on their day, and keeps them under holds. A new one each time."""

@@ -157,9 +157,12 @@ class Recorder:
         waiting = [(one, self._track(self._settle(one.bodies, one.ticket))) for one in handed]
         return [entry for one, task in waiting for entry in await self._durable(one, task, policy)]
 
-    def forget(self, handles: Collection[bytes] = ()) -> None:
-        """Drops the keys behind these handles, or all: what comes next asks the ring again. For who destroys keys."""
+    name: Final = "recorder"
+
+    async def forget(self, subject: str, handles: Collection[bytes]) -> int:  # noqa: ARG002  # the port's
+        """Implements ``ports.ErasureTarget``: drops the keys behind these handles from memory. It keeps nothing else of anybody."""
         self._epochs.forget(self._keys.forget(handles))
+        return 0
 
     async def close(self) -> None:
         """Closes every chain of this process, and waits within the publisher's grace until what was sealed is on its way."""
@@ -245,13 +248,23 @@ class Recorder:
             return handed.entries
         if policy == "spill" and self._publisher.writes_ahead(self._topic):
             await self._publisher.on_disk()
-            if not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes):
-                stall_s = 0.0 if self._away else self._settings.stall_ms / 1_000
-                if not (await asyncio.wait({task}, timeout=stall_s))[0]:
-                    self._away = True  # until something is delivered nobody else waits so long
-                    return handed.entries
+            patience_s = 0 if self._away else self._settings.stall_ms / 1_000
+            is_kept = not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes)
+            if is_kept and not await self._within(task, patience_s):
+                self._away = True  # until something is delivered nobody else waits so long
+                return handed.entries
         outcomes = await asyncio.shield(task)
         return [_with_outcome(entry, outcomes[slot], policy) for entry, slot in zip(handed.entries, handed.slots, strict=True)]
+
+    async def _within(self, task: asyncio.Task[Any], seconds: float) -> bool:
+        """Whether a task ends before the time is over; the task goes on."""
+        if seconds and not task.done():
+            sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+            try:
+                await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+        return task.done()
 
     async def _settle(self, bodies: Sequence[Body], ticket: Ticket) -> list[Outcome]:
         """What became of sealed records. Sends again what may not have arrived, and counts what is lost."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tallyroll.audit import records
@@ -70,6 +70,11 @@ class Registrar:
     def writer(self) -> tuple[bytes, int] | None:
         """Who writes now, in which epoch; None before the first record and after the last."""
         return None if self._writer is None else (self._writer.writer, self._writer.epoch)
+
+    @property
+    def mac_epoch(self) -> int:
+        """The second of the epoch whose MAC key is in use."""
+        return 0 if self._writer is None else self._writer.mac_epoch
 
     @property
     def is_over(self) -> bool:
@@ -153,12 +158,12 @@ class Registrar:
         await self.commit(LedgerCommit())
         return self.registry.size - 2
 
-    async def commit(self, change: LedgerCommit, *, learned: Callable[[], None] | None = None) -> None:
+    async def commit(self, change: LedgerCommit) -> None:
         """Stores a change together with what is pending for the registry, in one transaction.
 
         Raises PositionConflict where somebody else has written what this process thought was its own, or said something in the
         registry that contradicts; then everything pending is forgotten and ``abandon`` has been called. StoreUnavailable leaves
-        everything pending. ``learned`` is called after the registry was read again.
+        everything pending.
         """
         async with self._turn:
             while True:
@@ -172,8 +177,6 @@ class Registrar:
                     if error.where != f"ledger/{REGISTRY}" or not await self._still_true(pending):
                         self.abandon()
                         raise
-                    if learned is not None:
-                        learned()
                     continue
                 self._settle(appends, pending)
                 return

@@ -161,6 +161,11 @@ def decode_head(value: bytes | None) -> Head:
     return head
 
 
+def link_of(value: bytes) -> Link | None:
+    """A record's place in its publisher's chain, whatever its data is; of a value that this process has made."""
+    return _decode_head(value).link()
+
+
 def decode_heads(values: Sequence[bytes | None]) -> list[Head | Undecodable]:
     """As ``decode_head`` of each, with the error in place of a head; one bad record must not cost its neighbours."""
     heads: list[Head | Undecodable] = []

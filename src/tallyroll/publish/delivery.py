@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from tallyroll.errors import Backpressure, LogError
-from tallyroll.events.codec import decode_head
+from tallyroll.events.codec import link_of
 from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, Unknown
 from tallyroll.publish.lane import Lane
 from tallyroll.publish.load import TAKEN, Flight, Load
@@ -351,6 +351,6 @@ class Delivery:
 
 def _void(lane: Lane, record: Encoded) -> None:
     """A numbered record will never be in the log: the chain says so in its next record."""
-    link = decode_head(record.value).link()
+    link = link_of(record.value)
     if link is not None:
         lane.void(link.session, link.number)

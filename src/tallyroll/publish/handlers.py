@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from tallyroll.errors import Undecodable
 from tallyroll.events.codec import decode
 from tallyroll.events.event import AgentEvent
 from tallyroll.ports import Delivered, Encoded, Outcome
@@ -37,8 +38,7 @@ class Handlers:
         if not self._by_type:
             return
         for record, outcome in zip(records, outcomes, strict=True):
-            if isinstance(outcome, Delivered):
-                event = decode(record.value)
+            if isinstance(outcome, Delivered) and (event := _event_in(record)) is not None:
                 for handler in self._by_type.get(event.event_type, ()):
                     task = asyncio.get_running_loop().create_task(self._call(handler, event))
                     self._tasks.add(task)
@@ -52,3 +52,11 @@ class Handlers:
         except Exception:
             self._telemetry.count(CALLBACK_ERRORS)
             log.exception("an event handler failed; the event is published all the same")
+
+
+def _event_in(record: Encoded) -> AgentEvent | None:
+    """None for a record that is no event: an entry of the audit ledger."""
+    try:
+        return decode(record.value)
+    except Undecodable:
+        return None
