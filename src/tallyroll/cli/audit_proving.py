@@ -192,7 +192,7 @@ async def _report(  # noqa: PLR0913  # as above
 def _show_report(found: ComplianceReport) -> None:
     certificate = found["integrity_certificate"]
     verdict = paint("verifies", "bold green") if certificate["valid"] else paint("does not verify", "bold red")
-    events = f"{number(found['total_events'])} events, {counted(found['violations_total'], 'violation')}"
+    events = f"{counted(found['total_events'], 'event')}, {counted(found['violations_total'], 'violation')}"
     say(f"{found['framework'].upper()}: {events}; the ledger {verdict}")
     rows = [
         (rule_id, markup(one["title"]), one["severity"], number(one["applicable_events"]), number(one["violating_events"]), _rate(one))
