@@ -326,6 +326,9 @@ class Roll:
         elif name == NATS_FOLLOWER:
             topics = [self.catalogue[base].name for base in topics_of(types_named(self.settings.nats_event_types), self.catalogue)]
             stored = await self.log.committed(self.settings.group(NATS_FOLLOWER), topics)
+        elif name == AUDIT_FOLLOWER:
+            topics = [topic.name for topic in self.catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
+            stored = await (await (await self._open_audit()).store()).progress()
         elif name == ANALYTICS_FOLLOWER:
             analytics = await self._open_analytics()
             topics, stored = analytics.topics, await analytics.stored()
@@ -512,10 +515,15 @@ class Roll:
                 self._audit = OpenAudit(
                     keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
                     clock=self.clock, telemetry=self.telemetry, finder=open_pii_finder(), violations=self._violations,
-                    catch_up=partial(self._read_your_writes, AUDIT_FOLLOWER),
+                    catch_up=self._read_own_entries,
                 )  # fmt: skip
                 self._stack.push_async_callback(self._audit.close)
             return self._audit
+
+    async def _read_own_entries(self) -> None:
+        """Who only looks joins no group on Kafka: for a moment every member would hand over partitions."""
+        if self.publisher.last_positions() or not self.settings.is_kafka:
+            await self._read_your_writes(AUDIT_FOLLOWER)
 
     # The archive
 
