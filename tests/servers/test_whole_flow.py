@@ -37,7 +37,7 @@ CUSTOMER = "cust-123"
 SUBJECT = f"agents.{AGENT}.status"
 RULE = """
 [[rule]]
-type = "threshold"
+kind = "threshold"
 name = "hangs"
 metric = "response_time"
 function = "max"
@@ -135,7 +135,7 @@ async def test_one_event_is_seen_everywhere_and_an_outlier_raises_an_alert(
         assert state["status"] == "running"
 
         with Redis(port=redis.port) as client:
-            view = json.loads(client.get(f"{settings.redis_prefix}agent:{AGENT}:state"))
+            view = json.loads(client.get(f"{settings.redis_prefix}{settings.topic_prefix}agent:{AGENT}:state"))
         assert view["status"] == "running"
 
         message = await asyncio.wait_for(seen.get(), PATIENCE_S)
