@@ -20,6 +20,7 @@ from tallyroll.cli.agents import show_timeline
 from tallyroll.cli.demo_alarm import hang, hour_of, show_alarm, show_figures
 from tallyroll.cli.demo_forgery import Forgery, forge_copy
 from tallyroll.cli.demo_screen import Screen, show_change
+from tallyroll.cli.demo_trail import forget, prove, show_forgotten, show_proof
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import behind, follow_until
 from tallyroll.cli.printing import number, paint, say, say_json
@@ -31,7 +32,7 @@ from tallyroll.errors import Undecodable
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.ids import utc_now
 from tallyroll.replay.views import AGENT
-from tallyroll.roll import ANALYTICS_FOLLOWER, Roll
+from tallyroll.roll import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.simulate.fleet import Fleet
 
@@ -64,10 +65,16 @@ class Findings:
     live_equals_replay: bool = False
     chain_intact: bool = False
     forgery_found: bool = False
+    trail_valid: bool = False
+    trail_forgery_found: bool = False
+    person_forgotten: bool = False
 
     def held(self) -> bool:
         """Whether everything that was shown is true."""
-        shown = (self.live_equals_replay, self.chain_intact, self.forgery_found, self.alarm_ms is not None)
+        shown = (
+            self.alarm_ms is not None, self.live_equals_replay, self.chain_intact, self.forgery_found, self.trail_valid,
+            self.trail_forgery_found, self.person_forgotten,
+        )  # fmt: skip
         return self.sent.published > 0 and not self.sent.failed and all(shown)
 
 
@@ -82,7 +89,7 @@ def demo(  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """A made-up fleet at work, live; a tool that hangs and its alert; an agent's story, then and now; a forgery that is caught.
+    """A made-up fleet at work, live; a tool that hangs and its alert; an agent's story, then and now; forgeries; a person forgotten.
 
     Needs no server and touches no other log: --url is not looked at. Exit code 1 when anything shown does not hold.
     """
@@ -101,6 +108,9 @@ def demo(  # one parameter per option
                 "live_equals_replay": found.live_equals_replay,
                 "chain_intact": found.chain_intact,
                 "forgery_found": found.forgery_found,
+                "trail_valid": found.trail_valid,
+                "trail_forgery_found": found.trail_forgery_found,
+                "person_forgotten": found.person_forgotten,
                 "ok": found.held(),
             }
         )
@@ -140,7 +150,24 @@ async def _demo(session: Session, folder: Path, seconds: float) -> Findings:
         talk.forged(forgery, found=found.forgery_found)
         if not session.json:
             show_chain(report)
+        await _trail(roll, folder, hero["agent_id"], found, talk)
     return found
+
+
+async def _trail(roll: Roll, folder: Path, agent: str, found: Findings, talk: _Talk) -> None:
+    """The audit trail: proof, forgery, and a person who is forgotten."""
+    why = "the trail is chained, signed and sealed; who verifies it needs a public key and no server"
+    talk.title("6", "Can an auditor check it who trusts nobody here?", why)
+    proven = await prove(roll, folder)
+    found.trail_valid, found.trail_forgery_found = proven.valid, proven.forged is not None
+    if not talk.silent:
+        show_proof(proven)
+    talk.title("7", "Can it forget?", "an agent read a customer's record; the customer asks to be forgotten")
+    forgotten = await forget(roll, agent)
+    was, now = forgotten.before.payload, forgotten.after.payload
+    found.person_forgotten = was != now == {"erased": True} and forgotten.valid
+    if not talk.silent:
+        show_forgotten(forgotten)
 
 
 async def _watch(roll: Roll, seconds: float, *, silent: bool) -> Sent:
@@ -148,6 +175,7 @@ async def _watch(roll: Roll, seconds: float, *, silent: bool) -> Sent:
     events = _fleet(_PAST + int(seconds * _RATE))
     await roll.follow()
     await roll.follow(ANALYTICS_FOLLOWER)
+    await roll.follow(AUDIT_FOLLOWER)
     with Screen(silent=silent) as screen, Progress("", None, silent=True) as progress:
         past = await send(roll, islice(events, _PAST), rate=None, progress=progress)
         work = asyncio.ensure_future(send(roll, events, rate=_RATE, progress=progress))
