@@ -19,11 +19,11 @@ from nats.js.api import StreamConfig
 from redis import Redis
 from services.nats import NatsServer
 from services.redis import RedisServer
-from tallyroll.compat.audit_trail import AuditEventCategory, ComplianceFramework, audit_manager, create_audit_log, query_audit_trail
 from tests.flows.publishing import breathe
 
 from tallyroll._default import close_default, configure, current_roll, reset_defaults
 from tallyroll.compat.analytics_pipeline import get_agent_performance_metrics
+from tallyroll.compat.audit_trail import AuditEventCategory, ComplianceFramework, audit_manager, create_audit_log, query_audit_trail
 from tallyroll.compat.event_replay import replay_agent_state
 from tallyroll.compat.kafka_events import EventType, publish_agent_event
 from tallyroll.roll import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER, NATS_FOLLOWER, REDIS_FOLLOWER, STATE_FOLLOWER, Roll
