@@ -30,7 +30,9 @@
     │   ├── SealBroken           a sealed part does not open under the key that was tried
     │   ├── KeyGone              there is no key under that handle, or none any more
     │   ├── KeyRingUnavailable   the key ring cannot be read or written
-    │   └── SealingRequired *    an entry has to be sealed, and there is no key for it
+    │   ├── SealingRequired *    an entry has to be sealed, and there is no key for it
+    │   ├── WitnessRefused       a witness will not cosign a checkpoint
+    │   └── WitnessUnavailable * a witness does not answer
     └── ReplayError
         ├── SpanGone             retention removed the start of what was asked for
         ├── NoHistory            no event names the owner, or none by then
@@ -374,6 +376,33 @@ class SealingRequired(AuditError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"the entry has to be sealed, and there is no key for it: {reason}; nothing was recorded")
+
+
+class WitnessRefused(AuditError):
+    """A witness will not cosign a checkpoint. ``status`` is one of c2sp.org/tlog-witness: 400, 403, 404, 409 or 422.
+
+    ``known_size`` is the size it remembers, with 409. Operator: 403 and 404 mean that the witness does not know this ledger or
+    its key; 409 with a larger size, and 422, mean that it has seen another history: keep the store, this is evidence.
+    """
+
+    def __init__(self, status: int, known_size: int | None = None) -> None:
+        self.status = status
+        self.known_size = known_size
+        super().__init__(f"refused with {status}" + ("" if known_size is None else f", it remembers {known_size}"))
+
+
+class WitnessUnavailable(AuditError):
+    """A witness does not answer, or not with what a witness answers. The checkpoint stays without its signature, for now.
+
+    Operator: look at the witness. Not WitnessRefused, which is an answer.
+    """
+
+    retriable = True
+
+    def __init__(self, witness: str, reason: str) -> None:
+        self.witness = witness
+        self.reason = reason
+        super().__init__(f"witness {witness}: {reason}")
 
 
 class ReplayError(TallyrollError):

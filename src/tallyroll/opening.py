@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,7 +16,7 @@ from tallyroll.adapters.extras import available, require
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.adapters.system.processes import PythonWorkers
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
-from tallyroll.errors import SettingsError
+from tallyroll.errors import SettingsError, Undecodable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.ports import (
@@ -32,6 +33,7 @@ from tallyroll.ports import (
     StateStore,
     StateTarget,
     WindowStore,
+    Witness,
 )
 from tallyroll.replay.replayer import Replayer
 from tallyroll.settings import Settings, key_bytes
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from tallyroll.archive.sealing import SealLimits
     from tallyroll.audit.opening import AuditKeys
     from tallyroll.audit.rules import RuleSet
+    from tallyroll.audit.witnessing import KeptWitness
 
 _WORKER: Final = "tallyroll.worker"
 
@@ -271,6 +274,35 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
         stack.callback(ring.close)
         signer = token.signer(origin) if token is not None else Ed25519Signer(origin, root.derive(b"tallyroll/audit/checkpoints"))
         return AuditKeys(log_id, ring, signer, AesGcm, stack.pop_all().close)
+
+
+def open_witnesses(settings: Settings, key: str) -> Sequence[Witness]:
+    """Who cosigns the checkpoints of the ledger with this public key; asks nobody yet. Raises MissingExtra, KeyRingUnavailable."""
+    where = settings.audit_witness
+    if not where:
+        return []
+    require("audit")
+    if where.startswith("file:"):
+        return [file_witness(Path(urlsplit(where).path), [key])]
+    from tallyroll.adapters.http.witness import HttpWitness  # noqa: PLC0415  # as above
+
+    return [HttpWitness(where)]
+
+
+def file_witness(folder: Path, keys: Sequence[str], *, name: str = "tallyroll/witness") -> KeptWitness:
+    """A witness whose own key and memory are in a folder, made there where there are none.
+
+    ``keys`` are the public keys of the ledgers that it knows. Raises SettingsError for what is no key, KeyRingUnavailable.
+    """
+    from tallyroll.adapters.crypto import Ed25519Signer, is_signed, secret_in  # noqa: PLC0415  # needs the extra
+    from tallyroll.adapters.system.shared_file import SharedFile  # noqa: PLC0415  # opened when first needed
+    from tallyroll.audit.witnessing import KeptWitness  # noqa: PLC0415  # as above
+
+    signer = Ed25519Signer(name, secret_in(folder / "key"))
+    try:
+        return KeptWitness(signer, SharedFile(folder / "seen"), is_signed, clock=SystemClock(), trusted=keys)
+    except Undecodable as error:
+        raise SettingsError("--key", str(error)) from None
 
 
 def _audit_root(settings: Settings, folder: Path) -> Root:

@@ -7,7 +7,7 @@ Every port says what it does not promise.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -246,6 +246,17 @@ class Follower(Protocol):
 
     async def close(self) -> None:
         """Closes what the follower opened. Does not flush."""
+
+
+@runtime_checkable
+class LooksFirst(Protocol):
+    """A follower of which ``positions`` means that it is going to hold the partitions, and ``stored`` only asks.
+
+    Who has no ``stored`` is asked with ``positions`` about partitions that another member of the group holds.
+    """
+
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As ``Follower.positions``; changes nothing."""
 
 
 class Progress(NamedTuple):
@@ -1457,6 +1468,40 @@ class LedgerStore(Protocol):
 
     async def close(self) -> None:
         """Idempotent."""
+
+
+class Witness(Protocol):
+    """Remembers the newest checkpoint of a ledger that it has cosigned, and cosigns only what continues it.
+
+    Durable: it has remembered a checkpoint before it answers. Meant for another machine, or another organisation.
+    Not promised: that it is there when it is asked; nor that two witnesses belong to two people.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+
+    async def add(self, old_size: int, note: bytes, proof: Sequence[bytes]) -> bytes:
+        """Its signature line under the signed note, newline included. ``proof``: the note continues the one of ``old_size``.
+
+        Raises WitnessRefused, with the size that it remembers where ``old_size`` is another one; WitnessUnavailable.
+        """
+
+    async def close(self) -> None:
+        """Idempotent."""
+
+
+class WitnessMemory(Protocol):
+    """What a witness remembers, in one place that several processes may share.
+
+    Not promised: that nobody takes it back to an older content; keep it where the ledger's keeper cannot write.
+    """
+
+    def changing(self, change: Callable[[bytes], bytes]) -> None:
+        """Replaces what is there by what ``change`` makes of it; one caller at a time, durable when it returns. Blocks.
+
+        Nothing is changed where ``change`` raises, or gives the same. Raises WitnessUnavailable.
+        """
 
 
 class ErasureTarget(Protocol):

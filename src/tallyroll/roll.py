@@ -43,6 +43,7 @@ from tallyroll.opening import (
     open_state_store,
     open_state_target,
     open_window_store,
+    open_witnesses,
     replayer_on,
     seal_limits,
     spool_of,
@@ -81,7 +82,7 @@ ANALYTICS_FOLLOWER: Final = "analytics"
 REDIS_FOLLOWER: Final = "redis"
 NATS_FOLLOWER: Final = "nats"
 AUDIT_FOLLOWER: Final = "audit"
-FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER, REDIS_FOLLOWER, NATS_FOLLOWER)
+FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER, REDIS_FOLLOWER, NATS_FOLLOWER, AUDIT_FOLLOWER)
 """What ``Roll.follow`` and ``Roll.run`` take."""
 
 _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
@@ -206,7 +207,7 @@ class Roll:
         """The loop of one follower in this process, started: ``state`` keeps the state store, ``archive`` the archive.
 
         ``analytics`` keeps the panes that metrics are read from, ``redis`` the states in Redis,
-        ``nats`` forwards events.
+        ``nats`` forwards events, ``audit`` seals the ledger.
         It runs until the roll is closed. Raises ValueError for another name.
         """
         async with self._opening:
@@ -238,6 +239,8 @@ class Roll:
             return StateSync(self._state_target(), self.catalogue, clock=self.clock, telemetry=self.telemetry, history=history)
         if name == NATS_FOLLOWER:
             return self._forwarder(None, None)
+        if name == AUDIT_FOLLOWER:
+            return await (await self._open_audit()).follower(partial(open_witnesses, self.settings))
         raise ValueError(f"{name!r} is no follower; there are {', '.join(FOLLOWERS)}")
 
     async def forward(self, event_types: Collection[str] | None = None, subject: str | None = None) -> None:
@@ -323,12 +326,12 @@ class Roll:
         elif name == NATS_FOLLOWER:
             topics = [self.catalogue[base].name for base in topics_of(types_named(self.settings.nats_event_types), self.catalogue)]
             stored = await self.log.committed(self.settings.group(NATS_FOLLOWER), topics)
-        elif name == AUDIT_FOLLOWER:
-            topics = [topic.name for topic in self.catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
-            stored = await (await (await self._open_audit()).store()).progress()
         elif name == ANALYTICS_FOLLOWER:
             analytics = await self._open_analytics()
             topics, stored = analytics.topics, await analytics.stored()
+        elif name == AUDIT_FOLLOWER:
+            topics = [*self._user_topics(), self.catalogue[AUDIT_TOPIC].name]
+            stored = await (await (await self._open_audit()).store()).progress()
         else:
             topics = [self.catalogue[base].name for base in StateFollower.TOPICS]
             stored = await stored_positions(await self._state_store())

@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 from tallyroll.audit.contents import env_of, part_text
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
 from tallyroll.events.event import AgentEvent
-from tallyroll.events.types import SYSTEM_TOPIC, register_event_type
 from tallyroll.ports import LedgerFacts
 
 FINDING_EVENT: Final = "audit.finding.recorded"
@@ -78,6 +77,5 @@ class Finding(NamedTuple):
 
     def event(self, log_id: bytes) -> AgentEvent:
         """What is published of it: nothing of the bytes."""
-        register_event_type(FINDING_EVENT, topic=SYSTEM_TOPIC)
         payload = {"code": self.code, "severity": self.severity.value, "position": self.where, "audit_id": self.audit_id(log_id)}
         return AgentEvent(FINDING_EVENT, log_id.hex(), "ledger", payload)

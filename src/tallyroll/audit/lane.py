@@ -19,6 +19,8 @@ FindTip = Callable[[int, bytes, int], LedgerTip | None]
 class Lane:
     """See the module. ``stored`` is the position as stored, ``next`` the one behind what was taken in.
 
+    ``seen_us`` is when the newest record of somebody else's was sealed, ``seen_s`` when it was taken in.
+
     Not promised: that anything is stored before ``taken`` is.
     """
 
@@ -33,6 +35,8 @@ class Lane:
         self.next = stored or 0
         self.ledger = LedgerPartition(log_id, number, tree=CompactRange(tail.size, tail.peaks), tips=tips)
         self.publishers = Publishers()
+        self.seen_us = 0
+        self.seen_s = float("-inf")
         self._find = find
         self._rows: list[LedgerRow] = []
         self._facts: list[LedgerFacts] = []

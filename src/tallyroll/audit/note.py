@@ -139,6 +139,17 @@ def cosigned(text: str, time_s: int) -> bytes:
     return f"cosignature/v1\ntime {time_s}\n{text}".encode()
 
 
+def cosignature_in(raw: bytes) -> Signature:
+    """The signature line that a witness answers with. Raises Undecodable."""
+    try:
+        found = list(_signatures(raw.decode().removesuffix("\n").split("\n")))
+    except UnicodeDecodeError:
+        raise Undecodable("note", "not UTF-8") from None
+    if len(found) != 1:
+        raise Undecodable("note", "not one signature")
+    return found[0]
+
+
 def parse(raw: bytes) -> Note:
     """A note, read. Raises Undecodable; which keys signed it is another question."""
     if len(raw) > MAX_NOTE:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from tallyroll.audit.checkpointing import Checkpoints
+from tallyroll.audit.deriving import Deriver
 from tallyroll.audit.erasure import Eraser
+from tallyroll.audit.finding import Finding
+from tallyroll.audit.layout import META, REGISTRY
+from tallyroll.audit.note import ED25519, NoteKey
+from tallyroll.audit.pii import PiiScanner
 from tallyroll.audit.reading import AuditReading
 from tallyroll.audit.recorder import Recorder
 from tallyroll.audit.registrar import Registrar
 from tallyroll.audit.retention import Retention
 from tallyroll.audit.rules import RuleSet, retention_classes
+from tallyroll.audit.sealer import AuditSealer, SealerOptions
+from tallyroll.audit.upkeep import Upkeep
+from tallyroll.audit.verify.ed25519 import is_signed
 from tallyroll.audit.violations import Violations
-from tallyroll.events.topics import Catalogue
-from tallyroll.ports import Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Sealer, Signer
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
+from tallyroll.ports import Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Sealer, Signer, Witness
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Telemetry
@@ -120,6 +130,44 @@ class OpenAudit:
         if self._reading is None:
             self._reading = AuditReading(self, await self.store(), self._catch_up)
         return self._reading
+
+    async def follower(self, open_witnesses: Callable[[str], Sequence[Witness]]) -> AuditSealer:
+        """What seals the log into the ledger, and makes its checkpoints where it holds the first partition of ``audit-events``.
+
+        ``open_witnesses`` takes the ledger's public key; they are closed with it. Raises StoreUnavailable.
+        """
+        witnesses = open_witnesses(str(NoteKey(self.keys.origin, ED25519, self.keys.signer.public)))
+        store, settings, keys, sealer = await self.store(), self.settings, self.keys, self.keys.new_sealer()
+        beat_s, first = settings.audit_heartbeat_seconds, TopicPartition(self.catalogue[AUDIT_TOPIC].name, 0)
+        registrar = Registrar(
+            store, keys.ring, sealer, keys.log_id, clock=self.clock,
+            rule_set=self.rules.version, classes=retention_classes(self.rules.rules), heartbeat_s=beat_s,
+        )  # fmt: skip
+        deriver = Deriver(keys.log_id, subject_fields=settings.subject_fields_named, scanner=PiiScanner(self.finder))
+
+        def refused(detail: str) -> None:
+            follower.report(Finding("witness", f"ledger/{META}", detail))
+
+        checkpoints = Checkpoints(store, keys.signer, witnesses, telemetry=self.telemetry, refused=refused)
+
+        async def check(numbers: Sequence[int]) -> None:
+            for number in numbers:
+                await checkpoints.check_partition(number)
+            if first.partition in numbers:
+                await checkpoints.check_partition(REGISTRY)
+                await checkpoints.check_noted(is_signed)
+
+        follower = AuditSealer(
+            store, keys.ring, sealer, registrar, deriver, self.catalogue,
+            clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days),
+            publish=self._publisher.publish, telemetry=self.telemetry, check=check,
+        )  # fmt: skip
+        upkeep = Upkeep(
+            follower, store, checkpoints, clock=self.clock, leading=lambda: first in follower.lanes,
+            checkpoint_s=settings.audit_checkpoint_seconds, heartbeat_s=beat_s,
+        )  # fmt: skip
+        follower.beside(upkeep.start, upkeep.stop, *(witness.close for witness in witnesses))
+        return follower
 
     async def close(self) -> None:
         """Ends the chains of this process and forgets the keys."""

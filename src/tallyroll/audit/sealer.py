@@ -37,6 +37,7 @@ from tallyroll.telemetry import AUDIT_FINDINGS, AUDIT_SEALED, FOLLOW_REPEATS, Co
 log: Final = logging.getLogger("tallyroll.audit")
 
 DAY_US: Final = 86_400_000_000
+_SECOND_US: Final = 1_000_000
 _PUBLISHED: Final = 100  # findings of one flush that are published; all of them are sealed and counted
 _OWN_KEEP_DAYS: Final = 365
 
@@ -98,6 +99,12 @@ class AuditSealer:
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None
         self._publishing: set[asyncio.Task[object]] = set()
+        self._start: Callable[[], None] = _nothing
+        self._stops: Sequence[Callable[[], Awaitable[object]]] = ()
+
+    def beside(self, start: Callable[[], None], *stops: Callable[[], Awaitable[object]]) -> None:
+        """``start`` is called when there is something to keep up, ``stops`` one after the other in the end."""
+        self._start, self._stops = start, stops
 
     @property
     def name(self) -> str:
@@ -108,6 +115,10 @@ class AuditSealer:
     def topics(self) -> Sequence[str]:
         """``audit-events`` and every topic that users' events go to."""
         return [topic.base for topic in self._catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
+
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As the port says: ``positions`` means that the partitions are this process's from now on."""
+        return await self._store.progress(partitions)
 
     async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """As the port says. Raises LedgerTampered where the stored end of a partition is not what was noted."""
@@ -126,7 +137,9 @@ class AuditSealer:
                 await self._check(sorted(numbers.values()))
             stored, tails = await self._store.progress(partitions), await self._store.tails()
             for one, number in numbers.items():
-                self.lanes[one] = Lane(self.registrar.log_id, one, number, stored.get(one), tails.get(number), self._store.tip)
+                lane = self.lanes[one] = Lane(self.registrar.log_id, one, number, stored.get(one), tails.get(number), self._store.tip)
+                lane.settle(registry)
+        self._start()
         return stored
 
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
@@ -173,8 +186,10 @@ class AuditSealer:
                 self.registrar.forget(lane.number)
 
     async def close(self) -> None:
-        """Forgets everything in memory."""
-        self.lanes.clear()
+        """Ends the writer's epoch, and forgets everything in memory."""
+        self.drop(list(self.lanes))
+        for stop in self._stops:
+            await stop()
         await asyncio.gather(*self._publishing, return_exceptions=True)
 
     # For upkeep, under ``turn``
@@ -192,6 +207,11 @@ class AuditSealer:
         lane = self._first_lane()
         if lane is not None:
             self._write(lane, Draft(Kind.HEADS, records.heads(self.registrar.heads()), (), 0, 0), LedgerFacts(Kind.HEADS, 0, 0, 0), None)
+
+    def is_behind(self, by_us: int) -> bool:
+        """Whether records that come in now were sealed longer ago: then a silence is the log's, not a writer's."""
+        now_us, now_s = self._clock.now_us(), self._clock.monotonic()
+        return any(lane.seen_s > now_s - by_us / _SECOND_US and lane.seen_us < now_us - by_us for lane in self.lanes.values())
 
     def report(self, finding: Finding) -> None:
         """Seals a finding that no record brought along."""
@@ -231,6 +251,7 @@ class AuditSealer:
             self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
             self._find(lane, Finding("gap", str(position), f"{core.seq - offered.missing} of {_chain_of(offered)}"), position)
         lane.take(offered, facts_of(record, core), position, now_us)
+        lane.seen_us, lane.seen_s = core.ts_us, self._clock.monotonic()
         self._telemetry.count(AUDIT_SEALED, outcome="explicit")
 
     def _admit(self, chain: ChainKey, admission: Admission) -> None:
@@ -288,7 +309,9 @@ class AuditSealer:
         self._telemetry.count(AUDIT_FINDINGS, reason=finding.code)
         log.error("%s: %s %s", finding.where, finding.code, finding.detail)
 
-    def _seal(self, lane: Lane, env: bytes, parts: Sequence[Part], facts: LedgerFacts, position: Position | None, keep_days: int) -> None:
+    def _seal(  # noqa: PLR0913  # an entry
+        self, lane: Lane, env: bytes, parts: Sequence[Part], facts: LedgerFacts, position: Position | None, keep_days: int
+    ) -> None:
         day = self._clock.now_us() // DAY_US + keep_days
         facts = facts._replace(keep_until_day=day, handles=tuple([part.handle for part in parts]))
         self._write(lane, Draft(Kind.ENTRY, env, parts, 0, day), facts, position)
@@ -351,6 +374,10 @@ class AuditSealer:
             if partition.topic in counts:
                 counts[partition.topic] = max(counts[partition.topic], partition.partition + 1)
         return list(counts.items())
+
+
+def _nothing() -> None:
+    """Nothing runs beside a sealer that nobody keeps up."""
 
 
 def _chain_of(offered: Offered) -> str:

@@ -93,7 +93,7 @@ _BUILT_IN: Final = {
     for member in EventType
 }
 _registered: dict[str, TypeInfo] = dict(_BUILT_IN)
-_OWN: Final = {"compliance.violation": TypeInfo("compliance.violation", SYSTEM_TOPIC, builtin=True)}
+_OWN: Final = {name: TypeInfo(name, SYSTEM_TOPIC, builtin=True) for name in ("compliance.violation", "audit.finding.recorded")}
 """Types that only services publish, so that they stand in no list of what a user may."""
 
 

@@ -18,7 +18,7 @@ from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.retry import Backoff
-from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, Subscription
+from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, LooksFirst, Subscription
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, FOLLOWED, Telemetry
 
@@ -394,5 +394,6 @@ class FollowLoop:
     async def _is_past(self, follower: Follower, partition: TopicPartition, offset: int) -> bool:
         known = self._flushed[follower.name].get(partition)
         if known is None and partition not in self._applied[follower.name]:
-            known = (await follower.positions([partition])).get(partition)  # another member holds it
+            ask = follower.stored if isinstance(follower, LooksFirst) else follower.positions
+            known = (await ask([partition])).get(partition)  # another member holds it
         return known is not None and known > offset

@@ -17,6 +17,7 @@ from tallyroll.errors import SettingsError
 log: Final = logging.getLogger("tallyroll.http")
 
 _REQUEST_S: Final = 5.0  # a client that says nothing for so long is let go
+_DIGITS: Final = 9
 _MAX_CLIENTS: Final = 32  # threads; a scraper and some probes need three
 _REASONS: Final[Mapping[int, str]] = {
     errno.EADDRINUSE: "is in use by another process",
@@ -37,16 +38,23 @@ Page = Callable[[str], Answer]
 """A page: takes the header ``Accept`` ("" without one), gives the answer. Called from several threads; must be quick."""
 
 
+Post = Callable[[bytes], Answer]
+"""Takes what was posted, gives the answer. Called from several threads."""
+
+MAX_POSTED: Final = 1 << 19
+"""Bytes that may be posted."""
+
+
 @contextmanager
-def served(host: str, port: int, pages: Mapping[str, Page], *, setting: str) -> Iterator[str]:
+def served(host: str, port: int, pages: Mapping[str, Page], *, setting: str, posts: Mapping[str, Post] | None = None) -> Iterator[str]:
     """Serves the pages by their paths while the block runs; gives the URL, with the real port where 0 asked for any free one.
 
-    Listening when it returns. GET and HEAD only, no TLS, no password: keep it on an address that only your machines reach.
+    Listening when it returns. GET and HEAD, POST for ``posts``; no TLS, no password: keep it on an address that only your machines reach.
     Raises SettingsError, which names ``setting``, where the address cannot be had. Not promised: requests under way at the
     end of the block are answered.
     """
     try:
-        server = _Server(host, port, pages)
+        server = _Server(host, port, pages, posts or {})
     except OSError as error:  # socket.gaierror among them
         reason = "is not known" if isinstance(error, socket.gaierror) else _REASONS.get(error.errno or 0, error.strerror or "failed")
         raise SettingsError(setting, f"{_shown(host)}:{port} {reason}") from None
@@ -69,8 +77,9 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64  # with the five of the parent a burst of clients waits seconds for its turn
     block_on_close = False  # a client that hangs does not hold back the end of the process
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Page]) -> None:
+    def __init__(self, host: str, port: int, pages: Mapping[str, Page], posts: Mapping[str, Post]) -> None:
         self.pages = pages
+        self.posts = posts
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._places = threading.Semaphore(_MAX_CLIENTS)
         super().__init__((host, port), _Handler)
@@ -114,13 +123,28 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug(format, *args)
 
     def do_GET(self) -> None:  # as the parent looks for it
-        self._answer(with_body=True)
+        self._answer(self._find(self.path.partition("?")[0]), with_body=True)
 
     def do_HEAD(self) -> None:  # as the parent looks for it
-        self._answer(with_body=False)
+        self._answer(self._find(self.path.partition("?")[0]), with_body=False)
 
-    def _answer(self, *, with_body: bool) -> None:
-        answer = self._find(self.path.partition("?")[0])
+    def do_POST(self) -> None:  # as the parent looks for it
+        self._answer(self._take(self.path.partition("?")[0]), with_body=True)
+
+    def _take(self, path: str) -> Answer:
+        post, length = self.server.posts.get(path), self.headers.get("Content-Length", "")
+        if post is None:
+            return Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"nothing is taken there\n")
+        if not length.isascii() or not length.isdecimal() or len(length) > _DIGITS or int(length) > MAX_POSTED:
+            self.close_connection = True
+            return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "text/plain; charset=utf-8", b"too long, or nobody knows how long\n")
+        try:
+            return post(self.rfile.read(int(length)))
+        except Exception:  # whatever it raises must not show to strangers
+            log.exception("what was posted to %s failed", path)
+            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", b"failed\n")
+
+    def _answer(self, answer: Answer, *, with_body: bool) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))

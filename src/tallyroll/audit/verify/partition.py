@@ -70,7 +70,10 @@ class Keyed:
 class Chain:
     """One chain as far as the walk has come."""
 
-    __slots__ = ("admitted", "at_home", "closed", "epoch", "holes", "keyed", "last_us", "leaf", "mac_epoch", "next", "watched", "writer")
+    __slots__ = (
+        "_late", "admitted", "at_home", "closed", "epoch", "holes", "k0", "keyed", "last_us", "leaf", "mac_epoch", "next", "watched",
+        "writer",
+    )  # fmt: skip
 
     def __init__(self, writer: bytes, epoch: int, admitted: Admitted | None, first: bytes) -> None:
         self.writer = writer
@@ -82,9 +85,20 @@ class Chain:
         self.mac_epoch = 0
         self.closed = False
         self.last_us = 0
+        self.k0: bytes | None = None
         self.keyed: Keyed | None = None
+        self._late: Keyed | None = None
         self.watched: Mapping[int, bytes] = {}
         self.holes: list[tuple[int, int, bytes, bytes]] = []  # (first missing, end, leaf before, what the record behind links to)
+
+    def late_key(self, mac_epoch: int) -> Keyed | None:
+        """The key of an earlier second, for a record that fills a gap: it was sealed before those that came before it."""
+        if self.k0 is None:
+            return None
+        if self._late is None or self._late.epoch > mac_epoch:
+            self._late = Keyed(self.k0)
+        self._late.to(min(mac_epoch, MAX_MAC_EPOCH))
+        return self._late
 
 
 class Walk:
@@ -169,15 +183,18 @@ class Walk:
             chain.next, chain.leaf = seq + 1, leaf
         if kind or not seq:
             self._steering(index, chain, kind, seq, env)
-        if mac_epoch != chain.mac_epoch:
+        keyed = chain.keyed
+        if seq + 1 < chain.next and mac_epoch <= chain.mac_epoch:
+            keyed = chain.late_key(mac_epoch)
+        elif mac_epoch != chain.mac_epoch:
             self._ratcheted(index, chain, seq, mac_epoch)
         if chain.admitted is not None and mac_epoch * _SECOND_US > ts_us - chain.admitted.opened_us + CLOCK_BOUND_S * _SECOND_US:
             self._findings.add("backdated", self.partition, index, seq, f"MAC epoch {mac_epoch}")
         if mac == NO_MAC:
             self._findings.add("mac_missing", self.partition, index, seq)
-        elif chain.keyed is not None:
+        elif keyed is not None:
             self.macs += 1
-            if chain.keyed.epoch != mac_epoch or chain.keyed.of_leaf(leaf) != mac:
+            if keyed.epoch != mac_epoch or keyed.of_leaf(leaf) != mac:
                 self._findings.add("mac", self.partition, index, seq)
         if ts_us > chain.last_us:  # noqa: PLR1730  # a call of max costs a fiftieth of the whole
             chain.last_us = ts_us
@@ -268,7 +285,7 @@ class Walk:
         chain.at_home = ident[:18] == self._place
         k0 = self._mac_keys.get((writer, epoch))
         if k0 is not None:
-            chain.keyed = Keyed(k0)
+            chain.k0, chain.keyed = k0, Keyed(k0)
         if partition == self.partition:
             chain.watched = self._claims.get((writer, epoch), {})
         return chain
