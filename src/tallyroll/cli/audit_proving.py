@@ -12,7 +12,7 @@ from tallyroll.audit.evidence import Packed
 from tallyroll.audit.integrity import Integrity
 from tallyroll.audit.report import ComplianceReport
 from tallyroll.audit.report_page import report_page
-from tallyroll.cli.audit_reading import Since, Until
+from tallyroll.cli.audit_reading import Since, Until, trail_of
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.progress import Progress
@@ -78,9 +78,9 @@ def verify(  # noqa: PLR0913  # one parameter per option
 
 
 async def _verify(session: Session, since: str | None, until: str | None, notes: list[bytes]) -> Integrity:
-    async with session.roll() as roll:
+    async with trail_of(session) as trail:
         note("verifying the ledger")
-        return await roll.audit.verify_audit_integrity(moment_of(since, "--since"), moment_of(until, "--until"), notes=notes)
+        return await trail.verify_audit_integrity(moment_of(since, "--since"), moment_of(until, "--until"), notes=notes)
 
 
 def show_integrity(found: Integrity) -> None:
@@ -138,9 +138,9 @@ def proof(  # noqa: PLR0913  # one parameter per option
 
 
 async def _proof(session: Session, audit_id: str | None, from_size: int | None) -> bytes:
-    async with session.roll() as roll:
+    async with trail_of(session) as trail:
         try:
-            return await roll.audit.proof(audit_id) if audit_id is not None else await roll.audit.continuation(from_size or 0)
+            return await trail.proof(audit_id) if audit_id is not None else await trail.continuation(from_size or 0)
         except LookupError:
             raise CommandError(ExitCode.NOT_FOUND, "there is no such entry", "see 'tallyroll audit query' for those there are") from None
         except ValueError as error:
@@ -179,10 +179,10 @@ def report(  # noqa: PLR0913  # one parameter per option
 async def _report(  # noqa: PLR0913  # as above
     session: Session, framework: str, since: str | None, until: str | None, seed: str | None, sample: int
 ) -> ComplianceReport:
-    async with session.roll() as roll:
+    async with trail_of(session) as trail:
         note("verifying the ledger, then reading its entries")
         try:
-            return await roll.audit.generate_compliance_report(
+            return await trail.generate_compliance_report(
                 framework.lower(), moment_of(since, "--since"), moment_of(until, "--until"), seed=seed, sample=sample
             )
         except ValueError as error:
@@ -192,7 +192,7 @@ async def _report(  # noqa: PLR0913  # as above
 def _show_report(found: ComplianceReport) -> None:
     certificate = found["integrity_certificate"]
     verdict = paint("verifies", "bold green") if certificate["valid"] else paint("does not verify", "bold red")
-    events = f"{number(found['total_events'])} events, {counted(found['violations_total'], 'violation')}"
+    events = f"{counted(found['total_events'], 'event')}, {counted(found['violations_total'], 'violation')}"
     say(f"{found['framework'].upper()}: {events}; the ledger {verdict}")
     rows = [
         (rule_id, markup(one["title"]), one["severity"], number(one["applicable_events"]), number(one["violating_events"]), _rate(one))
@@ -249,10 +249,10 @@ async def _evidence(  # noqa: PLR0913  # as above
     session: Session, framework: str, path: Path, period: tuple[str | None, str | None], seed: str | None, sample: int, *, in_clear: bool
 ) -> Packed:
     since, until = moment_of(period[0], "--since"), moment_of(period[1], "--until")
-    async with session.roll() as roll:
+    async with trail_of(session) as trail:
         with Progress("bytes", None, silent=session.json) as bar:
             try:
-                return await roll.audit.write_evidence(
+                return await trail.write_evidence(
                     path, framework.lower(), since, until, seed=seed, sample=sample, plain=in_clear,
                     progress=lambda _, done: bar.advance_to(done),
                 )  # fmt: skip
