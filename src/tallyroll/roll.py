@@ -326,9 +326,6 @@ class Roll:
         elif name == NATS_FOLLOWER:
             topics = [self.catalogue[base].name for base in topics_of(types_named(self.settings.nats_event_types), self.catalogue)]
             stored = await self.log.committed(self.settings.group(NATS_FOLLOWER), topics)
-        elif name == AUDIT_FOLLOWER:
-            topics = [topic.name for topic in self.catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
-            stored = await (await (await self._open_audit()).store()).progress()
         elif name == ANALYTICS_FOLLOWER:
             analytics = await self._open_analytics()
             topics, stored = analytics.topics, await analytics.stored()

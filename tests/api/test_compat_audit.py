@@ -38,7 +38,8 @@ def test_compat_names_are_the_objects_of_their_homes() -> None:
 def test_positional_order_is_kept() -> None:
     assert [*inspect.signature(audit_trail.create_audit_log).parameters][:4] == ["event_type", "category", "action", "description"]
     known = [
-        "start_time", "end_time", "user_id", "agent_id", "task_id", "category", "severity", "outcome", "compliance_framework", "limit", "offset",
+        "start_time", "end_time", "user_id", "agent_id", "task_id", "category", "severity", "outcome", "compliance_framework",
+        "limit", "offset",
     ]  # fmt: skip
     assert [*inspect.signature(audit_trail.query_audit_trail).parameters][:11] == known
     assert [*inspect.signature(AuditTrail.query_audit_trail).parameters][1:12] == known
@@ -55,7 +56,8 @@ def test_categories_severities_and_frameworks_have_their_known_members() -> None
     assert list(tallyroll.settings.AUDIT_FRAMEWORK_NAMES) == [one.value for one in audit_trail.ComplianceFramework]
 
 
-async def test_the_default_trail_records(defaults: Path) -> None:
+@pytest.mark.usefixtures("defaults")
+async def test_the_default_trail_records() -> None:
     told: list[str] = []
     audit_trail.audit_manager.add_violation_handler(lambda entry, _: told.append(entry.audit_id))
     made = await audit_trail.create_audit_log(
@@ -72,7 +74,8 @@ async def test_the_default_trail_records(defaults: Path) -> None:
         _ = audit_trail.audit_manager.no_such_thing
 
 
-async def test_a_handler_stays_when_the_default_roll_is_opened_anew(defaults: Path) -> None:
+@pytest.mark.usefixtures("defaults")
+async def test_a_handler_stays_when_the_default_roll_is_opened_anew() -> None:
     told: list[str] = []
     audit_trail.audit_manager.add_violation_handler(lambda entry, _: told.append(entry.audit_id))
     for _ in range(2):
@@ -92,7 +95,8 @@ async def test_a_privacy_compliant_event_takes_the_default_keys(defaults: Path) 
         kafka_events.PrivacyCompliantEvent(data)
 
 
-async def test_links_between_entries_are_checked(defaults: Path) -> None:
+@pytest.mark.usefixtures("defaults")
+async def test_links_between_entries_are_checked() -> None:
     made = [await audit_trail.create_audit_log("x.done", "task_execution", "do", "did it", agent_id="a") for _ in range(4)]
     check = AuditChain().verify_chain
     assert check(reversed(made)) == {
