@@ -13,6 +13,7 @@ BENCHES: Final = {
     "columns": "folding columns beside rows",
     "analytics": "panes, alerts and queries beside other engines",
     "nab": "detectors on the series of the Numenta Anomaly Benchmark",
+    "verify": "the auditor's verifier over a ledger",
     "replay": "replays from the archive and from topics",
 }
 

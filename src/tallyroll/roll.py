@@ -512,10 +512,15 @@ class Roll:
                 self._audit = OpenAudit(
                     keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
                     clock=self.clock, telemetry=self.telemetry, finder=open_pii_finder(), violations=self._violations,
-                    catch_up=partial(self._read_your_writes, AUDIT_FOLLOWER),
+                    catch_up=self._read_own_entries,
                 )  # fmt: skip
                 self._stack.push_async_callback(self._audit.close)
             return self._audit
+
+    async def _read_own_entries(self) -> None:
+        """Who only looks joins no group on Kafka: for a moment every member would hand over partitions."""
+        if self.publisher.last_positions() or not self.settings.is_kafka:
+            await self._read_your_writes(AUDIT_FOLLOWER)
 
     # The archive
 

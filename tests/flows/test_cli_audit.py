@@ -96,7 +96,8 @@ def test_verify_and_proofs(folder: Path) -> None:
     found = asked(folder, "verify")
     assert found["valid"]
     assert found["verified_entries"] == found["total_entries"] >= 5
-    assert run(folder, "audit", "verify").startswith("intact")
+    assert run(folder, "audit", "verify", "--save-note", "then.note").startswith("intact")
+    assert asked(folder, "verify", "--note", "then.note")["coverage"]["remembered_note"]
     key = asked(folder, "keys", "status")["public_key"]
     audit_id = asked(folder, "query", "--type", "agent.paused")["entries"][0]["audit_id"]
     run(folder, "audit", "proof", audit_id, "--output", "one.tlog-proof")

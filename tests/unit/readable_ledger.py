@@ -96,6 +96,7 @@ class Reading(House):
         self.store = ReadableStore(self.ledger)
         self.origin = ORIGIN
         self.number = 0
+        self.pause = 1.0
 
     def entry(
         self, user: str | None = "anna", *, subject: str | None = None, plain: bool = False, keep: dict | None = None, **fields: object
@@ -113,7 +114,7 @@ class Reading(House):
             own = {"user_id": user, "source_ip": "203.0.113.9"}
             parts.append(self._plain(own) if plain else part_about(self.ring, part_text(own), [user]))
         parts.append(self._plain(text) if plain else part_about(self.ring, part_text(text), [subject] if subject else []))
-        self.ledger.wait(1)
+        self.ledger.wait(self.pause)
         self.ledger.write(self.writer, 0, env_of(clear), *parts, **(keep or {}))
         return audit_id
 

@@ -206,6 +206,19 @@ def test_every_entry_of_a_query_in_turn(office: Office) -> None:
     assert len(office.said) == 1
 
 
+@pytest.mark.parametrize("page", [1, 2, 3, 5])
+def test_every_entry_comes_once_also_where_many_are_of_one_moment(office: Office, page: int) -> None:
+    made = []
+    for pause in (0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0):
+        office.house.pause = pause
+        made.append(office.house.entry())
+
+    async def every() -> list[str]:
+        return [entry.audit_id async for entry in office.reader.each(Wanted(), reader=CLERK, page=page)]
+
+    assert asyncio.run(every()) == made[::-1]
+
+
 def test_what_was_erased_is_none_and_named(office: Office) -> None:
     mine, theirs = office.house.entry("anna", subject="cust-123"), office.house.entry("bert", subject="cust-77")
     asyncio.run(office.house.eraser.erase("cust-123"))

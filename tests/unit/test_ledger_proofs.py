@@ -138,6 +138,30 @@ def test_a_checkpoint_is_proven_to_continue_an_older_one(house: Reading, at: int
     assert {"proof", "split_view"} & set(check(raw, trust(house, remembered=(forged,))).counts)
 
 
+@pytest.mark.parametrize("rotations", [(), (3,), (2, 5), (1, 2, 9)])
+def test_of_the_signed_notes_those_are_kept_that_lead_to_the_newest_key(tmp_path: Path, rotations: tuple[int, ...]) -> None:
+    house = Reading(tmp_path)
+    last_of: dict[frozenset[bytes], int] = {}
+    for number in range(11):
+        if number in rotations:
+            house.ledger.rotate(signer(seed=bytes((number,))))
+        house.entry()
+        house.ledger.checkpoint()
+    for one in house.ledger.notes:
+        last_of[frozenset(line.key_id for line in one.signatures if line.name == house.origin)] = parsed(one.packed()).size
+    found = asyncio.run(proving.signed_notes(house.store))
+    assert [one.size for one in found] == sorted(last_of.values())
+    unsigned = [note for note in house.ledger.notes if parsed(note.packed()).size <= found[-1].size]
+    house.ledger.notes.pop()
+    assert asyncio.run(proving.newest(house.store)) == unsigned[-2].packed(), "also while the newest leaves are not signed"
+
+
+def test_nothing_is_signed_yet(tmp_path: Path) -> None:
+    house = Reading(tmp_path)
+    assert asyncio.run(proving.signed_notes(house.store)) == []
+    assert asyncio.run(proving.noted(house.store)) is None
+
+
 def test_partitions_have_consistency_proofs_too(house: Reading) -> None:
     tree = house.ledger.partitions[0].tree
     path = asyncio.run(proving.consistency(house.store, 0, 5, tree.size))

@@ -97,11 +97,14 @@ class Verification:
         self._clock = clock
         self._checkpoint = checkpoint
 
-    async def verify(self, start_time: datetime | None = None, end_time: datetime | None = None) -> Integrity:
+    async def verify(
+        self, start_time: datetime | None = None, end_time: datetime | None = None, *, notes: Sequence[bytes] = ()
+    ) -> Integrity:
         """Verifies the whole ledger, in its own order; the period says which entries are counted.
 
         A record is proven by those around it, so there is no verifying of a part. The newest signed note is read first, and
-        everything only that far. Copies the ledger to a temporary file that has no name. Raises ValueError for naive moments,
+        everything only that far. ``notes`` are signed notes that somebody kept: what they saw must still be there. Copies the
+        ledger to a temporary file that has no name. Raises ValueError for naive moments,
         StoreUnavailable, KeyRingUnavailable.
         """
         counted = Counted(
@@ -120,7 +123,7 @@ class Verification:
                 witnesses=self._trusted.witnesses,
                 quorum=self._trusted.quorum,
                 mac_keys=await self._mac_keys(),
-                notes=self._trusted.notes,
+                notes=(*self._trusted.notes, *notes),
             )
             report, _ = await asyncio.to_thread(verify_files, files.mapped(), trust, check=self._check)
         return await self._shown(report, counted, known)

@@ -30,17 +30,41 @@ class Noted(NamedTuple):
 
 
 async def signed_notes(store: LedgerStore) -> list[LedgerNote]:
-    """The signed notes that a verifier needs: the newest one, and of every key that signed the last one it did."""
-    kept: dict[frozenset[bytes], LedgerNote] = {}
-    after, page = 0, _PAGE
-    while page == _PAGE:
-        found = await store.notes(META, after, _PAGE)
-        page = len(found)
-        for one in found:
-            kept.pop(keys := frozenset(line.name.encode() + line.key_id for line in note.parse(one.text).signatures), None)
-            kept[keys] = one
-        after = found[-1].size if found else after
-    return sorted(kept.values(), key=lambda one: one.size)
+    """The signed notes that a verifier needs: the newest one, the newest cosigned one, and the last one that each older key signed.
+
+    There is one a second, so they are not all read: where a key took over is found by halves.
+    """
+    last = await _newest(store)
+    if last is None:
+        return []
+    kept = {last.size: last}
+    recent = await store.notes(META, max(0, last.size - _PAGE), _PAGE)
+    kept |= {one.size: one for one in [one for one in recent if _keys(one)[1]][-1:]}
+    older: LedgerNote | None = last
+    while older is not None:
+        older = await _last_of_another_key(store, older)
+        if older is not None:
+            kept[older.size] = older
+    return [kept[size] for size in sorted(kept)]
+
+
+async def _last_of_another_key(store: LedgerStore, newer: LedgerNote) -> LedgerNote | None:
+    keys, found, low, high = _keys(newer)[0], None, 0, newer.size
+    while low < high:
+        middle = (low + high) // 2
+        page = await store.notes(META, middle, 1)
+        if page and page[0].size < newer.size and _keys(page[0])[0] != keys:
+            found, low = page[0], page[0].size
+        else:
+            high = middle
+    return found
+
+
+def _keys(signed: LedgerNote) -> tuple[frozenset[bytes], bool]:
+    """The ids of the ledger's own keys under a note, and whether somebody else signed it too."""
+    read = note.parse(signed.text)
+    own = read.text.partition("\n")[0]
+    return frozenset(line.key_id for line in read.signatures if line.name == own), any(line.name != own for line in read.signatures)
 
 
 async def noted(store: LedgerStore) -> Noted | None:
@@ -63,11 +87,24 @@ async def noted(store: LedgerStore) -> Noted | None:
 
 async def newest(store: LedgerStore) -> bytes | None:
     """The newest signed note over all partitions."""
+    found = await _newest(store)
+    return None if found is None else found.text
+
+
+async def _newest(store: LedgerStore) -> LedgerNote | None:
     tail = (await store.tails()).get(META)
-    if tail is not None and (found := await store.notes(META, tail.size - 1, 1)):
-        return found[0].text
-    notes = await signed_notes(store)
-    return notes[-1].text if notes else None
+    size = 0 if tail is None else tail.size
+    if size and (found := await store.notes(META, size - 1, 1)):
+        return found[0]
+    low, high, last = 0, size, None  # what was appended last is not signed yet
+    while low < high:
+        middle = (low + high) // 2
+        page = await store.notes(META, middle, 1)
+        if page:
+            last, low = page[0], page[0].size
+        else:
+            high = middle
+    return last
 
 
 async def proof_of(store: LedgerStore, row: LedgerRow, known: Noted | None = None) -> bytes | None:

@@ -174,9 +174,14 @@ class AuditTrail:
 
     # Proving
 
-    async def verify_audit_integrity(self, start_time: datetime | None = None, end_time: datetime | None = None) -> Integrity:
-        """Verifies the whole ledger; the period says which entries are counted. See ``audit.integrity.Verification``."""
-        return await (await self._reading()).verification.verify(start_time, end_time)
+    async def verify_audit_integrity(
+        self, start_time: datetime | None = None, end_time: datetime | None = None, *, notes: Sequence[bytes] = ()
+    ) -> Integrity:
+        """Verifies the whole ledger; the period says which entries are counted. See ``audit.integrity.Verification``.
+
+        ``notes`` are signed checkpoints that were kept (``snapshot["note"]``): a ledger that was cut or rewritten since shows.
+        """
+        return await (await self._reading()).verification.verify(start_time, end_time, notes=notes)
 
     async def proof(self, audit_id: str) -> bytes:
         """A ``.tlog-proof`` that the entry is in the ledger, for ``python -m tallyroll.audit.verify``; no part of it is inside.

@@ -12,13 +12,15 @@ from tallyroll.audit.evidence import Packed
 from tallyroll.audit.integrity import Integrity
 from tallyroll.audit.report import ComplianceReport
 from tallyroll.audit.report_page import report_page
-from tallyroll.cli.audit_reading import Since, Until
+from tallyroll.cli.audit_reading import Since, Until, trail_of
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of
 
-_VERIFY: Final = examples("tallyroll audit verify", "tallyroll audit verify --since 30d --json")
+_VERIFY: Final = examples(
+    "tallyroll audit verify", "tallyroll audit verify --since 30d --json", "tallyroll audit verify --note then.note --save-note now.note"
+)
 _PROOF: Final = examples(
     "tallyroll audit proof AUDIT_ID --output entry.tlog-proof",
     "python -m tallyroll.audit.verify entry.tlog-proof --key KEY      # KEY as 'tallyroll audit keys status' shows it",
@@ -43,14 +45,30 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=_EVIDENCE)(evidence)
 
 
-def verify(context: typer.Context, *, since: Since = None, until: Until = None, url: Url = None, json: Json = False) -> None:
+def verify(  # noqa: PLR0913  # one parameter per option
+    context: typer.Context,
+    *,
+    since: Since = None,
+    until: Until = None,
+    notes: Annotated[
+        list[Path] | None, typer.Option("--note", metavar="FILE", help="A checkpoint kept from before: it must still hold. Repeatable.")
+    ] = None,
+    save_note: Annotated[
+        Path | None,
+        typer.Option("--save-note", metavar="FILE", help="Keep the newest checkpoint, where this machine's users cannot write."),
+    ] = None,
+    url: Url = None,
+    json: Json = False,
+) -> None:
     """Verify the whole ledger as it is stored; the period says which entries are counted.
 
     Exit code 1 if something is wrong or lost. Who runs this holds the keys: an outsider verifies an export,
     'tallyroll audit export --format ledger', with 'python -m tallyroll.audit.verify'.
     """
     session = session_of(context, url, json)
-    found = run(_verify(session, since, until))
+    found = run(_verify(session, since, until, [path.read_bytes() for path in notes or ()]))
+    if save_note is not None and found["valid"] and found["snapshot"] is not None:
+        save_note.write_text(found["snapshot"]["note"], encoding="utf-8")
     if session.json:
         say_json(found)
     else:
@@ -59,10 +77,10 @@ def verify(context: typer.Context, *, since: Since = None, until: Until = None, 
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-async def _verify(session: Session, since: str | None, until: str | None) -> Integrity:
-    async with session.roll() as roll:
+async def _verify(session: Session, since: str | None, until: str | None, notes: list[bytes]) -> Integrity:
+    async with trail_of(session) as trail:
         note("verifying the ledger")
-        return await roll.audit.verify_audit_integrity(moment_of(since, "--since"), moment_of(until, "--until"))
+        return await trail.verify_audit_integrity(moment_of(since, "--since"), moment_of(until, "--until"), notes=notes)
 
 
 def show_integrity(found: Integrity) -> None:
@@ -120,9 +138,9 @@ def proof(  # noqa: PLR0913  # one parameter per option
 
 
 async def _proof(session: Session, audit_id: str | None, from_size: int | None) -> bytes:
-    async with session.roll() as roll:
+    async with trail_of(session) as trail:
         try:
-            return await roll.audit.proof(audit_id) if audit_id is not None else await roll.audit.continuation(from_size or 0)
+            return await trail.proof(audit_id) if audit_id is not None else await trail.continuation(from_size or 0)
         except LookupError:
             raise CommandError(ExitCode.NOT_FOUND, "there is no such entry", "see 'tallyroll audit query' for those there are") from None
         except ValueError as error:
@@ -161,10 +179,10 @@ def report(  # noqa: PLR0913  # one parameter per option
 async def _report(  # noqa: PLR0913  # as above
     session: Session, framework: str, since: str | None, until: str | None, seed: str | None, sample: int
 ) -> ComplianceReport:
-    async with session.roll() as roll:
+    async with trail_of(session) as trail:
         note("verifying the ledger, then reading its entries")
         try:
-            return await roll.audit.generate_compliance_report(
+            return await trail.generate_compliance_report(
                 framework.lower(), moment_of(since, "--since"), moment_of(until, "--until"), seed=seed, sample=sample
             )
         except ValueError as error:
@@ -174,7 +192,7 @@ async def _report(  # noqa: PLR0913  # as above
 def _show_report(found: ComplianceReport) -> None:
     certificate = found["integrity_certificate"]
     verdict = paint("verifies", "bold green") if certificate["valid"] else paint("does not verify", "bold red")
-    events = f"{number(found['total_events'])} events, {counted(found['violations_total'], 'violation')}"
+    events = f"{counted(found['total_events'], 'event')}, {counted(found['violations_total'], 'violation')}"
     say(f"{found['framework'].upper()}: {events}; the ledger {verdict}")
     rows = [
         (rule_id, markup(one["title"]), one["severity"], number(one["applicable_events"]), number(one["violating_events"]), _rate(one))
@@ -231,10 +249,10 @@ async def _evidence(  # noqa: PLR0913  # as above
     session: Session, framework: str, path: Path, period: tuple[str | None, str | None], seed: str | None, sample: int, *, in_clear: bool
 ) -> Packed:
     since, until = moment_of(period[0], "--since"), moment_of(period[1], "--until")
-    async with session.roll() as roll:
+    async with trail_of(session) as trail:
         with Progress("bytes", None, silent=session.json) as bar:
             try:
-                return await roll.audit.write_evidence(
+                return await trail.write_evidence(
                     path, framework.lower(), since, until, seed=seed, sample=sample, plain=in_clear,
                     progress=lambda _, done: bar.advance_to(done),
                 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -15,11 +16,17 @@ from tallyroll.audit.contents import AuditEntry
 from tallyroll.audit.ocsf import ocsf_event
 from tallyroll.audit.query import MAX_LIMIT, PERSONAL, Answer, Reader, Wanted
 from tallyroll.audit.sheet import csv_lines
+from tallyroll.audit.trail import AuditTrail
 from tallyroll.cli.exits import CommandError, ExitCode
+from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.moments import MOMENT_HELP
 from tallyroll.cli.printing import clip, markup, note, number, plain, say, say_json, spread, table
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of
+from tallyroll.roll import AUDIT_FOLLOWER
+
+WAIT_S: Final = 30.0
+"""How long a command on the embedded log seals what nobody has sealed, before it answers with what is there."""
 
 Since = Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"From then on: {MOMENT_HELP}.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Up to then, that moment included.")]
@@ -53,6 +60,14 @@ class Asked(NamedTuple):
 
     wanted: Wanted
     reader: Reader
+
+
+@asynccontextmanager
+async def trail_of(session: Session) -> AsyncIterator[AuditTrail]:
+    """The trail of the session's log, with everything in it that is in the log; says on standard error where it is behind."""
+    async with session.roll() as roll:
+        await catch_up(roll, WAIT_S, AUDIT_FOLLOWER)
+        yield roll.audit
 
 
 def add_to(app: typer.Typer) -> None:
@@ -112,8 +127,8 @@ def query(  # noqa: PLR0913  # one parameter per option
 
 
 async def _query(session: Session, asked: Asked, limit: int, offset: int, as_of: dict[str, int] | None) -> Answer:
-    async with session.roll() as roll:
-        return await roll.audit.query(asked.wanted, limit=limit, offset=offset, as_of=as_of, reader=asked.reader)
+    async with trail_of(session) as trail:
+        return await trail.query(asked.wanted, limit=limit, offset=offset, as_of=as_of, reader=asked.reader)
 
 
 def show(  # noqa: PLR0913  # one parameter per option
@@ -143,8 +158,8 @@ def show(  # noqa: PLR0913  # one parameter per option
 
 
 async def _show(session: Session, audit_id: str, reader: Reader) -> AuditEntry | None:
-    async with session.roll() as roll:
-        return await roll.audit.get_audit_entry(audit_id, reader=reader)
+    async with trail_of(session) as trail:
+        return await trail.get_audit_entry(audit_id, reader=reader)
 
 
 def export(  # noqa: PLR0913  # one parameter per option
@@ -185,19 +200,19 @@ def export(  # noqa: PLR0913  # one parameter per option
 
 
 async def _export_ledger(session: Session, path: Path, *, plain: bool) -> int:
-    async with session.roll() as roll:
+    async with trail_of(session) as trail:
         with Progress("bytes", None, silent=session.json) as bar:
-            return await roll.audit.export_ledger(path, plain=plain, progress=lambda _, done: bar.advance_to(done))
+            return await trail.export_ledger(path, plain=plain, progress=lambda _, done: bar.advance_to(done))
 
 
 async def _export(session: Session, asked: Asked, form: str, path: Path | None) -> int:
     count = 0
-    async with session.roll() as roll:
-        ledger = (await roll.audit.keys()).ledger
+    async with trail_of(session) as trail:
+        ledger = (await trail.keys()).ledger
         out = sys.stdout if path is None else path.open("w", encoding="utf-8", newline="")
         try:
             with Progress("entries", None, silent=session.json) as bar:
-                async for line in _lines(roll.audit.entries(asked.wanted, reader=asked.reader), form, ledger):
+                async for line in _lines(trail.entries(asked.wanted, reader=asked.reader), form, ledger):
                     out.write(line)
                     count += 1
                     bar.advance_to(count)

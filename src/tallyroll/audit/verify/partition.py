@@ -71,25 +71,15 @@ class Chain:
     """One chain as far as the walk has come."""
 
     __slots__ = (
-        "_late",
-        "admitted",
-        "closed",
-        "epoch",
-        "holes",
-        "k0",
-        "keyed",
-        "last_us",
-        "leaf",
-        "mac_epoch",
-        "next",
-        "watched",
+        "_late", "admitted", "at_home", "closed", "epoch", "holes", "k0", "keyed", "last_us", "leaf", "mac_epoch", "next", "watched",
         "writer",
-    )
+    )  # fmt: skip
 
     def __init__(self, writer: bytes, epoch: int, admitted: Admitted | None, first: bytes) -> None:
         self.writer = writer
         self.epoch = epoch
         self.admitted = admitted
+        self.at_home = False
         self.next = 0
         self.leaf = first
         self.mac_epoch = 0
@@ -146,7 +136,7 @@ class Walk:
         tree = Growing(header.start, header.peaks)
         stops = sorted({stop for stop in wanted if header.start <= stop <= size} | {size}, reverse=True)
         leaves: list[bytes] = []
-        at, length = header.at, _U32.unpack_from
+        at, length, digest = header.at, _U32.unpack_from, sha256
         for index in range(header.start, size):
             while stops[-1] == index:
                 tree.extend(leaves)
@@ -159,7 +149,7 @@ class Walk:
                 self._findings.add("frame", self.partition, index)
                 leaves.append(bytes(32))
                 continue
-            leaf = sha256(b"\0" + record[0]).digest()
+            leaf = digest(b"\0" + record[0]).digest()
             leaves.append(leaf)
             self._record(index, record, leaf)
             if len(leaves) >= _BATCH:
@@ -184,7 +174,7 @@ class Walk:
             chain = self._chain(core[6:44], index)
         kind = core[5]
         seq, ts_us, mac_epoch, retention_class, keep_until, n_parts = _MIDDLE.unpack_from(core, 44)
-        if core[:5] != MAGIC or core[6:24] != self._place:
+        if core[:5] != MAGIC or not chain.at_home:
             self._findings.add("core", self.partition, index, seq, "another version, ledger or partition")
         if seq != chain.next or core[71:103] != chain.leaf or chain.closed:
             if not self._mislinked(index, chain, seq, core[71:103], leaf):
@@ -292,6 +282,7 @@ class Walk:
         if admitted is None:
             self._findings.add("unregistered", self.partition, index, detail=f"writer {writer.hex()}, epoch {epoch}")
         chain = self.chains[ident] = Chain(writer, epoch, admitted, sha256(b"aud1/genesis" + ident).digest())
+        chain.at_home = ident[:18] == self._place
         k0 = self._mac_keys.get((writer, epoch))
         if k0 is not None:
             chain.k0, chain.keyed = k0, Keyed(k0)
