@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tallyroll._default import current_bus, current_roll
+from tallyroll._default import current_bus, current_field_sealer, current_roll
 from tallyroll.analytics.profile import AgentPerformance, SystemPerformance
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.windows import TimeWindow
+from tallyroll.audit.contents import AuditEntry
 from tallyroll.bridges.bus import EventBus
 from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.publish.privacy import FieldSealer, ProtectedEvent
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.replay.engine import ReplayAnswer, ReplayEngine
 from tallyroll.replay.kinds import StateType
 from tallyroll.replay.plan import ReplayFilter, ReplayMode
 from tallyroll.replay.views import AGENT, TASK
+
+if TYPE_CHECKING:
+    from tallyroll.audit.query import AuditPage
+    from tallyroll.audit.trail import AuditTrail
 
 
 async def publish_agent_event(
@@ -94,6 +101,52 @@ async def get_system_performance_dashboard() -> SystemPerformance:
 async def get_analytics_engine() -> AnalyticsEngine:
     """The default roll's analytics engine; the same object at each call in one process and event loop. Raises MissingExtra."""
     return await (await current_roll()).analytics()
+
+
+async def create_audit_log(
+    event_type: str,
+    category: str,
+    action: str,
+    description: str,
+    **fields: Any,  # noqa: ANN401  # see NewEntry
+) -> AuditEntry:
+    """The entry as it was recorded, with its hashes, once it is as durable as its rules demand; see ``audit.recorder``.
+
+    ``fields`` as those of ``audit.new_entry.NewEntry``: ``user_id``, ``agent_id``, ``payload``, ``compliance_frameworks``,
+    ``subjects`` (the people it is about), and so on. Raises as ``AuditTrail.create_audit_entry``.
+    """
+    return await (await get_audit_manager()).create_audit_entry(event_type, category, action, description, **fields)
+
+
+async def query_audit_trail(  # noqa: PLR0913  # one argument a filter, in the order that is known
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+    user_id: str | None = None,
+    agent_id: str | None = None,
+    task_id: str | None = None,
+    category: str | None = None,
+    severity: str | None = None,
+    outcome: str | None = None,
+    compliance_framework: str | None = None,
+    limit: int = 1_000,
+    offset: int = 0,
+    **more: Any,  # noqa: ANN401  # the method's keywords
+) -> AuditPage:
+    """A page of the trail, newest first; see ``AuditTrail.query_audit_trail``, which takes further keywords."""
+    filters = (start_time, end_time, user_id, agent_id, task_id, category, severity, outcome, compliance_framework)
+    return await (await get_audit_manager()).query_audit_trail(*filters, limit, offset, **more)
+
+
+async def get_audit_manager() -> AuditTrail:
+    """The default roll's audit trail; the same object at each call in one process and event loop."""
+    return (await current_roll()).audit
+
+
+class PrivacyCompliantEvent(ProtectedEvent):
+    """As ``ProtectedEvent``, with the keys of the default settings unless another sealer is given. Raises as ``open_audit_keys``."""
+
+    def __init__(self, event_data: Mapping[str, Any], *, sealer: FieldSealer | None = None) -> None:
+        super().__init__(event_data, sealer=sealer or current_field_sealer())
 
 
 def _event(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tallyroll.audit.opening import AuditKeys
     from tallyroll.audit.rules import RuleSet
     from tallyroll.audit.witnessing import KeptWitness
+    from tallyroll.publish.privacy import FieldSealer
 
 _WORKER: Final = "tallyroll.worker"
 
@@ -347,6 +348,17 @@ def open_pii_finder() -> PiiFinder:
     from tallyroll.adapters.re2 import Re2Finder  # noqa: PLC0415  # needs the extra
 
     return Re2Finder(PATTERNS)
+
+
+def open_field_sealer(settings: Settings) -> tuple[FieldSealer, Callable[[], object]]:
+    """What seals personal fields of events under the keys of the ledger, and what forgets these keys. Raises as ``open_audit_keys``."""
+    from tallyroll.audit.pii import PiiScanner  # noqa: PLC0415  # opened when first needed
+    from tallyroll.publish.privacy import FieldSealer  # noqa: PLC0415  # as above
+
+    keys = open_audit_keys(settings)
+    scanner = PiiScanner(open_pii_finder())
+    fields = settings.subject_fields_named
+    return FieldSealer(scanner, keys.ring, keys.new_sealer(), tenant=keys.log_id, subject_fields=fields), keys.close
 
 
 def seal_limits(settings: Settings) -> SealLimits:

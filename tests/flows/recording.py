@@ -116,7 +116,7 @@ async def arrived_in(log: EventLog) -> list[Arrived]:
     partitions: dict[int, LedgerPartition] = {}
     arrived = []
     for partition, event_id, key, record in found:
-        ledger = partitions.setdefault(partition, LedgerPartition(LOG_ID, partition))
+        ledger = partitions.setdefault(partition, LedgerPartition(unpack_core(record.core).chain.log_id, partition))
         offered = ledger.judge(record, admitted)
         assert offered.core is not None
         if offered.verdict in (Verdict.APPEND, Verdict.LATE, Verdict.GAP):

@@ -14,7 +14,7 @@ from tests.flows.recording import Booth, entries_in, entry, read_back, recording
 from tallyroll import Roll
 from tallyroll.audit.layout import Kind, PartType
 from tallyroll.audit.ledger import Verdict
-from tallyroll.audit.new_entry import MAX_SUBJECTS
+from tallyroll.audit.pii import MAX_PEOPLE
 from tallyroll.errors import Backpressure, InvalidEvent, KeyRingUnavailable, PublishRejected, PublishUncertain, SealingRequired
 from tallyroll.events.context import event_context
 from tallyroll.settings import Settings
@@ -69,7 +69,7 @@ async def test_each_person_has_a_part_of_their_own(tmp_path: Path) -> None:
             {"user_id": "anna", "subjects": ["bert"]},
             {"user_id": "anna", "payload": {"deep": [{"customerId": "bert"}], "patient_id": ["carl", 7]}},
             {"user_id": "anna"},
-            {"payload": {"customer_id": [f"c-{n}" for n in range(MAX_SUBJECTS + 1)]}},
+            {"payload": {"customer_id": [f"c-{n}" for n in range(MAX_PEOPLE + 1)]}},
             {"source_ip": "203.0.113.9"},
         ):
             await booth.record(**fields)
@@ -117,7 +117,7 @@ async def test_what_is_not_given_comes_from_the_context(tmp_path: Path) -> None:
     [
         ({"category": "fun"}, "category"), ({"severity": "loud"}, "severity"), ({"compliance_frameworks": "gdpr"}, "compliance_frameworks"),
         ({"compliance_frameworks": ["rgpd"]}, "compliance_frameworks"), ({"subjects": ["anna", ""]}, "subjects"),
-        ({"subjects": [str(n) for n in range(MAX_SUBJECTS + 1)]}, "subjects"), ({"payload": {"x": float("nan")}}, "payload.x"),
+        ({"subjects": [str(n) for n in range(MAX_PEOPLE + 1)]}, "subjects"), ({"payload": {"x": float("nan")}}, "payload.x"),
         ({"agent_id": 7}, "agent_id"), ({"outcome": " "}, "outcome"), ({"resource": "\ud800"}, "resource"),
         ({"description": None}, "description"),
     ],

@@ -38,3 +38,4 @@ def require(extra: str) -> None:
 KAFKA_AVAILABLE: Final = available("kafka")
 REDIS_AVAILABLE: Final = available("redis")
 NATS_AVAILABLE: Final = available("nats")
+CRYPTO_AVAILABLE: Final = available("audit")

@@ -14,8 +14,8 @@ from msgspec.structs import asdict
 from tallyroll.audit.contents import SEALABLE_FIELDS
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, ComplianceFramework
 from tallyroll.audit.layout import write_json
-from tallyroll.audit.new_entry import MAX_SUBJECTS, NewEntry
-from tallyroll.audit.pii import PiiScanner, plain_key
+from tallyroll.audit.new_entry import NewEntry
+from tallyroll.audit.pii import PiiScanner, people_named
 from tallyroll.audit.rules import ComplianceRule, Judgement, RuleSet, join, shown_violations, violations_of
 
 VIOLATION_EVENT: Final = "compliance.violation"
@@ -69,7 +69,7 @@ class Drafter:
         self._narrowed: dict[tuple[tuple[ComplianceFramework, ...], AuditEventCategory], Sequence[ComplianceRule]] = {}
         self._scanner = scanner
         self._frameworks = tuple(sorted(frameworks))
-        self._subject_keys = frozenset(map(plain_key, subject_fields))
+        self._subject_fields = tuple(subject_fields)
         self._encrypt = encrypt
         self._default_days = default_retention_days
         self._is_personal = lru_cache(_CACHED)(lambda text: bool(scanner.in_text(text)))
@@ -80,7 +80,7 @@ class Drafter:
         fields: dict[str, Any] = {
             name: value for name, value in asdict(entry).items() if value and (type(value) is not str or not value.isspace())
         }
-        subjects: tuple[str, ...] = fields.pop("subjects", ()) or self._named_in(entry.payload)
+        subjects: tuple[str, ...] = fields.pop("subjects", ()) or people_named(entry.payload, self._subject_fields)
         person: dict[str, Any] = {name: fields[name] for name in _OF_PERSON if name in fields}
         about: dict[str, Any] = {name: fields[name] for name in _OF_SUBJECTS if name in fields}
         about |= {name: text for name in _FREE_TEXT if (text := fields.get(name)) and self._is_personal(text)}
@@ -124,27 +124,3 @@ class Drafter:
             joined = self._joined[key] = join(rules, applying, frameworks, default_retention_days=self._default_days)
         violations = violations_of(rules, joined.rule_ids, fields, sealed)
         return joined.with_violations(violations) if violations else joined
-
-    def _named_in(self, payload: object) -> tuple[str, ...]:
-        """The people whom the subject fields of a payload name; nobody where there are too many."""
-        found: dict[str, None] = {}
-        waiting: list[object] = [payload] if payload else []
-        while waiting:
-            item = waiting.pop()
-            if isinstance(item, dict):
-                for key, value in item.items():
-                    if isinstance(value, (dict, list)):
-                        waiting.append(value)
-                    if _plain(key) in self._subject_keys:
-                        found.update(dict.fromkeys(_names(value)))
-            elif isinstance(item, list):
-                waiting += [inner for inner in item if isinstance(inner, (dict, list))]
-        return tuple(sorted(found)) if len(found) <= MAX_SUBJECTS else ()
-
-
-_plain: Final = lru_cache(_CACHED)(plain_key)
-
-
-def _names(value: object) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [str(one) for one in values if isinstance(one, (str, int)) and not isinstance(one, bool) and str(one).strip()]

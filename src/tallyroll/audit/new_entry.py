@@ -10,13 +10,12 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework, has_value
+from tallyroll.audit.pii import MAX_PEOPLE
 from tallyroll.errors import InvalidEvent
 from tallyroll.events.context import NO_CONTEXT, EventContext, current_context
 from tallyroll.events.payload import clean_payload
 
 _E = TypeVar("_E", bound=StrEnum)
-MAX_SUBJECTS: Final = 100
-"""A group of more people would be erased with any of them, and whole lists are no subjects."""
 MAX_TEXT: Final = 65_536  # characters of one field; what is longer belongs into the payload
 
 
@@ -104,8 +103,8 @@ def _read_enums(entry: NewEntry) -> None:
 def _read_people(entry: NewEntry) -> None:
     if entry.subjects != ():
         subjects = tuple(sorted(set(_texts(entry, "subjects"))))
-        if len(subjects) > MAX_SUBJECTS:
-            raise InvalidEvent("subjects", f"expected at most {MAX_SUBJECTS}")
+        if len(subjects) > MAX_PEOPLE:
+            raise InvalidEvent("subjects", f"expected at most {MAX_PEOPLE}")
         force_setattr(entry, "subjects", subjects)
     if entry.on_behalf_of is not None:
         force_setattr(entry, "on_behalf_of", tuple(_texts(entry, "on_behalf_of")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -36,6 +37,9 @@ PERSONAL_KEYS: Final = frozenset({
     "creditcard", "ipaddress", "gender", "ethnicity", "religion", "nationality", "diagnosis",
 })  # fmt: skip
 """Keys whose values are personal, in lower case, without what stands between words."""
+
+MAX_PEOPLE: Final = 100
+"""A group of more would be erased with any of them; what names so many is no data of anybody in particular."""
 
 _NOT_DOMAINS: Final = ("png", "jpg", "jpeg", "gif", "svg", "webp", "js", "css", "py", "json", "md")
 _CARD_GROUPS: Final = re.compile(r"\d+|\d{4}(?:[ -]\d{4}){2,3}(?:[ -]\d{1,4})?|\d{4}[ -]\d{6}[ -]\d{4,5}", re.ASCII)
@@ -120,6 +124,37 @@ class PiiScanner:
 def plain_key(key: str) -> str:
     """A key in lower case without what stands between words: ``date_of_birth``, ``dateOfBirth`` and ``Date of birth`` are one."""
     return "".join(filter(str.isalnum, key)).lower()
+
+
+def people_named(value: object, fields: Collection[str]) -> tuple[str, ...]:
+    """The people whom these fields name, at any depth of a value, sorted; nobody where there are more than ``MAX_PEOPLE``."""
+    keys = _plain_keys(tuple(fields))
+    found: dict[str, None] = {}
+    waiting: list[object] = [value] if value and keys else []
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            for key, inner in item.items():
+                if isinstance(inner, (dict, list)):
+                    waiting.append(inner)
+                if _plain(key) in keys:
+                    found.update(dict.fromkeys(_names(inner)))
+        elif isinstance(item, list):
+            waiting += [inner for inner in item if isinstance(inner, (dict, list))]
+    return tuple(sorted(found)) if len(found) <= MAX_PEOPLE else ()
+
+
+def _names(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [str(one) for one in values if isinstance(one, (str, int)) and not isinstance(one, bool) and str(one).strip()]
+
+
+@lru_cache(64)
+def _plain_keys(fields: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(plain_key, fields))
+
+
+_plain: Final = lru_cache(4_096)(plain_key)  # keys repeat
 
 
 def _is_one(text: str, item: PiiCandidate) -> bool:

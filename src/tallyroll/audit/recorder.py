@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tallyroll.audit import envelope
+from tallyroll.audit.bursts import Bursts
 from tallyroll.audit.chain import Draft, Part
 from tallyroll.audit.contents import SALT, AuditEntry
 from tallyroll.audit.data_keys import DataKeys
@@ -123,6 +124,7 @@ class Recorder:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unsent: list[Body] = []
         self._away = False
+        self._bursts = Bursts()
         self._keys = DataKeys(self._ring, self._clock.monotonic)
         self._epochs = Epochs(
             self._log_id, self._ring, self._sealer, self._topic, clock=self._clock, source=self._settings.source,
@@ -222,10 +224,12 @@ class Recorder:
             self._sealing = False
         entries = [_shown(one, where, draft) for one, where, (_, _, draft) in zip(ready, placed, drafts, strict=True)]
         self._telemetry.count(AUDIT_CREATED, len(entries))
-        for one, entry in zip(ready, entries, strict=True):
-            judgement = one.plan.judgement
-            if judgement.violations or judgement.monitors:
-                self._violations.tell(entry, judgement.violations, judgement.monitors)
+        for one, entry, where in zip(ready, entries, placed, strict=True):
+            judgement, violations = one.plan.judgement, one.plan.judgement.violations
+            if burst := self._bursts.see(entry.user_id or entry.agent_id, entry.category, entry.outcome, where.ts_us):
+                violations = (*violations, burst)
+            if violations or judgement.monitors:
+                self._violations.tell(entry, violations, judgement.monitors)
         return _Handed(entries, bodies, [where.slot for where in placed], ticket)
 
     async def _begin_epoch(self) -> None:

@@ -206,7 +206,7 @@ class AuditSealer:
         """Says how far this writer has come."""
         lane = self._first_lane()
         if lane is not None:
-            self._write(lane, Draft(Kind.HEADS, records.heads(self.registrar.heads()), (), 0, 0), LedgerFacts(Kind.HEADS, 0, 0, 0), None)
+            self._seal(lane, records.heads(self.registrar.heads()), (), LedgerFacts(Kind.HEADS, 0, 0, 0), None, _OWN_KEEP_DAYS)
 
     def is_behind(self, by_us: int) -> bool:
         """Whether records that come in now were sealed longer ago: then a silence is the log's, not a writer's."""
@@ -312,16 +312,10 @@ class AuditSealer:
     def _seal(  # noqa: PLR0913  # an entry
         self, lane: Lane, env: bytes, parts: Sequence[Part], facts: LedgerFacts, position: Position | None, keep_days: int
     ) -> None:
-        day = self._clock.now_us() // DAY_US + keep_days
-        facts = facts._replace(keep_until_day=day, handles=tuple([part.handle for part in parts]))
-        self._write(lane, Draft(Kind.ENTRY, env, parts, 0, day), facts, position)
-
-    def _write(self, lane: Lane, draft: Draft, facts: LedgerFacts, position: Position | None) -> None:
         now_us = self._clock.now_us()
-        if not draft.keep_until_day:
-            draft = draft._replace(keep_until_day=now_us // DAY_US + _OWN_KEEP_DAYS)
-        sealed = self.registrar.seal(lane.number, draft, now_us)
-        facts = facts._replace(ts_us=now_us, keep_until_day=draft.keep_until_day)
+        day = now_us // DAY_US + keep_days
+        facts = facts._replace(ts_us=now_us, keep_until_day=day, handles=tuple([part.handle for part in parts]))
+        sealed = self.registrar.seal(lane.number, Draft(Kind(facts.kind), env, parts, 0, day), now_us)
         lane.take_own(sealed, facts, position, now_us, self.registrar.mac_epoch)
 
     async def _commit(self) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from tallyroll.cli import audit_keys, audit_proving, audit_reading, audit_removal, audit_rules
+from tallyroll.cli import audit_keys, audit_proving, audit_reading, audit_recording, audit_removal, audit_rules
 from tallyroll.cli.session import group_of, verbs
 
 app = verbs()
 group_of(
     app,
-    "The audit trail: query, verify, prove, report, forget.",
+    "The audit trail: record, query, verify, prove, report, forget.",
     "tallyroll audit query --agent coder-001 --since 1d",
     "tallyroll audit verify",
     "tallyroll audit evidence gdpr evidence.zip",
 )
+audit_recording.add_to(app)
 audit_reading.add_to(app)
 audit_proving.add_to(app)
 audit_rules.add_to(app)

@@ -51,7 +51,7 @@ def publish(  # noqa: PLR0913  # one parameter per option
     session = session_of(context, url, json)
     if topic is not None:
         register_event_type(event_type, topic=topic)
-    given = _payload(payload) | {name: value for name, value in (("agent_id", agent), ("task_id", task)) if value is not None}
+    given = payload_of(payload) | {name: value for name, value in (("agent_id", agent), ("task_id", task)) if value is not None}
     metadata = EventMetadata(
         correlation_id=correlation, causation_id=causation, session_id=session_id, user_id=user, tenant_id=tenant, source="tallyroll/cli"
     )
@@ -72,7 +72,8 @@ async def _publish(session: Session, event: AgentEvent) -> Receipt:
         return await roll.publish(event)
 
 
-def _payload(given: str) -> dict[str, Any]:
+def payload_of(given: str) -> dict[str, Any]:
+    """The JSON object that an option gives: itself, of a file, or of standard input. Raises CommandError."""
     if given == "-":
         text = sys.stdin.read()
     elif given.startswith("@"):

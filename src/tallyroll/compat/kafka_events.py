@@ -1,6 +1,6 @@
 """Publishing events, under the names that users of ``utils.kafka_events`` know."""
 
-from tallyroll._api import get_event_publisher, publish_agent_event, publish_task_event
+from tallyroll._api import PrivacyCompliantEvent, get_event_publisher, publish_agent_event, publish_task_event
 from tallyroll.adapters.extras import KAFKA_AVAILABLE
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.types import EventType
@@ -14,6 +14,7 @@ __all__ = [
     "EventPublisher",
     "EventType",
     "KafkaEventPublisher",
+    "PrivacyCompliantEvent",
     "get_event_publisher",
     "publish_agent_event",
     "publish_task_event",

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Final
 
 from tallyroll.adapters.crypto import sealed_file
@@ -38,8 +39,8 @@ def secret_in(path: Path) -> bytes:
 
 def _make(path: Path) -> None:
     """Linked into place whole: another process sees all of it or nothing, and the first one wins."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor, name = mkstemp(prefix=f"{path.name}.", dir=path.parent)  # of mode 0600
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(os.urandom(_SECRET_BYTES).hex() + "\n")

@@ -1,0 +1,166 @@
+"""A sealer with a real store and real keys over a log that is a few lists: for tests that say what arrives, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing, SecretRoot, is_signed
+from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
+from tallyroll.audit import proving
+from tallyroll.audit.chain import Draft, Part, Sealed, Writer
+from tallyroll.audit.checkpointing import Checkpoints
+from tallyroll.audit.contents import env_of
+from tallyroll.audit.deriving import Deriver
+from tallyroll.audit.envelope import document_of
+from tallyroll.audit.layout import REGISTRY, Kind, take_out
+from tallyroll.audit.ledger_files import Counted, ledger_files
+from tallyroll.audit.note import ED25519, NoteKey
+from tallyroll.audit.records import close
+from tallyroll.audit.registrar import Registrar
+from tallyroll.audit.sealer import AuditSealer
+from tallyroll.audit.upkeep import Upkeep
+from tallyroll.audit.verify import Report, Trust, verify_files
+from tallyroll.events.batch import Batch
+from tallyroll.events.codec import encode
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
+from tallyroll.ports import LedgerWanted, Witness
+from tallyroll.testing.builders import EventBuilder
+from tallyroll.testing.clock import FakeClock
+from tallyroll.testing.ledger import DAY_US, NonceWatch
+
+LOG_ID = bytes(range(16))
+ORIGIN = f"tallyroll/{LOG_ID.hex()}"
+AUDIT = TopicPartition("audit-events", 0)
+AUDIT_1 = TopicPartition("audit-events", 1)
+TASKS = TopicPartition("task-events", 0)
+SYSTEM = TopicPartition("system-events", 0)
+ALL = (AUDIT, AUDIT_1, TASKS, SYSTEM)
+
+
+class Running:
+    """One process that seals: what it holds in memory is gone when it is dropped without ``stop``."""
+
+    def __init__(self, house: House, *, witnesses: Sequence[Witness] = (), epoch_s: int = 24 * 3_600) -> None:
+        aes = NonceWatch(AesGcm())
+        aes._seen = house.nonces  # all processes of the house together
+        registrar = Registrar(house.store, house.ring, aes, LOG_ID, clock=house.clock, rule_set="1", epoch_s=epoch_s)
+        self.house = house
+        self.checkpoints = Checkpoints(house.store, house.signer, witnesses, refused=house.refusals.append)
+        self.sealer = AuditSealer(
+            house.store, house.ring, AesGcm(), registrar, Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
+            clock=house.clock, publish=house.publish, check=self._check,
+        )  # fmt: skip
+        self.upkeep = Upkeep(self.sealer, house.store, self.checkpoints, clock=house.clock, leading=lambda: AUDIT in self.sealer.lanes)
+
+    async def hold(self, *partitions: TopicPartition) -> Running:
+        await self.sealer.positions(partitions or ALL)
+        return self
+
+    def take(self) -> None:
+        """Everything that is in the log and was not taken in."""
+        for where, lane in self.sealer.lanes.items():
+            values = self.house.log[where][lane.next :]
+            if values:
+                offsets = range(lane.next, lane.next + len(values))
+                none = [None] * len(values)
+                self.sealer.apply(Batch(*where, offsets=offsets, keys=none, values=values, timestamps_ms=[-1] * len(values)))
+
+    async def seal(self) -> None:
+        self.take()
+        await self.sealer.flush()
+
+    async def note(self) -> None:
+        await self.upkeep.turn()
+        await self.checkpoints.note()
+
+    async def stop(self) -> None:
+        self.sealer.drop(list(self.sealer.lanes))
+        await self.upkeep.finish()
+        await self.sealer.close()
+
+    async def _check(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            await self.checkpoints.check_partition(number)
+        if 0 in numbers:
+            await self.checkpoints.check_partition(REGISTRY)
+            await self.checkpoints.check_noted(is_signed)
+
+
+class House:
+    """A ledger in a folder, its log, and whoever writes into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "ledger.sqlite"
+        self.clock = FakeClock()
+        self.ring = FileKeyRing(folder / "keys", SecretRoot(sha256(b"secret").digest()))
+        self.signer = Ed25519Signer(ORIGIN, sha256(b"log").digest())
+        self.log: dict[TopicPartition, list[bytes | None]] = {where: [] for where in ALL}
+        self.published: list[AgentEvent] = []
+        self.refusals: list[str] = []
+        self.nonces: set[tuple[bytes, bytes]] = set()
+        self.events = EventBuilder()
+
+    @classmethod
+    async def open(cls, folder: Path) -> House:
+        house = cls(folder)
+        house.store = await SqliteLedgerStore.open(house.path, take_out)
+        return house
+
+    async def publish(self, event: AgentEvent) -> None:
+        self.published.append(event)
+
+    @property
+    def key(self) -> str:
+        return str(NoteKey(ORIGIN, ED25519, self.signer.public))
+
+    def writer(self) -> Writer:
+        return Writer(LOG_ID, self.ring.enrol(self.clock.now_us()), AesGcm(), rule_set="1")
+
+    def write(self, writer: Writer, *parts: Part, where: TopicPartition = AUDIT, kind: Kind = Kind.ENTRY, **clear: str) -> list[Sealed]:
+        """Seals a record and does not send it."""
+        fields = {"audit_id": f"id-{len(self.nonces)}-{self.clock.now_us()}", "event_type": "file.read", "action": "read", **clear}
+        env = close("end") if kind == Kind.CLOSE else env_of(fields)
+        writer.advance((self.clock.now_us() - writer.opened_us) // 1_000_000)
+        day = self.clock.now_us() // DAY_US + 365
+        return writer.seal(where.partition, Draft(kind, env, parts, 0, day), self.clock.now_us())
+
+    def send(self, *sealed: Sealed, where: TopicPartition = AUDIT) -> None:
+        for item in sealed:
+            self.log[where].append(document_of(item.record, "id", "audit:x", "test", "2026-01-01T00:00:00Z"))
+
+    def say(self, where: TopicPartition = TASKS, event: AgentEvent | None = None, **payload: object) -> AgentEvent:
+        event = event or self.events.event(payload={"agent_id": "agent-1", **payload})
+        self.log[where].append(encode(event))
+        return event
+
+    async def found(self, **wanted: object) -> list[str]:
+        """The actions of the entries that are found."""
+        _, rows = await self.store.find(LedgerWanted(**wanted), limit=1_000)
+        return [row.raw.partition(b'"action":"')[2].partition(b'"')[0].decode() for row in rows]
+
+    async def files(self) -> dict[str, bytes]:
+        files: dict[str, bytes] = {}
+        known = await proving.noted(self.store)
+        assert known is not None
+        async for name, piece in ledger_files(self.store, known, Counted()):
+            files[name] = files.get(name, b"") + piece
+        return files
+
+    async def report(self, *, witnesses: Sequence[str] = ()) -> Report:
+        """What the offline verifier makes of an export of now, with every MAC key."""
+        files = await self.files()
+        plain = Trust(today=self.clock.now_us() // DAY_US, keys=(self.key,))
+        admitted = {}
+        running = Registrar(self.store, self.ring, AesGcm(), LOG_ID, clock=self.clock, rule_set="1")
+        for writer, epoch in (await running.refresh()).admitted:
+            admitted[writer, epoch] = self.ring.k0(writer, epoch)
+        trust = Trust(plain.today, plain.keys, tuple(witnesses), len(witnesses), admitted)
+        return verify_files(files, trust, check=is_signed)[0]
+
+    async def findings(self) -> dict[str, int]:
+        return dict((await self.report()).counts)

@@ -1,0 +1,44 @@
+"""``tallyroll audit log`` as people and scripts call it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from tests.flows.recording import arrived_in, entries_in
+from tests.flows.test_cli_replay import run
+
+from tallyroll import Roll
+
+pytestmark = pytest.mark.slow
+
+CALL = ("audit", "log", "customer.read", "--category", "data_access", "--action", "read", "--framework", "sox")
+
+
+def test_an_entry_is_recorded_and_what_it_breaks_is_said(tmp_path: Path) -> None:
+    out = run(tmp_path, *CALL, "--user", "anna-canary", "--subject", "cust-canary", "--payload", '{"n": 1}', "--agent", "crm-1", "--json")
+    shown = json.loads(out.splitlines()[0])
+    assert shown["encrypted"]
+    assert [violation["fields"] for violation in shown["violations"]] == [["resource"]]
+    assert "canary" not in out
+
+    async def recorded() -> list[str]:
+        async with Roll.open(f"sqlite:///{tmp_path / 'log'}") as roll:
+            return [one.event_id for one in entries_in(await arrived_in(roll.log))]
+
+    assert asyncio.run(recorded()) == [shown["audit_id"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--category", "fun"), "category"),
+        (("--payload", "[1]"), "--payload"),
+        (("--severity", "loud"), "severity"),
+        (("--framework", "x"), "frameworks"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    assert says in run(tmp_path, *CALL, *words, code=2)

@@ -1,0 +1,344 @@
+"""What arrives is sealed once, whatever happens in between; and the offline verifier agrees."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, House, Running
+
+from tallyroll.adapters.crypto import AesGcm
+from tallyroll.audit.chain import Draft, Writer
+from tallyroll.audit.layout import Kind, unpack_record
+from tallyroll.audit.subjects import part_about, text_of
+from tallyroll.errors import LedgerTampered, PositionConflict, StoreUnavailable
+from tallyroll.ports import Enrolment, LedgerCommit, LedgerWanted
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> House:
+    house = await House.open(tmp_path)
+    yield house
+    await house.store.close()
+
+
+async def started(house: House, *partitions) -> Running:
+    return await Running(house).hold(*partitions)
+
+
+async def test_sealed_records_and_events_become_one_ledger_that_verifies(house: House) -> None:
+    running, writer = await started(house), house.writer()
+    house.send(*house.write(writer, part_about(house.ring, b'{"user_id":"anna"}', ["anna"]), action="open"))
+    house.send(*house.write(writer, where=AUDIT_1, action="shut"), where=AUDIT_1)
+    house.say()
+    await running.seal()
+    await running.note()
+    house.send(*house.write(writer, action="again"))
+    await running.seal()
+    await running.note()
+    assert await house.findings() == {}
+    assert sorted(await house.found()) == ["again", "completed", "open", "shut"]
+    assert await house.found(agent_id="agent-1") == ["completed"]
+    assert await house.found(handles=[house.ring.handle_of("anna")]) == ["open"]
+    await running.stop()
+    assert await house.findings() == {}
+
+
+async def test_what_was_taken_in_before_is_not_taken_in_again(house: House) -> None:
+    running, writer = await started(house), house.writer()
+    sealed = house.write(writer)
+    house.send(*sealed)
+    event = house.say()
+    await running.seal()
+    house.send(*sealed)  # the same bytes at another offset
+    house.log[TASKS].append(house.log[TASKS][0])
+    house.log[SYSTEM].append(house.log[TASKS][0])
+    await running.seal()
+    house.say(event=event)
+    await running.seal()
+    assert len(await house.found()) == 2
+    await running.note()
+    assert await house.findings() == {}
+
+
+async def test_the_same_event_id_with_other_bytes_is_a_finding(house: House) -> None:
+    running = await started(house)
+    event = house.say(customer_id="cust-1")
+    await running.seal()
+    house.log[TASKS].append(house.log[TASKS][0].replace(b"agent-1", b"agent-2"))
+    house.say(event=event)
+    await running.seal()
+    assert await house.found(category="audit_system") == ["same_id"]
+    assert await house.found(agent_id="agent-2") == []
+
+
+@pytest.mark.parametrize("code", ["fork", "foreign", "unregistered", "closed", "broken", "forged", "backdated", "unreadable"])
+async def test_what_is_not_as_it_should_be_is_sealed_as_a_finding_and_nothing_else_of_it(house: House, code: str) -> None:
+    running, writer = await started(house), house.writer()
+    first = house.write(writer, action="good")
+    house.send(*first)
+    bad = await wrong(house, writer, code)
+    if bad is None:
+        house.log[AUDIT].append(b"\xff not a document")
+    else:
+        house.send(*bad)
+    await running.seal()
+    await running.note()
+    assert await house.findings() == {}
+    assert await house.found(category="audit_system") == [code] * len(bad or [1])
+    assert [event.payload["code"] for event in house.published][:1] == [code]
+    assert await house.found(event_type="file.read") == ["good"]
+    kept = next(iter((await house.store.find(finding(), limit=1))[1]))
+    assert b'"raw":' in text_of(house.ring, AesGcm(), unpack_record(kept.raw), 0), "the bytes in question are kept, sealed"
+
+
+def finding():
+    return LedgerWanted(category="audit_system")
+
+
+async def wrong(house: House, writer: Writer, code: str):  # noqa: PLR0911  # one for each
+    if code == "fork":
+        enrolment = Enrolment(writer.writer, writer.epoch, house.ring.k0(writer.writer, writer.epoch), "", writer.opened_us)
+        return house.write(Writer(LOG_ID, enrolment, AesGcm(), rule_set="1"), action="other")[1:]
+    if code == "foreign":
+        return house.write(writer, where=AUDIT_1)[:1]
+    if code == "unregistered":
+        return house.write(Writer(LOG_ID, Enrolment(b"w" * 16, 1, b"k" * 32, "no", house.clock.now_us()), AesGcm(), rule_set="1"))
+    if code == "closed":
+        house.send(*house.write(writer, kind=Kind.CLOSE))
+        return house.write(writer)
+    if code == "backdated":
+        writer.advance(3_600)
+        return writer.seal(0, house_draft(), house.clock.now_us())
+    if code in ("broken", "forged"):
+        [sealed] = house.write(writer)
+        changed = {"env": b"{}"} if code == "broken" else {"mac": bytes(range(32))}
+        return [sealed._replace(record=sealed.record._replace(**changed))]
+    return None
+
+
+def house_draft():
+    return Draft(Kind.ENTRY, b"{}", (), 0, 30_000)
+
+
+async def test_a_record_that_is_missing_is_named_and_may_still_come(house: House) -> None:
+    running, writer = await started(house), house.writer()
+    house.send(*house.write(writer))
+    lost, later = house.write(writer, action="lost"), None
+    house.clock.advance(7)
+    later = house.write(writer, action="later")
+    house.send(*later)
+    await running.seal()
+    await running.note()
+    assert await house.findings() == {"gap": 1}
+    assert await house.found(category="audit_system") == ["gap"]
+    house.send(*lost)
+    await running.seal()
+    await running.note()
+    assert await house.findings() == {"late": 1}, "a warning; its MAC is that of an earlier second"
+    assert await house.found(event_type="file.read", start_us=0) != []
+
+
+async def test_a_sealer_that_was_killed_is_followed_by_one_that_goes_on(house: House) -> None:
+    running, writer = await started(house), house.writer()
+    house.send(*house.write(writer, action="one"))
+    house.say()
+    await running.seal()
+    await running.note()
+    house.send(*house.write(writer, action="two"))
+    house.say()
+    running.take()  # sealed in memory, and then it is gone
+    after = await started(house)
+    await after.seal()
+    await after.note()
+    assert sorted(await house.found()) == ["completed", "completed", "one", "two"]
+    assert await house.findings() == {}
+    for _ in range(4):  # its silence is noticed, and the registry says so
+        house.clock.advance(5)
+        house.send(*house.write(writer))
+        await after.seal()
+        await after.upkeep.turn()
+        await after.checkpoints.note()
+        assert await house.findings() == {}
+    assert await house.found(category="audit_system") == ["silent"]
+
+
+async def test_a_flush_that_failed_is_stored_as_it_was_sealed(house: House) -> None:
+    running = await started(house)
+    house.say()
+    running.take()
+    commit, kept = house.store.commit, []
+
+    async def fails(change: LedgerCommit) -> None:
+        kept.append(change)
+        raise StoreUnavailable("ledger", "disk full")
+
+    house.store.commit = fails
+    with pytest.raises(StoreUnavailable):
+        await running.sealer.flush()
+    house.say()
+    running.take()
+    house.store.commit = commit
+    await running.sealer.flush()
+    stored = {row.raw for number in await house.store.sizes() for row in await house.store.rows(number, 0, 100)}
+    assert {row.raw for append in kept[0].appends for row in append.rows} <= stored
+    await running.note()
+    assert await house.findings() == {}
+
+
+async def test_of_two_that_hold_a_partition_one_yields_and_begins_a_new_epoch(house: House) -> None:
+    one, two = await started(house), await started(house)
+    house.say()
+    one.take()
+    two.take()
+    await one.sealer.flush()
+    before = two.sealer.registrar.writer
+    with pytest.raises(PositionConflict):
+        await two.sealer.flush()
+    await two.hold()
+    house.say()
+    await two.seal()
+    assert two.sealer.registrar.writer == (before[0], before[1] + 1)
+    one.take()
+    with pytest.raises(PositionConflict):
+        await one.sealer.flush()
+    await two.note()
+    assert len(await house.found()) == 2
+    assert await house.findings() == {}
+
+
+async def test_partitions_move_between_two_processes(house: House) -> None:
+    one, two = await started(house, AUDIT, TASKS), await started(house, AUDIT_1, SYSTEM)
+    writer = house.writer()
+    for step in range(4):
+        house.send(*house.write(writer))
+        house.send(*house.write(writer, where=AUDIT_1), where=AUDIT_1)
+        house.say()
+        house.say(SYSTEM)
+        await one.seal()
+        await two.seal()
+        if step % 2:
+            one.take()
+            one.sealer.drop([TASKS])  # lost, with nothing flushed
+            await two.hold(TASKS)
+        else:
+            two.sealer.drop([TASKS])
+            await one.hold(TASKS)
+        house.clock.advance(1)
+    await one.seal()
+    await two.seal()
+    await one.note()
+    assert await house.findings() == {}
+    assert len(await house.found()) == 16
+    await two.stop()
+    await one.stop()
+    assert await house.findings() == {}
+
+
+async def test_a_new_epoch_names_the_heads_of_the_one_before(house: House) -> None:
+    running = await Running(house, epoch_s=100).hold()
+    house.say()
+    await running.seal()
+    await running.note()
+    for _ in range(2):
+        house.clock.advance(100)
+        house.say()
+        await running.seal()
+        await running.note()
+    house.say()
+    await running.seal()
+    await running.note()
+    assert running.sealer.registrar.writer[1] == 3
+    assert await house.findings() == {}
+
+
+def tamper(house: House, statement: str) -> None:
+    with sqlite3.connect(house.path) as connection:
+        assert connection.execute(statement).rowcount
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("attack", "codes"),
+    [
+        (
+            "UPDATE record SET raw = CAST(substr(raw, 1, 150) || X'00' || substr(raw, 152) AS BLOB) WHERE id = 3",
+            {"env_hash", "core", "root", "link"},
+        ),
+        ("DELETE FROM record WHERE id = 3", {"size"}),
+        ("DELETE FROM record WHERE id >= 5 AND id < 1000", {"size"}),
+    ],
+    ids=["a byte", "a row", "the tail"],
+)
+async def test_what_is_changed_in_the_file_is_found_by_the_verifier_and_stops_a_sealer(house: House, attack: str, codes: set[str]) -> None:
+    running, writer = await started(house), house.writer()
+    for number in range(6):
+        house.send(*house.write(writer, action=f"a{number}"))
+    await running.seal()
+    await running.note()
+    assert await house.findings() == {}
+    await house.store.close()
+    tamper(house, attack)
+    again = await House.open(house.folder)
+    report = await again.report()
+    assert report.broken
+    assert set(report.counts) & codes
+    if attack.startswith("DELETE"):
+        with pytest.raises(LedgerTampered):
+            await started(again)
+    await again.store.close()
+
+
+async def test_swapped_neighbours_of_two_writers_show_in_the_root_only(house: House) -> None:
+    running = await started(house)
+    one, two = house.writer(), house.writer()
+    house.send(*house.write(one))
+    house.send(*house.write(two))
+    house.send(*house.write(one, action="x"))
+    house.send(*house.write(two, action="y"))
+    await running.seal()
+    await running.note()
+    with sqlite3.connect(house.path) as connection:
+        rows = connection.execute("SELECT id, leaf, raw FROM record WHERE id IN (4, 5) ORDER BY id").fetchall()
+        for (place, _, _), (_, leaf, raw) in zip(rows, reversed(rows), strict=True):
+            connection.execute("UPDATE record SET leaf = ?, raw = ? WHERE id = ?", (leaf, raw, place))
+    connection.close()
+    assert set(await house.findings()) == {"root"}
+    with pytest.raises(LedgerTampered, match="root"):
+        await started(house)
+
+
+async def test_an_entry_about_a_person_holds_its_digest_where_an_erasure_takes_it(house: House) -> None:
+    running = await started(house)
+    house.say(customer_id="cust-7")
+    house.say()
+    await running.seal()
+    rows = (await house.store.find(finding()._replace(category=None), limit=9))[1]
+    clear = {b'"digest"' in row.raw for row in rows}
+    assert clear == {True, False}
+    assert not any(b"cust-7" in path.read_bytes() for path in house.folder.iterdir())
+    assert [len(unpack_record(row.raw).parts) for row in rows] in ([0, 1], [1, 0])
+    assert await house.found(handles=[house.ring.handle_of("cust-7")]) == ["completed"]
+
+
+async def test_events_of_authentication_keep_their_payload_sealed(house: House) -> None:
+    running = await started(house)
+    house.say(SYSTEM, house.events.event("auth.failure", "session-1", "session", {"user_id": "eve", "why": "wrong password"}))
+    await running.seal()
+    [row] = (await house.store.find(finding()._replace(category="authentication"), limit=9))[1]
+    record = unpack_record(row.raw)
+    assert b"wrong password" not in row.raw
+    assert b"wrong password" in text_of(house.ring, AesGcm(), record, 0)
+    assert await house.found(outcome="failure") == ["failure"]
+
+
+async def test_partitions_of_topics_are_numbered_once(house: House) -> None:
+    running = await started(house, *ALL[:2])
+    house.send(*house.write(house.writer()))
+    await running.seal()
+    numbers = dict(running.sealer.registrar.registry.numbers)
+    other = await started(house, TASKS)
+    assert other.sealer.registrar.registry.numbers == numbers
+    assert numbers[TASKS] == 1_024 + 8
+    assert len(set(numbers.values())) == len(numbers) == 28

@@ -1,0 +1,136 @@
+"""Personal fields of an event: sealed one by one, bound to their event and place, opened by who has the keys."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tallyroll import Roll
+from tallyroll.adapters.crypto import AesGcm, FileKeyRing
+from tallyroll.adapters.re2 import Re2Finder
+from tallyroll.audit.pii import PATTERNS, PiiScanner
+from tallyroll.errors import SealBroken
+from tallyroll.events.event import AgentEvent
+from tallyroll.publish.privacy import SEALED_PREFIX, FieldSealer, ProtectedEvent, redacting, sealing
+from tallyroll.testing.ledger import NonceWatch
+
+SCANNER = PiiScanner(Re2Finder(PATTERNS))
+DATA = {"event_type": "task.started", "aggregate_id": "t-1", "aggregate_type": "task"}
+PAYLOAD = {
+    "agent_id": "a-1", "customer_id": "cust-1", "email": "anna@mail.example", "steps": 3,
+    "notes": ["paid by 4111 1111 1111 1111", "fine"], "person": {"name": "Anna", "role": "buyer"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> FileKeyRing:
+    return FileKeyRing(tmp_path / "keys", sha256(b"secret").digest())
+
+
+@pytest.fixture
+def sealer(ring: FileKeyRing) -> FieldSealer:
+    return FieldSealer(SCANNER, ring, NonceWatch(AesGcm()), tenant=b"acme", subject_fields=("customer_id",))
+
+
+def test_only_personal_values_are_sealed_and_who_has_the_keys_gets_them_back(sealer: FieldSealer) -> None:
+    event = ProtectedEvent({**DATA, "payload": PAYLOAD}, sealer=sealer)
+    before = deepcopy(PAYLOAD)
+    sealed = event.encrypt_pii_fields(PAYLOAD)
+    assert before == PAYLOAD
+    assert event.privacy_protected
+    changed = {name for name in PAYLOAD if sealed[name] != PAYLOAD[name]}
+    assert changed == {"email", "notes", "person"}
+    assert sealed["notes"][1] == "fine"
+    assert sealed["person"]["role"] == "buyer"
+    assert sealed["person"]["name"].startswith(SEALED_PREFIX)
+    assert event.decrypt_pii_fields(sealed) == PAYLOAD
+
+
+def test_what_is_protected_is_said_in_the_event_and_survives_the_log(sealer: FieldSealer) -> None:
+    event = ProtectedEvent({**DATA, "payload": PAYLOAD, "metadata": {"correlation_id": "c-1"}}, sealer=sealer).event
+    assert event.privacy_protected
+    assert event.metadata.correlation_id == "c-1"
+    assert "anna" not in str(event.to_kafka_message())
+    assert AgentEvent.from_kafka_message(event.to_kafka_message()).privacy_protected
+    assert ProtectedEvent(event.to_kafka_message(), sealer=sealer).event.payload == event.payload
+    assert sealer.open_fields(event.payload, event.event_id) == PAYLOAD
+
+
+def test_without_personal_data_nothing_changes(sealer: FieldSealer, ring: FileKeyRing) -> None:
+    event = ProtectedEvent({**DATA, "payload": {"steps": 3, "customer_id": "cust-9"}}, sealer=sealer)
+    assert not event.contains_pii({"steps": 3})
+    assert event.event.payload == {"steps": 3, "customer_id": "cust-9"}
+    assert not event.privacy_protected
+    assert ring.handle_of("cust-9") is None, "no key is made for nothing"
+
+
+def test_a_sealed_value_opens_only_in_its_place_of_its_event(sealer: FieldSealer) -> None:
+    sealed = sealer.seal_fields(PAYLOAD, "e-1")
+    with pytest.raises(SealBroken):
+        sealer.open_fields(sealed, "e-2")
+    with pytest.raises(SealBroken):
+        sealer.open_fields({**sealed, "other": sealed["email"]}, "e-1")
+    with pytest.raises(SealBroken):
+        sealer.open_fields({**sealed, "email": sealed["email"][:90] + sealed["email"][90:].swapcase()}, "e-1")
+    assert sealer.open_fields({"email": SEALED_PREFIX + "!"}, "e-1") == {"email": SEALED_PREFIX + "!"}, "no sealed value"
+
+
+def test_who_erases_a_person_has_erased_the_fields(sealer: FieldSealer, ring: FileKeyRing) -> None:
+    sealed = sealer.seal_fields(PAYLOAD, "e-1")
+    both = sealer.seal_fields({"customer_id": ["cust-1", "cust-2"], "email": "b@mail.example"}, "e-2")
+    nobody = sealer.seal_fields({"email": "c@mail.example"}, "e-3")
+    ring.destroy([ring.handle_of("cust-1")])
+    assert sealer.open_fields(sealed, "e-1")["email"] is None
+    assert sealer.open_fields(both, "e-2")["email"] is None
+    assert sealer.open_fields(nobody, "e-3") == {"email": "c@mail.example"}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.recursive(
+        st.one_of(st.integers(-5, 5), st.sampled_from(["fine", "anna@mail.example", "+44 20 7946 0958", "", "sealed"])),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["a", "email", "b@mail.example", "name"]), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
+)
+def test_whatever_is_sealed_comes_back_and_nothing_personal_is_left(sealer: FieldSealer, value: object) -> None:
+    data = {"value": value}
+    sealed = sealer.seal_fields(data, "e")
+    assert not sealer.contains_pii({"v": [text for text in _texts(sealed) if not text.startswith(SEALED_PREFIX)]})
+    assert sealer.open_fields(sealed, "e") == data
+
+
+def test_a_personal_key_at_the_top_takes_everything_with_it(sealer: FieldSealer) -> None:
+    data = {"anna@mail.example": 1, "steps": 3}
+    sealed = sealer.seal_fields(data, "e")
+    assert "anna" not in str(sealed)
+    assert sealer.open_fields(sealed, "e") == data
+
+
+async def test_as_processors_they_protect_what_is_published(sealer: FieldSealer) -> None:
+    for processor, kept in ((sealing(sealer), PAYLOAD), (redacting(SCANNER), None)):
+        async with Roll.open("sqlite://:memory:", processors=[processor]) as roll:
+            receipt = await roll.publish(AgentEvent("task.started", "t-1", "task", PAYLOAD))
+            (seen,) = [seen.event async for seen in roll.tail(last=1)]
+            assert seen.event_id == receipt.event_id
+            assert seen.privacy_protected
+            assert "anna" not in str(seen.payload).lower()
+            if kept is None:
+                assert seen.payload["email"] == "[redacted: key]"
+            else:
+                assert sealer.open_fields(seen.payload, seen.event_id) == kept
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for key, item in value.items() for text in (key, *_texts(item))]
+    return [text for item in value for text in _texts(item)] if isinstance(value, list) else []
