@@ -299,7 +299,7 @@ def file_witness(folder: Path, keys: Sequence[str], *, name: str = "tallyroll/wi
     from tallyroll.adapters.system.shared_file import SharedFile  # noqa: PLC0415  # opened when first needed
     from tallyroll.audit.witnessing import KeptWitness  # noqa: PLC0415  # as above
 
-    signer = Ed25519Signer(name, secret_in(folder / "key"))
+    signer = Ed25519Signer(name, secret_in(folder / "key", what="the key of a witness"))
     try:
         return KeptWitness(signer, SharedFile(folder / "seen"), is_signed, clock=SystemClock(), trusted=keys)
     except Undecodable as error:

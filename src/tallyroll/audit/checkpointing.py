@@ -83,7 +83,8 @@ class Checkpoints:
             cosigned = await self._ask(witness, signed, size)
             if cosigned is not None:
                 self._witnessed[witness.name] = size
-                signed = Note(signed.text, (*signed.signatures, cosigned))
+                others = [line for line in signed.signatures if (line.name, line.key_id) != (cosigned.name, cosigned.key_id)]
+                signed = Note(signed.text, (*others, cosigned))
                 await self._store.commit(LedgerCommit(notes=[LedgerNote(META, size, signed.packed())]))
 
     async def check_noted(self, check: Checker) -> None:

@@ -6,7 +6,7 @@ The request is that of c2sp.org/tlog-witness: ``old SIZE``, the proof in base64,
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -15,11 +15,10 @@ import msgspec
 from tallyroll.audit import note
 from tallyroll.audit.note import Checker, Checkpoint, NoteKey
 from tallyroll.audit.witness import Refusal, judge
-from tallyroll.errors import Undecodable, WitnessRefused
+from tallyroll.errors import Undecodable, WitnessRefused, WitnessUnavailable
 from tallyroll.ports import Clock, Signer, WitnessMemory
 
 PATH: Final = "/add-checkpoint"
-MAX_REQUEST: Final = 1 << 19
 _MAX_PROOF: Final = 63
 _MAX_SIZE: Final = 1 << 63
 
@@ -92,14 +91,23 @@ class KeptWitness:
         return note.cosign(signed.text, self._signer, self._clock.now_us() // 1_000_000).line().encode()
 
 
-def request_of(asked: Asked) -> bytes:
-    """A request as it is sent."""
-    lines = [f"old {asked.old_size}", *(b64encode(one).decode() for one in asked.proof), "", ""]
-    return "\n".join(lines).encode() + asked.note
+def answer_to(witness: KeptWitness, raw: bytes) -> tuple[int, bytes]:
+    """What a witness says to a request, as status and text: a cosignature, the size it remembers (409), or why not. Blocks."""
+    try:
+        asked = read_request(raw)
+        return 200, witness.add_now(asked.old_size, asked.note, asked.proof)
+    except Undecodable as error:
+        return Refusal.MALFORMED, f"{error}\n".encode()
+    except WitnessRefused as refusal:
+        if refusal.known_size is not None:
+            return refusal.status, f"{refusal.known_size}\n".encode()
+        return refusal.status, f"{refusal}\n".encode()
+    except WitnessUnavailable as error:
+        return 503, f"{error.reason}\n".encode()
 
 
 def read_request(raw: bytes) -> Asked:
-    """The request that ``request_of`` wrote. Raises Undecodable."""
+    """A request, read. Raises Undecodable."""
     head, found, rest = raw.partition(b"\n\n")
     try:
         old, *lines = head.decode("ascii").split("\n")

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tallyroll.cli import audit_keys, audit_proving, audit_reading, audit_recording, audit_removal, audit_rules
+from tallyroll.cli import (
+    audit_keys,
+    audit_proving,
+    audit_reading,
+    audit_recording,
+    audit_removal,
+    audit_rules,
+    audit_witness,
+)
 from tallyroll.cli.session import group_of, verbs
 
 app = verbs()
@@ -18,4 +26,5 @@ audit_reading.add_to(app)
 audit_proving.add_to(app)
 audit_rules.add_to(app)
 audit_removal.add_to(app)
+audit_witness.add_to(app)
 app.add_typer(audit_keys.app, name="keys")

@@ -17,7 +17,7 @@ log: Final = logging.getLogger("tallyroll.audit")
 _SECRET_BYTES: Final = 32
 
 
-def secret_in(path: Path) -> bytes:
+def secret_in(path: Path, *, what: str = "the secret of the audit ledger") -> bytes:
     """The secret in that file, 32 random bytes made now where there is none; then one warning says where it is.
 
     Durable when it returns. Raises KeyRingUnavailable where the file cannot be used, or others than its owner may read it.
@@ -25,7 +25,7 @@ def secret_in(path: Path) -> bytes:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
-            _make(path)
+            _make(path, what)
     except OSError as error:
         raise KeyRingUnavailable(str(path), os.strerror(error.errno or 0)) from None
     try:
@@ -37,7 +37,7 @@ def secret_in(path: Path) -> bytes:
     return secret
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, what: str) -> None:
     """Linked into place whole: another process sees all of it or nothing, and the first one wins."""
     descriptor, name = mkstemp(prefix=f"{path.name}.", dir=path.parent)  # of mode 0600
     temporary = Path(name)
@@ -48,7 +48,7 @@ def _make(path: Path) -> None:
             os.fsync(descriptor)
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
-            log.warning("made the secret of the audit ledger in %s; keep a copy elsewhere, or set AUDIT_SECRET_KEY", path)
+            log.warning("made %s in %s; keep a copy elsewhere", what, path)
         sealed_file.sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
