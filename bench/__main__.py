@@ -14,6 +14,7 @@ BENCHES: Final = {
     "analytics": "panes, alerts and queries beside other engines",
     "nab": "detectors on the series of the Numenta Anomaly Benchmark",
     "verify": "the auditor's verifier over a ledger",
+    "flow": "every follower beside the others: rates, and the time until an event is visible in each place",
     "replay": "replays from the archive and from topics",
 }
 

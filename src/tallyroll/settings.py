@@ -244,6 +244,12 @@ class Settings:
         "Who remembers and cosigns the ledger's checkpoints; on another machine, or it witnesses nothing.",
         accepts="file:PATH, https://…, or http:// on this machine",
     )
+    audit_witness_keys: str = _setting(
+        "AUDIT_WITNESS_KEYS",
+        "",
+        "Public keys of witnesses, as they print them: verifications and evidence packs then say how far they cosigned.",
+        accepts="NAME+ID+BASE64, with commas between",
+    )
     audit_checkpoint_seconds: int = _setting(
         "AUDIT_CHECKPOINT_SECONDS", 1, "How often a checkpoint is signed while there is something new.", unit="s"
     )
@@ -442,6 +448,11 @@ class Settings:
     def audit_frameworks_named(self) -> tuple[str, ...]:
         """``audit_frameworks``, one by one."""
         return _listed(self.audit_frameworks.lower())
+
+    @property
+    def audit_witness_keys_named(self) -> tuple[str, ...]:
+        """``audit_witness_keys``, one by one."""
+        return _listed(self.audit_witness_keys)
 
     @property
     def subject_fields_named(self) -> tuple[str, ...]:
