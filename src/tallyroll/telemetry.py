@@ -239,6 +239,16 @@ NATS_TAKEN_IN = Metric(
     ("outcome",),
     known={"outcome": ("taken", "refused", "unreadable", "looped")},
 )
+OUTBOX_ROWS = Metric("bridge_outbox_rows", "gauge", "rows", "What waited in the outbox of created tasks at the last look.")
+OUTBOX_EVENTS = Metric(
+    "bridge_outbox_events_total",
+    "counter",
+    "events",
+    "Events of created tasks: in the log, kept on disk, uncertain, refused by the log; of calls that a crash had cut off: dropped, for "
+    "there was no task, or unresolved at a look, for nobody can say.",
+    ("outcome",),
+    known={"outcome": ("published", "kept", "uncertain", "refused", "dropped", "unresolved")},
+)
 BUS_PUBLISHED = Metric("bus_events_total", "counter", "events", "Events published on the bus of this process, once per durability.")
 BUS_DROPPED = Metric(
     "bus_events_dropped_total",

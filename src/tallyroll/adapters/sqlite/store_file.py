@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from tallyroll.adapters.sqlite.schema import enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
+from tallyroll.settings import Synchronous
 
 T = TypeVar("T")
 
@@ -23,7 +24,8 @@ _LOCK_TIMEOUT_S: Final = 10.0  # a commit of another process takes well below a 
 class FileKind:
     """What tells one kind of store from others: how it is called, the mark in its files, and its tables.
 
-    Pages of ``page_bytes``; after ``checkpoint_pages`` of them the write-ahead log is folded into the file.
+    Pages of ``page_bytes``; after ``checkpoint_pages`` of them the write-ahead log is folded into the file. ``advice``: what
+    to do about a file that is of another kind or version.
     """
 
     name: str
@@ -33,13 +35,15 @@ class FileKind:
     cache_kib: int
     page_bytes: int = 4_096
     checkpoint_pages: int = 1_000
+    synchronous: Synchronous = "NORMAL"
+    advice: str = "move it away, it can be made anew from the log"
 
 
 class StoreFile:
     """One SQLite file (write-ahead log), or a database in memory: a connection that writes, and one that reads beside it.
 
-    Durability: with ``synchronous = NORMAL`` a commit survives the end of the process; a crash of the machine may take
-    the newest commits back, each as a whole. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
+    Durability: a commit survives the end of the process; with ``synchronous = NORMAL`` a crash of the machine may take
+    the newest commits back, each as a whole, with ``FULL`` it does not. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
     Not promised: use from several hosts or over a network file system, where file locks do not hold.
     """
 
@@ -98,7 +102,7 @@ def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
         ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=_LOCK_TIMEOUT_S
     )
     connection.execute(f"PRAGMA page_size = {kind.page_bytes}")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA synchronous = {kind.synchronous}")
     connection.execute(f"PRAGMA cache_size = -{kind.cache_kib}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {kind.checkpoint_pages}")
     return connection
@@ -115,4 +119,4 @@ def _create(connection: sqlite3.Connection, name: str, kind: FileKind) -> None:
             connection.execute(f"PRAGMA application_id = {kind.application_id}")
             connection.execute(f"PRAGMA user_version = {kind.version}")
         elif application_id != kind.application_id or connection.execute("PRAGMA user_version").fetchone()[0] != kind.version:
-            raise StoreUnavailable(name, f"the file is no {kind.name} of this version; move it away, it can be made anew from the log")
+            raise StoreUnavailable(name, f"the file is no {kind.name} of this version; {kind.advice}")
