@@ -15,8 +15,10 @@ from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.analytics.opening import OpenAnalytics
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.spec import MetricSpec
+from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.bridges.forward import Forwarder, topics_of, types_named
 from tallyroll.bridges.inward import Inward, check_no_loop
+from tallyroll.bridges.outbox import ListTasks
 from tallyroll.bridges.state_sync import TOPICS as STATES_TOPICS
 from tallyroll.bridges.state_sync import StateSync
 from tallyroll.errors import SpanGone
@@ -36,6 +38,7 @@ from tallyroll.opening import (
     open_log,
     open_message_source,
     open_message_target,
+    open_outbox,
     open_state_store,
     open_state_target,
     open_window_store,
@@ -43,7 +46,7 @@ from tallyroll.opening import (
     seal_limits,
     spool_of,
 )
-from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, Span, StateStore, StateTarget, TopicAdmin
+from tallyroll.ports import Clock, EventLog, Follower, Outbox, Outcome, PartitionWrite, Progress, Span, StateStore, StateTarget, TopicAdmin
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
@@ -189,6 +192,33 @@ class Roll:
     async def publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
         """As ``EventPublisher.publish_batch``."""
         return await self.publisher.publish_batch(events)
+
+    async def agents(
+        self,
+        manager: Any = None,  # noqa: ANN401  # a user's object
+        *,
+        outbox: Outbox | None = None,
+        list_tasks: ListTasks | None = None,
+    ) -> EventSourcedAgentManager:
+        """Events around an existing manager: see ``EventSourcedAgentManager``. What crashes have left is looked for from now on.
+
+        Without ``outbox``, which stays open, it is in Redis where ``REDIS_HOST`` is set, else in a file beside the log.
+        Raises MissingExtra, StoreUnavailable.
+        """
+        if outbox is None and manager is not None:
+            outbox = await open_outbox(self.settings)
+            self._stack.push_async_callback(outbox.close)
+        agents = EventSourcedAgentManager(
+            self.publisher,
+            manager=manager,
+            replay=await self.replay_engine(),
+            outbox=outbox,
+            list_tasks=list_tasks,
+            telemetry=self.telemetry,
+        )
+        self._stack.push_async_callback(agents.close)
+        agents.start()
+        return agents
 
     # Following
 

@@ -196,6 +196,11 @@ class EventPublisher:
         await self.close()
 
     @property
+    def clock(self) -> Clock:
+        """The clock that deadlines are kept by."""
+        return self._clock
+
+    @property
     def unsettled(self) -> int:
         """Accepted events that are not yet known to be in the log: staged, in flight, and spooled."""
         if self._loop is None:

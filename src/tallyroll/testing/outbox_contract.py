@@ -60,11 +60,11 @@ async def an_event_is_added_once(opener: OpenOutbox) -> None:
     """The first one stays; there is no adding to a row that is gone."""
     async with _opened(opener, opener) as [ours, theirs]:
         await ours.put(_INTENT)
-        expect_equal(await ours.ready("one", b"event", 7), True, "the first event")  # noqa: FBT003  # an expectation
-        expect_equal(await theirs.ready("one", b"another", 8), False, "a second event")  # noqa: FBT003  # as above
+        expect_equal(await ours.ready("one", b"event", 7), True, "the first event")
+        expect_equal(await theirs.ready("one", b"another", 8), False, "a second event")
         expect_equal(list(await theirs.rows()), [_READY], "the row")
         await ours.remove("one")
-        expect_equal(await ours.ready("one", b"event", 7), False, "an event for nothing")  # noqa: FBT003  # as above
+        expect_equal(await ours.ready("one", b"event", 7), False, "an event for nothing")
         expect_equal(list(await ours.rows()), [], "rows")
 
 
@@ -72,12 +72,12 @@ async def a_row_is_leased_as_it_was_read(opener: OpenOutbox) -> None:
     """Its time moves only if nothing about it has changed: a time that differs by one is another time."""
     async with _opened(opener, opener) as [ours, theirs]:
         await ours.put(_INTENT)
-        expect_equal(await theirs.lease(_INTENT._replace(until_us=_LARGE - 1), 9), False, "another time")  # noqa: FBT003  # as above
-        expect_equal(await theirs.lease(_INTENT, 9), True, "the row as it is")  # noqa: FBT003  # as above
-        expect_equal(await ours.lease(_INTENT, 10), False, "the row as it was")  # noqa: FBT003  # as above
+        expect_equal(await theirs.lease(_INTENT._replace(until_us=_LARGE - 1), 9), False, "another time")
+        expect_equal(await theirs.lease(_INTENT, 9), True, "the row as it is")
+        expect_equal(await ours.lease(_INTENT, 10), False, "the row as it was")
         await ours.ready("one", b"event", 9)
-        expect_equal(await theirs.lease(_INTENT._replace(until_us=9), 10), False, "an intent that became ready")  # noqa: FBT003  # as above
-        expect_equal(await theirs.lease(_READY._replace(until_us=9), 7), True, "a ready row")  # noqa: FBT003  # as above
+        expect_equal(await theirs.lease(_INTENT._replace(until_us=9), 10), False, "an intent that became ready")
+        expect_equal(await theirs.lease(_READY._replace(until_us=9), 7), True, "a ready row")
         expect_equal(list(await ours.rows()), [_READY], "the row")
 
 

@@ -43,7 +43,8 @@ class StoreFile:
     """One SQLite file (write-ahead log), or a database in memory: a connection that writes, and one that reads beside it.
 
     Durability: a commit survives the end of the process; with ``synchronous = NORMAL`` a crash of the machine may take
-    the newest commits back, each as a whole, with ``FULL`` it does not. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
+    the newest commits back, each as a whole, with ``FULL`` it does not. Every method blocks. Raises StoreUnavailable for
+    whatever SQLite refuses.
     Not promised: use from several hosts or over a network file system, where file locks do not hold.
     """
 
