@@ -676,8 +676,11 @@ class ArchiveMark(NamedTuple):
     kept_digest: str = ""
 
 
-Verdict = Literal["first", "repeat", "duplicate", "poison"]
-"""What an archived record is: a first copy, sent again by its publisher, published again under its id, or not readable."""
+Verdict = Literal["first", "repeat", "duplicate", "conflict", "poison"]
+"""What an archived record is: a first copy, sent again by its publisher, published again under its id, outrun, or not readable.
+
+Outrun: another event took the version that it was published for. Only first copies count.
+"""
 
 
 class Segment(msgspec.Struct, frozen=True):

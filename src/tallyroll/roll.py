@@ -28,7 +28,7 @@ from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.events.types import TASK_TOPIC
 from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
-from tallyroll.follow.tail import Seen, tail, timeline
+from tallyroll.follow.tail import Seen, repeats_before, tail, timeline
 from tallyroll.opening import (
     alert_rules_of,
     archive_folder,
@@ -50,6 +50,7 @@ from tallyroll.ports import Clock, EventLog, Follower, Outbox, Outcome, Partitio
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
+from tallyroll.publish.versions import Versions
 from tallyroll.replay.chain import ChainReport, verify_chain
 from tallyroll.replay.differences import Difference, compare_states
 from tallyroll.replay.engine import ReplayEngine
@@ -150,6 +151,7 @@ class Roll:
         self._engine: ReplayEngine | None = None
         self._metrics = metrics
         self._analytics: OpenAnalytics | None = None
+        self._versions = Versions(log, catalogue, publisher, wait_for_ack=settings.wait_for_ack)
         self._opening = asyncio.Lock()
         self._opening_analytics = asyncio.Lock()  # inside the other one, where a follower is made
 
@@ -185,9 +187,18 @@ class Roll:
 
     # Into the log
 
-    async def publish(self, event: AgentEvent) -> Receipt:
-        """As ``EventPublisher.publish``."""
-        return await self.publisher.publish(event)
+    async def publish(self, event: AgentEvent, *, expected_version: int | None = None) -> Receipt:
+        """As ``EventPublisher.publish``; with ``expected_version`` as ``Versions.publish``: VersionConflict unless it is the next one."""
+        if expected_version is None:
+            return await self.publisher.publish(event)
+        return await self._versions.publish(event, expected_version)
+
+    async def version(self, aggregate_type: str, aggregate_id: str, *, topic: str | None = None) -> int:
+        """At which version an aggregate is now: how many of its events that expected a version count; 0 before the first.
+
+        Each topic counts for itself; without ``topic`` (a base name) it is that of the aggregate type's own events.
+        """
+        return await self._versions.current(aggregate_type, aggregate_id, topic=topic)
 
     async def publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
         """As ``EventPublisher.publish_batch``."""
@@ -288,6 +299,7 @@ class Roll:
         self._stack.push_async_callback(target.close)
         return Forwarder(
             target, self.catalogue, partial(self._committed, NATS_FOLLOWER),
+            met=partial(repeats_before, self.log),
             telemetry=self.telemetry,
             event_types=event_types or types_named(self.settings.nats_event_types),
             subject=subject or self.settings.nats_subject,

@@ -84,7 +84,7 @@ CLIENT_RESTARTS = Metric(
 )
 FOLLOWED = Metric("follow_records_total", "counter", "records", "Records applied.", ("follower",))
 FOLLOW_REPEATS = Metric(
-    "follow_repeats_total", "counter", "records", "Records dropped because they had been applied before.", ("follower",)
+    "follow_repeats_total", "counter", "records", "Records dropped: applied before, or outrun by another of their version.", ("follower",)
 )
 FOLLOW_RETRIES = Metric("follow_retries_total", "counter", "retries", "Batches tried again after a retriable error.", ("follower",))
 FOLLOW_CONFLICTS = Metric(
@@ -160,7 +160,9 @@ SKIPPED = Metric(
 INVALID_VALUES = Metric(
     "analytics_invalid_values_total", "counter", "values", "Members of payloads that metrics read, and that have another type than that."
 )
-DUPLICATE_EVENTS = Metric("analytics_duplicate_events_total", "counter", "events", "Events dropped, for they had been measured before.")
+DUPLICATE_EVENTS = Metric(
+    "analytics_duplicate_events_total", "counter", "events", "Events dropped: measured before, or outrun by another of their version."
+)
 FUTURE_EVENTS = Metric("analytics_future_events_total", "counter", "events", "Events whose time lay ahead of the log's, and was put back.")
 LATE_EVENTS = Metric(
     "analytics_late_events_total",

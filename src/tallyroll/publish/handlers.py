@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from tallyroll.events.codec import decode
+from tallyroll.events.codec import decode, decode_head
 from tallyroll.events.event import AgentEvent
 from tallyroll.ports import Delivered, Encoded, Outcome
 from tallyroll.telemetry import CALLBACK_ERRORS, Telemetry
@@ -39,10 +39,15 @@ class Handlers:
         for record, outcome in zip(records, outcomes, strict=True):
             if isinstance(outcome, Delivered):
                 event = decode(record.value)
-                for handler in self._by_type.get(event.event_type, ()):
-                    task = asyncio.get_running_loop().create_task(self._call(handler, event))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                if event.event_type in self._by_type and not decode_head(record.value).expects:
+                    self.tell_of(event)  # of the others it is not known yet whether they count
+
+    def tell_of(self, event: AgentEvent) -> None:
+        """Starts the handlers of one event."""
+        for handler in self._by_type.get(event.event_type, ()):
+            task = asyncio.get_running_loop().create_task(self._call(handler, event))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _call(self, handler: Handler, event: AgentEvent) -> None:
         try:
