@@ -14,6 +14,7 @@ BENCHES: Final = {
     "analytics": "panes, alerts and queries beside other engines",
     "nab": "detectors on the series of the Numenta Anomaly Benchmark",
     "replay": "replays from the archive and from topics",
+    "versions": "events with an expected version beside plain ones",
 }
 
 

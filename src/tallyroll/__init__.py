@@ -9,6 +9,7 @@ from tallyroll._api import (
     replay_task_state,
 )
 from tallyroll._default import close_default, configure, current_roll, reset_defaults
+from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.errors import (
     Backpressure,
     BrokenHistory,
@@ -36,6 +37,7 @@ from tallyroll.errors import (
     TopicConflict,
     Undecodable,
     UnknownSchema,
+    VersionConflict,
     WorkerFailed,
 )
 from tallyroll.events.context import caused_by, event_context
@@ -60,6 +62,7 @@ __all__ = [
     "EventError",
     "EventMetadata",
     "EventPublisher",
+    "EventSourcedAgentManager",
     "EventType",
     "IncompatibleSchema",
     "InvalidEvent",
@@ -94,6 +97,7 @@ __all__ = [
     "Undecodable",
     "Unknown",
     "UnknownSchema",
+    "VersionConflict",
     "WorkerFailed",
     "caused_by",
     "close_default",

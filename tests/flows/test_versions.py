@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -11,16 +11,21 @@ from pathlib import Path
 import pytest
 from tests.flows.publishing import breathe
 
+from tallyroll.bridges.forward import Forwarder
 from tallyroll.errors import InvalidEvent, PublishUncertain, SettingsError, VersionConflict
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.expected import WINDOW, Expected
-from tallyroll.events.position import Position
+from tallyroll.events.position import Position, TopicPartition
+from tallyroll.follow.tail import repeats_before
+from tallyroll.ports import Message, Span
 from tallyroll.publish.receipt import Receipt
 from tallyroll.publish.versions import Versions
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayer import Ask
 from tallyroll.replay.views import TASK
 from tallyroll.roll import ARCHIVE_FOLLOWER, STATE_FOLLOWER, Roll
+from tallyroll.settings import Settings
+from tallyroll.telemetry import Counters
 from tallyroll.testing.versions import compete, rivals
 
 
@@ -107,6 +112,72 @@ async def test_no_follower_counts_what_was_outrun(tmp_path: Path) -> None:
     async with Roll.open(f"sqlite:///{tmp_path}") as again:  # from the archive
         assert (await again.replayed_state(TASK, "t"))["version"] == 3
         assert await again.version("task", "t") == 1
+
+
+class Kept:
+    """A target that acknowledges everything."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    async def check(self, subject: str) -> None:
+        pass
+
+    async def send(self, messages: Sequence[Message]) -> list[bool]:
+        self.sent += [message.id for message in messages]
+        return [True] * len(messages)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_was_outrun_is_not_forwarded_also_by_a_bridge_that_begins_between_the_two(roll: Roll, *, restarts: bool) -> None:
+    target, committed = Kept(), {}
+
+    async def begin() -> Forwarder:
+        async def positions(_: object) -> dict[TopicPartition, int]:
+            return dict(committed)
+
+        bridge = Forwarder(
+            target, roll.catalogue, positions, met=partial(repeats_before, roll.log), telemetry=Counters(), event_types=["task.progressed"]
+        )
+        await bridge.positions(roll.catalogue.partitions(bridge.topics))
+        return bridge
+
+    async def forward(bridge: Forwarder, receipt: Receipt) -> None:
+        where = receipt.position.topic_partition
+        async for batch in roll.log.read([Span(*where, committed.get(where, 0), receipt.position.offset + 1)]):
+            assert bridge.apply(batch) == []
+        committed.update(await bridge.flush())
+
+    bridge = await begin()
+    winner = await roll.publish(progressed("winner"), expected_version=0)
+    await forward(bridge, winner)
+    bridge = await begin() if restarts else bridge
+    loser = await roll.publisher.publish(progressed("loser"), expects="0/0")
+    plain = await roll.publish(progressed("plain"))
+    await forward(bridge, plain)
+    assert loser.event_id not in target.sent
+    assert target.sent == [winner.event_id, plain.event_id]
+
+
+async def test_a_sealed_archive_holds_what_was_outrun_and_does_not_count_it(tmp_path: Path) -> None:
+    async with Roll.open(Settings(url=f"sqlite:///{tmp_path}", archive_seal_records=1)) as roll:
+        winner = await roll.publish(progressed("winner"), expected_version=0)
+        await roll.publisher.publish(progressed("loser"), expects="0/0")
+        last = await roll.publish(progressed("plain"))
+        assert await roll.caught_up(last.position, 10, follower=ARCHIVE_FOLLOWER)
+        where = winner.position.topic_partition
+        await asyncio.to_thread(roll.archive().keeper.seal, where)
+        reader = roll.archive().reader
+        assert [one.records for one in reader.segments(where)] == [3]
+        assert sum(len(batch) for batch in reader.records(where, 0, 3)) == 3
+        assert [list(rows.ids) for rows in reader.rows(where, 0, 3, whole=True)] == [[winner.event_id, last.event_id]]
+        assert [(one.kind, one.offset) for one in reader.findings(where, 0, 3)] == [("conflict", 1)]
+        await asyncio.to_thread(roll.archive().keeper.rebuild, where)
+        found = await roll.replay(TASK)
+        assert (found.states["t"]["version"], found.finding_counts["conflict"]) == (2, 1)
 
 
 class Unsure:
