@@ -9,11 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.report import ROOT, save, table
 from services import KafkaCluster
+
+from bench.report import ROOT, save, table
 from tallyroll.adapters.kafka.admin import KafkaAdmin
 from tallyroll.events.event import AgentEvent
-from tallyroll.events.topic_plan import plan
+from tallyroll.events.topic_plan import CreateTopic, plan
 from tallyroll.events.topics import catalogue_of
 from tallyroll.roll import Roll
 from tallyroll.settings import Settings
@@ -31,7 +32,8 @@ async def latencies(settings: Settings, count: int) -> Figures:
     """Median and CPU of both kinds; one after the other."""
     async with Roll.open(settings) as roll:
         await roll.publish(progressed())
-        version, figures = await roll.version("task", "t"), {}
+        version = await roll.version("task", "t")
+        figures: Figures = {}
         for kind in ("plain", "expected"):
             spent, cpu = [], time.process_time()
             for number in range(count):
@@ -59,7 +61,8 @@ async def create_topics(settings: Settings) -> None:
     """All topics of the catalogue, one replica."""
     catalogue, admin = catalogue_of(settings), KafkaAdmin(settings)
     for change in plan(catalogue, await admin.describe([topic.name for topic in catalogue.topics]), replication=1).changes:
-        await admin.create(change.topic, replication=change.replication, config=change.config)
+        if isinstance(change, CreateTopic):
+            await admin.create(change.topic, replication=change.replication, config=change.config)
 
 
 async def measure(count: int, records: int) -> dict[str, Figures]:
