@@ -12,13 +12,13 @@ from tallyroll.bridges.outbox import STALE_S, ListTasks, Outgoing
 from tallyroll.bridges.tasks import asked_of
 from tallyroll.errors import NoHistory
 from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.events.partition import partition_for
+from tallyroll.events.position import TopicPartition
 from tallyroll.events.recorded import rows_events
-from tallyroll.events.types import EventType
-from tallyroll.ports import Clock, Outbox
+from tallyroll.ports import Clock, Outbox, Span
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
 from tallyroll.replay.kinds import view_of
-from tallyroll.replay.views import TASK
 from tallyroll.telemetry import Counters, Telemetry
 
 
@@ -150,12 +150,15 @@ class EventSourcedAgentManager:
         await self._publisher.publish(event)
         return event
 
-    async def _is_told(self, task_id: str) -> bool:
-        try:
-            found = await self._engine().history(TASK, task_id, allow_truncated=True)
-        except NoHistory:
-            return False
-        return any(EventType.TASK_CREATED in rows.types for rows in found.rows.values())
+    async def _is_told(self, event: AgentEvent, since_us: int) -> bool:
+        log, catalogue = self._engine().replayer.log, self._engine().replayer.catalogue
+        topic = catalogue.for_type(event.event_type)
+        where = TopicPartition(topic.name, partition_for(event.key.encode(), topic.partitions))
+        begin, end = (await log.positions_at([topic.name], since_us // 1_000))[where], (await log.ends([topic.name]))[where]
+        async for batch in log.read([Span(*where, begin, end)] if begin < end else []):
+            if any(head.id == event.event_id for head in batch.readable()[0]):
+                return True
+        return False
 
     def _engine(self) -> ReplayEngine:
         if self._replay is None:

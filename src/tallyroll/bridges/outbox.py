@@ -29,14 +29,14 @@ Publish = Callable[[AgentEvent], Awaitable[Any]]
 ListTasks = Callable[[], Awaitable[Iterable[object]] | Iterable[object]]
 """The manager's tasks, those of the last minutes among them."""
 
-IsTold = Callable[[str], Awaitable[bool]]
-"""Whether the log has the TASK_CREATED of a task."""
+IsTold = Callable[[AgentEvent, int], Awaitable[bool]]
+"""Whether the log has an event by its id, among what came since a moment in µs."""
 
 SWEEP_S: Final = 60.0
 STALE_S: Final = 300.0  # a manager may start a program; after so long without a task, its process is taken for dead
 _LEASE_S: Final = 60.0  # longer than publishing waits for the log
 _WAIT_S: Final = 2.0  # how long a caller who has its task waits for the event's delivery
-_SKEW_S: Final = 5.0  # between the clock of who asked and of who made the task
+_SKEW_S: Final = 5.0  # between the clocks of who asked, of who made the task, and of who published
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode_asked: Final = msgspec.json.Decoder(Asked).decode
@@ -46,9 +46,8 @@ _decode_event: Final = msgspec.json.Decoder(dict[str, Any]).decode
 class Outgoing:
     """Tells the log of created tasks through an outbox. One per process; several share an outbox.
 
-    Not promised: that the event lies in the log once. After a crash between its delivery and the removal of its row it is
-    published again, under its id, by which followers drop it. Nor, of calls that asked for the same and were all cut off,
-    which task was whose.
+    Not promised: that the event lies in the log once. A process that was frozen past its time goes on when it wakes, and
+    publishes it again, under its id. Nor, of calls that asked for the same and were all cut off, which task was whose.
     """
 
     def __init__(  # noqa: PLR0913  # what was opened, and whom to ask
@@ -91,7 +90,7 @@ class Outgoing:
         event = self._event(row, task)
         try:
             # False: the manager took so long that a sweep has looked into the intent. It found the task, or there was none yet.
-            if not await self._ready(row, event) and await self._is_told(event.aggregate_id):
+            if not await self._ready(row, event) and await self._told(row, event):
                 return
         except TallyrollError as error:
             log.warning("%s; the event of a created task is published without its row", error)
@@ -120,10 +119,14 @@ class Outgoing:
         for row in sorted(rows, key=lambda row: row.event is None):  # tasks that are known first, so that none is taken twice
             now = self._clock.now_us()
             if row.until_us <= now and await self._outbox.lease(row, now + int(_LEASE_S * 1_000_000)):
-                if row.event is not None:
-                    await self._send(row, AgentEvent.from_kafka_message(_decode_event(row.event)))
-                else:
+                if row.event is None:
                     await self._resolve(row, rows, now)
+                    continue
+                event = AgentEvent.from_kafka_message(_decode_event(row.event))
+                if await self._told(row, event):  # it was cut off before the row was removed
+                    await self._outbox.remove(row.id)
+                else:
+                    await self._send(row, event)
 
     async def close(self) -> None:
         """Waits a moment for what is being published; the rest stays in the outbox."""
@@ -143,6 +146,9 @@ class Outgoing:
     async def _ready(self, row: OutboxRow, event: AgentEvent) -> bool:
         until_us = self._clock.now_us() + int(_LEASE_S * 1_000_000)
         return await self._outbox.ready(row.id, _encode(event.to_kafka_message()), until_us)
+
+    async def _told(self, row: OutboxRow, event: AgentEvent) -> bool:
+        return await self._is_told(event, _before(row))
 
     async def _send(self, row: OutboxRow, event: AgentEvent) -> None:
         """Publishes and removes the row. What is not certain stays, for a sweep to publish it again."""
@@ -177,12 +183,11 @@ class Outgoing:
             self._telemetry.count(OUTBOX_EVENTS, outcome="unresolved")
             return
         known = {_decode_event(other.event).get("aggregate_id") for other in rows if other.event is not None}
-        first_us, last_us = row.since_us - int(_SKEW_S * 1_000_000), row.since_us + self._stale_us
         for task in tasks:
-            if not may_be_of(task, asked, first_us, last_us) or (task_id := task_id_of(task)) in known:
+            if not may_be_of(task, asked, _before(row), row.since_us + self._stale_us) or task_id_of(task) in known:
                 continue
-            if not await self._is_told(task_id):
-                event = self._event(row, task)
+            event = self._event(row, task)
+            if not await self._told(row, event):
                 if await self._ready(row, event):
                     await self._send(row, event)
                 return
@@ -202,3 +207,8 @@ class Outgoing:
             log.warning("outbox row %s: the manager could not list its tasks (%s)", row.id, type(error).__name__)
             return None
         return sorted(tasks, key=lambda task: created_us_of(task) or 0)
+
+
+def _before(row: OutboxRow) -> int:
+    """A moment before anything was done for the row, whoever's clock it is."""
+    return row.since_us - int(_SKEW_S * 1_000_000)

@@ -131,6 +131,8 @@ class Versions:
                 await partition.catch_up(receipt.position.offset + 1)
         finally:
             won_at = partition.waiting.pop(event.event_id, None)
+        if won_at is None and (known := partition.won.get(event.key)) is not None and known.event_id == event.event_id:
+            won_at = known.offset  # found by another call for the same event
         if won_at is None:
             raise VersionConflict(event.key, expected=expected, actual=_version(partition, event.key))
         self._publisher.tell_handlers(event)
