@@ -36,6 +36,16 @@ async def test_contract(case: Case, server: RedisServer) -> None:
         assert set(redis.keys()) <= {b"agent:a", b"tallyroll:outbox"}
 
 
+async def test_what_somebody_else_has_put_there_is_named(server: RedisServer) -> None:
+    outbox = RedisOutbox("127.0.0.1", server.port, tenant="foreign.")
+    with Redis(port=server.port) as redis:
+        redis.hset("tallyroll:foreign.outbox", "row-9", "theirs")
+        with pytest.raises(StoreUnavailable, match="row-9") as caught:
+            await outbox.rows()
+    assert "theirs" not in str(caught.value)
+    await outbox.close()
+
+
 async def test_tenants_do_not_meet(server: RedisServer) -> None:
     for tenant in ("one.", "two."):
         outbox = RedisOutbox("127.0.0.1", server.port, tenant=tenant)

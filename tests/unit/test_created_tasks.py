@@ -23,6 +23,7 @@ from tallyroll.compat import kafka_events
 from tallyroll.errors import InvalidEvent, LogUnavailable, PublishRejected, PublishUncertain, StoreUnavailable
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.ids import made_us
+from tallyroll.ports import OutboxRow
 from tallyroll.publish.receipt import Receipt
 from tallyroll.roll import Roll
 from tallyroll.telemetry import OUTBOX_EVENTS, OUTBOX_ROWS, Counters
@@ -336,6 +337,19 @@ async def test_a_manager_slower_than_a_sweep_is_told_of_all_the_same(office: Off
     office.manager.create_task = slowly
     await agents.create_task(Request())
     assert (await office.told(), office.counted("dropped")) == (["t-0"], 1)
+
+
+async def test_a_row_that_cannot_be_finished_does_not_hold_up_the_others(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    for number, event in enumerate([b"garbage", b"{}"]):
+        await office.outbox.put(OutboxRow(str(number), number, 0, b"{}", event))
+    office.publisher.error = LogUnavailable("log", "away")
+    agents = await office.agents()
+    await agents.create_task(Request())
+    office.publisher.error = None
+    office.clock.advance(61)
+    await agents.sweep()
+    assert (await office.told(), len(await office.rows())) == (["t-0"], 2)
+    assert caplog.text.count("tried again in a minute") == 2
 
 
 async def test_no_secret_leaves_a_request(office: Office, caplog: pytest.LogCaptureFixture) -> None:

@@ -119,14 +119,10 @@ class Outgoing:
         for row in sorted(rows, key=lambda row: row.event is None):  # tasks that are known first, so that none is taken twice
             now = self._clock.now_us()
             if row.until_us <= now and await self._outbox.lease(row, now + int(_LEASE_S * 1_000_000)):
-                if row.event is None:
-                    await self._resolve(row, rows, now)
-                    continue
-                event = AgentEvent.from_kafka_message(_decode_event(row.event))
-                if await self._told(row, event):  # it was cut off before the row was removed
-                    await self._outbox.remove(row.id)
-                else:
-                    await self._send(row, event)
+                try:
+                    await self._finish(row, rows, now)
+                except (TallyrollError, msgspec.MsgspecError) as error:  # one row must not hold up the others
+                    log.warning("outbox row %s is tried again in a minute (%s)", row.id, type(error).__name__)
 
     async def close(self) -> None:
         """Waits a moment for what is being published; the rest stays in the outbox."""
@@ -172,6 +168,16 @@ class Outgoing:
             log.warning("%s; event %s is published again later, under its id", error, event.event_id)
 
     # What a crash has cut off
+
+    async def _finish(self, row: OutboxRow, rows: Sequence[OutboxRow], now: int) -> None:
+        if row.event is None:
+            await self._resolve(row, rows, now)
+            return
+        event = AgentEvent.from_kafka_message(_decode_event(row.event))
+        if await self._told(row, event):  # it was cut off before the row was removed
+            await self._outbox.remove(row.id)
+        else:
+            await self._send(row, event)
 
     async def _resolve(self, row: OutboxRow, rows: Sequence[OutboxRow], now: int) -> None:
         """An intent whose time is over: the task was made and not told, or never made."""

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 
 from tallyroll.adapters.redis.answering import answer
 from tallyroll.adapters.redis.scripts import REPLACE
+from tallyroll.errors import StoreUnavailable
 from tallyroll.ports import OutboxRow
 from tallyroll.settings import Secret
 
@@ -79,4 +80,7 @@ def _packed(row: OutboxRow) -> bytes:
 
 
 def _row(row_id: str, packed: bytes) -> OutboxRow:
-    return OutboxRow(row_id, *_unpack(packed))
+    try:
+        return OutboxRow(row_id, *_unpack(packed))
+    except msgspec.MsgspecError:
+        raise StoreUnavailable("redis", f"field {row_id} of the outbox is no row of ours; remove it") from None
