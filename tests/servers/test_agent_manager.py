@@ -15,6 +15,7 @@ from tests.servers.crashing_manager import REQUEST, STEPS, RedisManager
 
 from tallyroll.adapters.redis.outbox import RedisOutbox
 from tallyroll.adapters.system import SystemClock
+from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.bridges.outbox import STALE_S
 from tallyroll.bridges.tasks import asked_of, created_event, created_us_of
 from tallyroll.errors import StoreUnavailable
@@ -57,12 +58,13 @@ async def test_killed_between_any_two_steps_each_task_has_one_event(server: Redi
     async with Roll.open(f"sqlite:///{folder}", clock=Later()) as roll:
         before = await told(roll)
         assert len(before) == len(STEPS) - STEPS.index("delivered")
+        agents = EventSourcedAgentManager(roll.publisher, manager=manager, replay=await roll.replay_engine(), outbox=outbox)
         for _ in range(2):
-            await (await roll.agents(manager, outbox=outbox)).sweep()
+            await agents.sweep()
         after = await told(roll)
         assert set(after) == {(name, created_event(name, created_us_of(task), asked_of(REQUEST)).event_id) for name, task in tasks.items()}
         assert len(after) == len(tasks)
-        histories = [await (await roll.agents(manager, outbox=outbox)).get_aggregate_history("task", name) for name in tasks]
+        histories = [await agents.get_aggregate_history("task", name) for name in tasks]
         assert [[event["payload"]["created_by"] for event in history] for history in histories] == [["ada"]] * len(tasks)
     assert list(await outbox.rows()) == []
     assert await manager.redis.hgetall("task:t1") == {"agent_type": "analyst", "created_at": tasks["t1"].created_at}
