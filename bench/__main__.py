@@ -17,6 +17,7 @@ BENCHES: Final = {
     "verify": "the auditor's verifier over a ledger",
     "flow": "every follower beside the others: rates, and the time until an event is visible in each place",
     "replay": "replays from the archive and from topics",
+    "versions": "events with an expected version beside plain ones",
 }
 
 

@@ -16,6 +16,7 @@ from tallyroll.audit.contents import AuditEntry
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
 from tallyroll.audit.new_entry import NewEntry
 from tallyroll.audit.rules import ComplianceRule
+from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.errors import (
     AuditError,
     Backpressure,
@@ -50,6 +51,7 @@ from tallyroll.errors import (
     TopicConflict,
     Undecodable,
     UnknownSchema,
+    VersionConflict,
     WorkerFailed,
 )
 from tallyroll.events.context import caused_by, event_context
@@ -80,6 +82,7 @@ __all__ = [
     "EventError",
     "EventMetadata",
     "EventPublisher",
+    "EventSourcedAgentManager",
     "EventType",
     "IncompatibleSchema",
     "InvalidEvent",
@@ -122,6 +125,7 @@ __all__ = [
     "Undecodable",
     "Unknown",
     "UnknownSchema",
+    "VersionConflict",
     "WorkerFailed",
     "caused_by",
     "close_default",

@@ -14,6 +14,7 @@
     │   ├── LogUnavailable *     the log cannot be reached now
     │   ├── PublishRejected      the log refused; the event is not in it
     │   ├── PublishUncertain     nobody knows yet; do not publish anew
+    │   ├── VersionConflict      another event took the version that was expected
     │   └── Backpressure *       nothing was accepted, try later
     ├── TopicConflict            the topics of the log contradict the catalogue
     ├── StoreError
@@ -182,6 +183,22 @@ class PublishUncertain(LogError):
         self.kept = kept
         next_step = "it is kept and will be sent under the same id" if kept else "publish the same event object again"
         super().__init__(f"event {event_id} is neither confirmed nor refused ({reason}); {next_step}")
+
+
+class VersionConflict(LogError):
+    """Another event took the version that was expected: this one does not count, whether or not it lies in the log.
+
+    ``aggregate`` is the key ``type:id``, ``expected`` the version that was asked for, ``actual`` the one it is at. If they are
+    equal, the event came into the log too long after it was checked. Caller: read the aggregate again, decide anew, and
+    publish a new event. Not PublishRejected: the event may be in the log. Not PositionConflict, which is about followers.
+    """
+
+    def __init__(self, aggregate: str, *, expected: int, actual: int) -> None:
+        self.aggregate = aggregate
+        self.expected = expected
+        self.actual = actual
+        why = f"is at version {actual}" if actual != expected else "could not be checked up to where the event came to lie"
+        super().__init__(f"version {expected} was expected, and the aggregate {why}; read it again, decide anew, publish a new event")
 
 
 class Backpressure(LogError):

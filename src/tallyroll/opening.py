@@ -28,6 +28,7 @@ from tallyroll.ports import (
     LedgerStore,
     MessageSource,
     MessageTarget,
+    Outbox,
     PiiFinder,
     SpoolFactory,
     StateStore,
@@ -109,6 +110,21 @@ def open_state_target(settings: Settings) -> StateTarget:
 
     prefix = "" if settings.redis_prefix == "none" else settings.redis_prefix
     return RedisStateTarget(settings.redis_host, settings.redis_port, settings.redis_password, prefix=prefix, tenant=settings.topic_prefix)
+
+
+async def open_outbox(settings: Settings) -> Outbox:
+    """The outbox of created tasks: in Redis where that is set, so that any host can finish it, else a file beside the log.
+
+    Raises MissingExtra, StoreUnavailable for a file that cannot be opened.
+    """
+    if settings.redis_host:
+        require("redis")
+        from tallyroll.adapters.redis.outbox import RedisOutbox  # noqa: PLC0415  # needs the extra
+
+        return RedisOutbox(settings.redis_host, settings.redis_port, settings.redis_password, tenant=settings.topic_prefix)
+    from tallyroll.adapters.sqlite.outbox import SqliteOutbox  # noqa: PLC0415  # opened when first needed
+
+    return await SqliteOutbox.open(None if settings.in_memory else settings.data_dir / "outbox.db")
 
 
 def open_message_target(settings: Settings) -> MessageTarget:

@@ -451,6 +451,51 @@ class MessageSource(Protocol):
         """Ends the connection. Safe to call twice."""
 
 
+class OutboxRow(NamedTuple):
+    """Something to be published: that it was asked for (``request``), and, once it is known, the ``event``; both opaque.
+
+    ``since_us`` is when it was written, ``until_us`` up to when nobody but who wrote or leased it may act; µs since 1970.
+    """
+
+    id: str
+    since_us: int
+    until_us: int
+    request: bytes
+    event: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Without the request and the event."""
+        return f"OutboxRow({self.id}, {'intent' if self.event is None else 'ready'})"
+
+
+class Outbox(Protocol):
+    """Where it is written down what will have to be published, before it is done and until the log has it.
+
+    Several processes share one; each change is atomic. Durable when a method returns, as far as the store keeps anything.
+    Every method raises StoreUnavailable; then what became of the row is unknown.
+    Not promised: that one process alone publishes a row; who was frozen past its time goes on when it wakes. Events
+    therefore have ids that follow from what they tell.
+    """
+
+    async def put(self, row: OutboxRow) -> None:
+        """Stores a new row."""
+
+    async def ready(self, row_id: str, event: bytes, until_us: int) -> bool:
+        """Adds the event to a row that has none, and moves its time; false if the row is gone, or somebody was quicker."""
+
+    async def lease(self, row: OutboxRow, until_us: int) -> bool:
+        """Moves the time of a row that is still as it was read; false if it is not."""
+
+    async def rows(self, limit: int = 1_000) -> Sequence[OutboxRow]:
+        """The rows, oldest first."""
+
+    async def remove(self, row_id: str) -> None:
+        """Forgets a row; one that is not there is no error."""
+
+    async def close(self) -> None:
+        """Ends the connections. Safe to call twice."""
+
+
 class PaneAt(NamedTuple):
     """Which pane row: a dimension and key, and the stretch of ``width_s`` seconds from ``start`` (seconds since 1970)."""
 
@@ -642,8 +687,11 @@ class ArchiveMark(NamedTuple):
     kept_digest: str = ""
 
 
-Verdict = Literal["first", "repeat", "duplicate", "poison"]
-"""What an archived record is: a first copy, sent again by its publisher, published again under its id, or not readable."""
+Verdict = Literal["first", "repeat", "duplicate", "conflict", "poison"]
+"""What an archived record is: a first copy, sent again by its publisher, published again under its id, outrun, or not readable.
+
+Outrun: another event took the version that it was published for. Only first copies count.
+"""
 
 
 class Segment(msgspec.Struct, frozen=True):

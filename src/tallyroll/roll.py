@@ -15,8 +15,10 @@ from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.analytics.opening import OpenAnalytics
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.spec import MetricSpec
+from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.bridges.forward import Forwarder, topics_of, types_named
 from tallyroll.bridges.inward import Inward, check_no_loop
+from tallyroll.bridges.outbox import ListTasks
 from tallyroll.bridges.state_sync import TOPICS as STATES_TOPICS
 from tallyroll.bridges.state_sync import StateSync
 from tallyroll.errors import SpanGone
@@ -26,7 +28,7 @@ from tallyroll.events.topics import AUDIT_TOPIC, Catalogue, catalogue_of
 from tallyroll.events.types import TASK_TOPIC
 from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
-from tallyroll.follow.tail import Seen, tail, timeline
+from tallyroll.follow.tail import Seen, repeats_before, tail, timeline
 from tallyroll.opening import (
     alert_rules_of,
     archive_folder,
@@ -39,6 +41,7 @@ from tallyroll.opening import (
     open_log,
     open_message_source,
     open_message_target,
+    open_outbox,
     open_pii_finder,
     open_state_store,
     open_state_target,
@@ -48,10 +51,11 @@ from tallyroll.opening import (
     seal_limits,
     spool_of,
 )
-from tallyroll.ports import Clock, EventLog, Follower, Outcome, PartitionWrite, Progress, Span, StateStore, StateTarget, TopicAdmin
+from tallyroll.ports import Clock, EventLog, Follower, Outbox, Outcome, PartitionWrite, Progress, Span, StateStore, StateTarget, TopicAdmin
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
+from tallyroll.publish.versions import Versions
 from tallyroll.replay.chain import ChainReport, verify_chain
 from tallyroll.replay.differences import Difference, compare_states
 from tallyroll.replay.engine import ReplayEngine
@@ -158,6 +162,7 @@ class Roll:
         self._analytics: OpenAnalytics | None = None
         self._audit: OpenAudit | None = None
         self._opening_audit = asyncio.Lock()  # inside _opening, as the next one
+        self._versions = Versions(log, catalogue, publisher, wait_for_ack=settings.wait_for_ack)
         self._opening = asyncio.Lock()
         self._opening_analytics = asyncio.Lock()  # inside the other one, where a follower is made
 
@@ -193,13 +198,49 @@ class Roll:
 
     # Into the log
 
-    async def publish(self, event: AgentEvent) -> Receipt:
-        """As ``EventPublisher.publish``."""
-        return await self.publisher.publish(event)
+    async def publish(self, event: AgentEvent, *, expected_version: int | None = None) -> Receipt:
+        """As ``EventPublisher.publish``; with ``expected_version`` as ``Versions.publish``: VersionConflict unless it is the next one."""
+        if expected_version is None:
+            return await self.publisher.publish(event)
+        return await self._versions.publish(event, expected_version)
+
+    async def version(self, aggregate_type: str, aggregate_id: str, *, topic: str | None = None) -> int:
+        """At which version an aggregate is now: how many of its events that expected a version count; 0 before the first.
+
+        Each topic counts for itself; without ``topic`` (a base name) it is that of the aggregate type's own events.
+        """
+        return await self._versions.current(aggregate_type, aggregate_id, topic=topic)
 
     async def publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
         """As ``EventPublisher.publish_batch``."""
         return await self.publisher.publish_batch(events)
+
+    async def agents(
+        self,
+        manager: Any = None,  # noqa: ANN401  # a user's object
+        *,
+        outbox: Outbox | None = None,
+        list_tasks: ListTasks | None = None,
+    ) -> EventSourcedAgentManager:
+        """Events around an existing manager: see ``EventSourcedAgentManager``. What crashes have left is looked for from now on.
+
+        Without ``outbox``, which stays open, it is in Redis where ``REDIS_HOST`` is set, else in a file beside the log.
+        Raises MissingExtra, StoreUnavailable.
+        """
+        if outbox is None and manager is not None:
+            outbox = await open_outbox(self.settings)
+            self._stack.push_async_callback(outbox.close)
+        agents = EventSourcedAgentManager(
+            self.publisher,
+            manager=manager,
+            replay=await self.replay_engine(),
+            outbox=outbox,
+            list_tasks=list_tasks,
+            telemetry=self.telemetry,
+        )
+        self._stack.push_async_callback(agents.close)
+        agents.start()
+        return agents
 
     # Following
 
@@ -271,6 +312,7 @@ class Roll:
         self._stack.push_async_callback(target.close)
         return Forwarder(
             target, self.catalogue, partial(self._committed, NATS_FOLLOWER),
+            met=partial(repeats_before, self.log),
             telemetry=self.telemetry,
             event_types=event_types or types_named(self.settings.nats_event_types),
             subject=subject or self.settings.nats_subject,

@@ -291,7 +291,10 @@ class Settings:
         accepts="text of at least 16 characters",
     )
     redis_host: str = _setting(
-        "REDIS_HOST", "", "Where alerts are published, on channels tallyroll:alerts:SEVERITY, and where states are kept.", accepts="a host"
+        "REDIS_HOST",
+        "",
+        "Where alerts are published, on channels tallyroll:alerts:SEVERITY, and where states and the outbox of created tasks are kept.",
+        accepts="a host",
     )
     redis_port: int = _setting("REDIS_PORT", 6_379, "Its port.", accepts="1 to 65535")
     redis_password: Secret | None = _setting("REDIS_PASSWORD", None, "Its password; better as REDIS_PASSWORD_FILE.", accepts="text")

@@ -84,7 +84,7 @@ CLIENT_RESTARTS = Metric(
 )
 FOLLOWED = Metric("follow_records_total", "counter", "records", "Records applied.", ("follower",))
 FOLLOW_REPEATS = Metric(
-    "follow_repeats_total", "counter", "records", "Records dropped because they had been applied before.", ("follower",)
+    "follow_repeats_total", "counter", "records", "Records dropped: applied before, or outrun by another of their version.", ("follower",)
 )
 FOLLOW_RETRIES = Metric("follow_retries_total", "counter", "retries", "Batches tried again after a retriable error.", ("follower",))
 FOLLOW_CONFLICTS = Metric(
@@ -160,7 +160,9 @@ SKIPPED = Metric(
 INVALID_VALUES = Metric(
     "analytics_invalid_values_total", "counter", "values", "Members of payloads that metrics read, and that have another type than that."
 )
-DUPLICATE_EVENTS = Metric("analytics_duplicate_events_total", "counter", "events", "Events dropped, for they had been measured before.")
+DUPLICATE_EVENTS = Metric(
+    "analytics_duplicate_events_total", "counter", "events", "Events dropped: measured before, or outrun by another of their version."
+)
 FUTURE_EVENTS = Metric("analytics_future_events_total", "counter", "events", "Events whose time lay ahead of the log's, and was put back.")
 LATE_EVENTS = Metric(
     "analytics_late_events_total",
@@ -257,6 +259,16 @@ NATS_TAKEN_IN = Metric(
     "Messages from NATS: taken into the log, or dropped, for the log refused them, no event could be read, or they came from a log.",
     ("outcome",),
     known={"outcome": ("taken", "refused", "unreadable", "looped")},
+)
+OUTBOX_ROWS = Metric("bridge_outbox_rows", "gauge", "rows", "What waited in the outbox of created tasks at the last look.")
+OUTBOX_EVENTS = Metric(
+    "bridge_outbox_events_total",
+    "counter",
+    "events",
+    "Events of created tasks: in the log, kept on disk, uncertain, refused by the log; of calls that a crash had cut off: dropped, for "
+    "there was no task, or unresolved at a look, for nobody can say.",
+    ("outcome",),
+    known={"outcome": ("published", "kept", "uncertain", "refused", "dropped", "unresolved")},
 )
 BUS_PUBLISHED = Metric("bus_events_total", "counter", "events", "Events published on the bus of this process, once per durability.")
 BUS_DROPPED = Metric(

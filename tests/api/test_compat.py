@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import tallyroll
+from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.compat import kafka_events
 from tallyroll.events.event import AgentEvent
 from tallyroll.publish.publisher import EventPublisher
@@ -17,6 +18,7 @@ def test_compat_names_are_the_objects_of_their_homes() -> None:
     assert kafka_events.publish_task_event is tallyroll.publish_task_event
     assert kafka_events.get_event_publisher is tallyroll.get_event_publisher
     assert kafka_events.EventType is tallyroll.EventType
+    assert kafka_events.EventSourcedAgentManager is EventSourcedAgentManager is tallyroll.EventSourcedAgentManager
     assert kafka_events.KAFKA_AVAILABLE is True
 
 
@@ -33,6 +35,7 @@ def test_positional_order_of_known_functions_is_kept() -> None:
         "event_type", "aggregate_id", "aggregate_type", "payload", "metadata", "event_id", "timestamp", "schema_version",
     ]  # fmt: skip
     assert parameters(EventPublisher.publish_event) == ["self", "event", "topic", "partition_key"]
+    assert parameters(EventSourcedAgentManager)[:4] == ["event_publisher", "manager", "replay", "outbox"]
     assert parameters(tallyroll.EventMetadata)[:8] == [
         "correlation_id", "causation_id", "session_id", "user_id", "trace_id", "source", "version", "created_at",
     ]  # fmt: skip

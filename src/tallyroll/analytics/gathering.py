@@ -96,7 +96,8 @@ def _read(batches: Sequence[Batch], lane: Lane, gathered: _Gathered, tally: Tall
         at = [index for index, one in enumerate(read) if one is not None]
         tally.skipped["undecodable"] += len(values) - len(at)
     documents = [one for one in read if one is not None]
-    copies = lane.repeats.copies(documents)
+    offsets = list(chain.from_iterable(batch.offsets for batch in batches))
+    copies = lane.repeats.copies(documents, offsets if type(at) is range else [offsets[index] for index in at])
     if copies:
         tally.duplicates += len(copies)
         at = [index for number, index in enumerate(at) if number not in copies]
@@ -106,7 +107,6 @@ def _read(batches: Sequence[Batch], lane: Lane, gathered: _Gathered, tally: Tall
     tally.skipped["unknown_schema"] += found.unknown_schema
     tally.invalid += found.invalid
     gathered.layout.take(found.documents, found.members, gathered.taken)
-    offsets = list(chain.from_iterable(batch.offsets for batch in batches))
     timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for batch in batches))
     if type(found.at) is not range:
         offsets, timestamps_ms = [offsets[index] for index in found.at], [timestamps_ms[index] for index in found.at]

@@ -98,6 +98,7 @@ class Document(Protocol):
     schemaversion: str
     data: Any
     tenantid: str | None
+    expects: str
     chainsession: str
     chainnumber: str
 
@@ -113,7 +114,8 @@ def _document(members: type[Any]) -> type[Any]:
     fields: list[Any] = [
         ("specversion", Literal["1.0"]), ("id", str), ("source", str), ("type", str), ("time", str),
         ("aggregatetype", _FILLED), ("aggregateid", _FILLED), ("schemaversion", str), ("data", members),
-        ("tenantid", str | None, None), ("chainsession", str, ""), ("chainnumber", str, ""), ("data_base64", None, None),
+        ("tenantid", str | None, None), ("expects", str, ""), ("chainsession", str, ""), ("chainnumber", str, ""),
+        ("data_base64", None, None),
     ]  # fmt: skip
     return msgspec.defstruct("Document", fields, gc=False)
 

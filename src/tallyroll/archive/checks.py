@@ -38,7 +38,7 @@ class Checks:
         for index, (record, head) in enumerate(zip(records, heads, strict=True)):
             if record.verdict != "first":
                 self._found.append(ArchivedFinding(record.verdict, record.offset, record.reason, record.aggregate or ""))
-                if record.verdict != "poison":
+                if record.verdict in ("repeat", "duplicate"):
                     copies.add(index)
             found = self._chain.feed(record.offset, record.value or b"", None if isinstance(head, Undecodable) else head.link())
             if found is not None:

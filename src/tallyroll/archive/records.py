@@ -1,4 +1,4 @@
-"""Raw records judged once, when they are archived: first copy, repeat, duplicate or poison, and whose deed they are. Pure."""
+"""Raw records judged once, when they are archived: first copy, repeat, duplicate, conflict or poison, and whose deed they are. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judge(batch: Batch, repeats: RepeatFilter) -> list[Judged]:
     """
     judged = []
     heads = batch.heads()
-    copies = repeats.copies([head for head in heads if not isinstance(head, Undecodable)])
+    copies = repeats.copies(*batch.readable())
     readable = -1
     columns = zip(batch.offsets, batch.timestamps_ms, batch.keys, batch.values, heads, strict=True)
     for index, (offset, timestamp_ms, key, value, head) in enumerate(columns):

@@ -15,6 +15,7 @@ import msgspec
 from tallyroll.bridges.subjects import check_template, subject_of
 from tallyroll.errors import SettingsError, StoreUnavailable, Undecodable
 from tallyroll.events.batch import Batch
+from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.events.types import EventType, known_types
@@ -28,6 +29,9 @@ POSITION_HEADER: Final = "Tallyroll-Position"
 Committed = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
 """What the group has committed, of some partitions."""
 
+Met = Callable[[Mapping[TopicPartition, int]], Awaitable[Mapping[TopicPartition, RepeatFilter]]]
+"""What a reader of the log knows who has come up to these offsets."""
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -37,6 +41,7 @@ class _Lane:
 
     next: int | None = None
     waiting: list[tuple[int, Message]] = field(default_factory=list)
+    repeats: RepeatFilter = field(default_factory=RepeatFilter)
 
     @property
     def safe(self) -> int | None:
@@ -48,6 +53,7 @@ class Forwarder:
     """Implements ``ports.Follower`` over a ``MessageTarget``, with the group's committed offsets as its position.
 
     A group that has committed nothing begins at the start of the log. Events of one subject come in the order of the log.
+    An event that another one has outrun (see ``events.expected``) is none; ``met`` says what lay before a position.
     Not promised: that a message comes once: after a crash what was not committed comes again, with its id.
     """
 
@@ -57,6 +63,7 @@ class Forwarder:
         catalogue: Catalogue,
         committed: Committed,
         *,
+        met: Met,
         telemetry: Telemetry,
         event_types: Collection[str] = EVENT_TYPES,
         subject: str = SUBJECT,
@@ -64,6 +71,7 @@ class Forwarder:
         check_template(subject)
         self._target = target
         self._committed = committed
+        self._met = met
         self._telemetry = telemetry
         self._types = frozenset(map(str, event_types))
         self._topics = topics_of(self._types, catalogue)
@@ -84,17 +92,20 @@ class Forwarder:
     async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """As the port says: what the group has committed."""
         stored = await self._committed(partitions)
-        self._lanes.update({partition: _Lane(stored.get(partition)) for partition in partitions})
+        met = await self._met(stored)
+        self._lanes.update({where: _Lane(stored.get(where), repeats=met.get(where, RepeatFilter())) for where in partitions})
         return stored
 
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
         """As the port says; records that cannot be read are put aside."""
         lane = self._lanes.setdefault(batch.topic_partition, _Lane())
         letters: list[DeadLetter] = []
+        heads, offsets = batch.readable()
+        outrun = {offsets[place] for place, kind in lane.repeats.copies(heads, offsets).items() if kind == "conflict"}
         for index, head in enumerate(batch.heads()):
             if isinstance(head, Undecodable):
                 letters.append(DeadLetter(index, head.reason, "Undecodable"))
-            elif head.type in self._types:
+            elif head.type in self._types and batch.offsets[index] not in outrun:
                 try:
                     event = batch.event(index)
                 except Undecodable as error:

@@ -113,6 +113,6 @@ def footing(found: Replayed, target: Target | None) -> None:
     for partition, spans in found.missing.items():
         gone = ", ".join(f"{number(start)} to {number(end - 1)}" for start, end in spans)
         say(paint(f"missing: {partition} {gone}", "yellow"))
-    counts = {kind: count for kind, count in sorted(found.finding_counts.items()) if kind != "repeat"}
+    counts = {kind: count for kind, count in sorted(found.finding_counts.items()) if kind not in ("repeat", "conflict")}
     if counts:
         say(paint("findings: " + ", ".join(f"{number(count)} {kind}" for kind, count in counts.items()), "yellow"))

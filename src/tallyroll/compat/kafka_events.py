@@ -2,6 +2,7 @@
 
 from tallyroll._api import PrivacyCompliantEvent, get_event_publisher, publish_agent_event, publish_task_event
 from tallyroll.adapters.extras import KAFKA_AVAILABLE
+from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.types import EventType
 from tallyroll.publish.publisher import EventPublisher
@@ -12,6 +13,7 @@ __all__ = [
     "AgentEvent",
     "EventMetadata",
     "EventPublisher",
+    "EventSourcedAgentManager",
     "EventType",
     "KafkaEventPublisher",
     "PrivacyCompliantEvent",

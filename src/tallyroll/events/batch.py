@@ -81,6 +81,13 @@ class Batch:
             self._heads = decode_heads(self.values)
         return self._heads
 
+    def readable(self) -> tuple[list[Head], Sequence[int]]:
+        """The heads of those records that have one, and their offsets."""
+        heads = [head for head in self.heads() if not isinstance(head, Undecodable)]
+        if len(heads) == len(self):
+            return heads, self.offsets
+        return heads, [offset for offset, head in zip(self.offsets, self.heads(), strict=True) if not isinstance(head, Undecodable)]
+
     def event(self, index: int) -> AgentEvent:
         """One record as an event; made anew at each call. Raises Undecodable."""
         return decode(self.values[index])

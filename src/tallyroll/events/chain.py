@@ -26,6 +26,8 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from tallyroll.events.expected import Contest
+
 GENESIS: Final = "0" * 64
 MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
 MAX_MISSING: Final = 1_024  # numbers of one session that may still arrive late
@@ -204,29 +206,34 @@ def _parse_voids(text: str) -> Iterator[tuple[str, int]]:
             yield session, int(number)
 
 
-RepeatState = tuple[list[tuple[str, int, list[int]]], list[str]]
-"""What ``RepeatFilter.dump`` gives: (session, highest number, missing numbers), and recent event ids."""
+class RepeatState(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What ``RepeatFilter.dump`` gives: (session, highest number, missing numbers), recent event ids, and of the contest."""
+
+    sessions: list[tuple[str, int, list[int]]]
+    recent: list[str]
+    contest: list[tuple[str, int]] = []
+
+
 _encode_repeats: Final = msgspec.json.Encoder().encode
 _decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
 
 
-Copy = Literal["repeat", "duplicate"]
+Copy = Literal["repeat", "duplicate", "conflict"]
 
 
 class Linked(Protocol):
-    """What a head says of its record's place in the chain. Not promised: that it is a valid one."""
+    """What a head says of its record's place in the chain, and whether it counts. Not promised: that any of it is valid.
 
-    @property
-    def id(self) -> str:
-        """The event's id."""
+    ``chainsession`` is empty if the record has no link, ``chainnumber`` decimal text if it has one; ``expects`` is empty if
+    it counts in any case, else what its author had seen, see ``events.expected``.
+    """
 
-    @property
-    def chainsession(self) -> str:
-        """Empty if the record has no link."""
-
-    @property
-    def chainnumber(self) -> str:
-        """Decimal text, if it is a link."""
+    id: str
+    aggregatetype: str
+    aggregateid: str
+    expects: str
+    chainsession: str
+    chainnumber: str
 
 
 class _Run:
@@ -240,26 +247,29 @@ class _Run:
 
 
 class RepeatFilter:
-    """Tells first copies from repeats in one partition, in constant memory: what makes effects happen once.
+    """Tells records that count from others in one partition, in constant memory: what makes effects happen once.
 
     A repeat is a (session, number) at or below the session's high mark that is not among its missing numbers; records
     without a link are always first copies to ``is_first``. A duplicate is an event that was published twice: the same id
-    among the last 256 of the partition. The decisions depend on the records alone, in offset order, so live and replayed
+    among the last 256 of the partition. A conflict is a first copy that expects a version which another event has taken, see
+    ``events.expected``. The decisions depend on the records alone, in offset order, so live and replayed
     folds agree. ``dump`` and ``load`` carry it across restarts, beside the position it belongs to.
 
     Not promised: to recognise a session again after 4,096 other sessions wrote to the partition.
     """
 
-    __slots__ = ("_recent", "_sessions")
+    __slots__ = ("_contest", "_recent", "_sessions")
 
     def __init__(self) -> None:
+        self._contest = Contest()
         self._sessions: OrderedDict[str, _Run] = OrderedDict()
         self._recent: dict[str, None] = {}
 
-    def copies(self, heads: Sequence[Linked]) -> dict[int, Copy]:
-        """Which records of a batch are not first copies, by index, usually none; remembers all.
+    def copies(self, heads: Sequence[Linked], offsets: Sequence[int]) -> dict[int, Copy]:
+        """Which records of a batch do not count, by index, usually none; remembers all.
 
-        As ``is_first`` of each that has a link, and ``is_duplicate`` of each that it let pass, at half the cost.
+        As ``is_first`` of each that has a link, ``is_duplicate`` of each that it let pass, and ``wins`` of each of those
+        that expects something, at half the cost.
         """
         found: dict[int, Copy] = {}
         sessions = [head.chainsession for head in heads]
@@ -280,7 +290,16 @@ class RepeatFilter:
             for index, event_id in enumerate(event_ids):
                 if index not in found and self.is_duplicate(event_id):
                     found[index] = "duplicate"
+        expecting = [head.expects for head in heads]
+        if any(expecting):
+            for index, (head, expects) in enumerate(zip(heads, expecting, strict=True)):
+                if expects and index not in found and not self.wins(head, offsets[index]):
+                    found[index] = "conflict"
         return found
+
+    def wins(self, head: Linked, offset: int) -> bool:
+        """Whether a first copy that expects something counts; remembers it if it does."""
+        return self._contest.wins(f"{head.aggregatetype}:{head.aggregateid}", head.expects, offset)
 
     def _one_by_one(self, session: str, digits: Sequence[str], first: int, found: dict[int, Copy]) -> None:
         """Numbers of one session, the index of the first one being ``first``; adds the repeats."""
@@ -347,9 +366,9 @@ class RepeatFilter:
         return True
 
     def dump(self) -> RepeatState:
-        """The state as plain values: sessions, the one that was silent longest first, and recent ids, the oldest first."""
+        """The state as plain values: sessions, the one that was silent longest first, recent ids, the oldest first, and more."""
         sessions = [(session, run.high, list(run.missing or ())) for session, run in self._sessions.items()]
-        return sessions, list(self._recent)
+        return RepeatState(sessions, list(self._recent), self._contest.dump())
 
     def to_bytes(self) -> bytes:
         """The state as a store keeps it, beside the position it belongs to."""
@@ -364,8 +383,8 @@ class RepeatFilter:
     def load(cls, dumped: RepeatState) -> RepeatFilter:
         """The filter that ``dump`` described."""
         result = cls()
-        sessions, recent = dumped
-        result._recent = dict.fromkeys(recent)  # own class
-        for session, high, missing in sessions:
+        result._recent = dict.fromkeys(dumped.recent)  # own class
+        result._contest = Contest(dumped.contest)  # own class
+        for session, high, missing in dumped.sessions:
             result._sessions[session] = _Run(high, dict.fromkeys(missing) if missing else None)  # own class
         return result

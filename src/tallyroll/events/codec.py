@@ -69,6 +69,7 @@ class Head(msgspec.Struct, gc=False):
     schemaversion: str = DEFAULT_VERSION
     data: msgspec.Raw = msgspec.Raw(b"{}")
     tenantid: str | None = None
+    expects: str = ""
     sequence: str = ""
     chainsession: str = ""
     chainnumber: str = ""

@@ -28,6 +28,7 @@ class EnvelopeDocument(Envelope, kw_only=True, omit_defaults=True):
 
     specversion: Literal["1.0"]
     datacontenttype: Literal["application/json"]
+    expects: str = ""
     sequence: str = ""
     chainsession: str = ""
     chainnumber: str = ""

@@ -8,7 +8,9 @@ from typing import Final, NamedTuple
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
+from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.event import AgentEvent
+from tallyroll.events.expected import WINDOW
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.ports import Clock, EventLog, Span
 
@@ -31,6 +33,16 @@ async def read_events(log: EventLog, spans: Sequence[Span]) -> AsyncIterator[See
     async for batch in log.read(spans):
         for seen in _seen(batch):
             yield seen
+
+
+async def repeats_before(log: EventLog, positions: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, RepeatFilter]:
+    """What somebody knows who has read up to these offsets, as far as the last few thousand records tell. Raises as above."""
+    starts = await log.starts(sorted({partition.topic for partition in positions})) if positions else {}
+    found = {partition: RepeatFilter() for partition in positions}
+    begin = {partition: max(starts.get(partition, 0), end - WINDOW) for partition, end in positions.items()}
+    async for batch in log.read(_spans(begin, positions)):
+        found[batch.topic_partition].copies(*batch.readable())
+    return found
 
 
 async def tail(  # noqa: PLR0913  # one per thing that can be asked for

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from tallyroll.errors import Undecodable
-from tallyroll.events.codec import decode
+from tallyroll.events.codec import decode, decode_head
 from tallyroll.events.event import AgentEvent
 from tallyroll.ports import Delivered, Encoded, Outcome
 from tallyroll.telemetry import CALLBACK_ERRORS, Telemetry
@@ -38,11 +38,16 @@ class Handlers:
         if not self._by_type:
             return
         for record, outcome in zip(records, outcomes, strict=True):
-            if isinstance(outcome, Delivered) and (event := _event_in(record)) is not None:
-                for handler in self._by_type.get(event.event_type, ()):
-                    task = asyncio.get_running_loop().create_task(self._call(handler, event))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+            event = _event_in(record) if isinstance(outcome, Delivered) else None
+            if event is not None and event.event_type in self._by_type and not decode_head(record.value).expects:
+                self.tell_of(event)  # of the others it is not known yet whether they count
+
+    def tell_of(self, event: AgentEvent) -> None:
+        """Starts the handlers of one event."""
+        for handler in self._by_type.get(event.event_type, ()):
+            task = asyncio.get_running_loop().create_task(self._call(handler, event))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _call(self, handler: Handler, event: AgentEvent) -> None:
         try:

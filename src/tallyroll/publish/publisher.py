@@ -96,8 +96,8 @@ class EventPublisher:
 
     # The surface
 
-    async def publish(self, event: AgentEvent) -> Receipt:
-        """Proof that the event is in the log: its id and position.
+    async def publish(self, event: AgentEvent, *, expects: str = "") -> Receipt:
+        """Proof that the event is in the log: its id and position. ``expects`` is for ``Versions``, who finds what became of it.
 
         Raises PublishRejected (it is not in the log), PublishUncertain (deadline passed; see ``kept``), Backpressure
         (nothing was accepted), LogUnavailable (the embedded log could not write), InvalidEvent.
@@ -110,7 +110,7 @@ class EventPublisher:
         ticket = self._ticket(loop, 1)
         if not (self._direct.records or self._spooled.records):
             loop.call_soon(self._send)  # events accepted in the same turn of the loop travel together
-        self._accept((event,), ticket, 0)
+        self._accept((event,), ticket, 0, expects)
         if not self._settings.wait_for_ack and ticket.outcomes[0] is None:
             self._send()
             await self._delivery.on_disk()
@@ -159,6 +159,10 @@ class EventPublisher:
         outcomes = await self.publish_batch(events)
         return {event.event_id: isinstance(outcome, Delivered) for event, outcome in zip(events, outcomes, strict=True)}
 
+    def tell_handlers(self, event: AgentEvent) -> None:
+        """Calls the handlers of an event that expected a version, once it is known that it counts."""
+        self._handlers.tell_of(event)
+
     def register_event_handler(self, event_type: str, handler: Handler) -> None:
         """Calls ``handler`` in the event loop after each delivery of such an event by this process."""
         self._handlers.add(event_type, handler)
@@ -195,6 +199,11 @@ class EventPublisher:
     async def disconnect(self) -> None:
         """Flushes and closes, as ``close``."""
         await self.close()
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that deadlines are kept by."""
+        return self._clock
 
     @property
     def unsettled(self) -> int:
@@ -310,7 +319,7 @@ class EventPublisher:
         self._lanes_by_topic[topic.name][partition] = lane
         return lane
 
-    def _accept(self, events: Sequence[AgentEvent], ticket: Ticket, slot: int) -> None:
+    def _accept(self, events: Sequence[AgentEvent], ticket: Ticket, slot: int, expects: str = "") -> None:
         """Encodes, links and stages events. From here on their place in the order is fixed."""
         max_bytes = self._settings.max_record_bytes - _LINK_BYTES
         now_ms = self._clock.now_us() // 1_000
@@ -331,6 +340,8 @@ class EventPublisher:
                 continue
             name = event.key
             key, body = name.encode(), encode(event, name)
+            if expects:
+                body = body[:-1] + f',"expects":"{expects}"}}'.encode()
             if len(body) + len(key) > max_bytes:
                 size = len(body) + len(key) + _LINK_BYTES
                 self._refuse(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded"]
+Kind = Literal["poison", "unknown_schema", "repeat", "duplicate", "conflict", "skew_exceeded"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ _MAX_MISSING: Final = 1_024  # numbers of one run that may still arrive late
 _MAX_RUNS: Final = 4_096  # of a checker that is carried on; some 250 bytes each when dumped
 
 FindingKind = Literal[
-    "poison", "unknown_schema", "repeat", "duplicate", "skew_exceeded", "gap", "fork", "session_gap", "altered", "reordered",
+    "poison", "unknown_schema", "repeat", "duplicate", "conflict", "skew_exceeded", "gap", "fork", "session_gap", "altered", "reordered",
     "snapshot_corrupt",
 ]  # fmt: skip
 
@@ -35,7 +35,8 @@ class Finding(NamedTuple):
     """One thing that is wrong with a record.
 
     ``poison``: cannot be read, ``reason`` says why. ``unknown_schema``: written by a newer version. ``repeat``: sent
-    again by its publisher. ``duplicate``: published again under its id. ``skew_exceeded``: it came later than the
+    again by its publisher. ``duplicate``: published again under its id. ``conflict``: another event took the version that it
+    was published for, so it does not count. ``skew_exceeded``: it came later than the
     expected disorder allows. ``gap``: the numbers of its aggregate jump here, ``missing`` of them never came. ``fork``:
     its number was used before by another event, so the aggregate had two writers. ``session_gap``, ``altered``,
     ``reordered``: the publisher's chain says so, see ``events.chain``. ``snapshot_corrupt``: a snapshot at the position is

@@ -39,7 +39,7 @@ class Judge:
         self.found = []
         kept: list[tuple[int, int, str, str, Subject, bytes, str | None, str, bytes]] = []
         heads = batch.heads()
-        copies = self.repeats.copies([head for head in heads if not isinstance(head, Undecodable)])
+        copies = self.repeats.copies(*batch.readable())
         place = -1
         for index, head in enumerate(heads):
             if isinstance(head, Undecodable):

@@ -219,8 +219,10 @@ class PartitionFold:
     def _fold_at_once(self, batch: Batch, applied: Applied) -> None:  # noqa: C901  # one loop over every record of a log
         """Reads and changes record by record: no part has to be waited for, so nothing can fail but the records themselves."""
         heads, found, cut, narrow = batch.heads(), applied.found, self._cut, self._owner is not None
-        readable = [index for index, head in enumerate(heads) if not isinstance(head, Undecodable)]
-        copies = {readable[at]: kind for at, kind in self.repeats.copies([heads[index] for index in readable]).items()}  # type: ignore[misc]  # those that are heads
+        copies = self.repeats.copies(*batch.readable())
+        if copies:
+            readable = [index for index, head in enumerate(heads) if not isinstance(head, Undecodable)]
+            copies = {readable[at]: kind for at, kind in copies.items()}
         programs, young, recall, dirty = self._programs, self._young, partial(self._recall, []), self.dirty
         for index, head, offset in zip(count(), heads, batch.offsets):
             if isinstance(head, Undecodable):
@@ -307,7 +309,8 @@ class PartitionFold:
     def _change(
         self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied, hit: Callable[[Sequence[Target], int], None]
     ) -> None:
-        copies = self.repeats.copies([head for _, head, _, _ in entries])
+        read = offsets if len(entries) == len(offsets) else [offsets[index] for index, _, _, _ in entries]
+        copies = self.repeats.copies([head for _, head, _, _ in entries], read)
         cut, found = self._cut, applied.found
         for place, (index, _, time_us, targets) in enumerate(entries):
             if copies and place in copies:

@@ -20,6 +20,7 @@ Action = Literal["fail", "warn", "accept"]
 _DEFAULT: Final[Mapping[FindingKind, Action]] = {
     "repeat": "accept",
     "duplicate": "warn",
+    "conflict": "accept",
     "poison": "warn",
     "unknown_schema": "fail",
     "fork": "warn",

@@ -1,1 +1,1 @@
-"""Redis, through redis-py: alerts on channels."""
+"""Redis, through redis-py: alerts on channels, states of agents, the outbox of created tasks."""

@@ -1,4 +1,4 @@
-"""What runs inside Redis: four scripts, each atomic.
+"""What runs inside Redis: five scripts, each atomic.
 
 Offsets are text of 19 digits, so that comparing text compares numbers: a number in Lua is a double, exact to 2^53 only.
 Nothing is computed with them here but by HINCRBY, which counts in 64 bits.
@@ -87,3 +87,10 @@ redis.call('HSET', KEYS[1], 'next', ARGV[3], 'first', ARGV[4], 'repeats', ARGV[5
 return 1
 """
 )
+
+# KEYS: hash. ARGV: field, expected value, new value. Gives whether it was the expected one.
+REPLACE: Final = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""

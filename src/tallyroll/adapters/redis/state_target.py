@@ -11,27 +11,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from tallyroll.adapters.redis.answering import answer
 from tallyroll.adapters.redis.scripts import ACQUIRE, COMMIT, PARTS, VIEWS
-from tallyroll.errors import PositionConflict, SettingsError, StoreUnavailable
+from tallyroll.errors import PositionConflict, SettingsError
 from tallyroll.events.ids import new_id
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Claim, Merged, Progress, ViewsWritten
 from tallyroll.settings import Secret
 
 _OWN: Final = "tallyroll:"
-_STORE: Final = "redis"
 _TIMEOUT_S: Final = 5.0
 _FOLD_CHARS: Final = 16
 _MARK_CHARS: Final = _FOLD_CHARS + 19
-
-_T = TypeVar("_T")
 
 
 class RedisStateTarget:
@@ -66,7 +64,7 @@ class RedisStateTarget:
         pipeline = self._client.pipeline(transaction=False)
         for partition in partitions:
             pipeline.hmget(self._sync(partition), ["fold", "first", "next", "repeats"])
-        rows = await _answer(pipeline.execute())
+        rows = await answer(pipeline.execute())
         return {
             partition: Progress(fold.decode(), int(first), int(end), repeats)
             for partition, (fold, first, end, repeats) in zip(partitions, rows, strict=True)
@@ -76,7 +74,7 @@ class RedisStateTarget:
     async def acquire(self, claim: Claim) -> Claim:
         await self._check_server()
         token = new_id()
-        conflict = await _answer(self._acquire([self._sync(claim.partition)], [token, claim.fold_id, _offset(claim.next)]))
+        conflict = await answer(self._acquire([self._sync(claim.partition)], [token, claim.fold_id, _offset(claim.next)]))
         if conflict is not None:
             raise _conflict(claim, conflict[0])
         return claim._replace(token=token)
@@ -85,7 +83,7 @@ class RedisStateTarget:
         pipeline = self._client.pipeline(transaction=False)
         for claim in claims:
             pipeline.hmget(self._sync(claim.partition), ["fold", "next", "token"])
-        for claim, (fold, end, token) in zip(claims, await _answer(pipeline.execute()), strict=True):
+        for claim, (fold, end, token) in zip(claims, await answer(pipeline.execute()), strict=True):
             same = fold == claim.fold_id.encode() and (end or b"") == _offset(claim.next).encode()
             if not same or (claim.token and token != claim.token.encode()):
                 raise _conflict(claim, end)
@@ -94,7 +92,7 @@ class RedisStateTarget:
         pipeline = self._client.pipeline(transaction=False)
         for owner in owners:
             pipeline.hget(self._part(owner), str(claim.partition))
-        found = zip(owners, await _answer(pipeline.execute()), strict=True)
+        found = zip(owners, await answer(pipeline.execute()), strict=True)
         fold = _fold(claim.fold_id)
         return {
             owner: (int(data[_FOLD_CHARS:_MARK_CHARS]), data[_MARK_CHARS:])
@@ -118,7 +116,7 @@ class RedisStateTarget:
             return ViewsWritten(0, 0)
         keys = [key for owner, _, _ in views for key in (self._part(owner), f"{self._own}guard:{owner}", self.view_key(owner))]
         arguments: list[str | bytes | int] = [fold_id, *(item for _, change, body in views for item in (change, body))]
-        return ViewsWritten(*await _answer(self._write_views(keys, arguments)))
+        return ViewsWritten(*await answer(self._write_views(keys, arguments)))
 
     async def commit(self, claim: Claim, progress: Progress) -> Claim:
         arguments: list[str | bytes] = [claim.token, _offset(claim.next), _offset(progress.next), _offset(progress.first), progress.repeats]
@@ -140,7 +138,7 @@ class RedisStateTarget:
 
     async def _fenced(self, claim: Claim, call: Awaitable[Any]) -> Any:  # noqa: ANN401  # what the script gives
         try:
-            return await _answer(call)
+            return await answer(call)
         except ResponseError as error:
             word, _, stored = str(error).partition(" ")
             if word != "CONFLICT":
@@ -150,26 +148,12 @@ class RedisStateTarget:
     async def _check_server(self) -> None:
         if self._checked:
             return
-        info = await _answer(self._client.info())
+        info = await answer(self._client.info())
         if info.get("cluster_enabled"):
             raise SettingsError("REDIS_HOST", "expected one node; a cluster cannot keep the parts of an owner together")
         if info.get("maxmemory") and str(info.get("maxmemory_policy", "")).startswith("allkeys-"):
             raise SettingsError("REDIS_HOST", "expected maxmemory-policy noeviction or volatile-…; this server evicts any key")
         self._checked = True
-
-
-async def _answer(call: Awaitable[_T]) -> _T:
-    """The answer of Redis; its errors as ours, without what they quote. Lets a script's CONFLICT through."""
-    try:
-        return await call
-    except (AuthenticationError, NoPermissionError) as error:
-        raise SettingsError("REDIS_PASSWORD", f"Redis refused ({type(error).__name__})") from None
-    except ResponseError as error:
-        if str(error).startswith("CONFLICT"):
-            raise
-        raise StoreUnavailable(_STORE, str(error).partition(" ")[0]) from None
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(_STORE, type(error).__name__) from None
 
 
 def _conflict(claim: Claim, stored: bytes | None) -> PositionConflict:
