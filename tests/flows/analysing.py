@@ -195,11 +195,12 @@ async def count(folder: Path, fault: Fault) -> None:
     log = await SqliteLog.open(folder, CATALOGUE, clock=Hands(_us(T0)), session_timeout_ms=LEASE_MS)
     store = Dying(folder / "analytics.db")
     store.fault = fault  # type: ignore[method-assign]  # of this one
-    judging = Hands(_us(T0))  # no value is too old to be told of
+    judging = Hands(_us(NOW + timedelta(days=3)))  # an earlier process may have come so far
     delivery = Delivery([Book(folder / "told", fault)], judging, telemetry)
     alerting = Alerting([RULE], SPECS, store=store, delivery=delivery, clock=judging, telemetry=telemetry)
     tally = Tally(int((await store.documents(TALLY)).get(TALLY, b"0")))
     await alerting.recover()
+    judging.us = _us(T0)  # no value is too old to be told of
     clock = Hands(_us(NOW))
     follower = AnalyticsFollower(store, CATALOGUE, SPECS, clock=clock, telemetry=telemetry, observers=[tally, alerting], max_rows=50)
     letters = DeadLetters(log, CATALOGUE, clock=clock, telemetry=telemetry, max_record_bytes=settings.max_record_bytes)

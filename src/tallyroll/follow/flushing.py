@@ -69,7 +69,7 @@ class Flushes:
         away = self._is_away()
         if wanting and not away:
             self._start(wanting)
-            await asyncio.sleep(0)  # each takes what it stores in its first step, before anything else is applied
+            await asyncio.sleep(0)  # noqa: TID251  # each takes what it stores in its first step, before anything else is applied
         self._raise_fatal()
         return not away
 
