@@ -206,8 +206,9 @@ class Follower(Protocol):
     """A fold that runs for ever: applies batches, and keeps its results together with the position they belong to.
 
     Effects happen once because results and positions are written in one transaction, and a batch that was applied
-    before is dropped. Implemented by features, driven by the loop and by nobody else.
-    Not promised: calls from more than one task at a time (there are none), or batches of other topics.
+    before is dropped. Implemented by features, driven by the loop and by nobody else. While ``flush`` is under way, ``apply``
+    and ``wants_flush`` are called, and nothing else is; otherwise there is one call at a time.
+    Not promised: batches of other topics.
     """
 
     @property
@@ -238,6 +239,8 @@ class Follower(Protocol):
     async def flush(self) -> Mapping[TopicPartition, int]:
         """Writes results and positions in one transaction; durable when it returns. Gives the stored next offsets.
 
+        What is written is what has been applied when it is called: it is taken before anything is awaited. What comes while
+        it is being written belongs to the next flush.
         Raises StoreUnavailable (nothing was written, try again) or PositionConflict (another writer is at work).
         """
 

@@ -117,13 +117,32 @@ class Book:
         """The file is closed."""
 
 
-class Tally:
-    """An observer that counts the events it has seen of the fleet: right only if it is stored with the panes."""
+class Quiet:
+    """An observer that has nothing to store."""
 
     is_urgent = False
 
+    def observed(self, run: KernelRun) -> None:
+        """Looks."""
+
+    def take_documents(self) -> Sequence[DocumentWrite]:
+        return ()
+
+    def stored(self) -> None:
+        """Nothing is."""
+
+    def give_back(self) -> None:
+        """As above."""
+
+    def forget(self) -> None:
+        """As above."""
+
+
+class Tally(Quiet):
+    """An observer that counts the events it has seen of the fleet: right only if it is stored with the panes."""
+
     def __init__(self, count: int) -> None:
-        self.count = self._kept = count
+        self.count = self._kept = self._taken = count
 
     def observed(self, run: KernelRun) -> None:
         for seen in run.observed:
@@ -131,13 +150,11 @@ class Tally:
                 self.count += len(seen.values)
 
     def take_documents(self) -> Sequence[DocumentWrite]:
+        self._taken = self.count
         return [DocumentWrite(TALLY, TALLY, str(self.count).encode())] if self.count != self._kept else []
 
     def stored(self) -> None:
-        self._kept = self.count
-
-    def give_back(self) -> None:
-        """What is taken is the count, whenever it is taken."""
+        self._kept = self._taken
 
     def forget(self) -> None:
         self.count = self._kept
@@ -195,11 +212,12 @@ async def count(folder: Path, fault: Fault) -> None:
     log = await SqliteLog.open(folder, CATALOGUE, clock=Hands(_us(T0)), session_timeout_ms=LEASE_MS)
     store = Dying(folder / "analytics.db")
     store.fault = fault  # type: ignore[method-assign]  # of this one
-    judging = Hands(_us(T0))  # no value is too old to be told of
+    judging = Hands(_us(NOW + timedelta(days=3)))  # an earlier process may have come so far
     delivery = Delivery([Book(folder / "told", fault)], judging, telemetry)
     alerting = Alerting([RULE], SPECS, store=store, delivery=delivery, clock=judging, telemetry=telemetry)
     tally = Tally(int((await store.documents(TALLY)).get(TALLY, b"0")))
     await alerting.recover()
+    judging.us = _us(T0)  # no value is too old to be told of
     clock = Hands(_us(NOW))
     follower = AnalyticsFollower(store, CATALOGUE, SPECS, clock=clock, telemetry=telemetry, observers=[tally, alerting], max_rows=50)
     letters = DeadLetters(log, CATALOGUE, clock=clock, telemetry=telemetry, max_record_bytes=settings.max_record_bytes)

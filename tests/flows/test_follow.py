@@ -12,7 +12,7 @@ from tests.flows.publishing import breathe
 
 from tallyroll.errors import LogUnavailable, PositionConflict, SpanGone, StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.follow import loop as loop_module
+from tallyroll.follow import flushing
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED
 from tallyroll.testing.faulty_log import Fault, FaultyLog
 
@@ -334,7 +334,7 @@ async def test_a_retriable_error_between_records_that_are_offered_one_by_one_los
 
 
 async def test_while_the_store_is_away_memory_stays_bounded_and_the_loop_goes_on_after():
-    bound = loop_module._FLUSH_RECORDS
+    bound = flushing._FLUSH_RECORDS
     async with office(batch_records=5_000, flush_interval_ms=20) as desk:
         ledger = Ledger()
         ledger.away = True

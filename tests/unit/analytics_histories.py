@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+from tests.flows.publishing import breathe
 from tests.unit.analytics_reference import Cell, Reference
 from tests.unit.replay_histories import CATALOGUE
 
@@ -15,9 +17,10 @@ from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.follower import AnalyticsFollower
 from tallyroll.analytics.pane import Pane, load_row
 from tallyroll.analytics.spec import BUILT_IN, AggregationFunction, MetricSpec, Pair, Path
+from tallyroll.errors import StoreUnavailable
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import WindowStore
+from tallyroll.ports import DocumentWrite, WindowStore, WindowWrite
 from tallyroll.testing.clock import FakeClock
 
 T0 = datetime(2026, 1, 1, 23, 58, tzinfo=UTC)  # a day ends soon
@@ -155,34 +158,73 @@ def follower_on(
 
 
 async def feed(
-    open_follower: Callable[[FakeClock], AnalyticsFollower],
+    open_follower: Callable[[FakeClock], Awaitable[AnalyticsFollower]],
     log: Mapping[TopicPartition, Sequence[Record]],
     random: Random,
     *,
     restarts: bool = False,
 ) -> AnalyticsFollower:
-    """Everything, cut and mixed at random, with flushes in between; with ``restarts``, followers die between them, too."""
+    """Everything, cut and mixed at random, beside flushes that are under way; with ``restarts``, followers die at any moment, too."""
     clock = FakeClock(NOW)
-    follower = open_follower(clock)
+    follower = await open_follower(clock)
+    flushes: list[asyncio.Task[Any]] = []  # one at most
     at = dict(await follower.positions(list(log)))
     while left := [place for place in log if at.get(place, 0) < len(log[place])]:
-        place, size = random.choice(left), random.choice([1, 2, 7, 50])
-        start = at.get(place, 0)
-        some = batch(place, log[place][start : start + size], start)
-        if random.random() < 0.3:
-            some.heads()  # another follower had it first
+        place = random.choice(left)
+        some = _some(place, log[place], at.get(place, 0), random)
         assert not follower.apply(some)
         at[place] = some.next_offset
         if random.random() < 0.1:
             clock.advance(0.1)
             follower.wants_flush(interval_over=False)
-        if random.random() < 0.05:
-            await follower.flush()
+        if not flushes and random.random() < 0.1:
+            flushes = [asyncio.create_task(follower.flush())]
+        for _ in range(random.choice([0, 1, 10]) if flushes else 0):
+            await breathe()
+        if flushes and flushes[0].done():
+            await _done(flushes.pop())
         if restarts and random.random() < 0.03:
-            follower = open_follower(clock)
+            for one in flushes:
+                one.cancel()
+            await asyncio.gather(*flushes, return_exceptions=True)
+            flushes, follower = [], await open_follower(clock)
             at = dict(await follower.positions(list(log)))
-    assert await follower.flush() == {place: len(log[place]) for place in log if log[place]}
+    for one in flushes:
+        await _done(one)
+    while (found := await _done(asyncio.create_task(follower.flush()))) is None:
+        pass
+    assert found == {place: len(log[place]) for place in log if log[place]}
     return follower
+
+
+def _some(place: TopicPartition, records: Sequence[Record], start: int, random: Random) -> Batch:
+    some = batch(place, records[start : start + random.choice([1, 2, 7, 50])], start)
+    if random.random() < 0.3:
+        some.heads()  # another follower had it first
+    return some
+
+
+async def _done(flush: asyncio.Task[Any]) -> Any:
+    """What a flush gives; None if the store was away."""
+    try:
+        return await flush
+    except StoreUnavailable:
+        return None
+
+
+class Shaky(SqliteWindowStore):
+    """A store that takes its time, and is away for one flush in six. A commit that nobody waits for any more is not made."""
+
+    random = Random(0)  # noqa: S311  # faults, not secrets
+
+    async def commit(self, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite] = ()) -> None:
+        for _ in range(self.random.randrange(20)):
+            await breathe()
+        if writes and self.random.random() < 0.17:
+            raise StoreUnavailable("window store", "away")
+        self._commit(writes, documents)
+        for _ in range(self.random.randrange(20)):
+            await breathe()
 
 
 async def stored(store: WindowStore, specs: Sequence[MetricSpec] = SPECS) -> dict[TopicPartition, dict[Cell, Pane]]:
@@ -201,6 +243,6 @@ def differences(found: Mapping[Cell, Pane], wanted: Reference) -> list[Cell]:
     return sorted(cell for cell in either if cell not in found or cell not in wanted.panes or not wanted.panes[cell].equals(found[cell]))
 
 
-async def memory_store() -> SqliteWindowStore:
+async def memory_store(kind: type[SqliteWindowStore] = SqliteWindowStore) -> SqliteWindowStore:
     """A store that is gone with its last reference."""
-    return await SqliteWindowStore.open(None)
+    return await kind.open(None)

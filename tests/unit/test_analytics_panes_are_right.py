@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.unit.analytics_histories import NOW, PLACES, SPECS, differences, feed, follower_on, logs, memory_store, stored
+from tests.flows.analysing import TALLY, Quiet, Tally
+from tests.unit.analytics_histories import NOW, PLACES, SPECS, Shaky, differences, feed, follower_on, logs, memory_store, stored
 from tests.unit.analytics_reference import EPOCH, Reference
 
+from tallyroll.analytics.follower import AnalyticsFollower
+from tallyroll.analytics.run import KernelRun
 from tallyroll.telemetry import DUPLICATE_EVENTS, EVENTS_PROCESSED, FUTURE_EVENTS, SKIPPED, Counters
+from tallyroll.testing.clock import FakeClock
 
 NOW_US = (NOW - EPOCH) // EPOCH.resolution
 COUNTED = {
@@ -26,16 +30,39 @@ COUNTED = {
 seeds = st.integers(0, 2**32)
 
 
+class Curious(Quiet):
+    """An observer that looks at open panes now and then: values are put into them then, whatever else is under way."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def observed(self, run: KernelRun) -> None:
+        for seen in run.observed:
+            if self._random.random() < 0.05:
+                run.open_pane(seen.spec.name, seen.dimension, seen.keys[0], int(seen.starts[seen.key_of == 0][0]))
+
+
 async def compare(seed: int, *, restarts: bool) -> None:
     """Feeds one random history to the follower and to the reference."""
     log, random, counters = logs(seed, 150), Random(seed), Counters()  # noqa: S311  # a fixed history
-    store = await memory_store()
+    store = await memory_store(Shaky)
     most = random.choice([5, 100_000])
-    await feed(lambda clock: follower_on(store, clock=clock, telemetry=counters, max_rows=most), log, random, restarts=restarts)
+
+    async def opened(clock: FakeClock) -> AnalyticsFollower:
+        tally = Tally(int((await store.documents(TALLY)).get(TALLY, b"0")))
+        return follower_on(store, clock=clock, telemetry=counters, max_rows=most, observers=[tally, Curious(random)])
+
+    await feed(opened, log, random, restarts=restarts)
     found = await stored(store)
     wanted = {place: Reference(SPECS, NOW_US).feed(records) for place, records in log.items()}
     for place in log:
         assert differences(found.get(place, {}), wanted[place]) == []
+    assert int((await store.documents(TALLY)).get(TALLY, b"0")) == sum(
+        pane.n
+        for panes in found.values()
+        for (dimension, *_, name), pane in panes.items()
+        if (dimension, name) == ("fleet", "events_processed")
+    )
     if not restarts:  # what a follower read again after a restart it counts again
         told = {name: counters.value(metric, **labels) for name, (metric, labels) in COUNTED.items()}
         assert told == {name: sum(one.counts[name] for one in wanted.values()) for name in COUNTED}
@@ -59,7 +86,11 @@ def test_followers_that_die_at_any_moment_leave_the_same_panes(seed):
 def test_the_comparison_finds_what_is_wrong():
     async def panes():
         store = await memory_store()
-        await feed(lambda clock: follower_on(store, clock=clock), log, Random(3))  # noqa: S311  # a fixed history
+
+        async def opened(clock: FakeClock) -> AnalyticsFollower:
+            return follower_on(store, clock=clock)
+
+        await feed(opened, log, Random(3))  # noqa: S311  # a fixed history
         return (await stored(store))[PLACES[0]]
 
     log = logs(3, 300)

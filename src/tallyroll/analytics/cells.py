@@ -6,7 +6,7 @@ value costs is a few array operations, and what a cell costs is paid once per st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from tallyroll.analytics.spec import MetricSpec, Success
 _INDEX: Final = np.dtype("<i2")
 _COUNT: Final = np.dtype("<u4")
 _DENSE: Final = 8  # a table of marks may have so many entries per row before sorting is cheaper
+_STEP_CELLS: Final = 1_000  # some milliseconds
 _MAX_INTEGER: Final = 2**63 - 1
 _SHIFT: Final = 1 << 14  # bins are negative below 1
 
@@ -107,15 +108,14 @@ def group(waiting: Waiting) -> Cells:
     return Cells((rest // keys).astype(np.int32), (rest % keys).astype(np.int32), pane + first, of)
 
 
-def settle(waiting: Waiting, metrics: Sequence[MetricSpec], get: Get) -> Waiting | None:
-    """Puts the values into their panes; gives back those whose panes are not at hand."""
+def settle(waiting: Waiting, metrics: Sequence[MetricSpec], get: Get, left: list[Waiting]) -> Iterator[None]:
+    """Puts the values into their panes, a step at a time; adds those whose panes are not at hand to ``left``."""
     cells = group(waiting)
     found = list(map(get, cells.lane.tolist(), cells.key.tolist(), cells.pane.tolist()))
-    left = None
     if None in found:
         there = np.array([row is not None for row in found])
         here = there[cells.of]
-        left = waiting.only(~here)
+        left.append(waiting.only(~here))
         waiting, cells = waiting.only(here), cells._replace(of=(np.cumsum(there) - 1)[cells.of[here]])
     rows = [row for row in found if row is not None]
     if waiting.late.any():
@@ -123,9 +123,21 @@ def settle(waiting: Waiting, metrics: Sequence[MetricSpec], get: Get) -> Waiting
             rows[cell].revise()
     panes = [row.panes for row in rows]
     for number, part in waiting.parts.items():
-        if len(part.at):
-            _put(metrics[number], cells.of[part.at], part, panes)
-    return left
+        for of, some in _pieces(cells.of[part.at], part, len(panes)):
+            yield
+            _put(metrics[number], of, some, panes)
+
+
+def _pieces(of: NDArray[np.intp], part: Part, cells: int) -> Iterator[tuple[NDArray[np.intp], Part]]:
+    """Values in as many pieces as keep a step short, those of one cell together: a cell costs some µs, a value little."""
+    if cells <= _STEP_CELLS:
+        if len(of):
+            yield of, part
+        return
+    for first in range(0, cells, _STEP_CELLS):
+        own = (of >= first) & (of < first + _STEP_CELLS)
+        if own.any():
+            yield of[own], part.only(own)
 
 
 def _put(spec: MetricSpec, of: NDArray[np.intp], part: Part, rows: Sequence[dict[str, Pane]]) -> None:

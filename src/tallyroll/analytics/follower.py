@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from tallyroll.analytics.counting import announce, count_run
-from tallyroll.analytics.kernel import Kernel
-from tallyroll.analytics.lane import Lane
+from tallyroll.analytics.kernel import Cut, Kernel
+from tallyroll.analytics.lane import Lane, Progressed
 from tallyroll.analytics.moments import NEVER
 from tallyroll.analytics.reading import Schemas
 from tallyroll.analytics.run import Observer
@@ -22,7 +22,7 @@ from tallyroll.events.position import TopicPartition
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.events.topics import Catalogue
 from tallyroll.events.types import SYSTEM_TOPIC
-from tallyroll.ports import Clock, DeadLetter, DocumentWrite, WindowProgress, WindowStore, WindowWrite
+from tallyroll.ports import Clock, DeadLetter, DocumentWrite, WindowProgress, WindowStore
 from tallyroll.telemetry import FLUSH_SECONDS, HELD_ROWS, PAIRS_EXPIRED, PANES_CLOSED, RUN_SECONDS, WATERMARK_LAG, Counters, Telemetry
 
 log: Final = logging.getLogger("tallyroll.analytics")
@@ -37,6 +37,18 @@ KEYS: Final = "analytics-keys"
 _encode: Final = msgspec.msgpack.Encoder().encode
 _Kept = tuple[str, dict[str, tuple[int, dict[str, int]]]]
 _decode: Final = msgspec.msgpack.Decoder(_Kept).decode
+
+
+class _Flush:
+    """What one flush stores: taken at one moment, but for documents of observers that were just being stored ahead then."""
+
+    def __init__(self, cut: Cut, count: int, since: float) -> None:
+        self.cut = cut
+        self.count = count
+        self.since = since
+        self.lanes: dict[Lane, Progressed] = {}
+        self.documents: list[DocumentWrite] = []
+        self.asked: list[Observer] = []
 
 
 class AnalyticsFollower:
@@ -83,6 +95,8 @@ class AnalyticsFollower:
         self._unflushed_since = 0.0
         self._urgent: asyncio.Task[None] | None = None
         self._urgent_due = 0.0
+        self._ahead_of: Sequence[Observer] = ()  # who is being stored ahead
+        self._busy: list[Observer] = []  # who is a flush's: asked and not answered, or to be asked
         self.rebuilding: set[TopicPartition] = set()
         announce(self._telemetry, [catalogue[base].name for base in self.topics], specs)
 
@@ -130,25 +144,29 @@ class AnalyticsFollower:
         if self._waiting and now - self._waiting_since >= RUN_S:
             self._run()
         if (self._urgent is None or self._urgent.done()) and now >= self._urgent_due:
-            urgent = [observer for observer in self._observers if observer.is_urgent]
+            self._ahead_of = urgent = [one for one in self._observers if one.is_urgent and one not in self._busy]
             self._urgent = asyncio.create_task(self._store_ahead(urgent), name="analytics, ahead") if urgent else None
         return interval_over and (now - self._unflushed_since >= FLUSH_S or self._unflushed >= FLUSH_ROWS)
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
         begin = self._clock.monotonic()
-        await self._ahead()
         self._run()
-        self._kernel.settle()
-        await self._read_missing()
-        writes = {lane: lane.write(self._spec_id) for lane in self._lanes.values() if lane.next != (lane.expected or 0)}
-        documents = [self._keys_of(lane) for lane in writes if any(ring.changed for ring in lane.keyrings)]
-        for observer in self._observers:
-            documents += observer.take_documents()
-        if writes or documents:
-            await self._commit(writes, documents)
-        self._unflushed, self._unflushed_since = 0, self._clock.monotonic()
-        self._telemetry.observe(FLUSH_SECONDS, self._unflushed_since - begin)
+        flush = self._begin()
+        try:
+            await self._ahead()
+            self._ask(flush, [observer for observer in self._observers if observer not in flush.asked])
+            for _ in flush.cut:
+                await asyncio.sleep(0)  # noqa: TID251  # a step takes some milliseconds; records are read and looked at between
+            await self._read_missing(flush.cut)
+            writes = [lane.write(progressed, flush.cut.rows[lane]) for lane, progressed in flush.lanes.items()]
+            if writes or flush.documents:
+                await self._store.commit(writes, flush.documents)
+        except BaseException as error:
+            await self._give_back(flush, error)
+            raise
+        self._stored(flush)
+        self._telemetry.observe(FLUSH_SECONDS, self._clock.monotonic() - begin)
         return {partition: lane.expected for partition, lane in self._lanes.items() if lane.expected is not None}
 
     def drop(self, partitions: Sequence[TopicPartition]) -> None:
@@ -214,17 +232,43 @@ class AnalyticsFollower:
             count_run(self._telemetry, run.tally)
         self._telemetry.observe(RUN_SECONDS, self._clock.monotonic() - begin)
 
-    async def _read_missing(self) -> None:
+    # Storing
+
+    def _begin(self) -> _Flush:
+        """Takes what is to be stored. Observers that are just being stored ahead are asked later, when that is done."""
+        flush = _Flush(self._kernel.cut(), self._unflushed, self._unflushed_since)
+        self._unflushed, self._unflushed_since = 0, self._clock.monotonic()
+        for lane in self._lanes.values():
+            if lane.next != (lane.expected or 0):
+                flush.lanes[lane] = progressed = lane.take_progress(self._spec_id)
+                if progressed.keyrings:
+                    flush.documents.append(self._keys_of(lane))
+        self._busy = list(self._observers)
+        self._ask(flush, [observer for observer in self._observers if observer not in self._ahead_of])
+        return flush
+
+    def _ask(self, flush: _Flush, observers: Sequence[Observer]) -> None:
+        """Takes the documents of observers; who has none waits for no answer."""
+        for observer in observers:
+            documents = observer.take_documents()
+            flush.asked.append(observer)
+            flush.documents += documents
+            if not documents:
+                observer.stored()
+                self._busy.remove(observer)
+
+    async def _read_missing(self, cut: Cut) -> None:
         """Late values whose panes are not in memory any more: reads these, and counts into them."""
-        missing = self._kernel.missing()
-        for lane, wanted in missing.items():
-            found = await asyncio.to_thread(self._store.load_rows, lane.partition, wanted)
-            lane.take(wanted, found)
-        if missing:
-            self._kernel.settle()
+        found = {
+            lane: (wanted, await asyncio.to_thread(self._store.load_rows, lane.partition, wanted)) for lane, wanted in cut.missing().items()
+        }
+        if found:
+            for lane, (wanted, rows) in found.items():
+                lane.take(wanted, rows)
+            cut.put_left()
 
     async def _store_ahead(self, urgent: Sequence[Observer]) -> None:
-        """Stores the documents of these observers. One at a time, and never beside a flush: who takes has to answer first."""
+        """Stores the documents of these observers. One at a time, and none that a flush has asked: who takes has to answer first."""
         documents = [document for observer in urgent for document in observer.take_documents()]
         try:
             await self._store.commit([], documents)
@@ -237,6 +281,8 @@ class AnalyticsFollower:
         else:
             for observer in urgent:
                 observer.stored()
+        finally:
+            self._ahead_of = ()
 
     async def _ahead(self) -> None:
         """Waits for what is being stored ahead; raises what came of it."""
@@ -244,21 +290,29 @@ class AnalyticsFollower:
         if task is not None:
             await task
 
-    async def _commit(self, writes: Mapping[Lane, WindowWrite], documents: Sequence[DocumentWrite]) -> None:
-        try:
-            await self._store.commit(list(writes.values()), documents)
-        except BaseException as error:
-            for observer in self._observers:
+    async def _give_back(self, flush: _Flush, error: BaseException) -> None:
+        flush.cut.give_back()
+        self._kernel.end_cut()
+        for lane, progressed in flush.lanes.items():
+            lane.give_back(progressed, flush.cut.rows[lane])
+        self._unflushed, self._unflushed_since = self._unflushed + flush.count, flush.since
+        for observer in flush.asked:
+            if observer in self._busy:
                 observer.give_back()
-            if isinstance(error, PositionConflict):
-                self.drop(list(self._lanes))
-                for observer in self._observers:
-                    observer.forget()
-            raise
-        for observer in self._observers:
+        self._busy.clear()
+        if isinstance(error, PositionConflict):
+            await self._ahead()
+            self.drop(list(self._lanes))
+            for observer in self._observers:
+                observer.forget()
+
+    def _stored(self, flush: _Flush) -> None:
+        self._kernel.end_cut()
+        for observer in self._busy:
             observer.stored()
-        for lane, write in writes.items():
-            lane.stored(write)
+        self._busy.clear()
+        for lane, progressed in flush.lanes.items():
+            lane.stored(progressed)
             self.rebuilding.discard(lane.partition)
         self._shrink()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
 from typing import Final
@@ -50,13 +51,10 @@ class _Gathered:
 
 def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> Columns:
     """Takes the batches out of the lanes. ``now_us`` bounds event time where a record has no timestamp, or one from the future."""
-    gathered = _Gathered(layout)
-    ends = []
-    for lane in lanes:
-        batches, lane.batches = lane.batches, []
-        for piece in _pieces(batches):
-            _read(piece, lane, gathered, tally)
-        ends.append(len(gathered.offsets))
+    gathered, counts = _Gathered(layout), dict.fromkeys(lanes, 0)
+    for piece in _pieces(lanes):
+        _read(piece, gathered, counts, tally)
+    ends = np.cumsum(list(counts.values())).tolist()
     times_us = moments(gathered.taken[layout.place["time", "text"]])
     known = times_us != NEVER
     if not known.all():
@@ -74,19 +72,28 @@ def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> 
     return Columns(layout, lanes, bounds, gathered.taken, gathered.offsets, times_us, watermarks_us)
 
 
-def _pieces(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
-    """Neighbouring batches with some hundred records each: what is read stays in the processor's cache until it is columns."""
-    piece: list[Batch] = []
-    for batch in batches:
-        if piece and (sum(map(len, piece)) + len(batch) > PIECE or batch.has_heads != piece[0].has_heads):
-            yield piece
-            piece = []
-        piece.append(batch)
+def _pieces(lanes: Sequence[Lane]) -> Iterator[list[tuple[Lane, Batch]]]:
+    """Takes the batches out of the lanes, some hundred records at a time.
+
+    Such a piece stays in the processor's cache until it is columns, and what a piece costs is paid for many small batches at once.
+    """
+    piece: list[tuple[Lane, Batch]] = []
+    size = 0
+    for lane in lanes:
+        batches, lane.batches = lane.batches, []
+        for batch in batches:
+            if piece and (size + len(batch) > PIECE or batch.has_heads != piece[0][1].has_heads):
+                yield piece
+                piece, size = [], 0
+            piece.append((lane, batch))
+            size += len(batch)
     if piece:
         yield piece
 
 
-def _read(batches: Sequence[Batch], lane: Lane, gathered: _Gathered, tally: Tally) -> None:
+def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict[Lane, int], tally: Tally) -> None:
+    batches = [batch for _, batch in piece]
+    bounds = _bounds(piece)
     values = list(chain.from_iterable(batch.values for batch in batches))
     heads = list(chain.from_iterable(batch.heads() for batch in batches)) if batches[0].has_heads else None
     reader = gathered.layout.reader
@@ -97,7 +104,10 @@ def _read(batches: Sequence[Batch], lane: Lane, gathered: _Gathered, tally: Tall
         tally.skipped["undecodable"] += len(values) - len(at)
     documents = [one for one in read if one is not None]
     offsets = list(chain.from_iterable(batch.offsets for batch in batches))
-    copies = lane.repeats.copies(documents, offsets if type(at) is range else [offsets[index] for index in at])
+    there = offsets if type(at) is range else [offsets[index] for index in at]
+    copies: set[int] = set()
+    for lane, start, stop in _parts(bounds, at):
+        copies.update(start + index for index in lane.repeats.copies(documents[start:stop], there[start:stop]))
     if copies:
         tally.duplicates += len(copies)
         at = [index for number, index in enumerate(at) if number not in copies]
@@ -112,3 +122,24 @@ def _read(batches: Sequence[Batch], lane: Lane, gathered: _Gathered, tally: Tall
         offsets, timestamps_ms = [offsets[index] for index in found.at], [timestamps_ms[index] for index in found.at]
     gathered.offsets += offsets
     gathered.timestamps_ms += timestamps_ms
+    for lane, start, stop in _parts(bounds, found.at):
+        counts[lane] += stop - start
+
+
+def _bounds(piece: Iterable[tuple[Lane, Batch]]) -> dict[Lane, int]:
+    """Up to which record of the piece each lane goes."""
+    bounds: dict[Lane, int] = {}
+    end = 0
+    for lane, batch in piece:
+        end += len(batch)
+        bounds[lane] = end
+    return bounds
+
+
+def _parts(bounds: Mapping[Lane, int], at: Sequence[int]) -> Iterator[tuple[Lane, int, int]]:
+    """Of some records, given by their places in the piece, which are each lane's."""
+    start = 0
+    for lane, end in bounds.items():
+        stop = bisect_left(at, end, start)
+        yield lane, start, stop
+        start = stop

@@ -1,7 +1,7 @@
 """From batches to panes: the one place where the columns of many partitions come together. No clock, no I/O.
 
-``run`` reads the batches that wait, some thousand records at a time, and lets the caller look; ``settle`` puts the values into
-panes. Both take what comes: no input raises.
+``run`` reads the batches that wait, some thousand records at a time, and lets the caller look; ``cut`` puts the values into
+panes and gives the rows that are to be stored, in steps between which runs go on. All take what comes: no input raises.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tallyroll.analytics.cells import Part, Waiting, group, join, settle
 from tallyroll.analytics.columns import Columns, Layout, dimension_paths
 from tallyroll.analytics.gathering import Tally, gather
 from tallyroll.analytics.keyring import OTHER, KeyNames, Keyring
-from tallyroll.analytics.lane import HeldRow, Judged, Lane, Timing, judge
+from tallyroll.analytics.lane import HeldRow, Judged, Lane, Taken, Timing, judge
 from tallyroll.analytics.measuring import NEGATIVE, Measured, measure
 from tallyroll.analytics.pairs import OpenPairs, pair_kinds, pairs_of
 from tallyroll.analytics.pane import Pane, merge
@@ -27,6 +27,7 @@ from tallyroll.events.position import Position, TopicPartition
 from tallyroll.ports import OpenPair, PaneAt
 
 SETTLE_ROWS: Final = 1 << 19  # waiting rows of a dimension at which they go into panes whatever happens: bounds memory and sums
+_STEP_ROWS: Final = 128  # rows made into bytes in one step, some milliseconds
 _FLEET_CODE: Final = 1
 _SLACK: Final = 1_000  # unused numbers that are not worth a look
 
@@ -60,6 +61,67 @@ class Table:
         return PaneAt(self.dimension, self.names.names[key], self.pane_s, pane * self.pane_s)
 
 
+class Cut:
+    """What waited at one moment, on its way into panes, and the rows that have changed by then. Iterating does it, step by step.
+
+    ``rows``: of each lane what is to be stored. ``left``: values whose panes are not in memory.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.rows: dict[Lane, list[Taken]] = {}
+        self.left: list[tuple[Table, Waiting]] = []
+        self._kernel = kernel
+        self._waiting = [(table, table.waiting) for table in kernel.tables if table.waiting]
+        for table, _ in self._waiting:
+            table.waiting = []
+        self._steps = self._go()
+
+    def __iter__(self) -> Iterator[None]:
+        return self._steps
+
+    def finish(self) -> None:
+        """Does all steps that are not done yet."""
+        for _ in self._steps:
+            pass
+
+    def put_left(self) -> None:
+        """Puts what was left into its panes, which are in memory by now."""
+        later = {lane: lane.take_dirty() for lane in self._kernel.lanes.values()}  # changed by what came after the cut
+        self._waiting, self.left = [(table, [one]) for table, one in self.left], []
+        self._steps = self._go()
+        self.finish()
+        for lane, rows in later.items():
+            lane.dirty += rows
+
+    def missing(self) -> Mapping[Lane, Sequence[PaneAt]]:
+        """The panes that have to be read from the store first, by lane."""
+        wanted: dict[Lane, list[PaneAt]] = {}
+        for table, waiting in self.left:
+            cells = group(waiting)
+            for lane, key, pane in zip(cells.lane.tolist(), cells.key.tolist(), cells.pane.tolist(), strict=True):
+                wanted.setdefault(self._kernel.lanes[lane], []).append(table.at(key, pane))
+        return wanted
+
+    def give_back(self) -> None:
+        """What is left waits again. The rows are the lanes'."""
+        self.finish()
+        for table, waiting in self.left:
+            table.waiting.insert(0, waiting)
+
+    def _go(self) -> Iterator[None]:
+        for table, waiting in self._waiting:
+            left: list[Waiting] = []
+            yield from self._kernel.settling(table, waiting, left)
+            self.left += [(table, one) for one in left]
+            yield
+        for lane in self._kernel.lanes.values():
+            rows, dirty = self.rows.setdefault(lane, []), lane.take_dirty()
+            for start in range(0, len(dirty), _STEP_ROWS):
+                rows += [row.take() for row in dirty[start : start + _STEP_ROWS]]
+                if len(dirty) > _STEP_ROWS:
+                    yield
+
+
 class Run:
     """What a run of the kernel has seen; implements ``KernelRun``."""
 
@@ -82,7 +144,7 @@ class Kernel:
 
     The owner gives each partition a ``Lane`` (``open``), puts batches into it, and stores what the lane has. Panes are the
     same for every batching, every order among partitions and every number of runs; float sums up to their last bits.
-    Not promised: that values are in panes before ``settle``.
+    Not promised: that values are in panes before ``cut`` or ``settle``.
     """
 
     def __init__(self, specs: Sequence[MetricSpec], schemas: Schemas) -> None:
@@ -92,6 +154,7 @@ class Kernel:
         self._layout = Layout(specs, self.kinds, schemas)
         self._timings = [Timing(spec.pane_s, round(spec.disorder_s * 1e6), round(spec.lateness_s * 1e6)) for spec in specs]
         self._opened = 0
+        self._cut: Cut | None = None
         tables: dict[tuple[str, int, int], list[int]] = {}
         for number, spec in enumerate(specs):
             for dimension in dict.fromkeys(spec.per):
@@ -176,48 +239,57 @@ class Kernel:
                     spec, table.dimension, keys, key_of.astype(np.int32), shown, waiting.pane[at] * table.pane_s, rows[at]
                 )  # fmt: skip
 
+    def cut(self) -> Cut:
+        """Takes what waits now, to be stored; what is measured from here on is not in it. One at a time."""
+        self._cut = Cut(self)
+        return self._cut
+
+    def end_cut(self) -> None:
+        """It is stored, or given back."""
+        self._cut = None
+
     def settle(self) -> None:
-        """Puts what waits into the panes of the lanes, but for late values whose panes are not in memory (see ``missing``)."""
+        """Puts what waits into the panes of the lanes, but for late values whose panes are not in memory."""
         for table in self.tables:
             self._settle(table)
 
     def _settle(self, table: Table) -> None:
-        if not table.waiting:
-            return
+        if self._cut is not None:
+            self._cut.finish()  # its rows are taken without what came after it
+        if table.waiting:
+            left: list[Waiting] = []
+            for _ in self.settling(table, table.waiting, left):
+                pass
+            table.waiting = left
 
+    def settling(self, table: Table, waiting: Sequence[Waiting], left: list[Waiting]) -> Iterator[None]:
+        """Puts values of a table into the panes of the lanes, step by step; for cuts."""
         dimension, names, width_s, lanes = table.dimension, table.names.names, table.pane_s, self.lanes
 
         def get(lane: int, key: int, pane: int) -> HeldRow | None:
             return lanes[lane].row(dimension, names[key], width_s, pane * width_s)
 
-        left = settle(join(table.waiting), self.specs, get)
-        table.waiting = [] if left is None else [left]
-
-    def missing(self) -> Mapping[Lane, Sequence[PaneAt]]:
-        """After ``settle``: the panes that have to be read from the store first, by lane."""
-        wanted: dict[Lane, list[PaneAt]] = {}
-        for table in self.tables:
-            for waiting in table.waiting:
-                cells = group(waiting)
-                for lane, key, pane in zip(cells.lane.tolist(), cells.key.tolist(), cells.pane.tolist(), strict=True):
-                    wanted.setdefault(self.lanes[lane], []).append(table.at(key, pane))
-        return wanted
+        return settle(join(waiting), self.specs, get, left)
 
     def pane(self, metric: str, dimension: str, key: str, start: int) -> Pane:
         """What the lanes have of a pane, merged in the order of the partitions."""
-        self.settle()
+        for table in self.tables:
+            if table.dimension == dimension:
+                self._settle(table)
         at = PaneAt(dimension, key, self._pane_s[metric], start)
         rows = [lane.find(at) for lane in sorted(self.lanes.values(), key=lambda lane: lane.partition)]
         return merge([pane for row in rows if row is not None and (pane := row.panes.get(metric)) is not None])
 
     def sweep(self) -> None:
-        """Gives back the numbers of keys that have no place in any lane. After ``settle``."""
+        """Gives back the numbers of keys that have no place in any lane and wait for nothing. Not while there is a cut."""
         for place, table in enumerate(self.tables):
             rings = [lane.keyrings[place] for lane in self.lanes.values()]
-            if table.paths and not table.waiting and len(table.names) > 2 * max((ring.count for ring in rings), default=0) + _SLACK:
+            if table.paths and len(table.names) > 2 * max((ring.count for ring in rings), default=0) + _SLACK:
                 held = np.zeros(len(table.names.names), np.bool_)
                 for ring in rings:
                     held[ring.held()] = True
+                for waiting in table.waiting:
+                    held[waiting.key] = True
                 table.names.keep(held, rings)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tallyroll.analytics.keyring import Keyring
 from tallyroll.analytics.moments import NEVER
-from tallyroll.analytics.pairs import OpenPairs
+from tallyroll.analytics.pairs import OpenPairs, PairChanges
 from tallyroll.analytics.pane import Pane, dump_row, load_row
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
@@ -77,6 +77,28 @@ class HeldRow:
         if not self.bumped:
             self.bumped = True
             self.revision += 1
+
+    def take(self) -> Taken:
+        """As it is to be stored; what changes it from here on is for the next store."""
+        taken = Taken(self, self.bumped, (self.at, self.revision, dump_row(self.panes)))
+        self.dirty = self.bumped = False
+        return taken
+
+
+class Taken(NamedTuple):
+    """A row on its way into the store; ``bumped`` as it was."""
+
+    row: HeldRow
+    bumped: bool
+    stored: tuple[PaneAt, int, bytes]
+
+
+class Progressed(NamedTuple):
+    """How far a lane had come at one moment, and what belongs to that beside its rows."""
+
+    progress: WindowProgress
+    pairs: PairChanges
+    keyrings: Sequence[Keyring]
 
 
 Stretch = tuple[int, int]
@@ -176,23 +198,40 @@ class Lane:
             self.dirty.append(row)
         return row
 
-    def write(self, spec_id: str) -> WindowWrite:
-        """Everything that is not stored yet."""
-        opened, closed = self.pairs.changes()
+    def take_progress(self, spec_id: str) -> Progressed:
+        """Everything but rows that is not stored yet. The rows that go with it are taken before any other values are put into rows."""
         watermark_us = self.watermark_us if self.watermark_us > NEVER else _NO_WATERMARK
         progress = WindowProgress(spec_id, self.first or 0, self.next, watermark_us, self.repeats.to_bytes())
-        rows = [(row.at, row.revision, dump_row(row.panes)) for row in self.dirty]
-        return WindowWrite(self.partition, self.expected, progress, rows, opened, closed)
-
-    def stored(self, write: WindowWrite) -> None:
-        """A write is in the store; nothing was counted since it was made."""
-        self.expected = write.progress.next
-        self.pairs.stored()
-        for ring in self.keyrings:
+        changed = [ring for ring in self.keyrings if ring.changed]
+        for ring in changed:
             ring.changed = False
-        for row in self.dirty:
-            row.dirty = row.bumped = False
-        self.dirty.clear()
+        return Progressed(progress, self.pairs.take_changes(), changed)
+
+    def take_dirty(self) -> list[HeldRow]:
+        """The rows that changed since the last call."""
+        dirty, self.dirty = self.dirty, []
+        return dirty
+
+    def write(self, taken: Progressed, rows: Sequence[Taken]) -> WindowWrite:
+        """What is taken, for the store."""
+        return WindowWrite(
+            self.partition, self.expected, taken.progress, [row.stored for row in rows], taken.pairs.opened, taken.pairs.closed
+        )
+
+    def stored(self, taken: Progressed) -> None:
+        """What was taken is in the store."""
+        self.expected = taken.progress.next
+
+    def give_back(self, taken: Progressed, rows: Iterable[Taken]) -> None:
+        """What was taken is not in the store, and is to be taken again."""
+        self.pairs.give_back(taken.pairs)
+        for ring in taken.keyrings:
+            ring.changed = True
+        for row, bumped, _ in rows:
+            row.bumped |= bumped
+            if not row.dirty:
+                row.dirty = True
+                self.dirty.append(row)
 
     def close_panes(self, end_s: int) -> int:
         """Up to where panes are closed now; how many rows closed since the last call."""
@@ -200,8 +239,12 @@ class Lane:
         return sum(len(rows) for (width_s, start), rows in self.rows.items() if before < start + width_s <= end_s)
 
     def evict(self, end_s: int) -> None:
-        """Forgets rows that end at or before that; they are stored, and read again if need be."""
+        """Forgets rows that end at or before that, but for changed ones; they are stored, and read again if need be."""
         if self.complete_s is None or end_s > self.complete_s:
             self.complete_s = end_s
             for stretch in [stretch for stretch in self.rows if sum(stretch) <= end_s]:
-                del self.rows[stretch]
+                changed = {which: row for which, row in self.rows[stretch].items() if row.dirty}
+                if changed:
+                    self.rows[stretch] = changed
+                else:
+                    del self.rows[stretch]

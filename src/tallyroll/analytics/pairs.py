@@ -6,7 +6,7 @@ Everything is decided record by record, in the order of the log, so a replay a d
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tallyroll.analytics.spec import MetricSpec, Pair, read_by
@@ -39,6 +39,14 @@ def pairs_of(spec: MetricSpec) -> Iterator[Pair]:
 def kind_of(pair: Pair, spec: MetricSpec) -> PairKind:
     """The kind of a pair in a spec: the spec says which events are ends."""
     return PairKind(f"{pair.start}>{','.join(spec.event_types)}@{pair.by}", pair.start, spec.event_types, pair.by)
+
+
+class PairChanges(NamedTuple):
+    """What is to be stored of one partition's pairs; ``touched`` by kind, for ``give_back``."""
+
+    opened: Sequence[OpenPair]
+    closed: Sequence[tuple[str, str]]
+    touched: Mapping[str, set[str]]
 
 
 Step = tuple[int, bool, bool, str, int, int]
@@ -138,17 +146,20 @@ class OpenPairs:
         expired, self.expired = self.expired, 0
         return expired
 
-    def changes(self) -> tuple[list[OpenPair], list[tuple[str, str]]]:
-        """What is to be stored: opened and closed since ``stored``."""
-        opened, closed = [], []
+    def take_changes(self) -> PairChanges:
+        """What is to be stored: what was opened and closed since the last call."""
+        opened, closed, touched = [], [], {}
         for name, kind in self._kinds.items():
             opened += [OpenPair(name, id_, kind.open[id_]) for id_ in kind.touched & kind.open.keys()]
-            closed += [(name, id_) for id_ in (kind.touched & kind.stored) - kind.open.keys()]
-        return opened, closed
-
-    def stored(self) -> None:
-        """The changes are in the store."""
-        for kind in self._kinds.values():
-            kind.stored -= kind.touched
+            gone = (kind.touched & kind.stored) - kind.open.keys()
+            closed += [(name, id_) for id_ in gone]
+            kind.stored -= gone
             kind.stored |= kind.touched & kind.open.keys()
-            kind.touched.clear()
+            touched[name], kind.touched = kind.touched, set()
+        return PairChanges(opened, closed, touched)
+
+    def give_back(self, changes: PairChanges) -> None:
+        """They could not be stored. What was opened in them counts as stored, so that its end is: to remove nothing does no harm."""
+        for name, touched in changes.touched.items():
+            self._kinds[name].touched |= touched
+            self._kinds[name].stored |= touched

@@ -220,7 +220,11 @@ class Reader:
     def _are_current(self, documents: Sequence[Document]) -> bool:
         versions = {document.schemaversion for document in documents}
         types = {document.type for document in documents}
-        pairs = {(name, version) for name in types for version in versions}  # more than there are, if versions are mixed
+        if len(versions) == 1:
+            [version] = versions
+            pairs = {(name, version) for name in types}
+        else:
+            pairs = {(document.type, document.schemaversion) for document in documents}
         if pairs <= self._current:
             return True
         try:

@@ -7,14 +7,14 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from tallyroll.archive.background import BackgroundSeals
 from tallyroll.archive.records import judge
 from tallyroll.archive.retention import headroom
 from tallyroll.archive.sealing import Sealer, SealLimits
 from tallyroll.archive.store import ArchiveStore
-from tallyroll.errors import PositionConflict, SpanGone, StoreUnavailable
+from tallyroll.errors import PositionConflict, SpanGone
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
@@ -33,6 +33,15 @@ log: Final = logging.getLogger("tallyroll.archive")
 _WATCH_S: Final = 30.0  # between two looks at what the log still has; retention is counted in days
 
 
+class _Taken(NamedTuple):
+    """What a flush stores of one partition: as in ``_Lane``, of the moment it began."""
+
+    next: int
+    repeats: bytes
+    records: list[Judged]
+    jumped: int | None
+
+
 @dataclass(slots=True)
 class _Lane:
     """One partition in memory. ``expected`` is what the index has; ``jumped`` from where the log jumped since, if it did."""
@@ -44,6 +53,20 @@ class _Lane:
     records: list[Judged] = field(default_factory=list)
     jumped: int | None = None
     newest_ms: int | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        return self.next != (self.first if self.expected is None else self.expected)
+
+    def take(self) -> _Taken:
+        records, self.records = self.records, []
+        jumped, self.jumped = self.jumped, None
+        return _Taken(self.next, self.repeats.to_bytes(), records, jumped)
+
+    def give_back(self, taken: _Taken) -> None:
+        self.records = taken.records + self.records
+        if taken.jumped is not None:
+            self.jumped = taken.jumped
 
 
 class ArchiveFollower:
@@ -123,10 +146,16 @@ class ArchiveFollower:
 
         Raises SpanGone, too. After PositionConflict everything of that partition is forgotten; ask for ``positions`` again.
         """
-        await self._check_jumps()
-        for partition, lane in list(self._lanes.items()):
-            if lane.next != (lane.expected if lane.expected is not None else lane.first):
-                await self._write(partition, lane)
+        taken = {partition: lane.take() for partition, lane in self._lanes.items() if lane.is_behind}
+        try:
+            await self._check_jumps(taken)
+            for partition in list(taken):
+                await self._write(partition, taken[partition])
+                del taken[partition]
+        finally:
+            for partition, unwritten in taken.items():
+                if partition in self._lanes:
+                    self._lanes[partition].give_back(unwritten)
         await self._watch()
         return {partition: lane.expected for partition, lane in self._lanes.items() if lane.expected is not None}
 
@@ -166,40 +195,34 @@ class ArchiveFollower:
                 tails[partition] = index.tail()
         return lanes, tails
 
-    async def _check_jumps(self) -> None:
+    async def _check_jumps(self, taken: Mapping[TopicPartition, _Taken]) -> None:
         """An offset that nobody has is no loss; one below the log's start may have been a record."""
-        jumps = {partition: lane for partition, lane in self._lanes.items() if lane.jumped is not None}
+        jumps = {partition: one.jumped for partition, one in taken.items() if one.jumped is not None}
         if not jumps:
             return
         starts = await self._log.starts(sorted({partition.topic for partition in jumps}))
         gone = {}
-        for partition, lane in jumps.items():
-            start = starts.get(partition, 0)
-            if lane.expected is None and lane.jumped == lane.first:
+        for partition, jumped in jumps.items():
+            lane, start = self._lanes[partition], starts.get(partition, 0)
+            if lane.expected is None and jumped == lane.first:
                 lane.first = max(lane.first, start)  # nothing was archived before, so the archive begins where the log does
-            elif start > (lane.jumped or 0):
+            elif start > jumped:
                 gone[str(partition)] = start
-            lane.jumped = None
         if gone:
             raise SpanGone(gone)
 
-    async def _write(self, partition: TopicPartition, lane: _Lane) -> None:
-        # Taken before the first await, so that a batch applied meanwhile cannot be half in it.
-        records, lane.records = lane.records, []
-        write = Append(lane.expected, lane.first, lane.next, lane.repeats.to_bytes(), records, self._clock.now_us())
+    async def _write(self, partition: TopicPartition, taken: _Taken) -> None:
+        lane = self._lanes[partition]
+        write = Append(lane.expected, lane.first, taken.next, taken.repeats, taken.records, self._clock.now_us())
         try:
             tail = await asyncio.to_thread(self._append, partition, write)
-        except StoreUnavailable:
-            lane.records = records + lane.records
-            raise
         except PositionConflict:
             self.drop([partition])
             raise
         lane.expected = write.next
-        self._telemetry.count(ARCHIVED, len(records), topic=partition.topic)
-        if partition in self._lanes:  # not given up meanwhile
-            self._seals.note(partition, tail)
-            await self._seals.ease(partition)
+        self._telemetry.count(ARCHIVED, len(write.records), topic=partition.topic)
+        self._seals.note(partition, tail)
+        await self._seals.ease(partition)
 
     def _append(self, partition: TopicPartition, write: Append) -> Tail:
         index = self._store.made(partition)

@@ -43,11 +43,6 @@ class _Lane:
     waiting: list[tuple[int, Message]] = field(default_factory=list)
     repeats: RepeatFilter = field(default_factory=RepeatFilter)
 
-    @property
-    def safe(self) -> int | None:
-        """Everything below is acknowledged, or not to be sent."""
-        return self.waiting[0][0] if self.waiting else self.next
-
 
 class Forwarder:
     """Implements ``ports.Follower`` over a ``MessageTarget``, with the group's committed offsets as its position.
@@ -126,21 +121,22 @@ class Forwarder:
     async def flush(self) -> Mapping[TopicPartition, int]:
         """Sends what waits. Raises StoreUnavailable when not all of it was acknowledged; the rest is sent again."""
         waiting = [(where, offset, message) for where, lane in self._lanes.items() for offset, message in lane.waiting]
+        ends = {where: lane.next for where, lane in self._lanes.items()}
         if waiting:
             if not self._checked:
                 await self._target.check(waiting[0][2].subject)
                 self._checked = True
             acknowledged = await self._target.send([message for _, _, message in waiting])
             self._telemetry.count(NATS_FORWARDED, sum(acknowledged))
-            open_from: dict[TopicPartition, int] = {}
-            for (where, offset, _), good in zip(waiting, acknowledged, strict=True):
+            open_from = {where: end for where, end in ends.items() if end is not None}
+            for (where, offset, _), good in zip(reversed(waiting), reversed(acknowledged), strict=True):
                 if not good:
-                    open_from.setdefault(where, offset)
-            for where, lane in self._lanes.items():
-                lane.waiting = [one for one in lane.waiting if where in open_from and one[0] >= open_from[where]]
-            if open_from:
+                    open_from[where] = offset
+            for where, offset in open_from.items():
+                self._lanes[where].waiting = [one for one in self._lanes[where].waiting if one[0] >= offset]
+            if not all(acknowledged):
                 raise StoreUnavailable("nats", "not everything was acknowledged")
-        return {where: lane.safe for where, lane in self._lanes.items() if lane.safe is not None}
+        return {where: offset for where, offset in ends.items() if offset is not None}
 
     def drop(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:

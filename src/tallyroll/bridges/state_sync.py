@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Claim, Clock, DeadLetter, Merged, Progress, StateTarget
 from tallyroll.replay.fields import Place
 from tallyroll.replay.fold import Fold, Part, join
-from tallyroll.replay.partition import PartitionFold
+from tallyroll.replay.partition import PartitionFold, PartOf
 from tallyroll.replay.views import AGENT, FOLD, TASK, WORKFLOW
 from tallyroll.telemetry import FOLLOW_REPEATS, REDIS_FOREIGN, REDIS_REBUILDS, REDIS_VIEWS, Telemetry
 
@@ -54,6 +54,23 @@ class _Lane:
     first: int | None
     next: int
     lost: bool = False
+
+
+class _Taken(NamedTuple):
+    """What a flush stores of one partition: all below ``next``, once the ``awaited`` parts are there."""
+
+    lane: _Lane
+    first: int
+    next: int
+    repeats: bytes
+    awaited: Sequence[PartOf]
+
+    def progress(self, fold_id: str) -> Progress:
+        return Progress(fold_id, self.first, self.next, self.repeats)
+
+
+def _take(lane: _Lane) -> _Taken:
+    return _Taken(lane, lane.first or 0, lane.next, lane.fold.repeats.to_bytes(), lane.fold.awaited())
 
 
 class StateSync:
@@ -137,9 +154,10 @@ class StateSync:
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
+        taken = [_take(lane) for lane in self._lanes.values() if lane.next != (lane.claim.next or 0)]
         try:
             await self._find_lost()
-            await self._store([lane for lane in self._lanes.values() if lane.next != (lane.claim.next or 0)])
+            await self._store(taken)
             if self._clock.monotonic() >= self._check_due:
                 await self._target.check([lane.claim for lane in self._lanes.values() if lane.claim.next is not None])
                 self._check_due = self._clock.monotonic() + _CHECK_S
@@ -198,45 +216,46 @@ class StateSync:
         for view in self._views:
             lane.fold.give_back([part for part in lane.fold.parts(view).values() if part.version])
         self._telemetry.count(REDIS_REBUILDS)
-        await self._store([lane])
+        await self._store([_take(lane)])
         return True
 
-    async def _store(self, lanes: Sequence[_Lane]) -> None:
-        taken: list[tuple[_Lane, list[Part]]] = []
+    async def _store(self, taken: Sequence[_Taken]) -> None:
+        written: list[tuple[_Lane, list[Part]]] = []
         merged: dict[str, tuple[int, Merged]] = {}
         try:
-            for lane in lanes:
+            for one in taken:
+                lane = one.lane
                 if not lane.claim.token:
                     lane.claim = await self._target.acquire(lane.claim)
-                await self._settle(lane)
-                taken.append((lane, lane.fold.take_dirty()))
+                await self._settle(one)
+                parts = lane.fold.take_dirty()
+                written.append((lane, parts))
                 for view in self._views:
-                    merged |= await self._write_parts(lane, view, [part for part in taken[-1][1] if part.view == view])
+                    merged |= await self._write_parts(one, view, [part for part in parts if part.view == view])
             await self._write_views(merged)
-            for lane in lanes:
-                progress = Progress(self._fold.fold_id, lane.first or 0, lane.next, lane.fold.repeats.to_bytes())
-                lane.claim = await self._target.commit(lane.claim, progress)
+            for one in taken:
+                one.lane.claim = await self._target.commit(one.lane.claim, one.progress(self._fold.fold_id))
         except BaseException:
-            for lane, parts in taken:
+            for lane, parts in written:
                 lane.fold.give_back(parts)
             raise
 
-    async def _settle(self, lane: _Lane) -> None:
-        """Loads the parts that the fold waits for, and lets it go on."""
+    async def _settle(self, taken: _Taken) -> None:
+        """Loads the parts that the fold waited for, and lets it go on as far as was taken."""
         stored: dict[tuple[int, str], tuple[int, bytes]] = {}
-        awaited = lane.fold.awaited()
+        lane = taken.lane
         for view in self._views:
-            owners = [owner for number, owner in awaited if number == view]
+            owners = [owner for number, owner in taken.awaited if number == view]
             for chunk in _chunks(owners):
                 found = await self._target.parts(lane.claim, [self._owner(view, owner) for owner in chunk])
                 stored |= {(view, owner): found[key] for owner in chunk if (key := self._owner(view, owner)) in found}
-        lane.fold.settle(stored)
+        lane.fold.settle(taken.awaited, stored, taken.next)
 
-    async def _write_parts(self, lane: _Lane, view: int, parts: Sequence[Part]) -> dict[str, tuple[int, Merged]]:
+    async def _write_parts(self, taken: _Taken, view: int, parts: Sequence[Part]) -> dict[str, tuple[int, Merged]]:
         merged: dict[str, tuple[int, Merged]] = {}
         for chunk in _chunks(parts):
             dumped = [(self._owner(view, part.owner), part.dump()) for part in chunk]
-            written = await self._target.write_parts(lane.claim, lane.next, dumped)
+            written = await self._target.write_parts(taken.lane.claim, taken.next, dumped)
             merged |= {owner: (view, one) for owner, one in written.items()}
         return merged
 

@@ -17,6 +17,7 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.follow.deadletter import DeadLetters
+from tallyroll.follow.flushing import Flushes
 from tallyroll.follow.retry import Backoff
 from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, LooksFirst, Subscription
 from tallyroll.settings import Settings
@@ -26,7 +27,6 @@ log: Final = logging.getLogger("tallyroll.follow")
 
 _POLL_MS: Final = 50  # how long an idle loop waits before it looks at its timers
 _BUSY_POLL_MS: Final = 10  # the same while something is not flushed: a follower may want to, within an alert's 100 ms
-_FLUSH_RECORDS: Final = 50_000  # unflushed records that force a flush, whatever the clock says: bounds memory
 
 
 class _Held:
@@ -77,11 +77,10 @@ class FollowLoop:
         self._held: dict[tuple[str, TopicPartition], _Held] = {}
         self._restarted: set[str] = set()  # followers whose part of the present poll lies beyond what they have now
         self._subscription: Subscription | None = None
-        self._unflushed = dict.fromkeys(self._topics, 0)
-        self._last_flush = dict.fromkeys(self._topics, 0.0)
-        self._flush_backoff = Backoff()
-        self._flush_due = 0.0
+        interval_s = settings.flush_interval_ms / 1000
+        self._flushes = Flushes(self._followers, interval_s=interval_s, stored=self._stored, clock=clock, telemetry=telemetry)
         self._flush_asked = False
+        self._commit_due = False
         self._choked = False
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -145,6 +144,7 @@ class FollowLoop:
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Each follower resumes from its own store; a follower without a position starts at the log's start."""
+        await self._flushes.settled()
         return await self._begin(self._followers, partitions)
 
     async def _begin(self, followers: Sequence[Follower], partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -164,11 +164,12 @@ class FollowLoop:
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Results are stored and committed before somebody else goes on."""
-        await self._flush(self._followers)
+        await self._flush_everything()
         self._release(partitions)
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Somebody else goes on already: what is not stored is theirs to do."""
+        await self._flushes.settled()
         self._release(partitions)
 
     def _release(self, partitions: Sequence[TopicPartition]) -> None:
@@ -197,7 +198,7 @@ class FollowLoop:
                     log.warning("%s; trying again", error)
                     await self._clock.sleep(backoff.next_s())
             with contextlib.suppress(SpanGone):
-                await self._flush(self._followers)
+                await self._flush_everything()
         except BaseException as error:
             self.failure = error
             if not isinstance(error, asyncio.CancelledError):
@@ -205,6 +206,7 @@ class FollowLoop:
             raise
         finally:
             await self._leave()
+            await self._flushes.settled()  # their stores are closed next
             async with self._progress:
                 self._progress.notify_all()
 
@@ -216,7 +218,7 @@ class FollowLoop:
     async def _turn(self) -> None:
         assert self._subscription is not None  # noqa: S101  # _subscribe has set it
         self._restarted.clear()
-        batches = await self._subscription.poll(_BUSY_POLL_MS if any(self._unflushed.values()) else _POLL_MS)
+        batches = await self._subscription.poll(_BUSY_POLL_MS if self._flushes.pending else _POLL_MS)
         try:
             for batch in batches:
                 for follower in self._followers:
@@ -227,18 +229,15 @@ class FollowLoop:
                 await self._go_on(partition)  # what this poll brought and nobody was offered is read again
             raise
         await self._retry_held()
-        now = self._clock.monotonic()
-        wanting = [follower for follower in self._followers if self._wants_flush(follower, now)]
-        if now < self._flush_due:
-            self._choke()  # the store is not asked again yet
-        elif wanting or self._flush_asked:
-            await self._flush(self._followers if self._flush_asked else wanting)
-
-    def _wants_flush(self, follower: Follower, now: float) -> bool:
-        """Asks the follower; its interval is over, too, when memory holds as much as it should."""
-        unflushed, waited = self._unflushed[follower.name], now - self._last_flush[follower.name]
-        over = unflushed > 0 and (waited >= self._settings.flush_interval_ms / 1000 or unflushed >= _FLUSH_RECORDS)
-        return follower.wants_flush(interval_over=over)
+        asked, self._flush_asked = self._flush_asked, False
+        if not await self._flushes.begin(asked=asked) and asked:
+            self._flush_asked = True
+        for follower in self._followers:
+            if follower.name in self._flushes.conflicted:
+                await self._start_over(follower)
+        self._choke()
+        if self._commit_due:
+            await self._commit()
 
     async def _offer(self, follower: Follower, batch: Batch) -> None:
         """Applies the new part of a batch, unless the partition waits for an earlier batch."""
@@ -254,6 +253,9 @@ class FollowLoop:
             self._applied[follower.name][partition] = max(applied, batch.next_offset)
 
     async def _apply(self, follower: Follower, batch: Batch, held: _Held | None = None) -> None:
+        if follower.name in self._flushes.conflicted:
+            await self._start_over(follower)
+            return
         try:
             letters = follower.apply(batch)
         except Exception as error:  # noqa: BLE001  # whatever a follower raises is retried, or becomes a dead letter
@@ -277,7 +279,7 @@ class FollowLoop:
             await self._start_over(follower)
             raise
         self._applied[follower.name][batch.topic_partition] = batch.next_offset
-        self._unflushed[follower.name] += len(batch)
+        self._flushes.applied(follower, len(batch))
         self._telemetry.count(FOLLOWED, len(batch), follower=follower.name)
 
     def _one_by_one(self, follower: Follower, batch: Batch) -> list[DeadLetter]:
@@ -327,6 +329,8 @@ class FollowLoop:
 
     async def _start_over(self, follower: Follower) -> None:
         """Forgets what this follower has not stored, and goes on from there; what others have applied already passes them by."""
+        await self._flushes.settled()
+        self._flushes.forget(follower)
         partitions = list(self._applied[follower.name])
         follower.drop(partitions)
         for partition in partitions:
@@ -336,36 +340,21 @@ class FollowLoop:
         for partition in partitions:
             await self._go_on(partition)
 
-    async def _flush(self, followers: Sequence[Follower]) -> None:
-        """Stores results with their positions, then commits the lowest stored position per partition."""
-        self._flush_asked = False
-        for follower in followers:
-            try:
-                self._flushed[follower.name].update(await follower.flush())
-            except PositionConflict as error:
-                self._telemetry.count(FOLLOW_CONFLICTS, follower=follower.name)
-                log.warning("%s: %s", follower.name, error)
-                await self._start_over(follower)
-            except TallyrollError as error:
-                if not error.retriable:
-                    raise
-                self._telemetry.count(FOLLOW_RETRIES, follower=follower.name)
-                self._telemetry.count(FOLLOW_FLUSH_FAILURES, follower=follower.name)
-                self._flush_due = self._clock.monotonic() + self._flush_backoff.next_s()
-                log.warning("%s: %s; trying again", follower.name, error)
-                self._choke()
-                return
-            self._unflushed[follower.name] = 0
-            self._last_flush[follower.name] = self._clock.monotonic()
-        self._flush_backoff.reset()
+    async def _flush_everything(self) -> None:
+        await self._flushes.everything()
         self._choke()
         await self._commit()
+
+    async def _stored(self, follower: Follower, positions: Mapping[TopicPartition, int]) -> None:
+        """Takes what a flush has stored; the commit follows at the end of the turn."""
+        self._flushed[follower.name].update(positions)
+        self._commit_due = True
         async with self._progress:
             self._progress.notify_all()
 
     def _choke(self) -> None:
-        """While the store is away nothing more is read than memory should hold; polling goes on, or the group would drop us."""
-        choked = max(self._unflushed.values()) >= _FLUSH_RECORDS
+        """Nothing more is read than memory should hold; polling goes on, or the group would drop us."""
+        choked = self._flushes.overfull
         if choked == self._choked or self._subscription is None:
             return
         self._choked = choked
@@ -374,6 +363,8 @@ class FollowLoop:
             (self._subscription.pause if choked else self._subscription.resume)(partition)
 
     async def _commit(self) -> None:
+        """Commits the lowest stored position per partition."""
+        self._commit_due = False
         lowest: dict[TopicPartition, int] = {}
         for partition in self.assignment:
             stored = [self._flushed[name].get(partition) for name, applied in self._applied.items() if partition in applied]

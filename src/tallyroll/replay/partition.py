@@ -7,7 +7,7 @@ trace; the second drops repeats and changes the parts, and cannot fail.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -125,17 +125,20 @@ class PartitionFold:
         """The parts that ``settle`` has to be told of, since they are not in memory."""
         return list(self._awaited)
 
-    def settle(self, stored: Mapping[PartOf, tuple[int, bytes]]) -> None:
-        """Makes the changes that ``take`` has left. ``stored``: those awaited parts that there are, and up to which offset each goes.
+    def settle(self, awaited: Iterable[PartOf], stored: Mapping[PartOf, tuple[int, bytes]], before: int) -> None:
+        """Makes the changes that ``take`` has left, of records below ``before``, at which ``awaited`` was as it is given here.
 
+        ``stored``: those of the awaited parts that there are, and up to which offset each goes.
         Records below that are in the part already and are passed over; it counts as changed all the same, so that
         whatever is made of it is made again.
         """
         for where, (end, dumped) in stored.items():
             self._awaited[where].load(dumped)
             self._ahead[where] = end
-        self._awaited.clear()
-        left, self._left = self._left, []
+        for where in awaited:
+            del self._awaited[where]
+        left = [one for one in self._left if one[1] < before]
+        self._left = self._left[len(left) :]
         with no_collecting():
             for targets, offset in left:
                 self._hit(self._behind(targets, offset) if self._ahead else targets, offset)

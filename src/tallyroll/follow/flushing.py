@@ -1,0 +1,130 @@
+"""Flushes: each in a task of its own, so that the loop reads and applies while a store writes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from tallyroll.errors import PositionConflict, TallyrollError
+from tallyroll.events.position import TopicPartition
+from tallyroll.follow.retry import Backoff
+from tallyroll.ports import Clock, Follower
+from tallyroll.telemetry import FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, Telemetry
+
+log: Final = logging.getLogger("tallyroll.follow")
+
+_FLUSH_RECORDS: Final = 50_000  # records not flushed that force a flush, whatever the clock says: bounds memory
+_MOST_RECORDS: Final = 4 * _FLUSH_RECORDS  # the same beside a flush that is under way: nothing more is read then
+
+Stored = Callable[[Follower, Mapping[TopicPartition, int]], Awaitable[None]]
+"""Takes what a flush has stored: the next offsets of a follower."""
+
+
+class Flushes:
+    """What of each follower is not stored yet, and the flushes that are under way, one per follower at most.
+
+    ``stored`` is called as soon as a flush is durable. A follower in ``conflicted`` has to begin anew from what its store has
+    before it is called again. Everything here is called by the task of the loop, or in its stead while it waits.
+    """
+
+    def __init__(self, followers: Sequence[Follower], *, interval_s: float, stored: Stored, clock: Clock, telemetry: Telemetry) -> None:
+        self._followers = followers
+        self._interval_s = interval_s
+        self._stored = stored
+        self._clock = clock
+        self._telemetry = telemetry
+        self._fresh = {follower.name: 0 for follower in followers}
+        self._last = {follower.name: 0.0 for follower in followers}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._backoff = Backoff()
+        self._due = 0.0
+        self._fatal: Exception | None = None
+        self.conflicted: set[str] = set()
+
+    def applied(self, follower: Follower, count: int) -> None:
+        """So many records more are not stored."""
+        self._fresh[follower.name] += count
+
+    def forget(self, follower: Follower) -> None:
+        """The follower begins anew."""
+        self._fresh[follower.name] = 0
+        self.conflicted.discard(follower.name)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is to be stored, or being stored."""
+        return bool(self._tasks) or any(self._fresh.values())
+
+    @property
+    def overfull(self) -> bool:
+        """Whether memory holds as much as it should. While the store is away that is less."""
+        return max(self._fresh.values()) >= (_FLUSH_RECORDS if self._is_away() else _MOST_RECORDS)
+
+    async def begin(self, *, asked: bool) -> bool:
+        """Begins to flush whoever wants to, or with ``asked`` everybody. False if the store is not to be asked again yet."""
+        now = self._clock.monotonic()
+        wanting = [follower for follower in self._followers if self._wants(follower, now) or asked]
+        away = self._is_away()
+        if wanting and not away:
+            self._start(wanting)
+            await asyncio.sleep(0)  # noqa: TID251  # each takes what it stores in its first step, before anything else is applied
+        self._raise_fatal()
+        return not away
+
+    async def everything(self) -> None:
+        """Stores all there is, as far as the store is there; returns when it is durable. Raises what ends the loop."""
+        await self.settled()
+        self._start(self._followers)
+        await self.settled()
+        self._raise_fatal()
+
+    async def settled(self) -> None:
+        """Waits for the flushes that are under way, whatever comes of them."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    def _raise_fatal(self) -> None:
+        fatal, self._fatal = self._fatal, None
+        if fatal is not None:
+            raise fatal
+
+    def _is_away(self) -> bool:
+        return self._clock.monotonic() < self._due
+
+    def _wants(self, follower: Follower, now: float) -> bool:
+        """Asks the follower, also during its flush; its interval is over, too, when memory holds as much as it should."""
+        fresh, waited, runs = self._fresh[follower.name], now - self._last[follower.name], follower.name in self._tasks
+        over = not runs and fresh > 0 and (waited >= self._interval_s or fresh >= _FLUSH_RECORDS)
+        return follower.wants_flush(interval_over=over)
+
+    def _start(self, followers: Sequence[Follower]) -> None:
+        for follower in followers:
+            if follower.name not in self._tasks and follower.name not in self.conflicted:
+                self._tasks[follower.name] = asyncio.create_task(self._flush(follower), name=f"flush {follower.name}")
+
+    async def _flush(self, follower: Follower) -> None:
+        name = follower.name
+        taken, self._fresh[name] = self._fresh[name], 0
+        try:
+            stored = await follower.flush()
+        except PositionConflict as error:
+            self._telemetry.count(FOLLOW_CONFLICTS, follower=name)
+            log.warning("%s: %s", name, error)
+            self.conflicted.add(name)
+        except Exception as error:  # noqa: BLE001  # whatever may not pass ends the loop, which raises it
+            self._fresh[name] += taken
+            if not isinstance(error, TallyrollError) or not error.retriable:
+                self._fatal = error
+                return
+            self._telemetry.count(FOLLOW_RETRIES, follower=name)
+            self._telemetry.count(FOLLOW_FLUSH_FAILURES, follower=name)
+            self._due = self._clock.monotonic() + self._backoff.next_s()
+            log.warning("%s: %s; trying again", name, error)
+        else:
+            self._backoff.reset()
+            self._last[name] = self._clock.monotonic()
+            await self._stored(follower, stored)
+        finally:
+            del self._tasks[name]
