@@ -26,6 +26,7 @@ from tallyroll.errors import (
     ReducerFailed,
     ReplayCancelled,
     ReplayError,
+    SecretInFile,
     SegmentDamaged,
     SettingsError,
     SnapshotMismatch,
@@ -36,6 +37,7 @@ from tallyroll.errors import (
     TopicConflict,
     Undecodable,
     UnknownSchema,
+    UnknownSetting,
     WorkerFailed,
 )
 from tallyroll.events.context import caused_by, event_context
@@ -80,6 +82,7 @@ __all__ = [
     "ReplayFilter",
     "ReplayMode",
     "Roll",
+    "SecretInFile",
     "SegmentDamaged",
     "Settings",
     "SettingsError",
@@ -94,6 +97,7 @@ __all__ = [
     "Undecodable",
     "Unknown",
     "UnknownSchema",
+    "UnknownSetting",
     "WorkerFailed",
     "caused_by",
     "close_default",

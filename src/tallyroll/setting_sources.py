@@ -114,7 +114,7 @@ def from_environment(declared: Mapping[str, Declared], environ: Mapping[str, str
 
 
 def from_file(declared: Mapping[str, Declared], path: Path) -> dict[str, Found]:
-    """By field name what the file says. ``redis_host`` may stand in a table, as ``host`` under ``[redis]``.
+    """By field name what the file says; an empty text says nothing. ``redis_host`` may stand as ``host`` in a table ``[redis]``.
 
     Raises UnknownSetting for any other key, SecretInFile for a secret in the clear, SettingsError naming file and key else.
     """
@@ -122,12 +122,14 @@ def from_file(declared: Mapping[str, Declared], path: Path) -> dict[str, Found]:
     for name, key, value in _leaves(declared, _read_toml(path)):
         where = f"{path}: {key}"
         secret = name.removesuffix("_file")
-        if name in declared and declared[name].secret:
+        if value and name in declared and declared[name].secret:
             raise SecretInFile(where, f"{key}_file", declared[name].variable.env)
         if name not in declared and not (secret in declared and declared[secret].secret):
             near = difflib.get_close_matches(name, _names(declared), n=1)
             raise UnknownSetting(where, near[0] if near else None)
         field = name if name in declared else secret
+        if value == "":
+            continue
         if field in found:
             raise SettingsError(where, f"given twice, also as {found[field].source.name}")
         if field == name:

@@ -46,6 +46,9 @@ TlsVersion = Literal["1.3", "1.2"]
 Synchronous = Literal["FULL", "NORMAL"]
 NatsMode = Literal["jetstream", "core"]
 WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Traces = Literal["off", "otlp"]
 
 _DEFAULT_URL: Final = "sqlite:///./tallyroll-data"
 _DEFAULT_DIR: Final = Path("tallyroll-data")
@@ -58,13 +61,16 @@ _CHOICES: Final = {
     "sqlite_synchronous": get_args(Synchronous),
     "analytics_window": get_args(WindowName),
     "nats_mode": get_args(NatsMode),
+    "log_format": get_args(LogFormat),
+    "log_level": get_args(LogLevel),
+    "traces": get_args(Traces),
 }
 _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
     *("batch_records", "flush_interval_ms", "session_timeout_ms"),
     *("archive_seal_records", "archive_seal_bytes", "archive_seal_age_ms"),
 )
-_NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms")
+_NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms", "trace_spans_per_batch")
 _NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
 _MAX_PORT: Final = 65_535
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
@@ -193,6 +199,27 @@ class Settings:
         None,
         "Its port, 0 for any free one; unset: 8080 where analytics is followed, else nothing is served.",
         accepts="0 to 65535",
+    )
+    log_format: LogFormat = _setting(
+        "TALLYROLL_LOG_FORMAT",
+        "text",
+        "How 'tallyroll run' writes what it has to say to standard error: for people, or as one JSON object per line.",
+        accepts="text, json",
+    )
+    log_level: LogLevel = _setting(
+        "TALLYROLL_LOG_LEVEL", "info", "The least that 'tallyroll run' says.", accepts="debug, info, warning, error"
+    )
+    traces: Traces = _setting(
+        "TALLYROLL_TRACES",
+        "off",
+        "otlp: spans of publishing and of each follower go out by OTLP over HTTP, where the variables OTEL_… say.",
+        accepts="off, otlp",
+    )
+    trace_spans_per_batch: int = _setting(
+        "TALLYROLL_TRACE_SPANS_PER_BATCH",
+        16,
+        "So many traces that a batch touches get a span of their own in it; the span of the batch links to more.",
+        unit="spans",
     )
 
     # Alerts

@@ -10,6 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
@@ -46,6 +47,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "verify": Verb("verify", "Check the publishers' chain: loss, reorder, alteration."),
     "dlq": Verb("dlq", "Dead letters: what a follower could not apply."),
     "topics": Verb("topics", "Topics and rights of a Kafka cluster."),
+    "config": Verb("config", "The settings in force and where they come from; a file of them, checked."),
     "doctor": Verb("doctor", "Check settings, log, topics, store and spool."),
 }
 
@@ -160,6 +162,10 @@ def tallyroll(
     *,
     url: Url = None,
     json: Json = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings in TOML; variables win over it. Else what TALLYROLL_CONFIG names."),
+    ] = None,
     version: Annotated[  # noqa: ARG001  # done by its callback
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -169,6 +175,6 @@ def tallyroll(
     Without a URL the log is the embedded one in ./tallyroll-data. TALLYROLL_URL or KAFKA_BOOTSTRAP_SERVERS choose another;
     'tallyroll doctor' says which one is in force and why. New here? Run 'tallyroll demo'.
     """
-    context.obj = Session(url, json)
+    context.obj = Session(url, json, config)
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
