@@ -197,7 +197,7 @@ class Settings:
     http_port: int | None = _setting(
         "TALLYROLL_HTTP_PORT",
         None,
-        "Its port, 0 for any free one; unset: 8080 where analytics is followed, else nothing is served.",
+        "Its port, 0 for any free one; unset: 8080 for 'run all' and where analytics is followed, else nothing is served.",
         accepts="0 to 65535",
     )
     log_format: LogFormat = _setting(

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import traceback
-from collections import deque
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +17,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from tallyroll.cli.exits import MEANINGS, ExitCode, explain
-from tallyroll.cli.printing import note, paint, plain, say_json
+from tallyroll.cli.logs import Words
+from tallyroll.cli.printing import paint, plain, say_json
 from tallyroll.cli.session import Json, Session, Url
 
 
@@ -100,32 +100,14 @@ class Root(TyperGroup):
         sys.exit(int(code or 0))
 
 
-_REMEMBERED: Final = 1_000  # lines, so that a service says nothing twice and does not grow
-
-
-class _Words(logging.Handler):
-    """Warnings of the library for people, and alerts: one dim line each, the same one once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: deque[str] = deque(maxlen=_REMEMBERED)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """The message, unless it was said before."""
-        line = plain(record.getMessage())
-        if line not in self._said:
-            self._said.append(line)
-            note(line)
-
-
 def _quiet() -> None:
     """A client that cannot connect says so many times a second; what matters of it comes back as an error."""
     if os.environ.get("TALLYROLL_DEBUG"):
         return
     logging.getLogger("tallyroll.kafka").setLevel(logging.CRITICAL)
     ours = logging.getLogger("tallyroll")
-    if not any(isinstance(handler, _Words) for handler in ours.handlers):
-        ours.addHandler(_Words())
+    if not any(isinstance(handler, Words) for handler in ours.handlers):
+        ours.addHandler(Words())
         ours.setLevel(logging.WARNING)
         ours.propagate = False
         logging.getLogger("tallyroll.alerts.told").setLevel(logging.INFO)  # also the ends of alerts, and the lesser ones
