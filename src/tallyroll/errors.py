@@ -4,6 +4,8 @@
 
     TallyrollError
     ├── SettingsError            a setting, or settings that contradict each other
+    │   ├── UnknownSetting       the configuration file names a setting that there is not
+    │   ├── SecretInFile         the configuration file holds a secret in the clear
     │   └── MissingExtra         an optional dependency is not installed
     ├── EventError
     │   ├── InvalidEvent         the caller built or offered a bad event
@@ -72,6 +74,31 @@ class SettingsError(TallyrollError, ValueError):
         self.name = name
         self.reason = reason
         super().__init__(f"{name}: {reason}")
+
+
+class UnknownSetting(SettingsError):
+    """The configuration file has a key that is no setting: a slip, or one of another version.
+
+    Operator: write ``near`` if that was meant, else remove the key; nothing was started. Not SettingsError in general: no
+    value is wrong.
+    """
+
+    def __init__(self, name: str, near: str | None) -> None:
+        self.near = near
+        super().__init__(name, "is no setting" + (f"; did you mean {near}?" if near else "; see the settings page"))
+
+
+class SecretInFile(SettingsError):
+    """The configuration file holds a secret in the clear, where backups and repositories would keep it.
+
+    Operator: put the value into a file of its own that only the service reads, and name that file; change the secret if
+    others have seen it. Not UnknownSetting: the secret is known, its place is refused.
+    """
+
+    def __init__(self, name: str, instead: str, variable: str) -> None:
+        self.instead = instead
+        self.variable = variable
+        super().__init__(name, f"a secret in the clear; put it into a file of its own and name that as {instead}, or set {variable}")
 
 
 class MissingExtra(SettingsError):

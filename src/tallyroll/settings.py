@@ -1,4 +1,4 @@
-"""Every setting: its variable, its unit, its default. Frozen; read from the environment only by ``Settings.from_env``."""
+"""Every setting: its variable, its unit, its default. Frozen; read only by ``Settings.from_env`` and ``Settings.from_toml``."""
 
 # ruff: noqa: RUF009  # _setting() makes the dataclass field itself
 from __future__ import annotations
@@ -9,13 +9,36 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args, get_origin
+from typing import Any, Final, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tallyroll.errors import SettingsError
 from tallyroll.kafka_options import check_consumer_options, check_producer_options, parse_servers
+from tallyroll.setting_sources import (
+    BOOTSTRAP_VARIABLE,
+    CONFIG_VARIABLE,
+    DEFAULT,
+    Declared,
+    Found,
+    Secret,
+    Source,
+    Variable,
+    from_environment,
+    from_file,
+)
+
+__all__ = [
+    "BOOTSTRAP_VARIABLE",
+    "CONFIG_VARIABLE",
+    "Secret",
+    "Settings",
+    "Source",
+    "Variable",
+    "settings_and_sources",
+    "variable_of",
+]
 
 Preset = Literal["default", "throughput", "latency"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -24,12 +47,12 @@ TlsVersion = Literal["1.3", "1.2"]
 Synchronous = Literal["FULL", "NORMAL"]
 NatsMode = Literal["jetstream", "core"]
 WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Traces = Literal["off", "otlp"]
 
 AUDIT_FRAMEWORK_NAMES: Final = ("sox", "gdpr", "hipaa", "pci_dss", "soc2", "iso27001", "nist", "eu_ai_act", "custom")
 """What AUDIT_FRAMEWORKS takes: the values of ``audit.entry.ComplianceFramework``."""
-
-_TRUE: Final = frozenset({"true", "1", "yes", "on"})
-_FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 _DEFAULT_URL: Final = "sqlite:///./tallyroll-data"
 _DEFAULT_DIR: Final = Path("tallyroll-data")
@@ -42,6 +65,9 @@ _CHOICES: Final = {
     "sqlite_synchronous": get_args(Synchronous),
     "analytics_window": get_args(WindowName),
     "nats_mode": get_args(NatsMode),
+    "log_format": get_args(LogFormat),
+    "log_level": get_args(LogLevel),
+    "traces": get_args(Traces),
 }
 _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
@@ -49,7 +75,7 @@ _ABOVE_ZERO: Final = (
     *("archive_seal_records", "archive_seal_bytes", "archive_seal_age_ms"),
     *("audit_checkpoint_seconds", "audit_heartbeat_seconds", "audit_default_retention_days"),
 )
-_NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms")
+_NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms", "trace_spans_per_batch")
 _NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 _URL_SAFE: Final = str.maketrans("-_", "+/")
@@ -58,43 +84,6 @@ _HERE: Final = ("localhost", "127.0.0.1", "::1")
 _LEAST_KEY_BYTES: Final = 32  # what keys come from
 _LEAST_SECRET: Final = 16  # characters; what can be guessed signs nothing
 _MAX_NAME_CHARS: Final = 200  # Kafka takes 249 for a topic or a group; the rest is room for our own part of the name
-
-
-class Secret:
-    """A value that shows itself to nobody: ``repr``, ``str`` and formatting give ``***``; ``reveal()`` gives the value."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The value itself; hand it to the client that needs it and to nothing else."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "***"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError("a secret is not pickled; hand over the setting that names its file")
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """What the documentation says of one setting."""
-
-    env: str
-    unit: str
-    accepts: str
-    help: str
 
 
 def _setting(env: str, default: Any, help: str, *, unit: str = "", accepts: str = "") -> Any:  # noqa: A002, ANN401
@@ -273,8 +262,29 @@ class Settings:
     http_port: int | None = _setting(
         "TALLYROLL_HTTP_PORT",
         None,
-        "Its port, 0 for any free one; unset: 8080 where analytics is followed, else nothing is served.",
+        "Its port, 0 for any free one; unset: 8080 for 'run all' and where analytics is followed, else nothing is served.",
         accepts="0 to 65535",
+    )
+    log_format: LogFormat = _setting(
+        "TALLYROLL_LOG_FORMAT",
+        "text",
+        "How 'tallyroll run' writes what it has to say to standard error: for people, or as one JSON object per line.",
+        accepts="text, json",
+    )
+    log_level: LogLevel = _setting(
+        "TALLYROLL_LOG_LEVEL", "info", "The least that 'tallyroll run' says.", accepts="debug, info, warning, error"
+    )
+    traces: Traces = _setting(
+        "TALLYROLL_TRACES",
+        "off",
+        "otlp: spans of publishing and of each follower go out by OTLP over HTTP, where the variables OTEL_… say.",
+        accepts="off, otlp",
+    )
+    trace_spans_per_batch: int = _setting(
+        "TALLYROLL_TRACE_SPANS_PER_BATCH",
+        16,
+        "So many traces that a batch touches get a span of their own in it; the span of the batch links to more.",
+        unit="spans",
     )
 
     # Alerts
@@ -522,28 +532,58 @@ class Settings:
         """The settings that the environment describes; ``overrides`` (by field name) win over it.
 
         ``TALLYROLL_URL`` wins over ``KAFKA_BOOTSTRAP_SERVERS``, which stands for ``kafka://…``. A secret may be in the file
-        that ``NAME_FILE`` names. Raises SettingsError naming the variable and what it accepts, never its value.
+        that ``NAME_FILE`` names. ``TALLYROLL_CONFIG`` names a file as for ``from_toml``. Raises SettingsError naming the
+        variable and what it accepts, never its value.
         """
         environ = os.environ if environ is None else environ
-        hints = typing.get_type_hints(cls)
-        values: dict[str, Any] = {}
-        for item in fields(cls):
-            variable: Variable = item.metadata["variable"]
-            text = environ.get(variable.env)
-            file_name = environ.get(f"{variable.env}_FILE")
-            if file_name and Secret in get_args(hints[item.name]):
-                if text:
-                    raise SettingsError(variable.env, f"given twice, also as {variable.env}_FILE")
-                text = _read_secret(variable.env, Path(file_name))
-            if text:
-                values[item.name] = _parse(variable, hints[item.name], text)
-        servers = environ.get(BOOTSTRAP_VARIABLE)
-        if servers and "url" not in values:
-            values["url"] = f"kafka://{servers}"
-        return cls(**{**values, **overrides})
+        return cls.from_toml(environ.get(CONFIG_VARIABLE) or None, environ, **overrides)
+
+    @classmethod
+    def from_toml(cls, path: str | Path | None, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:  # noqa: ANN401
+        """The settings of a TOML file; the environment wins over it, ``overrides`` (by field name) over both. None: no file.
+
+        Keys are field names; ``redis_host`` may also stand as ``host`` in a table ``[redis]``. A secret is not taken, only
+        the name of its file, as ``redis_password_file``. Raises UnknownSetting, SecretInFile, SettingsError.
+        """
+        return settings_and_sources(path, environ, cls=cls, **overrides)[0]
 
 
-BOOTSTRAP_VARIABLE: Final = "KAFKA_BOOTSTRAP_SERVERS"
+_S = TypeVar("_S", bound=Settings)
+
+
+def settings_and_sources(
+    path: str | Path | None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    cls: type[_S] = Settings,  # type: ignore[assignment]  # the default is the bound itself
+    **overrides: Any,  # noqa: ANN401  # any field of Settings
+) -> tuple[_S, Mapping[str, Source]]:
+    """As ``Settings.from_toml``, and by field name where each value comes from. Raises the same."""
+    environ = os.environ if environ is None else environ
+    hints = typing.get_type_hints(cls)
+    declared = {item.name: Declared(item.metadata["variable"], hints[item.name]) for item in fields(cls)}
+    found = from_file(declared, Path(path)) if path is not None else {}
+    found |= from_environment(declared, environ)
+    found |= {name: Found(value, Source("given", name)) for name, value in overrides.items()}
+    sources = {name: found[name].source if name in found else DEFAULT for name in declared}
+    try:
+        settings = cls(**{name: one.value for name, one in found.items()})
+    except SettingsError as error:
+        raise _as_written(error, path, declared, sources) from None
+    if settings.data_dir != _DEFAULT_DIR and not settings.is_kafka:  # one of the two follows from the other
+        first = "data_dir" if sources["url"] == DEFAULT else "url"
+        sources["url"] = sources["data_dir"] = sources[first]
+    return settings, sources
+
+
+def _as_written(
+    error: SettingsError, path: str | Path | None, declared: Mapping[str, Declared], sources: Mapping[str, Source]
+) -> SettingsError:
+    """The same error, by the name that was written: a key of the file where the value comes from there."""
+    for name, one in declared.items():
+        if one.variable.env == error.name and sources[name].kind == "file":
+            return SettingsError(f"{path}: {sources[name].name}", error.reason)
+    return error
 
 
 def variable_of(name: str) -> Variable:
@@ -574,54 +614,3 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _is_name(text: str) -> bool:
     return len(text) <= _MAX_NAME_CHARS and all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
-
-
-def _read_secret(env: str, path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{env}_FILE", f"cannot be read: {type(error).__name__}") from None
-    if not text:
-        raise SettingsError(f"{env}_FILE", "the file is empty")
-    return text
-
-
-def _parse(variable: Variable, hint: Any, text: str) -> Any:  # noqa: ANN401, PLR0911
-    options = get_args(hint)
-    if get_origin(hint) is Literal:
-        return _parse_choice(variable, options, text)
-    if hint is bool:
-        if text.lower() in _TRUE | _FALSE:
-            return text.lower() in _TRUE
-        raise SettingsError(variable.env, f"expected one of {', '.join(sorted(_TRUE | _FALSE))}")
-    if hint is int or int in options:
-        try:
-            return int(text)
-        except ValueError:
-            raise SettingsError(variable.env, f"expected a whole number{f' of {variable.unit}' if variable.unit else ''}") from None
-    if hint is Path or Path in options:
-        return Path(text)
-    if Secret in options:
-        return Secret(text)
-    if get_origin(hint) is Mapping:
-        return _parse_json(variable, text)
-    return text
-
-
-def _parse_choice(variable: Variable, options: tuple[str, ...], text: str) -> str:
-    for option in options:
-        if option.lower() == text.lower():
-            return option
-    raise SettingsError(variable.env, f"expected one of {', '.join(options)}")
-
-
-def _parse_json(variable: Variable, text: str) -> dict[str, Any]:
-    import json  # noqa: PLC0415  # only when such a variable is set
-
-    try:
-        value = json.loads(text)
-    except ValueError:
-        raise SettingsError(variable.env, f"expected {variable.accepts}") from None
-    if not isinstance(value, dict):
-        raise SettingsError(variable.env, f"expected {variable.accepts}")
-    return value

@@ -24,12 +24,12 @@ from tallyroll.cli.app import app
 from tallyroll.events.topics import BUILT_IN
 from tallyroll.events.types import EventType
 from tallyroll.kafka_options import CONSUMER_OPTIONS, PRODUCER_OPTIONS
-from tallyroll.settings import BOOTSTRAP_VARIABLE, Settings
+from tallyroll.settings import BOOTSTRAP_VARIABLE, CONFIG_VARIABLE, Settings
 from tallyroll.telemetry import METRICS
 
 REFERENCE = ROOT / "docs" / "reference"
 TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
-VARIABLES = {item.metadata["variable"].env for item in fields(Settings)} | {BOOTSTRAP_VARIABLE}
+VARIABLES = {item.metadata["variable"].env for item in fields(Settings)} | {BOOTSTRAP_VARIABLE, CONFIG_VARIABLE}
 COMMAND_LINE_VARIABLES = {"TALLYROLL_DEBUG"}
 ERRORS = [value.__name__ for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.TallyrollError)]
 

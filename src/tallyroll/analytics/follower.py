@@ -194,7 +194,8 @@ class AnalyticsFollower:
     async def _open(self, partition: TopicPartition, progress: WindowProgress | None, keys: bytes | None) -> Lane:
         if progress is not None and progress.spec_id != self._spec_id:
             self.rebuilding.add(partition)
-            log.warning("%s: stored by other metrics; its panes are made anew from the log", partition)
+            about = {"follower": self.name, **partition._asdict()}
+            log.warning("%s: stored by other metrics; its panes are made anew from the log", partition, extra=about)
             progress = None
         if progress is None:
             return self._kernel.open(partition)

@@ -149,7 +149,7 @@ class BackgroundSeals:
             return _Waiting(index.tail())
         except (StoreError, SpanGone) as error:  # gone where somebody prunes at the same moment
             # The records are safe in the tail; a flush that failed would offer them again.
-            log.warning("%s; the seal is tried again", error)
+            log.warning("%s; the seal is tried again", error, extra=partition._asdict())
             self._telemetry.count(ARCHIVE_SEAL_FAILURES, topic=partition.topic)
             retry_at = self._clock.monotonic() + _RETRY_S
         with suppress(StoreError):

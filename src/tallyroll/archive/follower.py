@@ -255,4 +255,5 @@ class ArchiveFollower:
             seconds = (topic.retention_ms if left.headroom_ms is None else left.headroom_ms) / 1_000
             self._telemetry.observe(ARCHIVE_HEADROOM, max(0.0, seconds), **labels)
             if left.alarm != "ok":
-                log.warning("%s: archive %s, %d records are not archived", partition, left.alarm, left.unarchived)
+                about = {"follower": self.name, **partition._asdict()}
+                log.warning("%s: archive %s, %d records are not archived", partition, left.alarm, left.unarchived, extra=about)

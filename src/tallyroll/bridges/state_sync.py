@@ -120,7 +120,7 @@ class StateSync:
         try:
             stored = await self._target.progress(partitions)
         except StoreUnavailable as error:
-            log.warning("%s; waiting for it", error)
+            log.warning("%s; waiting for it", error, extra={"follower": self.name})
             self._lanes.update({partition: self._lane(partition, None, lost=True) for partition in partitions})
             return {}
         self._lanes.update({partition: self._lane(partition, stored.get(partition)) for partition in partitions})

@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import traceback
-from collections import deque
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
@@ -17,7 +17,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from tallyroll.cli.exits import MEANINGS, ExitCode, explain
-from tallyroll.cli.printing import note, paint, plain, say_json
+from tallyroll.cli.logs import Words
+from tallyroll.cli.printing import paint, plain, say_json
 from tallyroll.cli.session import Json, Session, Url
 
 
@@ -47,6 +48,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "verify": Verb("verify", "Check the publishers' chain: loss, reorder, alteration."),
     "dlq": Verb("dlq", "Dead letters: what a follower could not apply."),
     "topics": Verb("topics", "Topics and rights of a Kafka cluster."),
+    "config": Verb("config", "The settings in force and where they come from; a file of them, checked."),
     "doctor": Verb("doctor", "Check settings, log, topics, store and spool."),
 }
 
@@ -99,32 +101,14 @@ class Root(TyperGroup):
         sys.exit(int(code or 0))
 
 
-_REMEMBERED: Final = 1_000  # lines, so that a service says nothing twice and does not grow
-
-
-class _Words(logging.Handler):
-    """Warnings of the library for people, and alerts: one dim line each, the same one once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: deque[str] = deque(maxlen=_REMEMBERED)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """The message, unless it was said before."""
-        line = plain(record.getMessage())
-        if line not in self._said:
-            self._said.append(line)
-            note(line)
-
-
 def _quiet() -> None:
     """A client that cannot connect says so many times a second; what matters of it comes back as an error."""
     if os.environ.get("TALLYROLL_DEBUG"):
         return
     logging.getLogger("tallyroll.kafka").setLevel(logging.CRITICAL)
     ours = logging.getLogger("tallyroll")
-    if not any(isinstance(handler, _Words) for handler in ours.handlers):
-        ours.addHandler(_Words())
+    if not any(isinstance(handler, Words) for handler in ours.handlers):
+        ours.addHandler(Words())
         ours.setLevel(logging.WARNING)
         ours.propagate = False
         logging.getLogger("tallyroll.alerts.told").setLevel(logging.INFO)  # also the ends of alerts, and the lesser ones
@@ -161,6 +145,10 @@ def tallyroll(
     *,
     url: Url = None,
     json: Json = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings in TOML; variables win over it. Else what TALLYROLL_CONFIG names."),
+    ] = None,
     version: Annotated[  # noqa: ARG001  # done by its callback
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -170,6 +158,6 @@ def tallyroll(
     Without a URL the log is the embedded one in ./tallyroll-data. TALLYROLL_URL or KAFKA_BOOTSTRAP_SERVERS choose another;
     'tallyroll doctor' says which one is in force and why. New here? Run 'tallyroll demo'.
     """
-    context.obj = Session(url, json)
+    context.obj = Session(url, json, config)
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from tallyroll.kafka_options import delivery_warnings, parse_servers
-from tallyroll.settings import BOOTSTRAP_VARIABLE, Secret, Settings, Variable
+from tallyroll.settings import BOOTSTRAP_VARIABLE, CONFIG_VARIABLE, Secret, Settings, Source, Variable
 
 Verdict = Literal["ok", "warn", "fail"]
 
 URL_VARIABLE: Final = "TALLYROLL_URL"
-FOLDER_VARIABLE: Final = "TALLYROLL_DATA_DIR"
 _PREFIX: Final = "TALLYROLL_"
 _DEBUG: Final = "TALLYROLL_DEBUG"
 
@@ -28,23 +29,26 @@ class Check(NamedTuple):
     next: str = ""
 
 
-def url_check(settings: Settings, environ: Mapping[str, str], given: str | None) -> Check:
+def url_check(settings: Settings, sources: Mapping[str, Source], environ: Mapping[str, str]) -> Check:
     """Which log is in force and who said so."""
+    source = sources["url"]
     url, servers = environ.get(URL_VARIABLE), environ.get(BOOTSTRAP_VARIABLE)
-    if given is not None:
-        why = "--url"
-    elif url:
-        why = URL_VARIABLE
-    elif servers:
-        why = BOOTSTRAP_VARIABLE
-    else:
-        why = FOLDER_VARIABLE if environ.get(FOLDER_VARIABLE) else "the default; no variable names a log"
+    why = {"given": "--url", "default": "the default; nothing names a log", "file": f"{source.name} of the file"}.get(
+        source.kind, source.name
+    )
     says = f"{settings.url}, from {why}"
     if url and servers and url != f"kafka://{servers}":
         return Check(
             "log", "warn", f"{says}; {BOOTSTRAP_VARIABLE} names another one and is ignored", f"unset {BOOTSTRAP_VARIABLE} or {URL_VARIABLE}"
         )
     return Check("log", "ok", says)
+
+
+def config_check(file: Path | None, sources: Mapping[str, Source]) -> Check:
+    """Where the settings come from."""
+    counts = Counter(source.kind for source in sources.values())
+    named = f"{file}: {counts['file']} in force" if file is not None else f"no file ({CONFIG_VARIABLE} names one)"
+    return Check("config", "ok", f"{named}; from variables: {counts['environment']}; the other settings have their defaults")
 
 
 def setting_checks(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
@@ -55,10 +59,7 @@ def setting_checks(settings: Settings, environ: Mapping[str, str]) -> Iterator[C
             Check("delivery", "warn", warning, "leave acks and enable_idempotence at their defaults")
             for warning in delivery_warnings(settings.kafka_producer)
         ]
-    yield from found
-    if not found:
-        changed = sum(1 for item in fields(settings) if environ.get(_variable(item.metadata).env))
-        yield Check("settings", "ok", f"set by variables: {changed}; nothing loses events, nothing contradicts")
+    yield from found or [Check("settings", "ok", "nothing loses events, nothing contradicts")]
 
 
 def _variable(metadata: Mapping[str, Variable]) -> Variable:
@@ -66,7 +67,7 @@ def _variable(metadata: Mapping[str, Variable]) -> Variable:
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[Check]:
-    known = {_variable(item.metadata).env for item in fields(Settings)} | {BOOTSTRAP_VARIABLE, _DEBUG}
+    known = {_variable(item.metadata).env for item in fields(Settings)} | {BOOTSTRAP_VARIABLE, CONFIG_VARIABLE, _DEBUG}
     known |= {f"{name}_FILE" for name in known}
     for name in sorted(environ):
         if name.startswith(_PREFIX) and name not in known:

@@ -21,11 +21,12 @@ from tallyroll.adapters.sqlite.spool_report import spool_report
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system.clock import SystemClock
-from tallyroll.cli.checks import Check, Verdict, setting_checks, url_check
+from tallyroll.cli.checks import Check, config_check, setting_checks, url_check
 from tallyroll.cli.exits import ExitCode, explain
 from tallyroll.cli.moments import short_span
-from tallyroll.cli.printing import counted, number, paint, plain, say, say_json
+from tallyroll.cli.printing import counted, number
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
+from tallyroll.cli.verdicts import show
 from tallyroll.errors import LogUnavailable, TallyrollError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topic_plan import drift, replication_for
@@ -44,7 +45,6 @@ app = verbs()
 _REQUEST_S: Final = 6.0  # a broker that needs longer for a look is not well
 _LOW_DISK_BYTES: Final = 500_000_000  # some minutes of a busy fleet
 _FUTURE_MS: Final = 60_000  # clocks that are kept differ by less than a second; a minute ahead is no accident
-_MARKS: Final[Mapping[Verdict, tuple[str, str]]] = {"ok": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
 
 
 @app.command(epilog=examples("tallyroll doctor", "tallyroll doctor --url kafka://broker:9092 --json"))
@@ -55,35 +55,17 @@ def doctor(context: typer.Context, *, url: Url = None, json: Json = False) -> No
     """
     session = session_of(context, url, json)
     found = run(_examine(session))
-    failed = sum(check.verdict == "fail" for check in found)
-    warned = sum(check.verdict == "warn" for check in found)
-    if session.json:
-        say_json({"ok": not failed, "checks": [check._asdict() for check in found]})
-    else:
-        wide = max(len(check.name) for check in found)
-        for check in found:
-            mark, style = _MARKS[check.verdict]
-            say(f"{paint(mark, style)} {paint(check.name.ljust(wide), 'dim')}  {plain(check.says)}")
-            if check.next:
-                say(f"  {' ' * wide}  {paint('→', style)} {plain(check.next)}")
-        say()
-        say(
-            paint("all is well", "green")
-            if not failed + warned
-            else f"{failed} failed, {counted(warned, 'warning')}, {len(found) - failed - warned} fine"
-        )
-    if failed:
-        raise typer.Exit(ExitCode.FINDINGS)
+    show(found, json=session.json)
 
 
 async def _examine(session: Session) -> list[Check]:
     found = [_versions()]
     try:
-        settings = session.settings()
+        settings, sources = session.settings_and_sources()
         catalogue = catalogue_of(settings)
     except TallyrollError as error:
         return [*found, _failed("settings", error)]
-    found += [url_check(settings, os.environ, session.url), *setting_checks(settings, os.environ)]
+    found += [config_check(session.file, sources), url_check(settings, sources, os.environ), *setting_checks(settings, os.environ)]
     found.append(_folder(settings))
     async with AsyncExitStack() as stack:
         try:

@@ -6,23 +6,27 @@ import asyncio
 import gc
 import signal
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import typer
 
 from tallyroll.adapters.system.clock import SystemClock
-from tallyroll.cli.exits import CommandError, ExitCode
+from tallyroll.cli.exits import CommandError, ExitCode, explain
 from tallyroll.cli.freshness import behind
+from tallyroll.cli.logs import service_log, service_logs
 from tallyroll.cli.moments import short_span
-from tallyroll.cli.printing import note, number, plain, say, say_json
+from tallyroll.cli.printing import number, say, say_json
+from tallyroll.cli.services import WORDS, chosen
 from tallyroll.cli.serving import OFF, Watch, address_of, serving
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, span_of, verbs
 from tallyroll.errors import TallyrollError
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
-from tallyroll.roll import FOLLOWERS, STATE_FOLLOWER, Roll
+from tallyroll.follow.loop import FollowLoop
+from tallyroll.roll import STATE_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_RETRIES, FOLLOWED, Counters
 
@@ -36,7 +40,9 @@ _LAST_ANSWER_S: Final = 1.0  # who stops the service waits for it
     "run",
     epilog=examples(
         "tallyroll run",
+        "tallyroll run all               # whatever is configured and installed, with probes and metrics on port 8080",
         "tallyroll run archive           # keep what topics forget",
+        "tallyroll run state bridges     # and Redis and NATS, as far as configured",
         "tallyroll run state --http 127.0.0.1:8080",
         "tallyroll run --once      # until all that is there has been applied, then exit",
         "tallyroll run --interval 1m --json >> state.log",
@@ -45,7 +51,7 @@ _LAST_ANSWER_S: Final = 1.0  # who stops the service waits for it
 def run_(  # noqa: PLR0913  # one parameter per option
     context: typer.Context,
     followers: Annotated[
-        list[str] | None, typer.Argument(metavar="[FOLLOWER]…", help=f"Any of {', '.join(FOLLOWERS)}; {STATE_FOLLOWER} if none is named.")
+        list[str] | None, typer.Argument(metavar="[FOLLOWER]…", help=f"Any of {', '.join(WORDS)}; {STATE_FOLLOWER} if none is named.")
     ] = None,
     *,
     interval: Annotated[str, typer.Option(metavar="SPAN", help="How often a line is printed.")] = "10s",
@@ -60,23 +66,45 @@ def run_(  # noqa: PLR0913  # one parameter per option
     """Follow the log and keep what is made of it current: states, the archive, until stopped.
 
     SIGTERM ends it with exit code 0, Ctrl-C with 130; both store first what has been applied. Several instances share the
-    partitions; all of them need the same store. While the log cannot be reached it waits.
+    partitions; all of them need the same store. While the log, Redis or NATS cannot be reached it waits. A follower that
+    cannot go on ends the whole process, with its reason: the others store what they have applied.
     """
     session = session_of(context, url, json)
     every = span_of(interval, "--interval")
     if every is None or every.total_seconds() <= 0:
         raise CommandError(ExitCode.USAGE, "--interval: expected more than 0", "write 10s or 1m")
-    names = list(dict.fromkeys(followers or [STATE_FOLLOWER]))
-    if unknown := set(names) - set(FOLLOWERS):
-        raise CommandError(ExitCode.USAGE, f"there is no follower {plain(min(unknown))}", f"name one or more of {', '.join(FOLLOWERS)}")
+    words = list(followers or [STATE_FOLLOWER])
     if once and http not in (None, OFF):
         raise CommandError(ExitCode.USAGE, "--once ends before anybody could ask", "leave out --http, or --once")
-    run(_once(session, names) if once else _serve(session, names, every.total_seconds(), http))
+    settings = session.settings()
+    names, left_out = chosen(words, settings)
+    with service_logs(settings), _errors_as_lines(session, settings):
+        for name, lack in left_out.items():
+            service_log.info("%s is left out; it needs %s", name, lack, extra={"follower": name})
+        if once:
+            run(_once(session, settings, names))
+        else:
+            run(_serve(session, settings, names, every.total_seconds(), http, address_of(http, settings, [*words, *names])))
 
 
-async def _once(session: Session, names: list[str]) -> None:
+@contextmanager
+def _errors_as_lines(session: Session, settings: Settings) -> Iterator[None]:
+    """Where standard error holds one JSON object per line, what ends the service is one of them."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if settings.log_format != "json" or session.json:
+            raise
+        trouble = explain(error)
+        service_log.error(trouble.what, extra={"error": trouble.type, "next": trouble.next_step})
+        raise typer.Exit(trouble.code) from None
+
+
+async def _once(session: Session, settings: Settings, names: Sequence[str]) -> None:
     """Follows until the stores have what is there. An error of the log ends it."""
-    stop, settings, counters = _told_to_stop(), session.settings(), Counters()
+    stop, counters = _told_to_stop(), Counters()
     async with Roll.open(settings, telemetry=counters) as roll:
         _introduce(settings, names)
         finished = asyncio.ensure_future(roll.run(*names))
@@ -88,21 +116,23 @@ async def _once(session: Session, names: list[str]) -> None:
         finally:
             finished.cancel()
         _Lines(session, counters).line((await behind(roll, *names)).records, None)
-    note("stopped; all that was applied is stored")
+    service_log.info("stopped; all that was applied is stored")
 
 
-async def _serve(session: Session, names: list[str], every_s: float, http: str | None) -> None:
-    stop, settings, counters = _told_to_stop(), session.settings(), Counters()
+async def _serve(  # noqa: PLR0913  # what the options say
+    session: Session, settings: Settings, names: Sequence[str], every_s: float, http: str | None, place: tuple[str, int] | None
+) -> None:
+    stop, counters = _told_to_stop(), Counters()
     watch = Watch(SystemClock())
     async with AsyncExitStack() as stack:
-        place = address_of(http, settings, names)
         url = stack.enter_context(serving(place, watch, counters, setting="TALLYROLL_HTTP_PORT" if http is None else "--http"))
         if url is not None:  # before anything is opened, so that a taken port disturbs no group
-            note(f"serving {url}/healthz, /readyz and /metrics")
+            service_log.info("serving %s/healthz, /readyz and /metrics", url)
         beat = asyncio.create_task(watch.beat())
         stack.callback(beat.cancel)  # last of all: it beats while what was applied is being stored
         roll = await stack.enter_async_context(Roll.open(settings, telemetry=counters))
-        watch.begin({name: await roll.follow(name) for name in names})
+        loops = {name: await roll.follow(name) for name in names}
+        watch.begin(loops)
         gc.collect()
         gc.freeze()  # what was loaded stays for good: looking through it again and again stops everything for tens of milliseconds
         _introduce(settings, names)
@@ -115,10 +145,22 @@ async def _serve(session: Session, names: list[str], every_s: float, http: str |
             watch.stopping = True
             for task in watching:
                 task.cancel()
-    note("stopped; all that was applied is stored")
+            await _drain(loops)
+    service_log.info("stopped; all that was applied is stored")
 
 
-async def _report(roll: Roll, names: list[str], lines: _Lines, every_s: float, until: set[asyncio.Task[Any]]) -> None:
+async def _drain(loops: Mapping[str, FollowLoop]) -> None:
+    """All followers at once store what they have applied; says which of them had ended by itself."""
+    for name, loop in loops.items():
+        if loop.failure is not None:
+            kind = type(loop.failure).__name__
+            service_log.error(
+                "%s has ended (%s); the others store what they have applied", name, kind, extra={"follower": name, "error": kind}
+            )
+    await asyncio.gather(*(loop.stop() for loop in loops.values()))
+
+
+async def _report(roll: Roll, names: Sequence[str], lines: _Lines, every_s: float, until: set[asyncio.Task[Any]]) -> None:
     """A line each interval, the last one when one of the tasks has ended; raises what ended it."""
     ended: set[asyncio.Task[Any]] = set()
     while not ended:
@@ -137,8 +179,9 @@ async def _report(roll: Roll, names: list[str], lines: _Lines, every_s: float, u
         lines.line(left, every_s)
 
 
-def _introduce(settings: Settings, names: list[str]) -> None:
-    note(f"following {settings.url} as {', '.join(map(settings.group, names))}; store in {settings.data_dir}")
+def _introduce(settings: Settings, names: Sequence[str]) -> None:
+    groups = ", ".join(map(settings.group, names))
+    service_log.info("following %s as %s; store in %s", settings.url, groups, settings.data_dir)
 
 
 def _told_to_stop() -> asyncio.Event:

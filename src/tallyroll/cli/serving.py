@@ -12,24 +12,25 @@ import msgspec
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.http.server import Answer, Page, served
 from tallyroll.cli.exits import CommandError, ExitCode
+from tallyroll.cli.services import ALL
 from tallyroll.errors import MissingExtra, TallyrollError
 from tallyroll.follow.health import FollowerHealth, why_not_alive, why_not_ready
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.ports import Clock
-from tallyroll.roll import Roll
+from tallyroll.roll import ANALYTICS_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.telemetry import FOLLOW_LAG, Counters
 
 OFF: Final = "off"
 _DEFAULT_PORT: Final = 8_080
-_ALWAYS_SERVED: Final = frozenset({"analytics"})
+_ALWAYS_SERVED: Final = frozenset({ANALYTICS_FOLLOWER, ALL})
 _BEAT_S: Final = 1.0
 _LOOK_S: Final = 5.0  # a look asks the log for its ends: one request per look, and the lag of a scrape is no older
 _MAX_PORT: Final = 65_535
 
 
-def address_of(option: str | None, settings: Settings, names: Sequence[str]) -> tuple[str, int] | None:
-    """Where to serve, None for nowhere: what the option says, else the settings, else port 8080 where analytics is followed.
+def address_of(option: str | None, settings: Settings, words: Sequence[str]) -> tuple[str, int] | None:
+    """Where to serve, None for nowhere: what the option says, else the settings, else port 8080 for analytics and for all.
 
     Raises CommandError for an option that is no address.
     """
@@ -41,7 +42,7 @@ def address_of(option: str | None, settings: Settings, names: Sequence[str]) -> 
             raise CommandError(ExitCode.USAGE, "--http: expected HOST:PORT or off", "write 127.0.0.1:8080, or :0 for any free port")
         return host.strip("[]") or settings.http_host, int(port)
     if settings.http_port is None:
-        return (settings.http_host, _DEFAULT_PORT) if _ALWAYS_SERVED & set(names) else None
+        return (settings.http_host, _DEFAULT_PORT) if _ALWAYS_SERVED & set(words) else None
     return settings.http_host, settings.http_port
 
 
@@ -97,7 +98,8 @@ class Watch:
             for name, loop in self._loops.items()
         ]
         reasons = why_not_alive(self._clock.monotonic() - self._beat) + why_not_ready(followers, stopping=self.stopping)
-        return _verdict(reasons, {"followers": [follower._asdict() for follower in followers]})
+        shown = [{**follower._asdict(), "ready": not why_not_ready([follower], stopping=self.stopping)} for follower in followers]
+        return _verdict(reasons, {"followers": shown})
 
 
 def _verdict(reasons: list[str], more: Mapping[str, Any]) -> Answer:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -16,7 +17,7 @@ import typer
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.moments import parse_moment, parse_span
 from tallyroll.events.ids import utc_now
-from tallyroll.settings import Settings
+from tallyroll.settings import CONFIG_VARIABLE, Settings, Source, settings_and_sources
 
 if TYPE_CHECKING:
     from tallyroll.roll import Roll
@@ -29,14 +30,26 @@ Json = Annotated[bool, typer.Option("--json", help="Machine output: JSON on stan
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One run of a command. ``url`` None: what the environment says."""
+    """One run of a command. ``url`` and ``config`` None: what the environment says."""
 
     url: str | None = None
     json: bool = False
+    config: Path | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The configuration file in force: the one of the option, else the one that the environment names."""
+        named = os.environ.get(CONFIG_VARIABLE)
+        return self.config or (Path(named) if named else None)
 
     def settings(self) -> Settings:
         """The settings in force. Raises SettingsError."""
-        return Settings.from_env() if self.url is None else Settings.from_env(url=self.url)
+        return self.settings_and_sources()[0]
+
+    def settings_and_sources(self) -> tuple[Settings, Mapping[str, Source]]:
+        """The settings in force, and by field name where each value comes from. Raises SettingsError."""
+        given: dict[str, Any] = {} if self.url is None else {"url": self.url}
+        return settings_and_sources(self.file, **given)
 
     def roll(self) -> AbstractAsyncContextManager[Roll]:
         """The roll that the command works on."""
@@ -49,7 +62,7 @@ def session_of(context: typer.Context, url: str | None, json: bool) -> Session: 
     """The session that the options of the command make, on top of those before it."""
     outer = context.find_root().obj
     above = outer if isinstance(outer, Session) else Session()
-    return Session(url or above.url, json or above.json)
+    return Session(url or above.url, json or above.json, above.config)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

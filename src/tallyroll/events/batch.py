@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
-from tallyroll.errors import Undecodable
+from tallyroll.errors import EventError, Undecodable
 from tallyroll.events.codec import Head, decode, decode_heads
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
@@ -65,6 +65,18 @@ class Batch:
     def position(self, index: int) -> Position:
         """The position of one record."""
         return Position(self.topic, self.partition, self.offsets[index])
+
+    def about(self, index: int) -> dict[str, str | int]:
+        """The ids of one record, for a line of a log: its position, and those of its event where it can be read."""
+        ids: dict[str, str | int] = {"topic": self.topic, "partition": self.partition, "offset": self.offsets[index]}
+        try:
+            event = self.event(index)
+        except EventError:
+            return ids
+        ids["event_id"] = event.event_id
+        if event.metadata.trace_id is not None:
+            ids["trace_id"] = event.metadata.trace_id
+        return ids
 
     def headers(self, index: int) -> Headers:
         """The headers of one record, in order."""

@@ -111,7 +111,7 @@ class Flushes:
             stored = await follower.flush()
         except PositionConflict as error:
             self._telemetry.count(FOLLOW_CONFLICTS, follower=name)
-            log.warning("%s: %s", name, error)
+            log.warning("%s: %s", name, error, extra={"follower": name})
             self.conflicted.add(name)
         except Exception as error:  # noqa: BLE001  # whatever may not pass ends the loop, which raises it
             self._fresh[name] += taken
@@ -121,7 +121,7 @@ class Flushes:
             self._telemetry.count(FOLLOW_RETRIES, follower=name)
             self._telemetry.count(FOLLOW_FLUSH_FAILURES, follower=name)
             self._due = self._clock.monotonic() + self._backoff.next_s()
-            log.warning("%s: %s; trying again", name, error)
+            log.warning("%s: %s; trying again", name, error, extra={"follower": name})
         else:
             self._backoff.reset()
             self._last[name] = self._clock.monotonic()

@@ -18,7 +18,7 @@ from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.flushing import Flushes
-from tallyroll.follow.retry import Backoff
+from tallyroll.follow.retry import Backoff, Held
 from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, LooksFirst, Subscription
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, FOLLOWED, Telemetry
@@ -27,19 +27,6 @@ log: Final = logging.getLogger("tallyroll.follow")
 
 _POLL_MS: Final = 50  # how long an idle loop waits before it looks at its timers
 _BUSY_POLL_MS: Final = 10  # the same while something is not flushed: a follower may want to, within an alert's 100 ms
-
-
-class _Held:
-    """A batch that could not be applied yet: its partition is paused until it is."""
-
-    __slots__ = ("backoff", "batch", "due", "first_us", "follower")
-
-    def __init__(self, follower: Follower, batch: Batch, due: float, first_us: int) -> None:
-        self.follower = follower
-        self.batch = batch
-        self.backoff = Backoff()
-        self.due = due
-        self.first_us = first_us
 
 
 class FollowLoop:
@@ -67,6 +54,7 @@ class FollowLoop:
         self._catalogue = catalogue
         self._settings = settings
         self._group = group
+        self._who = ", ".join(follower.name for follower in followers)
         self._dead_letters = dead_letters
         self._clock = clock
         self._telemetry = telemetry
@@ -74,7 +62,7 @@ class FollowLoop:
         self._applied: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
         self._flushed: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
         self._committed: dict[TopicPartition, int] = {}
-        self._held: dict[tuple[str, TopicPartition], _Held] = {}
+        self._held: dict[tuple[str, TopicPartition], Held] = {}
         self._restarted: set[str] = set()  # followers whose part of the present poll lies beyond what they have now
         self._subscription: Subscription | None = None
         interval_s = settings.flush_interval_ms / 1000
@@ -195,14 +183,15 @@ class FollowLoop:
                 except LogError as error:
                     if not error.retriable:
                         raise
-                    log.warning("%s; trying again", error)
+                    log.warning("%s; trying again", error, extra={"follower": self._who})
                     await self._clock.sleep(backoff.next_s())
             with contextlib.suppress(SpanGone):
                 await self._flush_everything()
         except BaseException as error:
             self.failure = error
             if not isinstance(error, asyncio.CancelledError):
-                log.error("following stopped: %s", error)  # noqa: TRY400  # the caller gets the exception itself
+                about = {"follower": self._who, "error": type(error).__name__}
+                log.error("following stopped: %s", error, extra=about)  # noqa: TRY400  # the caller gets the exception itself
             raise
         finally:
             await self._leave()
@@ -252,7 +241,7 @@ class FollowLoop:
         else:
             self._applied[follower.name][partition] = max(applied, batch.next_offset)
 
-    async def _apply(self, follower: Follower, batch: Batch, held: _Held | None = None) -> None:
+    async def _apply(self, follower: Follower, batch: Batch, held: Held | None = None) -> None:
         if follower.name in self._flushes.conflicted:
             await self._start_over(follower)
             return
@@ -295,13 +284,15 @@ class FollowLoop:
                 if isinstance(error, PositionConflict) or (isinstance(error, TallyrollError) and error.retriable):
                     raise
                 letters.append(DeadLetter(index, "follower_failed", type(error).__name__))
-                log.exception("%s could not apply %s", follower.name, batch.position(index))
+                log.exception(
+                    "%s could not apply %s", follower.name, batch.position(index), extra={"follower": follower.name, **batch.about(index)}
+                )
         return letters
 
-    def _hold(self, follower: Follower, batch: Batch, held: _Held | None) -> None:
+    def _hold(self, follower: Follower, batch: Batch, held: Held | None) -> None:
         partition = batch.topic_partition
         if held is None:
-            held = self._held[follower.name, partition] = _Held(follower, batch, 0.0, self._clock.now_us())
+            held = self._held[follower.name, partition] = Held(follower, batch, 0.0, self._clock.now_us())
             if self._subscription is not None:
                 self._subscription.pause(partition)
         held.batch = batch

@@ -1,9 +1,12 @@
-"""How long to wait before trying again: exponential, bounded, spread. Pure but for the spread."""
+"""How long to wait before trying again: exponential, bounded, spread; and what waits."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+
+from tallyroll.events.batch import Batch
+from tallyroll.ports import Follower
 
 
 @dataclass(slots=True)
@@ -23,3 +26,16 @@ class Backoff:
     def reset(self) -> None:
         """After a success."""
         self.attempts = 0
+
+
+class Held:
+    """A batch that could not be applied yet: its partition is paused until it is."""
+
+    __slots__ = ("backoff", "batch", "due", "first_us", "follower")
+
+    def __init__(self, follower: Follower, batch: Batch, due: float, first_us: int) -> None:
+        self.follower = follower
+        self.batch = batch
+        self.backoff = Backoff()
+        self.due = due
+        self.first_us = first_us

@@ -129,7 +129,12 @@ class Delivery:
         for lane in lanes:
             if lane.stalled(oldest.get(lane), now, self._stall_s / 2) or (force and lane in oldest):
                 if not lane.spooling:
-                    log.warning("no report for %s in %.1f s: its events go through the spool", lane.target, self._stall_s)
+                    log.warning(
+                        "no report for %s in %.1f s: its events go through the spool",
+                        lane.target,
+                        self._stall_s,
+                        extra=lane.target._asdict(),
+                    )
                 self._spill(lane)
             spooling += lane.spooling and not lane.write_ahead
         self._telemetry.observe(LANES_SPOOLING, spooling)
@@ -324,7 +329,8 @@ class Delivery:
             else:
                 refused[number] = type(outcome.error).__name__
                 _void(lane, record)
-                log.error("the log refused event %s, which had been kept for it (%s)", record.event_id, refused[number])
+                about = {**lane.target._asdict(), "event_id": record.event_id, "error": refused[number]}
+                log.error("the log refused event %s, which had been kept for it (%s)", record.event_id, refused[number], extra=about)
         self._telemetry.count(DELIVERED, len(delivered))
         self.delivered += len(delivered)
         self._telemetry.count(REJECTED, len(refused))

@@ -150,7 +150,8 @@ class StateFollower:
             return _Lane(fold, None, 0, None)
         if progress.fold_id != self._fold.fold_id:
             self.rebuilding.add(partition)
-            log.warning("%s: stored by another version of the fold; its state is made anew from the log", partition)
+            about = {"follower": self.name, **partition._asdict()}
+            log.warning("%s: stored by another version of the fold; its state is made anew from the log", partition, extra=about)
             return _Lane(fold, None, 0, None)
         fold.repeats = RepeatFilter.from_bytes(progress.repeats)
         return _Lane(fold, progress.first, progress.next, progress.next)

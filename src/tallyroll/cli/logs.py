@@ -1,0 +1,82 @@
+"""What services say while they run: lines for people, or one JSON object per line, on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from traceback import extract_tb
+from typing import Any, Final
+
+import msgspec
+
+from tallyroll.cli.printing import note, plain
+from tallyroll.settings import Settings
+
+service_log: Final = logging.getLogger("tallyroll.service")
+"""What a service says of itself."""
+
+IDS: Final = ("follower", "topic", "partition", "offset", "event_id", "trace_id", "error", "next")
+"""Members of a JSON line beside ``time``, ``level``, ``logger`` and ``message``; each where it is known."""
+
+_REMEMBERED: Final = 1_000  # lines, so that a service says nothing twice and does not grow
+
+
+class Words(logging.Handler):
+    """Warnings of the library for people, and alerts: one dim line each, the same one once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: deque[str] = deque(maxlen=_REMEMBERED)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The message, unless it was said before."""
+        line = plain(record.getMessage())
+        if line not in self._said:
+            self._said.append(line)
+            note(line)
+
+
+class JsonLines(logging.Handler):
+    """One JSON object per record, on one line. Of an exception only its class and place: its text may quote a payload."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The record as a line."""
+        sys.stderr.write(json_line(record) + "\n")
+
+
+def json_line(record: logging.LogRecord) -> str:
+    """A record as JSON, without a line end."""
+    line: dict[str, Any] = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": plain(record.getMessage()),
+    }
+    line |= {name: value for name in IDS if (value := getattr(record, name, None)) is not None}
+    if record.exc_info is not None and record.exc_info[0] is not None:
+        line["error"] = record.exc_info[0].__name__
+        if frames := extract_tb(record.exc_info[2]):
+            line["at"] = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno} in {frames[-1].name}"
+    return msgspec.json.encode(line).decode()
+
+
+@contextmanager
+def service_logs(settings: Settings) -> Iterator[None]:
+    """While the block runs, everything that tallyroll logs goes to standard error as the settings say."""
+    ours, kafka = logging.getLogger("tallyroll"), logging.getLogger("tallyroll.kafka")
+    before = (ours.handlers[:], ours.level, ours.propagate, kafka.level)
+    ours.handlers = [JsonLines() if settings.log_format == "json" else Words()]
+    ours.setLevel(settings.log_level.upper())
+    ours.propagate = False
+    if settings.log_level == "debug":
+        kafka.setLevel(logging.NOTSET)
+    try:
+        yield
+    finally:
+        ours.handlers, ours.propagate = before[0], before[2]
+        ours.setLevel(before[1])
+        kafka.setLevel(before[3])
