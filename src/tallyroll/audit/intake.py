@@ -79,14 +79,14 @@ class Intake:
         self._ratchets: dict[ChainKey, Ratchet] = {}
 
     def judge(self, lane: Lane, record: Record, registry: Registry, admit: Admit, now_us: int) -> Arrived:
-        """What a record is. ``admit`` is called for the genesis of a writer epoch that was enrolled and is not registered yet."""
+        """What a record is. ``admit`` is called for a writer epoch that was enrolled and is not registered yet."""
         offered = lane.ledger.judge(record, registry.admitted)
         if offered.core is None:
             return Arrived(offered, "broken")
         core = offered.core
         chain = (core.chain.writer, core.chain.epoch)
         if offered.verdict == Verdict.UNREGISTERED:
-            admission = self._enrolled(core, record)
+            admission = self._enrolled(core, offered)
             if admission is None:
                 return Arrived(offered, "unregistered")
             admit(chain, admission)
@@ -122,15 +122,19 @@ class Intake:
             del self._ratchets[next(iter(self._ratchets))]
         return ratchet.mac(mac_input(offered.leaf)) == offered.record.mac
 
-    def _enrolled(self, core: Core, record: Record) -> Admission | None:
-        """What the registry is to say of a writer epoch, if this is its genesis and the ring has enrolled it."""
-        if core.kind != Kind.GENESIS or core.seq or record.env is None:
-            return None
-        writer, epoch = core.chain.writer, core.chain.epoch
+    def _enrolled(self, core: Core, offered: Offered) -> Admission | None:
+        """What the registry is to say of a writer epoch that the ring has enrolled.
+
+        By its genesis; or, where that was lost, by a record whose MAC only the enrolled writer can make.
+        """
+        writer, epoch, record = core.chain.writer, core.chain.epoch, offered.record
         try:
-            said = _decode_any(record.env)
-            token, commitment = str(said["token"]), bytes.fromhex(said["commitment"])
-            if not self._ring.admits(writer, epoch, token) or k0_commitment(self._ring.k0(writer, epoch)) != commitment:
+            commitment = k0_commitment(self._ring.k0(writer, epoch))
+            if core.kind == Kind.GENESIS:
+                said = _decode_any(record.env or b"")
+                if bytes.fromhex(said["commitment"]) != commitment or not self._ring.admits(writer, epoch, str(said["token"])):
+                    return None
+            elif core.mac_epoch > MAX_MAC_EPOCH or not self._is_authentic(core, offered):
                 return None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError, KeyGone):
             return None

@@ -15,8 +15,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from tallyroll.audit import envelope
 from tallyroll.audit.bursts import Bursts
 from tallyroll.audit.chain import Draft, Part
@@ -62,12 +60,13 @@ class _Ready(NamedTuple):
 
 
 class _Handed(NamedTuple):
-    """Entries that are sealed and handed over, and what is to be said of them. ``slots``: which of the bodies each is."""
+    """Entries that are sealed and on their way, and what becomes of their bodies. ``ticket``: the first try."""
 
-    entries: list[AuditEntry]
-    bodies: list[Body]
-    slots: list[int]
+    ready: Sequence[_Ready]
+    drafts: Sequence[Draft]
+    placed: Sequence[Placed]
     ticket: Ticket
+    task: asyncio.Task[list[Outcome]]
 
 
 class Recorder:
@@ -156,8 +155,7 @@ class Recorder:
             ready = [self._ready(entry) for entry in entries[start : start + _CHUNK]]
             policy = max(policy, *(one.plan.judgement.on_failure for one in ready), key=_ORDER.index)
             handed.append(await self._hand_over(ready))
-        waiting = [(one, self._track(self._settle(one.bodies, one.ticket))) for one in handed]
-        return [entry for one, task in waiting for entry in await self._durable(one, task, policy)]
+        return [entry for one in handed for entry in await self._durable(one, policy)]
 
     name: Final = "recorder"
 
@@ -171,7 +169,7 @@ class Recorder:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        if self._beating is not None:
+        if self._beating is not None and self._loop is asyncio.get_running_loop():
             self._beating.cancel()
         await self._violations.close()
         bodies = self._epochs.close("shutdown") + self._unsent
@@ -191,7 +189,7 @@ class Recorder:
             raise LogUnavailable("audit", "closed")
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop = loop
+            self._loop, self._tasks = loop, set()  # what another loop has left open, the publisher carries over
             self._beating = loop.create_task(self._beat())
 
     def _ready(self, entry: NewEntry) -> _Ready:
@@ -199,8 +197,8 @@ class Recorder:
         audit_id = new_id()
         env = write_json({"audit_id": audit_id, **plan.clear})
         texts = sum([len(part.text) + _TAG_BYTES + PART_BYTES + 4 for part in plan.parts])
-        key = envelope.key_of(plan.agent_id, b"")
-        size = _LINK_BYTES + envelope.size_of(CORE_BYTES + MAC_BYTES + 4 + len(env) + texts, key, self._settings.source)
+        names = 4 * (2 * len(plan.agent_id or "") + len(self._settings.source))  # bytes of UTF-8, at the most
+        size = _LINK_BYTES + envelope.size_of(CORE_BYTES + MAC_BYTES + 4 + len(env) + texts, names)
         if size > self._settings.max_record_bytes:
             raise InvalidEvent("payload", f"{size} bytes as a record, at most {self._settings.max_record_bytes} are allowed")
         return _Ready(plan, audit_id, env, size)
@@ -216,21 +214,25 @@ class Recorder:
         # From here to the hand-over nothing waits: numbers are in the log's order, and none is lost on the way.
         self._sealing = True
         try:
-            now_day = self._clock.now_us() // DAY_US
-            drafts = [(one.plan.agent_id, one.audit_id, self._draft(one, now_day)) for one in ready]
-            bodies, placed = self._epochs.seal(drafts)
+            today = self._clock.now_us() // DAY_US
+            drafts = [self._draft(one, today) for one in ready]
+            bodies, placed = self._epochs.seal([(one.plan.agent_id, one.audit_id, draft) for one, draft in zip(ready, drafts, strict=True)])
             ticket = self._publisher.hand_over(bodies)
         finally:
             self._sealing = False
-        entries = [_shown(one, where, draft) for one, where, (_, _, draft) in zip(ready, placed, drafts, strict=True)]
-        self._telemetry.count(AUDIT_CREATED, len(entries))
-        for one, entry, where in zip(ready, entries, placed, strict=True):
-            judgement, violations = one.plan.judgement, one.plan.judgement.violations
-            if burst := self._bursts.see(entry.user_id or entry.agent_id, entry.category, entry.outcome, where.ts_us):
-                violations = (*violations, burst)
-            if violations or judgement.monitors:
-                self._violations.tell(entry, violations, judgement.monitors)
-        return _Handed(entries, bodies, [where.slot for where in placed], ticket)
+        task = self._track(self._settle(bodies, ticket))
+        self._telemetry.count(AUDIT_CREATED, len(ready))
+        for one, draft, where in zip(ready, drafts, placed, strict=True):
+            self._tell(one, draft, where)
+        return _Handed(ready, drafts, placed, ticket, task)
+
+    def _tell(self, one: _Ready, draft: Draft, where: Placed) -> None:
+        fields, judgement, violations = one.plan.fields, one.plan.judgement, one.plan.judgement.violations
+        actor = fields.get("user_id") or one.plan.agent_id
+        if burst := self._bursts.see(actor, fields["category"], fields["outcome"], where.ts_us):
+            violations = (*violations, burst)
+        if violations or judgement.monitors:
+            self._violations.tell(_shown(one, draft, where), violations, judgement.monitors)
 
     async def _begin_epoch(self) -> None:
         if not self._epochs.is_current and (closing := await self._epochs.begin()):
@@ -247,18 +249,17 @@ class Recorder:
 
     # On the way
 
-    async def _durable(self, handed: _Handed, task: asyncio.Task[list[Outcome]], policy: OnFailure) -> list[AuditEntry]:
+    async def _durable(self, handed: _Handed, policy: OnFailure) -> list[AuditEntry]:
         if policy == "count":
-            return handed.entries
+            return _entries_of(handed, None, policy)
         if policy == "spill" and self._publisher.writes_ahead(self._topic):
             await self._publisher.on_disk()
             patience_s = 0 if self._away else self._settings.stall_ms / 1_000
             is_kept = not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes)
-            if is_kept and not await self._within(task, patience_s):
+            if is_kept and not await self._within(handed.task, patience_s):
                 self._away = True  # until something is delivered nobody else waits so long
-                return handed.entries
-        outcomes = await asyncio.shield(task)
-        return [_with_outcome(entry, outcomes[slot], policy) for entry, slot in zip(handed.entries, handed.slots, strict=True)]
+                return _entries_of(handed, None, policy)
+        return _entries_of(handed, await asyncio.shield(handed.task), policy)
 
     async def _within(self, task: asyncio.Task[Any], seconds: float) -> bool:
         """Whether a task ends before the time is over; the task goes on."""
@@ -334,7 +335,15 @@ class Recorder:
         return task
 
 
-def _shown(one: _Ready, where: Placed, draft: Draft) -> AuditEntry:
+def _entries_of(handed: _Handed, outcomes: Sequence[Outcome] | None, policy: OnFailure) -> list[AuditEntry]:
+    """The entries as their callers get them. Raises what the first outcome means that is not good enough."""
+    return [
+        _shown(one, draft, where, None if outcomes is None else _position(one, outcomes[where.slot], policy))
+        for one, draft, where in zip(handed.ready, handed.drafts, handed.placed, strict=True)
+    ]
+
+
+def _shown(one: _Ready, draft: Draft, where: Placed, position: str | None = None) -> AuditEntry:
     """The entry as its caller gets it: what was sealed, in clear."""
     chain, record = where.sealed.chain, where.sealed.record
     sealed = [part.handle.hex() for part in draft.parts if part.part_type != PartType.PLAIN]
@@ -347,10 +356,11 @@ def _shown(one: _Ready, where: Placed, draft: Draft) -> AuditEntry:
         mac=record.mac.hex(),
         chain=f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{where.sealed.seq}",
         partition=chain.partition,
+        position=position,
         subjects=tuple(sealed),
         encrypted=bool(sealed),
-        **one.plan.clear,
-        **one.plan.personal,
+        **one.plan.fields,
+        **one.plan.judged,
     )
 
 
@@ -362,14 +372,14 @@ def _end_of(day: int) -> datetime:
     return moment_at((day + 1) * DAY_US - 1)
 
 
-def _with_outcome(entry: AuditEntry, outcome: Outcome, policy: OnFailure) -> AuditEntry:
+def _position(one: _Ready, outcome: Outcome, policy: OnFailure) -> str | None:
     if isinstance(outcome, Delivered):
-        return msgspec.structs.replace(entry, position=str(outcome.position))
+        return str(outcome.position)
     if isinstance(outcome, Rejected):
         raise outcome.error
     if policy == "spill" and outcome.kept:
-        return entry
-    raise PublishUncertain(entry.audit_id, "no answer of the log", kept=True)
+        return None
+    raise PublishUncertain(one.audit_id, "no answer of the log", kept=True)
 
 
 def _is_open(outcome: Outcome) -> bool:
