@@ -41,7 +41,7 @@ from tallyroll.telemetry import AUDIT_CREATED, AUDIT_LOST, Telemetry
 
 log: Final = logging.getLogger("tallyroll.audit")
 
-_CHUNK: Final = 500  # entries sealed between two looks at the event loop: some 20 ms
+_CHUNK: Final = 250  # entries sealed between two looks at the event loop: some 20 ms
 _LINK_BYTES: Final = 320  # what the publisher's link adds, at the most
 _TAG_BYTES: Final = 16
 _PAUSES_S: Final = (0.05, 0.2, 1.0)  # before sealed bytes are sent again; then the caller is told
