@@ -8,11 +8,16 @@ from typing import Final, NamedTuple
 from tallyroll.adapters.extras import available
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import plain
-from tallyroll.roll import ANALYTICS_FOLLOWER, ARCHIVE_FOLLOWER, NATS_FOLLOWER, REDIS_FOLLOWER, STATE_FOLLOWER
+from tallyroll.roll import ANALYTICS_FOLLOWER, ARCHIVE_FOLLOWER, AUDIT_FOLLOWER, NATS_FOLLOWER, REDIS_FOLLOWER, STATE_FOLLOWER
 from tallyroll.settings import Settings
 
 ALL: Final = "all"
 BRIDGES: Final = "bridges"
+
+
+def has_audit_root(settings: Settings) -> bool:
+    """Whether the ledger's keys can come from somewhere: on Kafka they are set, the embedded log makes its own."""
+    return not settings.is_kafka or settings.audit_secret_key is not None or settings.audit_keyring.startswith("pkcs11:")
 
 
 class Service(NamedTuple):
@@ -37,6 +42,7 @@ SERVICES: Final[Mapping[str, Service]] = {
         Service(STATE_FOLLOWER),
         Service(ARCHIVE_FOLLOWER, "archive", lambda settings: not settings.in_memory, "a log that is not in memory"),
         Service(ANALYTICS_FOLLOWER, "analytics"),
+        Service(AUDIT_FOLLOWER, "audit", has_audit_root, "AUDIT_SECRET_KEY"),
         Service(REDIS_FOLLOWER, "redis", lambda settings: bool(settings.redis_host), "REDIS_HOST", bridge=True),
         Service(NATS_FOLLOWER, "nats", lambda settings: bool(settings.nats_servers), "NATS_SERVERS", bridge=True),
     )
