@@ -33,8 +33,14 @@ def test_every_follower_has_its_row() -> None:
     [
         (["state"], Settings(), ("state",), {}),
         (["archive", "state", "archive"], Settings(), ("archive", "state"), {}),
-        (["all"], BOTH, ("state", "archive", "analytics", "redis", "nats"), {}),
-        (["all"], Settings(redis_host="cache"), ("state", "archive", "analytics", "redis"), {"nats": "NATS_SERVERS"}),
+        (["all"], BOTH, ("state", "archive", "analytics", "redis", "nats", "audit"), {}),
+        (["all"], Settings(redis_host="cache"), ("state", "archive", "analytics", "redis", "audit"), {"nats": "NATS_SERVERS"}),
+        (
+            ["all"],
+            Settings(url="kafka://broker:9092"),
+            ("state", "archive", "analytics"),
+            {"redis": "REDIS_HOST", "nats": "NATS_SERVERS", "audit": "AUDIT_SECRET_KEY"},
+        ),
         (["bridges"], BOTH, ("redis", "nats"), {}),
         (["analytics", "bridges"], Settings(nats_servers="nats://n:1"), ("analytics", "nats"), {"redis": "REDIS_HOST"}),
         (["redis"], Settings(), ("redis",), {}),  # named by itself: what it lacks is an error

@@ -42,9 +42,9 @@ SERVICES: Final[Mapping[str, Service]] = {
         Service(STATE_FOLLOWER),
         Service(ARCHIVE_FOLLOWER, "archive", lambda settings: not settings.in_memory, "a log that is not in memory"),
         Service(ANALYTICS_FOLLOWER, "analytics"),
-        Service(AUDIT_FOLLOWER, "audit", has_audit_root, "AUDIT_SECRET_KEY"),
         Service(REDIS_FOLLOWER, "redis", lambda settings: bool(settings.redis_host), "REDIS_HOST", bridge=True),
         Service(NATS_FOLLOWER, "nats", lambda settings: bool(settings.nats_servers), "NATS_SERVERS", bridge=True),
+        Service(AUDIT_FOLLOWER, "audit", has_audit_root, "AUDIT_SECRET_KEY"),
     )
 }
 """By the names that ``Roll.follow`` takes."""
