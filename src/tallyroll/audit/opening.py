@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from tallyroll.audit import proving
 from tallyroll.audit.checkpointing import Checkpoints
 from tallyroll.audit.deriving import Deriver
 from tallyroll.audit.erasure import Eraser
 from tallyroll.audit.finding import Finding
-from tallyroll.audit.layout import META, REGISTRY
+from tallyroll.audit.layout import META, REGISTRY, Kind
 from tallyroll.audit.note import ED25519, NoteKey
 from tallyroll.audit.pii import PiiScanner
 from tallyroll.audit.reading import AuditReading
@@ -113,17 +114,25 @@ class OpenAudit:
 
     async def eraser(self) -> Eraser:
         """What forgets people. A new one each time."""
-        registrar = await self.registrar()
         binding = [rule.rule_id for rule in self.rules.rules if rule.binding]
         return Eraser(
-            await self.store(), self.keys.ring, self.keys.new_sealer(), self.keys.signer, registrar.append,
+            await self.store(), self.keys.ring, self.keys.new_sealer(), self.keys.signer, self._register,
             clock=self.clock, binding=binding, targets=[self.recorder],
         )  # fmt: skip
 
     async def retention(self) -> Retention:
         """What removes things on their day, and keeps them under holds. A new one each time."""
-        eraser, registrar = await self.eraser(), await self.registrar()
-        return Retention(await self.store(), self.keys.ring, registrar.append, eraser, clock=self.clock, rule_set=self.rules.version)
+        eraser = await self.eraser()
+        return Retention(await self.store(), self.keys.ring, self._register, eraser, clock=self.clock, rule_set=self.rules.version)
+
+    async def _register(self, kind: Kind, env: bytes) -> int:
+        """Says one thing in the registry, under a checkpoint: before that it justifies nothing to who verifies."""
+        store = await self.store()
+        index = await (await self.registrar()).append(kind, env)
+        checkpoints = Checkpoints(store, self.keys.signer, telemetry=self.telemetry)
+        while (known := await proving.noted(store)) is None or known.sizes.get(REGISTRY, 0) <= index:
+            await checkpoints.note()  # false where the follower was faster: look again whether it has seen this
+        return index
 
     async def reading(self) -> AuditReading:
         """What reads the ledger. Raises StoreUnavailable."""

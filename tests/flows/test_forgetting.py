@@ -1,0 +1,72 @@
+"""Forgetting, holding and retention on a ledger in a file, beside the service and without it; whoever verifies, it is valid at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tallyroll.audit.new_entry import NewEntry
+from tallyroll.events.position import Position
+from tallyroll.roll import AUDIT_FOLLOWER, Roll
+from tallyroll.settings import Settings
+from tallyroll.testing.clock import FakeClock
+
+PATIENCE_S = 30
+
+
+def entry(customer: str, note: str = "asked for a refund") -> NewEntry:
+    return NewEntry.of(
+        "customer.read", "data_access", "read", "read a record", agent_id="support-1", payload={"customer_id": customer, "note": note}
+    )
+
+
+async def fill(url: str, *entries: NewEntry) -> None:
+    """As a recorder and a service would, which then end."""
+    async with Roll.open(url) as roll:
+        await roll.audit.create_audit_entries(entries)
+        await roll.follow(AUDIT_FOLLOWER)
+        for position in roll.publisher.last_positions():
+            assert await roll.caught_up(position, PATIENCE_S, follower=AUDIT_FOLLOWER)
+
+
+def files_with(text: bytes, folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file() and text in file.read_bytes()]
+
+
+@pytest.mark.slow
+async def test_who_is_forgotten_while_no_service_runs_is_forgotten_and_the_ledger_verifies(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log'}"
+    await fill(url, entry("cust-123"), entry("cust-77", "a friend of cust-123"), entry("cust-77"))
+    async with Roll.open(url) as roll:
+        assert (await roll.audit.verify_audit_integrity())["findings"] == []
+        hold = await roll.audit.set_hold(who="counsel", why="case 7", subject_id="cust-123")
+        assert (await roll.audit.anonymize_subject_data("cust-123")).state == "restricted"
+        assert (await roll.audit.verify_audit_integrity())["findings"] == []
+        await roll.audit.release_hold(hold[0], who="counsel", why="closed")
+        receipt = await roll.audit.anonymize_subject_data("cust-123")
+        assert (receipt.state, receipt.entries, receipt.parts_removed) == ("done", 2, 2)
+        assert (await roll.audit.verify_audit_integrity())["findings"] == []
+        page = await roll.audit.query_audit_trail(event_type="customer.read")
+        assert sorted(str(one["payload"].get("customer_id")) for one in page["entries"]) == ["None", "None", "cust-77"]
+    assert files_with(b"cust-123", tmp_path) == []
+
+
+@pytest.mark.slow
+async def test_what_is_past_its_day_goes_beside_the_service_and_the_ledger_verifies(tmp_path: Path) -> None:
+    settings = Settings(url=f"sqlite:///{tmp_path / 'log'}", audit_default_retention_days=10)
+    async with Roll.open(settings, clock=FakeClock()) as roll:  # long ago
+        old = await roll.audit.create_audit_entries([entry("cust-7")])
+    async with Roll.open(settings) as roll:
+        new = await roll.audit.create_audit_entries([entry("cust-8")])
+        await roll.follow(AUDIT_FOLLOWER)
+        for (topic, partition), end in (await roll.log.ends(["audit-events"])).items():
+            assert end == 0 or await roll.caught_up(Position(topic, partition, end - 1), PATIENCE_S, follower=AUDIT_FOLLOWER)
+        run = await roll.audit.apply_retention(operator="night job")
+        assert run.bodies == 1
+        expired, kept = [await roll.audit.get_audit_entry(one[0].audit_id) for one in (old, new)]
+        assert expired is None or expired.payload in (None, {"erased": True})
+        assert kept is not None
+        assert kept.payload == {"customer_id": "cust-8", "note": "asked for a refund"}
+        assert (await roll.audit.verify_audit_integrity())["findings"] == []
+        assert (await roll.audit.apply_retention()).bodies == 0
