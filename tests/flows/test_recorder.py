@@ -15,7 +15,15 @@ from tallyroll import Roll
 from tallyroll.audit.layout import Kind, PartType
 from tallyroll.audit.ledger import Verdict
 from tallyroll.audit.pii import MAX_PEOPLE
-from tallyroll.errors import Backpressure, InvalidEvent, KeyRingUnavailable, PublishRejected, PublishUncertain, SealingRequired
+from tallyroll.errors import (
+    Backpressure,
+    InvalidEvent,
+    KeyRingUnavailable,
+    LogUnavailable,
+    PublishRejected,
+    PublishUncertain,
+    SealingRequired,
+)
 from tallyroll.events.context import event_context
 from tallyroll.settings import Settings
 from tallyroll.telemetry import AUDIT_CREATED, AUDIT_LOST
@@ -241,6 +249,25 @@ async def test_without_a_key_what_has_to_be_sealed_is_not_recorded(tmp_path: Pat
         await booth.record()
         assert [one.core.seq for one in await booth.arrived()] == [0, 1, 2]
         put_away(tmp_path, "away", "keys")
+
+
+async def test_of_entries_that_come_together_only_those_that_need_a_key_are_refused(tmp_path: Path) -> None:
+    async with recording(tmp_path, audit_enable_encryption=False) as booth:
+        await booth.record()
+        put_away(tmp_path, "keys", "away")
+        together = [booth.recorder.record(entry(compliance_frameworks=frameworks)) for frameworks in ([], ["gdpr"], [])]
+        plain, sealed, other = await booth.desk.passing(asyncio.gather(*together, return_exceptions=True))
+        assert isinstance(sealed, SealingRequired)
+        assert {plain.audit_id, other.audit_id} < {one.event_id for one in entries_in(await booth.arrived())}
+        put_away(tmp_path, "away", "keys")
+
+
+async def test_after_the_end_nothing_is_recorded(tmp_path: Path) -> None:
+    async with recording(tmp_path) as booth:
+        await booth.record()
+        await booth.desk.passing(booth.recorder.close())
+        with pytest.raises(LogUnavailable):
+            await booth.recorder.record(entry())
 
 
 async def test_without_a_ring_nothing_begins(tmp_path: Path) -> None:
