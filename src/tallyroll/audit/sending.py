@@ -48,9 +48,10 @@ class Sending:
         await self._publisher.room(size_bytes)
 
     def send(self, bodies: Sequence[Body]) -> tuple[asyncio.Task[list[Outcome]], asyncio.Task[list[Outcome] | None]]:
-        """Accepts records, one at least, in their order, at once. Gives what becomes of them, and the same or None as soon as they are durable here.
+        """Accepts records, one at least, in their order, at once.
 
-        Both tasks go on whoever waits. A log without a spool before it is itself what is durable.
+        Gives what becomes of them, and the same or None as soon as they are durable here. Both tasks go on whoever waits.
+        A log without a spool before it is itself what is durable.
         """
         ticket = self._publisher.hand_over(bodies)
         settled = self._track(self._settle(bodies, ticket))
