@@ -13,7 +13,9 @@ BENCHES: Final = {
     "columns": "folding columns beside rows",
     "analytics": "panes, alerts and queries beside other engines",
     "nab": "detectors on the series of the Numenta Anomaly Benchmark",
+    "audit": "the audit trail: recording, keeping, verifying, finding, erasing, beside a naive chain",
     "verify": "the auditor's verifier over a ledger",
+    "flow": "every follower beside the others: rates, and the time until an event is visible in each place",
     "replay": "replays from the archive and from topics",
 }
 

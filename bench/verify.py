@@ -42,6 +42,26 @@ def ledger_of(count: int, payload_bytes: int) -> MemoryLedger:
     return ledger
 
 
+def figures_of(count: int, payload_bytes: int, rounds: int) -> dict[str, Any]:
+    """CPU time of a verification, with and without MAC keys; the shortest of some rounds."""
+    ledger = ledger_of(count, payload_bytes)
+    files = ledger.export()
+    gc.collect()
+    gc.freeze()  # an auditor's process does not hold the writer's objects
+    figures: dict[str, Any] = {"bytes": sum(map(len, files.values()))}
+    for name, keys in (("with MACs", ledger.k0), ("without", {})):
+        trust = Trust(today=ledger.now_us // DAY_US, keys=(str(ledger.key),), mac_keys=keys)
+        spent = []
+        for _ in range(rounds):
+            started = time.process_time()
+            report, _ = verify_files(files, trust)
+            spent.append(time.process_time() - started)
+            assert report.valid, report.counts
+        entries = int(str(report.coverage["entries"]))
+        figures[name] = {"entries": entries, "cpu_s": min(spent), "us_per_entry": min(spent) / entries * 1e6}
+    return figures
+
+
 def main(argv: list[str]) -> None:
     """Prints the table and writes bench-results/verify.json."""
     parser = argparse.ArgumentParser(prog="scripts/bench verify", description=__doc__)
@@ -49,23 +69,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--payload", type=int, default=400, help="bytes of text in each (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the shortest counts (default %(default)s)")
     options = parser.parse_args(argv)
-    ledger = ledger_of(options.count, options.payload)
-    files = ledger.export()
-    gc.collect()
-    gc.freeze()  # an auditor's process does not hold the writer's objects
-    figures: dict[str, Any] = {"bytes": sum(map(len, files.values()))}
-    lines = []
-    for name, keys in (("with MACs", ledger.k0), ("without", {})):
-        trust = Trust(today=ledger.now_us // DAY_US, keys=(str(ledger.key),), mac_keys=keys)
-        spent = []
-        for _ in range(options.rounds):
-            started = time.process_time()
-            report, _ = verify_files(files, trust)
-            spent.append(time.process_time() - started)
-            assert report.valid, report.counts
-        entries = int(str(report.coverage["entries"]))
-        figures[name] = {"entries": entries, "cpu_s": min(spent), "us_per_entry": min(spent) / entries * 1e6}
-        lines.append([name, entries, min(spent) / entries * 1e6, entries / min(spent)])
+    figures = figures_of(options.count, options.payload, options.rounds)
+    lines = [
+        [name, one["entries"], one["us_per_entry"], 1e6 / one["us_per_entry"]] for name, one in figures.items() if isinstance(one, dict)
+    ]
     print(table(f"\n{figures['bytes'] / 1e6:.1f} MB of ledger, CPU time", ["MAC keys", "records", "µs/record", "records/s"], lines))
     where = save("verify", figures)
     print(f"\nwritten to {where.relative_to(ROOT)}")

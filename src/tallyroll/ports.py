@@ -253,7 +253,7 @@ class LooksFirst(Protocol):
     """A follower of which ``positions`` means that it is going to hold the partitions, and ``stored`` only asks.
 
     Who has no ``stored`` is asked with ``positions`` about partitions that another member of the group holds.
-    Not promised: that the answer still holds when it is read; whoever holds the partition goes on.
+    Not promised: that the answer still holds a moment later, when that member has gone on.
     """
 
     async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:

@@ -56,6 +56,7 @@ _URL_SAFE: Final = str.maketrans("-_", "+/")
 _MAX_PORT: Final = 65_535
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 _LEAST_KEY_BYTES: Final = 32  # what keys come from
+_KEY_ID_CHARS: Final = 8  # of a key that signs notes, in hex
 _LEAST_SECRET: Final = 16  # characters; what can be guessed signs nothing
 _MAX_NAME_CHARS: Final = 200  # Kafka takes 249 for a topic or a group; the rest is room for our own part of the name
 
@@ -243,6 +244,12 @@ class Settings:
         "",
         "Who remembers and cosigns the ledger's checkpoints; on another machine, or it witnesses nothing.",
         accepts="file:PATH, https://…, or http:// on this machine",
+    )
+    audit_witness_keys: str = _setting(
+        "AUDIT_WITNESS_KEYS",
+        "",
+        "Public keys of witnesses, as they print them: verifications and evidence packs then say how far they cosigned.",
+        accepts="NAME+ID+BASE64, with commas between",
     )
     audit_checkpoint_seconds: int = _setting(
         "AUDIT_CHECKPOINT_SECONDS", 1, "How often a checkpoint is signed while there is something new.", unit="s"
@@ -437,11 +444,18 @@ class Settings:
         here = url.scheme == "http" and url.hostname in _HERE
         if self.audit_witness and not ((url.scheme == "file" and url.path) or (url.scheme == "https" and url.hostname) or here):
             raise SettingsError("AUDIT_WITNESS", "expected file:PATH or https://…; http:// only to this machine")
+        if not all(len(key.partition("+")[2].partition("+")[0]) == _KEY_ID_CHARS for key in self.audit_witness_keys_named):
+            raise SettingsError("AUDIT_WITNESS_KEYS", "expected NAME+ID+BASE64, as the witness prints it")
 
     @property
     def audit_frameworks_named(self) -> tuple[str, ...]:
         """``audit_frameworks``, one by one."""
         return _listed(self.audit_frameworks.lower())
+
+    @property
+    def audit_witness_keys_named(self) -> tuple[str, ...]:
+        """``audit_witness_keys``, one by one."""
+        return _listed(self.audit_witness_keys)
 
     @property
     def subject_fields_named(self) -> tuple[str, ...]:

@@ -106,3 +106,37 @@ async def test_links_between_entries_are_checked() -> None:
     assert check([made[0], altered, *made[2:]])["broken_links"] == [made[2].audit_id]
     assert check([*made, altered])["integrity_failures"] == [altered.audit_id]
     assert check([made[0], *made[2:]])["valid"], "what is missing is not seen here"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("url", ["sqlite://:memory:", "sqlite:///{}"])
+async def test_the_compliance_acceptance(tmp_path: Path, url: str) -> None:
+    """An entry under GDPR is sealed and kept for six years; its subject is forgotten, and the ledger verifies before and after."""
+    configure(url.format(tmp_path))
+    try:
+        made = await audit_trail.create_audit_log(
+            "customer.read", audit_trail.AuditEventCategory.DATA_ACCESS, "read", "",
+            payload={"customer_id": "cust-123", "fields": ["name"]}, compliance_frameworks={audit_trail.ComplianceFramework.GDPR},
+        )  # fmt: skip
+        assert made.encrypted
+        assert abs((made.retention_date - made.timestamp).days - 2190) <= 1
+        page = await audit_trail.query_audit_trail()
+        assert [entry["payload"]["customer_id"] for entry in page["entries"] if entry["audit_id"] == made.audit_id] == ["cust-123"]
+        assert (await audit_trail.audit_manager.verify_audit_integrity(None, None))["valid"]
+        receipt = await audit_trail.audit_manager.anonymize_subject_data("cust-123")
+        assert receipt.state == "done"
+        left = await audit_trail.audit_manager.get_audit_entry(made.audit_id)
+        assert left is not None
+        assert "cust-123" not in str(left.to_dict())
+        assert (await audit_trail.audit_manager.verify_audit_integrity(None, None))["valid"]
+        again = await audit_trail.create_audit_log("customer.read", "data_access", "read", "", subjects=["cust-123"])
+        assert again.subjects != made.subjects, "the key is another one"
+    finally:
+        await close_default()
+        reset_defaults()
+    left_behind = b"".join(path.read_bytes() for path in files_in(tmp_path))
+    assert b"cust-123" not in left_behind
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]

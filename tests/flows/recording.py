@@ -104,9 +104,9 @@ async def recording(folder: Path, *, rules: Sequence[ComplianceRule] = HOUSE, **
             await desk.passing(recorder.close())
 
 
-async def arrived_in(log: EventLog) -> list[Arrived]:
+async def arrived_in(log: EventLog, topic: str = AUDIT_TOPIC) -> list[Arrived]:
     """Every record of the audit topic, judged as a sealer judges it; writers that have a genesis count as admitted."""
-    starts, ends = await log.starts([AUDIT_TOPIC]), await log.ends([AUDIT_TOPIC])
+    starts, ends = await log.starts([topic]), await log.ends([topic])
     found = []
     async for batch in log.read([Span(*where, starts[where], end) for where, end in ends.items() if end > starts[where]]):
         for value, head in zip(batch.values, batch.keys, strict=True):

@@ -101,6 +101,10 @@ def test_everything_the_demo_shows_holds(tmp_path: Path) -> None:
     assert report["live_equals_replay"]
     assert report["chain_intact"]
     assert report["forgery_found"]
+    assert report["alarm_ms"] >= 0
+    assert report["trail_valid"]
+    assert report["trail_forgery_found"]
+    assert report["person_forgotten"]
     assert not (tmp_path / "log").exists()
 
 

@@ -36,6 +36,10 @@ def run(way: str, url: str, folder: Path, count: int, *, kill_after: int | None 
     return ids
 
 
+def everything_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
 async def in_log(folder: Path) -> list[Arrived]:
     async with Roll.open(f"sqlite:///{folder}") as roll:
         return await arrived_in(roll.log)
@@ -49,6 +53,9 @@ async def test_what_a_killed_process_had_acknowledged_goes_out_as_it_was_sealed(
     """With the broker away everything lies in the spool, sealed; the next publisher sends it, and a new recorder goes on."""
     ids = run("close", AWAY, tmp_path, 10_000, kill_after=40)
     ids += run("close", AWAY, tmp_path, 10_000, kill_after=10)
+    left = everything_in(tmp_path)
+    assert ids[0].encode() in left
+    assert not any(name in left for name in (b"anna", b"bert", b"file 1"))
     async with publishing(tmp_path) as desk:
         assert await desk.passing(desk.publisher.flush(60)) == 0
         arrived = await arrived_in(desk.log)

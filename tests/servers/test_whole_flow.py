@@ -37,7 +37,7 @@ CUSTOMER = "cust-123"
 SUBJECT = f"agents.{AGENT}.status"
 RULE = """
 [[rule]]
-type = "threshold"
+kind = "threshold"
 name = "hangs"
 metric = "response_time"
 function = "max"
@@ -135,7 +135,7 @@ async def test_one_event_is_seen_everywhere_and_an_outlier_raises_an_alert(
         assert state["status"] == "running"
 
         with Redis(port=redis.port) as client:
-            view = json.loads(client.get(f"{settings.redis_prefix}agent:{AGENT}:state"))
+            view = json.loads(client.get(f"{settings.redis_prefix}{settings.topic_prefix}agent:{AGENT}:state"))
         assert view["status"] == "running"
 
         message = await asyncio.wait_for(seen.get(), PATIENCE_S)
@@ -177,8 +177,11 @@ async def test_a_person_is_sealed_kept_and_forgotten(settings: Settings, tmp_pat
         assert (await audit_manager.verify_audit_integrity())["valid"]
         assert CUSTOMER not in json.dumps(await query_audit_trail())
         assert CUSTOMER.encode() not in await everything_in(roll)
-    for file in tmp_path.rglob("*"):
-        assert not file.is_file() or CUSTOMER.encode() not in file.read_bytes(), file
+    assert files_with(CUSTOMER.encode(), tmp_path) == []
+
+
+def files_with(text: bytes, folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file() and text in file.read_bytes()]
 
 
 async def everything_in(roll: Roll) -> bytes:

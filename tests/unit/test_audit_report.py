@@ -24,7 +24,7 @@ from tallyroll.audit.integrity import Trusted, Verification
 from tallyroll.audit.library import library
 from tallyroll.audit.report import ComplianceReport, Reporting
 from tallyroll.audit.report_page import report_page
-from tallyroll.audit.verify import Trust, verify, verify_proof
+from tallyroll.audit.verify import Trust, read_pack, verify, verify_pack, verify_proof
 from tallyroll.errors import StoreUnavailable
 
 BREACH = {"rule_id": "GDPR-001", "code": "missing_field", "severity": "medium", "fields": ["user_id|agent_id"]}
@@ -248,6 +248,29 @@ def test_a_pack_that_was_changed_does_not_pass(
     done = run_alone(folder, "--json")
     assert done.returncode == 1
     assert code in json.loads(done.stdout)["counts"]
+
+
+@pytest.mark.slow
+def test_no_changed_bit_of_a_pack_is_missed(packed: Path, tmp_path: Path) -> None:
+    import random
+    import shutil
+
+    folder = tmp_path / "pack"
+    shutil.copytree(packed, folder)
+    pack = read_pack(folder)
+    assert pack is not None
+    trust = Trust(today=40_000, keys=pack.keys, witnesses=pack.witnesses, quorum=pack.quorum)
+    assert verify_pack(pack, trust, check=is_signed)[0].valid
+    draw = random.Random(1)  # noqa: S311  # to be repeated
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in [*files, *draw.choices(files, k=60)]:
+        raw = bytearray(path.read_bytes())
+        raw[draw.randrange(len(raw))] ^= 1 << draw.randrange(8)
+        before = path.read_bytes()
+        path.write_bytes(raw)
+        again = read_pack(folder)
+        assert again is None or verify_pack(again, trust, check=is_signed)[0].broken, path.name
+        path.write_bytes(before)
 
 
 def test_no_personal_data_and_no_key_leaves_in_a_pack(packed: Path, desk: Desk, report: ComplianceReport) -> None:

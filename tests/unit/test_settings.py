@@ -55,6 +55,7 @@ VARIABLES: list[tuple[str, str, Any, str, Any, str | None]] = [
     ("AUDIT_KEYRING", "audit_keyring", "", "file:/keys/ring", "file:/keys/ring", "vault:x"),
     ("AUDIT_FRAMEWORKS", "audit_frameworks", "", "gdpr, SOX", "gdpr, SOX", "gdpr,rgpd"),
     ("AUDIT_RULES", "audit_rules", None, "own.toml", Path("own.toml"), None),
+    ("AUDIT_WITNESS_KEYS", "audit_witness_keys", "", "w.example+1a2b3c4d+BQ==", "w.example+1a2b3c4d+BQ==", "w.example"),
     ("AUDIT_WITNESS", "audit_witness", "", "https://w.example", "https://w.example", "http://w.example"),
     ("AUDIT_CHECKPOINT_SECONDS", "audit_checkpoint_seconds", 1, "10", 10, "0"),
     ("AUDIT_HEARTBEAT_SECONDS", "audit_heartbeat_seconds", 5, "60", 60, "0"),

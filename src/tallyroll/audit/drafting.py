@@ -31,23 +31,22 @@ class PartPlan(NamedTuple):
     """A part to be: the people it is about, none if nobody is known, and whether it is sealed."""
 
     subjects: tuple[str, ...]
-    fields: Mapping[str, Any]
     text: bytes
     sealed: bool
 
 
 class Plan(NamedTuple):
-    """An entry before it has its id, its keys and its place. ``clear`` are the fields of its env but the id."""
+    """An entry before it has its id, its keys and its place.
 
+    ``fields`` are those that were given, ``judged`` what the rules add; ``clear`` are the fields of its env but the id.
+    """
+
+    fields: dict[str, Any]
+    judged: dict[str, Any]
     clear: dict[str, Any]
     parts: Sequence[PartPlan]
     judgement: Judgement
     agent_id: str | None
-
-    @property
-    def personal(self) -> dict[str, Any]:
-        """What is in the parts."""
-        return {name: value for part in self.parts for name, value in part.fields.items()}
 
 
 class Drafter:
@@ -83,10 +82,11 @@ class Drafter:
         subjects: tuple[str, ...] = fields.pop("subjects", ()) or people_named(entry.payload, self._subject_fields)
         person: dict[str, Any] = {name: fields[name] for name in _OF_PERSON if name in fields}
         about: dict[str, Any] = {name: fields[name] for name in _OF_SUBJECTS if name in fields}
-        about |= {name: text for name in _FREE_TEXT if (text := fields.get(name)) and self._is_personal(text)}
+        found = {name: text for name in _FREE_TEXT if (text := fields.get(name)) and self._is_personal(text)}
+        about |= found
         if "user_id" not in person:
             about, person = {**person, **about}, {}
-        judgement = self._judged(entry, fields, SEALED_FIELDS | about.keys())
+        judgement = self._judged(entry, fields, SEALED_FIELDS | found.keys() if found else SEALED_FIELDS)
         sealed = (True, True)
         if not self._encrypt and not judgement.encryption_required:
             sealed = (bool(self._scanner.in_value(person)), bool(subjects) or bool(self._scanner.in_value(about)))
@@ -94,14 +94,18 @@ class Drafter:
             judgement = self._judged(entry, fields, names)
         users = (person["user_id"],) if person else ()
         kinds = ((users, person, sealed[0]), (subjects, about, sealed[1]))
-        parts = [PartPlan(people, part, write_json(part), is_sealed) for people, part, is_sealed in kinds if part]
-        clear = {name: value for name, value in fields.items() if name not in SEALED_FIELDS and name not in about}
-        judged = {
-            "rule_set": self._version, "compliance_frameworks": judgement.frameworks, "rule_ids": judgement.rule_ids,
-            "violations": tuple(shown_violations(judgement.violations)),
-        }  # fmt: skip
-        clear |= {name: found for name, found in judged.items() if found}
-        return Plan(clear, parts, judgement, entry.agent_id)
+        parts = [PartPlan(people, write_json(part), is_sealed) for people, part, is_sealed in kinds if part]
+        judged: dict[str, Any] = {"rule_set": self._version}
+        if judgement.frameworks:
+            judged["compliance_frameworks"] = judgement.frameworks
+        if judgement.rule_ids:
+            judged["rule_ids"] = judgement.rule_ids
+        if judgement.violations:
+            judged["violations"] = tuple(shown_violations(judgement.violations))
+        if judgement.frameworks:
+            fields.pop("compliance_frameworks", None)
+        clear = {name: value for name, value in fields.items() if name not in SEALED_FIELDS and name not in found}
+        return Plan(fields, judged, clear | judged, parts, judgement, fields.get("agent_id"))
 
     def _judged(self, entry: NewEntry, fields: Mapping[str, object], sealed: Collection[str]) -> Judgement:
         """As ``judge``; what rules demand together is kept, since few sets of rules ever apply."""

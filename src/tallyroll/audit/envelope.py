@@ -45,9 +45,9 @@ def document_of(record: Record, event_id: str, key: str, source: str, time: str)
     return b'%s,"data_base64":"%s"}' % (head[:-1], b64encode(pack_record(record)))
 
 
-def size_of(record_bytes: int, key: str, source: str) -> int:
-    """At most how large a record of so many bytes becomes as a document."""
-    return _AROUND + 2 * len(key.encode()) + len(source.encode()) + (record_bytes + 2) // 3 * 4
+def size_of(record_bytes: int, names_bytes: int) -> int:
+    """At most how large a record of so many bytes becomes as a document; key, its name and source take ``names_bytes``."""
+    return _AROUND + names_bytes + (record_bytes + 2) // 3 * 4
 
 
 def record_in(value: bytes | None) -> tuple[str, Record]:

@@ -13,11 +13,11 @@ from tallyroll.audit.entry import AuditEventCategory
 from tallyroll.audit.evidence import Evidence, Packed, Progress
 from tallyroll.audit.integrity import Trusted, Verification
 from tallyroll.audit.new_entry import NewEntry
-from tallyroll.audit.note import ED25519, NoteKey
+from tallyroll.audit.note import COSIGNATURE, ED25519, NoteKey
 from tallyroll.audit.query import LedgerReader
 from tallyroll.audit.report import Reporting
 from tallyroll.audit.verify.ed25519 import is_signed
-from tallyroll.errors import StoreUnavailable
+from tallyroll.errors import SettingsError, StoreUnavailable, Undecodable
 from tallyroll.ports import LedgerStore
 
 if TYPE_CHECKING:
@@ -36,9 +36,12 @@ class AuditReading:
 
     @property
     def trusted(self) -> Trusted:
-        """The public keys of the ledger as these settings know them."""
+        """The public keys of the ledger and of its witnesses as these settings know them. Raises SettingsError for what is no key."""
         signer = self._opened.keys.signer
-        return Trusted((str(NoteKey(signer.name, ED25519, signer.public)),))
+        witnesses = self._opened.settings.audit_witness_keys_named
+        if any((key := _key_of(text)) is None or key.kind != COSIGNATURE for text in witnesses):
+            raise SettingsError("AUDIT_WITNESS_KEYS", "expected NAME+ID+BASE64 of witnesses, as they print it")
+        return Trusted((str(NoteKey(signer.name, ED25519, signer.public)),), witnesses)
 
     @cached_property
     def reader(self) -> LedgerReader:
@@ -120,6 +123,13 @@ class AuditReading:
         **fields: Any,  # noqa: ANN401  # the fields of an entry
     ) -> object:
         return await self._opened.recorder.record(NewEntry.of(event_type, category, action, description, **fields))
+
+
+def _key_of(text: str) -> NoteKey | None:
+    try:
+        return NoteKey.parse(text)
+    except Undecodable:
+        return None
 
 
 def _signed(proof: bytes | None) -> bytes:

@@ -44,7 +44,9 @@ def recommendations(  # noqa: PLR0913  # what a report knows
     if integrity["snapshot"] is None:
         found.append("Have the ledger sealed and signed: nothing in it is noted yet.")
     elif not coverage.get("witness"):
-        found.append("Have checkpoints witnessed (AUDIT_WITNESS): without one, who holds all keys could rewrite everything.")
+        found.append(
+            "Have checkpoints witnessed (AUDIT_WITNESS, AUDIT_WITNESS_KEYS): without, who holds all keys could rewrite everything."
+        )
     if coverage.get("writer_epochs_with_keys", 0) < coverage.get("writer_epochs", 0):
         found.append("Find the key ring's lost entries: MACs of some writer epochs could not be checked.")
     return found

@@ -111,7 +111,7 @@ class AuditTrail:
         self._violations.add_handler(handler)
 
     def add_real_time_monitor(self, rule_id: str, monitor: Monitor) -> None:
-        """From now on ``monitor`` is given every entry that the rule applies to, at once. Raises ValueError for other rules."""
+        """From now on ``monitor`` is given every entry that the rule applies to, at once; if the rule has ``real_time_monitoring``."""
         self._violations.add_monitor(rule_id, monitor)
 
     # Reading

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from tallyroll.cli.agents import show_timeline
+from tallyroll.cli.demo_alarm import hang, hour_of, show_alarm, show_figures
 from tallyroll.cli.demo_forgery import Forgery, forge_copy
 from tallyroll.cli.demo_screen import Screen, show_change
+from tallyroll.cli.demo_trail import forget, prove, show_forgotten, show_proof
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import behind, follow_until
 from tallyroll.cli.printing import number, paint, say, say_json
@@ -25,8 +29,10 @@ from tallyroll.cli.session import Json, Session, Url, examples, run, session_of,
 from tallyroll.cli.simulate import Sent, send
 from tallyroll.cli.verify import show_chain
 from tallyroll.errors import Undecodable
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.ids import utc_now
 from tallyroll.replay.views import AGENT
-from tallyroll.roll import Roll
+from tallyroll.roll import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.simulate.fleet import Fleet
 
@@ -34,6 +40,7 @@ app = verbs()
 
 _AGENTS: Final = 12  # as many as fit on a screen
 _RATE: Final = 500.0  # events per second: lively, and far from what the log takes
+_PAST: Final = 6_000  # events before the demo begins, some twenty minutes of work: what is usual has to be known
 _SEED: Final = 11
 _LOOK_S: Final = 0.25  # between two looks at the store while the fleet is at work
 _WAIT_S: Final = 30.0  # for the store to catch up after the last event; it takes well under a second
@@ -54,13 +61,21 @@ class Findings:
 
     sent: Sent = field(default_factory=Sent)
     agents: int = 0
+    alarm_ms: float | None = None
     live_equals_replay: bool = False
     chain_intact: bool = False
     forgery_found: bool = False
+    trail_valid: bool = False
+    trail_forgery_found: bool = False
+    person_forgotten: bool = False
 
     def held(self) -> bool:
         """Whether everything that was shown is true."""
-        return self.sent.published > 0 and not self.sent.failed and self.live_equals_replay and self.chain_intact and self.forgery_found
+        shown = (
+            self.alarm_ms is not None, self.live_equals_replay, self.chain_intact, self.forgery_found, self.trail_valid,
+            self.trail_forgery_found, self.person_forgotten,
+        )  # fmt: skip
+        return self.sent.published > 0 and not self.sent.failed and all(shown)
 
 
 @app.command(epilog=examples("tallyroll demo", "tallyroll demo --seconds 5", "tallyroll demo --keep ./demo-log"))
@@ -74,11 +89,12 @@ def demo(  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """A made-up fleet at work, live; one agent's story; its state then and now; and a forgery that is caught.
+    """A made-up fleet at work, live; a tool that hangs and its alert; an agent's story, then and now; forgeries; a person forgotten.
 
     Needs no server and touches no other log: --url is not looked at. Exit code 1 when anything shown does not hold.
     """
     session = session_of(context, url, json)
+    logging.getLogger("tallyroll.alerts.told").setLevel(logging.CRITICAL)  # the alert is shown in its place
     with tempfile.TemporaryDirectory(prefix="tallyroll-demo-") as temporary:
         folder = Path(temporary) if keep is None else keep
         found = run(_demo(session, folder.resolve(), seconds))
@@ -88,9 +104,13 @@ def demo(  # one parameter per option
                 "events": found.sent.published,
                 "seconds": round(found.sent.seconds, 3),
                 "agents": found.agents,
+                "alarm_ms": None if found.alarm_ms is None else round(found.alarm_ms),
                 "live_equals_replay": found.live_equals_replay,
                 "chain_intact": found.chain_intact,
                 "forgery_found": found.forgery_found,
+                "trail_valid": found.trail_valid,
+                "trail_forgery_found": found.trail_forgery_found,
+                "person_forgotten": found.person_forgotten,
                 "ok": found.held(),
             }
         )
@@ -114,12 +134,13 @@ async def _demo(session: Session, folder: Path, seconds: float) -> Findings:
         states = await _states(roll)
         found.agents = len(states)
         hero = max(states, key=lambda state: (state["tasks_failed"], state["tool_calls"]))
+        await _alarm(roll, hero["agent_id"], found, talk)
         await _story(roll, hero, found, talk)
         talk.title(
-            "4", "Is that log what the publisher wrote?", "each event carries the hash of the one before it; anyone who reads can check"
+            "5", "Is that log what the publisher wrote?", "each event carries the hash of the one before it; anyone who reads can check"
         )
         report = await roll.verify_chain()
-        found.chain_intact = report.intact and report.linked == found.sent.published
+        found.chain_intact = report.intact and report.linked == report.records
         if not session.json:
             show_chain(report)
         async with Roll.open(Settings(url=f"sqlite:///{folder / 'forged'}")) as forged:
@@ -129,15 +150,35 @@ async def _demo(session: Session, folder: Path, seconds: float) -> Findings:
         talk.forged(forgery, found=found.forgery_found)
         if not session.json:
             show_chain(report)
+        await _trail(roll, folder, hero["agent_id"], found, talk)
     return found
+
+
+async def _trail(roll: Roll, folder: Path, agent: str, found: Findings, talk: _Talk) -> None:
+    """The audit trail: proof, forgery, and a person who is forgotten."""
+    why = "the trail is chained, signed and sealed; who verifies it needs a public key and no server"
+    talk.title("6", "Can an auditor check it who trusts nobody here?", why)
+    proven = await prove(roll, folder)
+    found.trail_valid, found.trail_forgery_found = proven.valid, proven.forged is not None
+    if not talk.silent:
+        show_proof(proven)
+    talk.title("7", "Can it forget?", "an agent read a customer's record; the customer asks to be forgotten")
+    forgotten = await forget(roll, agent)
+    was, now = forgotten.before.payload, forgotten.after.payload
+    found.person_forgotten = was != now == {"erased": True} and forgotten.valid
+    if not talk.silent:
+        show_forgotten(forgotten)
 
 
 async def _watch(roll: Roll, seconds: float, *, silent: bool) -> Sent:
     """Lets the fleet work, and shows its stored state as it changes."""
-    fleet = Fleet(seed=_SEED, agents=_AGENTS, tasks_per_agent_hour=75.0)
+    events = _fleet(_PAST + int(seconds * _RATE))
     await roll.follow()
+    await roll.follow(ANALYTICS_FOLLOWER)
+    await roll.follow(AUDIT_FOLLOWER)
     with Screen(silent=silent) as screen, Progress("", None, silent=True) as progress:
-        work = asyncio.ensure_future(send(roll, fleet.run(events=int(seconds * _RATE)), rate=_RATE, progress=progress))
+        past = await send(roll, islice(events, _PAST), rate=None, progress=progress)
+        work = asyncio.ensure_future(send(roll, events, rate=_RATE, progress=progress))
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=_LOOK_S)
@@ -145,9 +186,33 @@ async def _watch(roll: Roll, seconds: float, *, silent: bool) -> Sent:
         finally:
             work.cancel()
         sent = work.result()
+        sent.published, sent.failed = sent.published + past.published, sent.failed + past.failed
         await follow_until(roll, await behind(roll), _WAIT_S)
         screen.show(await _states(roll), published=sent.published, behind=(await behind(roll)).records, last=True)
     return sent
+
+
+def _fleet(count: int) -> Iterator[AgentEvent]:
+    """So many events of a fleet, the last one about now."""
+    fleet = Fleet(seed=_SEED, agents=_AGENTS, tasks_per_agent_hour=75.0)
+    *_, last = fleet.run(events=count)
+    return replace(fleet, start=utc_now() - (last.timestamp - fleet.start)).run(events=count)
+
+
+async def _alarm(roll: Roll, agent: str, found: Findings, talk: _Talk) -> None:
+    """What the hour amounts to, and a tool that hangs."""
+    talk.title("2", "What it amounts to, and what is wrong", "windows over the same log; then one call of a quick tool takes ten minutes")
+    now = utc_now()
+    figures = await hour_of(roll, now)
+    if not talk.silent:
+        show_figures(figures)
+    talk.line()
+    alarm = await hang(roll, agent, now)
+    if alarm is not None:
+        found.alarm_ms = alarm.took_ms
+        found.sent.published += alarm.calls
+        if not talk.silent:
+            show_alarm(alarm)
 
 
 async def _states(roll: Roll) -> list[dict[str, Any]]:
@@ -165,9 +230,9 @@ async def _story(roll: Roll, hero: Mapping[str, Any], found: Findings, talk: _Ta
     stored = await roll.state(AGENT, name, follow=False)
     found.live_equals_replay = now is not None and stored is not None and _read(now) == _read(stored)
     topics = len({one.position.topic for one in seen})
-    talk.title("2", f"The story of {name}", f"the newest {_TIMELINE} of {number(len(seen))} events that name it, from {topics} topics")
+    talk.title("3", f"The story of {name}", f"the newest {_TIMELINE} of {number(len(seen))} events that name it, from {topics} topics")
     talk.timeline(deque(seen, maxlen=_TIMELINE))
-    talk.title("3", f"{name}, then and now", "replayed from the log alone, at a moment in its past and at the end")
+    talk.title("4", f"{name}, then and now", "replayed from the log alone, at a moment in its past and at the end")
     talk.change(then, now, halfway)
     same = paint("equal", "green") if found.live_equals_replay else paint("DIFFERENT", "bold red")
     talk.line(f"The state kept live and the state replayed from the log are {same}: one fold makes both.")

@@ -1,0 +1,203 @@
+"""The audit trail: recording with encryption, the time until an entry is durable, keeping the ledger, verifying, finding, erasing."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import hmac
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from bench.report import ROOT, save, table
+from bench.verify import figures_of
+from bench.workload import Meter, events, percentile
+from tallyroll.audit.new_entry import NewEntry
+from tallyroll.audit.pii import PiiScanner
+from tallyroll.opening import open_pii_finder
+from tallyroll.roll import AUDIT_FOLLOWER, Roll
+from tallyroll.settings import Secret, Settings
+
+_BATCH: Final = 500
+_CUSTOMERS: Final = 1_000
+_TEXT: Final = (
+    "Looked up the order of last week for the customer, found that it was sent to an older address, offered a refund of 40 euros, "
+    "and asked the warehouse whether the parcel can be stopped on its way there."
+)
+
+
+def _entries(count: int) -> Iterator[NewEntry]:
+    for number in range(count):
+        yield NewEntry.of(
+            "customer.changed", "data_modification", "update", "changed an address", agent_id=f"crm-{number % 50:03}",
+            task_id=f"task-{number:06}", payload={"customer_id": f"cust-{number % _CUSTOMERS}", "note": _TEXT},
+            compliance_frameworks={"gdpr"},
+        )  # fmt: skip
+
+
+def _settings(folder: Path) -> Settings:
+    return Settings(url=f"sqlite:///{folder}", audit_secret_key=Secret("5f" * 32))
+
+
+async def record(folder: Path, count: int) -> dict[str, Any]:
+    """Batches of five hundred, each awaited: judged, sealed, and on disk in the embedded log when it returns."""
+    async with Roll.open(_settings(folder)) as roll:
+        await roll.audit.create_audit_entries(list(_entries(_BATCH)))  # keys are drawn, rules are read
+        source = _entries(count)
+        with Meter() as meter:
+            while batch := list(islice(source, _BATCH)):
+                made = await roll.audit.create_audit_entries(batch)
+        assert all(entry.encrypted and entry.position is not None for entry in made)
+        return dict(meter.per(count))
+
+
+async def durable(folder: Path, rate: int, seconds: int) -> dict[str, Any]:
+    """Single calls at a rate, none waiting for another: from the call to the entry on disk, in ms."""
+    took: list[float] = []
+    async with Roll.open(_settings(folder)) as roll:
+        await roll.audit.create_audit_entries(list(_entries(_BATCH)))
+        gc.collect()
+        gc.freeze()
+
+        async def one(entry: NewEntry) -> None:
+            called = time.perf_counter()
+            await roll.audit.create_audit_entries([entry])
+            took.append((time.perf_counter() - called) * 1e3)
+
+        source, tasks = _entries(rate * seconds), set[asyncio.Task[None]]()
+        began = due = time.perf_counter()
+        while batch := list(islice(source, max(1, rate // 500))):
+            for entry in batch:
+                task = asyncio.create_task(one(entry))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            due += len(batch) / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))  # noqa: TID251  # a rate is what is wanted
+        await asyncio.gather(*tasks)
+        reached = len(took) / (time.perf_counter() - began)
+    took.sort()
+    return {
+        "rate_asked": rate, "rate_reached": reached, "p50_ms": percentile(took, 50), "p99_ms": percentile(took, 99), "worst_ms": took[-1]
+    }  # fmt: skip
+
+
+def naive(folder: Path, count: int) -> dict[str, Any]:
+    """What one writes first: json.dumps, a new AESGCM, hmac.new over the previous hash, a file that is synced each five hundred."""
+    folder.mkdir(parents=True)
+    key, mac_key, before = sha256(b"key").digest(), sha256(b"mac").digest(), ""
+    source = _entries(count)
+    with Meter() as meter, (folder / "audit.jsonl").open("w") as file:
+        while batch := list(islice(source, _BATCH)):
+            for entry in batch:
+                nonce = os.urandom(12)
+                sealed = AESGCM(key).encrypt(nonce, json.dumps(entry.payload).encode(), None)
+                document = {
+                    "event_type": entry.event_type, "category": str(entry.category), "action": entry.action, "agent_id": entry.agent_id,
+                    "task_id": entry.task_id, "description": entry.description, "payload": (nonce + sealed).hex(), "previous": before,
+                }  # fmt: skip
+                before = hmac.new(mac_key, json.dumps(document, sort_keys=True).encode(), sha256).hexdigest()
+                file.write(json.dumps({**document, "mac": before}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    return dict(meter.per(count))
+
+
+async def keep(folder: Path, count: int) -> dict[str, Any]:
+    """The follower into the ledger: entries that were recorded, and events that nobody recorded."""
+    found: dict[str, Any] = {}
+    async with Roll.open(_settings(folder)) as roll:
+        source = _entries(count)
+        while batch := list(islice(source, _BATCH)):
+            await roll.audit.create_audit_entries(batch)
+        found["recorded"] = await _follow(roll, count)
+        some = events(count)
+        for start in range(0, len(some), _BATCH):
+            await roll.publish_batch(some[start : start + _BATCH])
+        found["derived"] = await _follow(roll, len(some))
+        integrity = await roll.audit.verify_audit_integrity()
+        assert integrity["valid"], integrity["counts"]
+    return found
+
+
+async def _follow(roll: Roll, count: int) -> dict[str, Any]:
+    with Meter() as meter:
+        await roll.follow(AUDIT_FOLLOWER)
+        for position in roll.publisher.last_positions():
+            assert await roll.caught_up(position, 600, follower=AUDIT_FOLLOWER)
+    return dict(meter.per(count))
+
+
+async def erase(folder: Path, count: int) -> dict[str, Any]:
+    """One customer of a thousand, in a ledger of so many entries: without and with a look into every text."""
+    async with Roll.open(_settings(folder)) as roll:
+        source = _entries(count)
+        while batch := list(islice(source, _BATCH)):
+            await roll.audit.create_audit_entries(batch)
+        await _follow(roll, count)
+        shallow = time.perf_counter()
+        receipt = await roll.audit.anonymize_subject_data("cust-7", deep=False)
+        shallow = time.perf_counter() - shallow
+        assert receipt.parts_removed == count // _CUSTOMERS, receipt
+        deep = time.perf_counter()
+        await roll.audit.anonymize_subject_data("cust-8")
+        deep = time.perf_counter() - deep
+    return {"entries": count, "parts_removed": receipt.parts_removed, "keys_and_parts_s": shallow, "with_every_text_s": deep}
+
+
+def find(rounds: int = 20_000) -> dict[str, Any]:
+    """Texts of some two hundred characters a second: none has personal data in it, as most have not."""
+    scanner = PiiScanner(open_pii_finder())
+    texts = [_TEXT.replace("40", str(number % 1_000)) for number in range(rounds)]
+    with Meter() as meter:
+        hits = sum(bool(scanner.in_text(text)) for text in texts)
+    return {"texts_per_s": rounds / meter.wall_s, "mean_characters": sum(map(len, texts)) / rounds, "hits": hits}
+
+
+def main(argv: list[str]) -> None:
+    """Prints the tables and writes bench-results/audit.json."""
+    parser = argparse.ArgumentParser(prog="scripts/bench audit", description=__doc__)
+    parser.add_argument("--count", type=int, default=50_000, help="entries for the rates (default %(default)s)")
+    parser.add_argument("--erase", type=int, default=1_000_000, help="entries of the ledger that a customer is erased from")
+    parser.add_argument("--rate", type=int, default=5_000, help="calls a second while durability is timed (default %(default)s)")
+    parser.add_argument("--seconds", type=int, default=15, help="how long (default %(default)s)")
+    options = parser.parse_args(argv)
+    work = Path(tempfile.mkdtemp(dir=ROOT, prefix=".bench-audit-"))  # on the disk that the project is on, not in memory
+    try:
+        figures: dict[str, Any] = {
+            "record": asyncio.run(record(work / "record", options.count)),
+            "naive json and hmac": naive(work / "naive", options.count),
+            **asyncio.run(keep(work / "keep", options.count)),
+            "durable": asyncio.run(durable(work / "durable", options.rate, options.seconds)),
+            "find": find(),
+            "verify": figures_of(60_000, 400, 3),
+            "erase": asyncio.run(erase(work / "erase", options.erase)),
+        }
+    finally:
+        shutil.rmtree(work)
+    figures["record_to_naive"] = figures["record"]["events_per_s"] / figures["naive json and hmac"]["events_per_s"]
+    _show(figures)
+    print(save("audit", figures))
+
+
+def _show(figures: dict[str, Any]) -> None:
+    names = ("record", "naive json and hmac", "recorded", "derived")
+    rows = [[name, figures[name]["events_per_s"], figures[name]["cpu_us_per_event"]] for name in names]
+    print(table("Entries, sealed and on disk; recorded and derived are into the ledger", ["step", "a second", "µs of CPU each"], rows))
+    one = figures["durable"]
+    print(f"\nfrom call to disk at {one['rate_reached']:,.0f} a second: p50 {one['p50_ms']:.2f} ms, p99 {one['p99_ms']:.2f} ms")
+    verified = figures["verify"]["with MACs"]
+    print(f"verified, with MACs: {1e6 / verified['us_per_entry']:,.0f} a second of CPU")
+    print(f"texts searched for personal data: {figures['find']['texts_per_s']:,.0f} a second")
+    gone = figures["erase"]
+    print(f"one customer of {_CUSTOMERS:,} out of {gone['entries']:,} entries: {gone['keys_and_parts_s']:.2f} s; "
+          f"with a look into every text {gone['with_every_text_s']:.1f} s")  # fmt: skip

@@ -1,0 +1,215 @@
+"""From an event to each place: the followers are a process of their own; load and onlookers are in this one and share a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from confluent_kafka import Message, Producer
+
+from bench.analytics_load import Load
+from bench.report import ROOT
+from bench.workload import percentile
+from tallyroll.adapters.redis.state_target import RedisStateTarget
+from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
+from tallyroll.adapters.sqlite.state_store import SqliteStateStore
+from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
+from tallyroll.audit.layout import take_out
+from tallyroll.events.codec import encode
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue, catalogue_of
+from tallyroll.events.types import TASK_TOPIC
+from tallyroll.roll import FOLLOWERS
+from tallyroll.settings import Settings
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+_SLICE_S: Final = 0.01
+_LOOK_S: Final = 0.005
+_PROBES_PER_S: Final = 10
+_PATIENCE_S: Final = 120
+
+Heads = Callable[[], Awaitable[Mapping[TopicPartition, int]]]
+
+
+class Probe(NamedTuple):
+    """An event whose ways are followed: where it is in the log, and when it was handed to the client, in ns of a clock that only rises."""
+
+    where: TopicPartition
+    offset: int
+    sent_ns: int
+
+
+def measure(settings: Settings, rate: int, seconds: int) -> dict[str, Any]:
+    """Percentiles of the time until an event can be seen in each place, while ``rate`` events/s pass."""
+    with _service(settings):
+        return asyncio.run(_measure(settings, rate, seconds))
+
+
+async def _measure(settings: Settings, rate: int, seconds: int) -> dict[str, Any]:
+    catalogue = catalogue_of(settings)
+    probes: dict[str, Probe] = {}
+    async with AsyncExitStack() as stack:
+        places = await _places(settings, stack, catalogue)
+        came: dict[str, dict[str, int]] = {place: {} for place in [*places, "NATS"]}
+        await stack.enter_async_context(_listening(settings, came["NATS"]))
+        await _until_caught_up(settings, places, catalogue)
+        reached: list[float] = []
+        load = threading.Thread(target=_send, args=(settings, catalogue, rate, seconds, probes, reached))
+        load.start()
+        looks = [asyncio.create_task(_look(heads, probes, came[place])) for place, heads in places.items()]
+        await asyncio.to_thread(load.join)
+        until = time.monotonic() + _PATIENCE_S
+        while any(len(seen) < len(probes) for seen in came.values()) and time.monotonic() < until:  # noqa: ASYNC110  # below
+            await asyncio.sleep(0.1)  # noqa: TID251  # the benchmark looks on from outside
+        for look in looks:
+            look.cancel()
+    return {
+        "rate_asked": rate, "rate_reached": reached[0], "probes": len(probes),
+        "places": {place: _figures(seen, probes) for place, seen in came.items()},
+    }  # fmt: skip
+
+
+def _figures(seen: Mapping[str, int], probes: Mapping[str, Probe]) -> dict[str, Any]:
+    took = sorted((seen[one] - probe.sent_ns) / 1e6 for one, probe in probes.items() if one in seen)
+    if not took:
+        return {"seen": 0, "p50_ms": None, "p99_ms": None, "worst_ms": None}
+    return {"seen": len(took), "p50_ms": percentile(took, 50), "p99_ms": percentile(took, 99), "worst_ms": took[-1]}
+
+
+async def _places(settings: Settings, stack: AsyncExitStack, catalogue: Catalogue) -> dict[str, Heads]:
+    """How far each place is, as a reader of it would find."""
+    states = await SqliteStateStore.open(settings.data_dir / "state.db")
+    windows = await SqliteWindowStore.open(settings.data_dir / "analytics.db")
+    ledger = await SqliteLedgerStore.open(settings.data_dir / "audit" / "ledger.sqlite", take_out)
+    redis = RedisStateTarget(settings.redis_host, settings.redis_port, tenant=settings.topic_prefix)
+    for store in (states, windows, ledger, redis):
+        stack.push_async_callback(store.close)
+    tasks = catalogue.partitions([TASK_TOPIC])
+
+    async def state_heads() -> Mapping[TopicPartition, int]:
+        return {where: progress.next for where, progress in (await states.load_progress(tasks)).items()}
+
+    async def window_heads() -> Mapping[TopicPartition, int]:
+        return {where: progress.next for where, progress in (await windows.load_progress(tasks)).items()}
+
+    async def ledger_heads() -> Mapping[TopicPartition, int]:
+        return await ledger.progress(tasks)
+
+    async def redis_heads() -> Mapping[TopicPartition, int]:
+        return {where: progress.next for where, progress in (await redis.progress(tasks)).items()}
+
+    return {"metrics": window_heads, "trail": ledger_heads, "state": state_heads, "Redis": redis_heads}
+
+
+async def _look(heads: Heads, probes: Mapping[str, Probe], seen: dict[str, int]) -> None:
+    while True:
+        found = await heads()
+        now = time.monotonic_ns()
+        for event_id, probe in list(probes.items())[-1_000:]:
+            if event_id not in seen and found.get(probe.where, 0) > probe.offset:
+                seen[event_id] = now
+        await asyncio.sleep(_LOOK_S)  # noqa: TID251  # how often a place is looked at
+
+
+@asynccontextmanager
+async def _listening(settings: Settings, seen: dict[str, int]) -> AsyncIterator[None]:
+    import nats
+
+    connection = await nats.connect(settings.nats_servers)
+
+    async def came(message: Msg) -> None:
+        seen.setdefault((message.headers or {}).get("Nats-Msg-Id", ""), time.monotonic_ns())
+
+    await connection.subscribe("agents.probe.status", cb=came)
+    try:
+        yield
+    finally:
+        await connection.close()
+
+
+async def _until_caught_up(settings: Settings, places: Mapping[str, Heads], catalogue: Catalogue) -> None:
+    """The service starts at the beginning of topics that are not empty."""
+    from tallyroll.roll import Roll
+
+    async with Roll.open(settings) as roll:
+        ends = await roll.log.ends([catalogue[TASK_TOPIC].name])
+    until = time.monotonic() + _PATIENCE_S
+    for place, heads in places.items():
+        while True:
+            found = await heads()
+            if all(found.get(where, 0) >= end for where, end in ends.items()):
+                break
+            if time.monotonic() > until:
+                raise SystemExit(f"waited in vain: {place} never caught up; see .bench-data/flow-service.log")
+            await asyncio.sleep(0.2)  # noqa: TID251  # the benchmark looks on from outside
+
+
+def _send(  # noqa: PLR0913  # the load
+    settings: Settings, catalogue: Catalogue, rate: int, seconds: int, probes: dict[str, Probe], reached: list[float]
+) -> None:
+    """Sends at a rate, ten milliseconds at a time; ten probes a second."""
+    load = Load(catalogue, 50)
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 1})
+    per_slice, run, number = round(rate * _SLICE_S), f"{time.time_ns():026x}", 0
+    began = due = time.perf_counter()
+    for piece in range(round(seconds / _SLICE_S)):
+        now = datetime.now(UTC)
+        for _ in range(per_slice):
+            one = load.live(number, now, run)
+            number += 1
+            producer.produce(one.topic, one.value, one.key, one.partition)
+        if piece % round(1 / _SLICE_S / _PROBES_PER_S) == 0:
+            _probe(producer, catalogue, probes)
+        producer.poll(0)
+        due += _SLICE_S
+        if (left := due - time.perf_counter()) > 0:
+            time.sleep(left)  # a rate is what is wanted
+    reached.append(number / (time.perf_counter() - began))
+    producer.flush(60)
+
+
+def _probe(producer: Producer, catalogue: Catalogue, probes: dict[str, Probe]) -> None:
+    event = AgentEvent("task.completed", "probe", "task", {"agent_id": "probe", "duration_ms": 1_000.0})
+    key = event.key.encode()
+    place = catalogue.place(event.event_type, key)
+    sent_ns = time.monotonic_ns()
+
+    def delivered(error: object, message: Message) -> None:
+        if error is None:
+            probes[event.event_id] = Probe(TopicPartition(place.topic, place.partition), message.offset() or 0, sent_ns)
+
+    producer.produce(place.topic, encode(event), key, place.partition, on_delivery=delivered)
+
+
+@contextmanager
+def _service(settings: Settings) -> Iterator[None]:
+    environment = {
+        **os.environ, "TALLYROLL_URL": settings.url, "TALLYROLL_TOPIC_PREFIX": settings.topic_prefix,
+        "TALLYROLL_DATA_DIR": str(settings.data_dir), "TALLYROLL_GROUP_PREFIX": settings.group_prefix,
+        "REDIS_HOST": settings.redis_host, "REDIS_PORT": str(settings.redis_port), "NATS_SERVERS": settings.nats_servers,
+        "AUDIT_SECRET_KEY": "5f" * 32,
+    }  # fmt: skip
+    command = [sys.executable, "-c", "from tallyroll.cli import main; main()", "run", *FOLLOWERS, "--http", "off"]
+    (ROOT / ".bench-data").mkdir(exist_ok=True)
+    with (
+        (ROOT / ".bench-data" / "flow-service.log").open("w") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as service,
+    ):
+        try:
+            yield
+            if service.poll() is not None:
+                raise SystemExit("the service ended by itself: .bench-data/flow-service.log")
+        finally:
+            service.terminate()
+            service.wait(60)
