@@ -15,7 +15,15 @@ from tallyroll import Roll
 from tallyroll.audit.layout import Kind, PartType
 from tallyroll.audit.ledger import Verdict
 from tallyroll.audit.pii import MAX_PEOPLE
-from tallyroll.errors import Backpressure, InvalidEvent, KeyRingUnavailable, PublishRejected, PublishUncertain, SealingRequired
+from tallyroll.errors import (
+    Backpressure,
+    InvalidEvent,
+    KeyRingUnavailable,
+    LogUnavailable,
+    PublishRejected,
+    PublishUncertain,
+    SealingRequired,
+)
 from tallyroll.events.context import event_context
 from tallyroll.settings import Settings
 from tallyroll.telemetry import AUDIT_CREATED, AUDIT_LOST
@@ -28,6 +36,7 @@ SOUND = {Verdict.APPEND}
 # What is sealed, and under whose key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encrypt", [True, False])
 async def test_data_access_under_gdpr_is_sealed_and_kept_for_six_years(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, *, encrypt: bool
@@ -63,6 +72,7 @@ async def test_what_is_in_the_log_is_what_the_caller_got(tmp_path: Path) -> None
         assert made.position == f"audit-events/{made.partition}/1"
 
 
+@pytest.mark.slow
 async def test_each_person_has_a_part_of_their_own(tmp_path: Path) -> None:
     async with recording(tmp_path) as booth:
         for fields in (
@@ -220,6 +230,7 @@ async def test_what_may_not_have_arrived_is_sent_again_as_it_is(tmp_path: Path, 
         assert made.position is not None
 
 
+@pytest.mark.slow
 async def test_what_stays_unknown_is_sent_again_with_the_heartbeat(tmp_path: Path) -> None:
     async with recording(tmp_path, spool=False) as booth:
         await booth.record()
@@ -243,6 +254,25 @@ async def test_without_a_key_what_has_to_be_sealed_is_not_recorded(tmp_path: Pat
         put_away(tmp_path, "away", "keys")
 
 
+async def test_of_entries_that_come_together_only_those_that_need_a_key_are_refused(tmp_path: Path) -> None:
+    async with recording(tmp_path, audit_enable_encryption=False) as booth:
+        await booth.record()
+        put_away(tmp_path, "keys", "away")
+        together = [booth.recorder.record(entry(compliance_frameworks=frameworks)) for frameworks in ([], ["gdpr"], [])]
+        plain, sealed, other = await booth.desk.passing(asyncio.gather(*together, return_exceptions=True))
+        assert isinstance(sealed, SealingRequired)
+        assert {plain.audit_id, other.audit_id} < {one.event_id for one in entries_in(await booth.arrived())}
+        put_away(tmp_path, "away", "keys")
+
+
+async def test_after_the_end_nothing_is_recorded(tmp_path: Path) -> None:
+    async with recording(tmp_path) as booth:
+        await booth.record()
+        await booth.desk.passing(booth.recorder.close())
+        with pytest.raises(LogUnavailable):
+            await booth.recorder.record(entry())
+
+
 async def test_without_a_ring_nothing_begins(tmp_path: Path) -> None:
     async with recording(tmp_path, audit_enable_encryption=False) as booth:
         put_away(tmp_path, "keys", "away")
@@ -253,6 +283,7 @@ async def test_without_a_ring_nothing_begins(tmp_path: Path) -> None:
 # Numbers, epochs, heartbeats
 
 
+@pytest.mark.slow
 async def test_many_at_once_keep_their_order(tmp_path: Path) -> None:
     async with recording(tmp_path) as booth:
         many = [entry(payload={"n": n}, agent_id=f"agent-{n % 3}") for n in range(1_200)]
@@ -270,6 +301,7 @@ async def test_many_at_once_keep_their_order(tmp_path: Path) -> None:
         assert await booth.recorder.record_batch([]) == []
 
 
+@pytest.mark.slow
 async def test_an_idle_writer_says_how_far_it_has_come_and_then_that_it_ends(tmp_path: Path) -> None:
     async with recording(tmp_path) as booth:
         await booth.record()
@@ -305,6 +337,7 @@ async def test_after_a_day_the_epoch_is_another_one_that_names_the_last(tmp_path
         assert second.env["previous"]["heads"] == [[close.core.chain.partition, close.core.seq, second.env["previous"]["heads"][0][2]]]
 
 
+@pytest.mark.slow
 async def test_no_nonce_comes_twice_over_restarts_and_lost_answers(tmp_path: Path) -> None:
     """NonceWatch raises for the second use of a nonce under one key; the negative control shows that it would."""
     async with recording(tmp_path) as booth:

@@ -85,6 +85,7 @@ async def test_a_monitor_that_fails_stops_nobody(tmp_path: Path) -> None:
         assert booth.desk.telemetry.value(AUDIT_CALLBACK_ERRORS) == 1
 
 
+@pytest.mark.slow
 async def test_what_waits_for_a_slow_monitor_is_bounded_and_counted(tmp_path: Path) -> None:
     async with recording(tmp_path) as booth:
         made = await booth.record(user_id="a", resource="r")
@@ -102,6 +103,7 @@ async def test_what_waits_for_a_slow_monitor_is_bounded_and_counted(tmp_path: Pa
         await slow.close()
 
 
+@pytest.mark.slow
 async def test_a_burst_of_refusals_is_a_breach_of_no_single_entry(tmp_path: Path) -> None:
     async with recording(tmp_path) as booth:
         told: list[str] = []

@@ -7,13 +7,12 @@ refuses for good stays a numbered gap.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from tallyroll.audit import envelope
 from tallyroll.audit.bursts import Bursts
@@ -27,25 +26,23 @@ from tallyroll.audit.layout import CORE_BYTES, MAC_BYTES, PART_BYTES, Kind, Part
 from tallyroll.audit.new_entry import NewEntry
 from tallyroll.audit.pii import PiiScanner
 from tallyroll.audit.rules import OnFailure, RuleSet
+from tallyroll.audit.sending import Sending
 from tallyroll.audit.violations import Violations
 from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable, PublishUncertain
 from tallyroll.events.codec import moment_at
 from tallyroll.events.ids import new_id
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
-from tallyroll.ports import Clock, Delivered, KeyRing, Outcome, PiiFinder, Rejected, Sealer, Unknown
+from tallyroll.ports import Clock, Delivered, KeyRing, Outcome, PiiFinder, Rejected, Sealer
 from tallyroll.publish.load import Body
 from tallyroll.publish.publisher import EventPublisher
-from tallyroll.publish.receipt import Ticket
 from tallyroll.settings import Settings
-from tallyroll.telemetry import AUDIT_CREATED, AUDIT_LOST, Telemetry
+from tallyroll.telemetry import AUDIT_CREATED, Telemetry
 
 log: Final = logging.getLogger("tallyroll.audit")
 
 _CHUNK: Final = 250  # entries sealed between two looks at the event loop: some 20 ms
 _LINK_BYTES: Final = 320  # what the publisher's link adds, at the most
 _TAG_BYTES: Final = 16
-_PAUSES_S: Final = (0.05, 0.2, 1.0)  # before sealed bytes are sent again; then the caller is told
-_MAX_UNSENT: Final = 10_000  # records that are only in memory, some 20 MB; more are given up
 _CACHED_DAYS: Final = 64
 _ORDER: Final[tuple[OnFailure, ...]] = ("count", "spill", "block")
 
@@ -60,13 +57,20 @@ class _Ready(NamedTuple):
 
 
 class _Handed(NamedTuple):
-    """Entries that are sealed and on their way, and what becomes of their bodies. ``ticket``: the first try."""
+    """Entries that are sealed and on their way: what becomes of their bodies in the end, and how they stand once they are kept."""
 
     ready: Sequence[_Ready]
     drafts: Sequence[Draft]
     placed: Sequence[Placed]
-    ticket: Ticket
-    task: asyncio.Task[list[Outcome]]
+    settled: asyncio.Task[list[Outcome]]
+    kept: asyncio.Task[list[Outcome] | None]
+
+
+class _Group(NamedTuple):
+    """Entries of one turn of the event loop: they are handed over together."""
+
+    ready: list[_Ready]
+    task: asyncio.Task[_Handed]
 
 
 class Recorder:
@@ -120,9 +124,10 @@ class Recorder:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._beating: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._unsent: list[Body] = []
-        self._away = False
+        self._sending = Sending(
+            self._publisher, self._topic, clock=self._clock, telemetry=self._telemetry, stall_ms=self._settings.stall_ms
+        )
+        self._joining: _Group | None = None
         self._bursts = Bursts()
         self._keys = DataKeys(self._ring, self._clock.monotonic)
         self._epochs = Epochs(
@@ -139,7 +144,22 @@ class Recorder:
         is no key. Raises PublishUncertain (its ``kept`` is true: it goes on by itself, do not record it again) where a rule
         says ``block`` and the log did not answer in time; else what the log refused with, and the loss is counted.
         """
-        return (await self.record_batch([entry]))[0]
+        self._enter()
+        one = self._ready(entry)
+        group = self._joining
+        if group is None or len(group.ready) >= _CHUNK:
+            ready: list[_Ready] = []
+            group = self._joining = _Group(ready, asyncio.get_running_loop().create_task(self._together(ready)))
+        place = len(group.ready)
+        group.ready.append(one)
+        try:
+            handed = await asyncio.shield(group.task)
+        except (AuditError, LogError):
+            if len(group.ready) == 1:
+                raise
+            handed, place = await self._hand_over([one]), 0  # what the group lacked, this one may not need
+        policy = one.plan.judgement.on_failure
+        return _entry_at(handed, place, await self._outcomes(handed, policy), policy)
 
     async def record_batch(self, entries: Sequence[NewEntry]) -> list[AuditEntry]:
         """As ``record``, of many, in their order; all wait for the strictest of them.
@@ -155,7 +175,11 @@ class Recorder:
             ready = [self._ready(entry) for entry in entries[start : start + _CHUNK]]
             policy = max(policy, *(one.plan.judgement.on_failure for one in ready), key=_ORDER.index)
             handed.append(await self._hand_over(ready))
-        return [entry for one in handed for entry in await self._durable(one, policy)]
+        made = []
+        for one in handed:
+            outcomes = await self._outcomes(one, policy)
+            made += [_entry_at(one, place, outcomes, policy) for place in range(len(one.ready))]
+        return made
 
     name: Final = "recorder"
 
@@ -172,12 +196,7 @@ class Recorder:
         if self._beating is not None and self._loop is asyncio.get_running_loop():
             self._beating.cancel()
         await self._violations.close()
-        bodies = self._epochs.close("shutdown") + self._unsent
-        if bodies:
-            with contextlib.suppress(LogError):
-                self._track(self._settle(bodies, self._publisher.hand_over(bodies)))
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=self._settings.exit_grace_ms / 1_000)
+        await self._sending.close(self._epochs.close("shutdown"), self._settings.exit_grace_ms / 1_000)
 
     # Sealing
 
@@ -189,7 +208,8 @@ class Recorder:
             raise LogUnavailable("audit", "closed")
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._tasks = loop, set()  # what another loop has left open, the publisher carries over
+            self._loop, self._joining = loop, None
+            self._sending.begin()
             self._beating = loop.create_task(self._beat())
 
     def _ready(self, entry: NewEntry) -> _Ready:
@@ -203,28 +223,35 @@ class Recorder:
             raise InvalidEvent("payload", f"{size} bytes as a record, at most {self._settings.max_record_bytes} are allowed")
         return _Ready(plan, audit_id, env, size)
 
+    async def _together(self, ready: Sequence[_Ready]) -> _Handed:
+        """Begins when the turn of the loop is over in which the first of them came; nobody joins any more."""
+        if self._joining is not None and self._joining.ready is ready:
+            self._joining = None
+        return await self._hand_over(ready)
+
     async def _hand_over(self, ready: Sequence[_Ready]) -> _Handed:
         people = [part.subjects for one in ready for part in one.plan.parts if part.sealed]
-        while True:
+        while not self._closed:
             await self._keys.prepare(people)
-            await self._publisher.room(sum(one.size for one in ready))
+            await self._sending.room(sum(one.size for one in ready))
             await self._begin_epoch()
             if self._epochs.is_current and not any(self._keys.lacks(people)):
                 break  # others of this loop may have taken what was prepared
+        else:
+            raise LogUnavailable("audit", "closed")
         # From here to the hand-over nothing waits: numbers are in the log's order, and none is lost on the way.
         self._sealing = True
         try:
             today = self._clock.now_us() // DAY_US
             drafts = [self._draft(one, today) for one in ready]
             bodies, placed = self._epochs.seal([(one.plan.agent_id, one.audit_id, draft) for one, draft in zip(ready, drafts, strict=True)])
-            ticket = self._publisher.hand_over(bodies)
+            settled, kept = self._sending.send(bodies)
         finally:
             self._sealing = False
-        task = self._track(self._settle(bodies, ticket))
         self._telemetry.count(AUDIT_CREATED, len(ready))
         for one, draft, where in zip(ready, drafts, placed, strict=True):
             self._tell(one, draft, where)
-        return _Handed(ready, drafts, placed, ticket, task)
+        return _Handed(ready, drafts, placed, settled, kept)
 
     def _tell(self, one: _Ready, draft: Draft, where: Placed) -> None:
         fields, judgement, violations = one.plan.fields, one.plan.judgement, one.plan.judgement.violations
@@ -236,7 +263,7 @@ class Recorder:
 
     async def _begin_epoch(self) -> None:
         if not self._epochs.is_current and (closing := await self._epochs.begin()):
-            self._send_on(closing)
+            self._sending.send(closing)
 
     def _draft(self, one: _Ready, day: int) -> Draft:
         plan, keys = one.plan, self._keys
@@ -249,75 +276,22 @@ class Recorder:
 
     # On the way
 
-    async def _durable(self, handed: _Handed, policy: OnFailure) -> list[AuditEntry]:
+    async def _outcomes(self, handed: _Handed, policy: OnFailure) -> Sequence[Outcome] | None:
+        """What became of the bodies, as far as the policy waits for it; None where it is enough that they are on their way."""
         if policy == "count":
-            return _entries_of(handed, None, policy)
-        if policy == "spill" and self._publisher.writes_ahead(self._topic):
-            await self._publisher.on_disk()
-            patience_s = 0 if self._away else self._settings.stall_ms / 1_000
-            is_kept = not any(isinstance(outcome, Rejected) for outcome in handed.ticket.outcomes)
-            if is_kept and not await self._within(handed.task, patience_s):
-                self._away = True  # until something is delivered nobody else waits so long
-                return _entries_of(handed, None, policy)
-        return _entries_of(handed, await asyncio.shield(handed.task), policy)
-
-    async def _within(self, task: asyncio.Task[Any], seconds: float) -> bool:
-        """Whether a task ends before the time is over; the task goes on."""
-        if seconds and not task.done():
-            sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
-            try:
-                await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleeping.cancel()
-        return task.done()
-
-    async def _settle(self, bodies: Sequence[Body], ticket: Ticket) -> list[Outcome]:
-        """What became of sealed records. Sends again what may not have arrived, and counts what is lost."""
-        await ticket.future
-        outcomes: list[Outcome] = [outcome for outcome in ticket.outcomes if outcome is not None]
-        for pause_s in _PAUSES_S:
-            again = [index for index, outcome in enumerate(outcomes) if _is_open(outcome)]
-            if not again:
-                break
-            await self._clock.sleep(pause_s)
-            with contextlib.suppress(LogError):
-                second = self._publisher.hand_over([bodies[index] for index in again])
-                await second.future
-                for index, outcome in zip(again, second.outcomes, strict=True):
-                    outcomes[index] = _of_tries(outcomes[index], outcome)
-        self._away = self._away and not any(isinstance(outcome, Delivered) for outcome in outcomes)
-        for body, outcome in zip(bodies, outcomes, strict=True):
-            if isinstance(outcome, Rejected):
-                self._lose(body, type(outcome.error).__name__)
-            elif isinstance(outcome, Unknown) and not outcome.kept:
-                self._keep(body)
-        return outcomes
-
-    def _keep(self, body: Body) -> None:
-        if len(self._unsent) >= _MAX_UNSENT:
-            self._lose(body, "too many wait in memory")
-        else:
-            self._unsent.append(body)
-
-    def _lose(self, body: Body, reason: str) -> None:
-        self._telemetry.count(AUDIT_LOST)
-        log.error("sealed record %s of partition %d is lost (%s): its number stays a gap", body.event_id, body.partition, reason)
-
-    def _send_on(self, bodies: Sequence[Body]) -> None:
-        """Hands records over that no caller waits for."""
-        if bodies:
-            self._track(self._settle(bodies, self._publisher.hand_over(bodies)))
+            return None
+        return await asyncio.shield(handed.settled if policy == "block" else handed.kept)
 
     async def _beat(self) -> None:
         """Says every few seconds how far the chains have come, also when nothing is recorded; begins epochs that are due."""
         while True:
             await self._clock.sleep(self._settings.audit_heartbeat_seconds)
             try:
-                await self._publisher.room(0)
+                await self._sending.room(0)
                 await self._begin_epoch()
-                unsent, self._unsent = self._unsent, []
-                self._send_on(unsent)
-                self._send_on(self._epochs.beat())
+                self._sending.send_again()
+                if heads := self._epochs.beat():
+                    self._sending.send(heads)
             except (AuditError, LogError) as error:
                 log.warning("no heartbeat of the audit trail: %s", type(error).__name__)
 
@@ -326,21 +300,14 @@ class Recorder:
         if self._closed or self._sealing:
             return []
         self._closed = True
-        return self._epochs.close("exit") + self._unsent
-
-    def _track(self, coroutine: Coroutine[Any, Any, list[Outcome]]) -> asyncio.Task[list[Outcome]]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return [*self._epochs.close("exit"), *self._sending.unsent]
 
 
-def _entries_of(handed: _Handed, outcomes: Sequence[Outcome] | None, policy: OnFailure) -> list[AuditEntry]:
-    """The entries as their callers get them. Raises what the first outcome means that is not good enough."""
-    return [
-        _shown(one, draft, where, None if outcomes is None else _position(one, outcomes[where.slot], policy))
-        for one, draft, where in zip(handed.ready, handed.drafts, handed.placed, strict=True)
-    ]
+def _entry_at(handed: _Handed, place: int, outcomes: Sequence[Outcome] | None, policy: OnFailure) -> AuditEntry:
+    """An entry as its caller gets it. Raises what its outcome means, if it is not good enough."""
+    one, where = handed.ready[place], handed.placed[place]
+    position = None if outcomes is None else _position(one, outcomes[where.slot], policy)
+    return _shown(one, handed.drafts[place], where, position)
 
 
 def _shown(one: _Ready, draft: Draft, where: Placed, position: str | None = None) -> AuditEntry:
@@ -380,15 +347,3 @@ def _position(one: _Ready, outcome: Outcome, policy: OnFailure) -> str | None:
     if policy == "spill" and outcome.kept:
         return None
     raise PublishUncertain(one.audit_id, "no answer of the log", kept=True)
-
-
-def _is_open(outcome: Outcome) -> bool:
-    """Whether the same bytes are sent again: nobody else does, and it may help."""
-    return (isinstance(outcome, Unknown) and not outcome.kept) or (isinstance(outcome, Rejected) and outcome.error.retriable)
-
-
-def _of_tries(first: Outcome, second: Outcome | None) -> Outcome:
-    """What two tries say together: a refusal now says nothing of an earlier try that nobody heard of."""
-    if second is None or (isinstance(first, Unknown) and isinstance(second, Rejected)):
-        return first
-    return second
