@@ -17,7 +17,7 @@ from tallyroll.audit.ledger import Tip, unpack_tip
 from tallyroll.audit.records import Missing
 from tallyroll.audit.registry import ChainKey
 from tallyroll.audit.sealer import AuditSealer
-from tallyroll.errors import KeyRingUnavailable, StoreUnavailable
+from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable
 from tallyroll.ports import Clock, LedgerCommit, LedgerStore, LedgerTail
 
 log: Final = logging.getLogger("tallyroll.audit")
@@ -66,7 +66,7 @@ class Upkeep:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-            with contextlib.suppress(StoreUnavailable, KeyRingUnavailable):
+            with contextlib.suppress(StoreUnavailable, KeyRingUnavailable, PositionConflict):
                 await self.finish()
 
     async def turn(self) -> None:
@@ -99,8 +99,10 @@ class Upkeep:
             await self._clock.sleep(min(self._checkpoint_s, self._heartbeat_s) / 2)
             try:
                 await self.turn()
-            except (StoreUnavailable, KeyRingUnavailable) as error:
+            except (StoreUnavailable, KeyRingUnavailable, PositionConflict) as error:
                 log.warning("%s; trying again", error)
+            except Exception:  # without heartbeats and checkpoints the ledger would look cut off
+                log.exception("upkeep of the audit ledger failed; trying again")
 
     async def _end(self) -> None:
         registrar = self._sealer.registrar
