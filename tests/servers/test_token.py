@@ -17,6 +17,8 @@ from services.install import tool
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing, is_signed
 from tallyroll.adapters.pkcs11 import Pkcs11Token, TokenUri
 from tallyroll.errors import KeyRingUnavailable, SettingsError
+from tallyroll.opening import open_audit_keys
+from tallyroll.settings import Settings
 from tallyroll.testing.key_ring_contract import CASES, SEALING_CASES
 
 pytestmark = pytest.mark.server
@@ -160,3 +162,17 @@ def test_a_token_that_went_away_is_an_unavailable_ring(opened, uri: TokenUri, tm
 def _pin(folder: Path) -> Path:
     (folder / "pin").write_text(PIN)
     return folder / "pin"
+
+
+def test_the_settings_open_a_ledger_whose_root_is_in_the_token(token_folder: Path, tmp_path: Path) -> None:
+    """The same ledger, ring and checkpoint key each time; no secret is needed, and none is on disk."""
+    settings = Settings(url=f"sqlite:///{tmp_path}", audit_keyring=address(token_folder, f"ring%20{next(labels)}"))
+    first = open_audit_keys(settings)
+    known = (first.log_id, first.signer.public, first.ring.subjects(["anna"]))
+    assert is_signed(first.signer.public, b"checkpoint", first.signer.sign(b"checkpoint"))
+    first.close()
+    second = open_audit_keys(settings)
+    assert (second.log_id, second.signer.public, second.ring.subjects(["anna"])) == known
+    assert second.origin == f"tallyroll/{second.log_id.hex()}"
+    second.close()
+    assert not (tmp_path / "audit" / "secret").exists()
