@@ -118,6 +118,31 @@ class Accountant:
         pass
 
 
+class Unhurried(Accountant):
+    """As above; its store writes only when ``gate`` is open, what was taken before it waited. ``flushing`` while it waits."""
+
+    def __init__(self, ledger: Ledger, **options: Any) -> None:
+        super().__init__(ledger, **options)
+        self.gate = asyncio.Event()
+        self.flushing = False
+
+    async def flush(self) -> Mapping[TopicPartition, int]:
+        fresh, ends = dict(self.fresh), dict(self.next)
+        self.fresh.clear()
+        self.next.clear()
+        self.flushing = True
+        await self.gate.wait()
+        self.flushing = False
+        later, self.fresh = self.fresh, defaultdict(list, fresh)
+        later_ends, self.next = self.next, ends
+        try:
+            return await super().flush()
+        finally:
+            for where, offsets in later.items():
+                self.fresh[where] += offsets
+            self.next.update(later_ends)
+
+
 class SqliteAccountant(Accountant):
     """As above, with the effects in a file: what survives ``kill -9``. Each effect is one row, so doubled ones show."""
 

@@ -14,8 +14,8 @@ from random import Random
 
 import pytest
 from tests.flows.analysing import POINTS, RULE, TALLY, count, fill, history, read, slow_task
-from tests.unit.analytics_histories import NOW, PLACES, SPECS, differences, stored
-from tests.unit.analytics_reference import EPOCH, Reference
+from tests.unit.analytics_histories import NOW, NOW_US, PLACES, SPECS, differences, stored
+from tests.unit.analytics_reference import Reference
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.alerts.notice import OUTBOX
@@ -24,7 +24,6 @@ from tallyroll.events.position import TopicPartition
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 Wanted = dict[TopicPartition, Reference]
-NOW_US = (NOW - EPOCH) // EPOCH.resolution
 
 
 def start(folder: Path, point: str = "", nth: int = 1) -> subprocess.Popen[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 
 import msgspec
 import pytest
-from tests.flows.following import Accountant, Ledger, office, running
+from tests.flows.following import Accountant, Ledger, Unhurried, office, running
 from tests.flows.publishing import breathe
 
 from tallyroll.errors import LogUnavailable, PositionConflict, SpanGone, StoreUnavailable
@@ -349,6 +349,139 @@ async def test_while_the_store_is_away_memory_stays_bounded_and_the_loop_goes_on
             ledger.away = False
             await desk.until(lambda: len(ledger.all()) >= bound * 2)
         assert once(ledger, bound * 2)
+
+
+# Beside a flush
+
+
+async def test_reading_goes_on_during_a_flush_and_the_rest_belongs_to_the_next():
+    async with office(flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        follower = Unhurried(ledger)
+        first = await desk.append(desk.records(100))
+        async with running(desk, desk.loop(follower)) as loop:
+            await desk.until(lambda: follower.flushing and sum(map(len, follower.fresh.values())) == 0)
+            await desk.append(desk.records(100, seed=1))
+            await desk.until(lambda: sum(map(len, follower.fresh.values())) == 100)
+            assert ledger.all() == []
+            assert loop.flushed["accountant"] == {}
+            follower.gate.set()
+            await desk.until(ledger.all)
+            assert len(ledger.all()) == 100, "one flush stores what was applied when it began"
+            assert await desk.passing(loop.caught_up(first[-1], 10))
+            await desk.until(lambda: len(ledger.all()) >= 200)
+        assert once(ledger, 200)
+
+
+async def test_who_dies_during_a_flush_leaves_no_more_than_what_was_applied_before_it():
+    async with office(flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        follower = Unhurried(ledger)
+        await desk.append(desk.records(100))
+        loop = desk.loop(follower)
+        loop.start()
+        await desk.until(lambda: follower.flushing)
+        await desk.append(desk.records(100, seed=1))
+        await desk.until(lambda: sum(map(len, follower.fresh.values())) == 100)
+        stored, applied = dict(ledger.positions), dict(ledger.applied)
+        loop._task.cancel()
+        follower.gate.set()
+        await asyncio.wait([loop._task])
+        assert once(ledger, 200), "a loop that ends in order stores the rest as well"
+        ledger.positions, ledger.applied = stored, defaultdict(list, applied)
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: len(ledger.all()) >= 200)
+        assert once(ledger, 200)
+
+
+async def test_partitions_are_given_up_only_when_what_is_being_stored_is_stored():
+    async with office(flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        follower = Unhurried(ledger)
+        await desk.append(desk.records(200))
+        async with running(desk, desk.loop(follower)) as one:
+            await desk.until(lambda: follower.flushing)
+            await desk.append(desk.records(200, seed=1))
+            async with running(desk, desk.loop(Accountant(ledger))) as two:
+                for _ in range(50):
+                    desk.clock.advance(0.02)
+                    await breathe()
+                assert not two.assignment
+                follower.gate.set()
+                await desk.until(lambda: one.assignment and two.assignment and len(ledger.all()) >= 400)
+                assert not one.assignment & two.assignment
+        assert once(ledger, 400)
+        assert desk.telemetry.value(FOLLOW_CONFLICTS) == 0
+
+
+async def test_partitions_that_were_lost_during_a_flush_are_fenced_and_nothing_is_doubled():
+    async with office(flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        follower = Unhurried(ledger)
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(follower)) as loop:
+            await desk.until(lambda: follower.flushing)
+            await desk.append(desk.records(100, seed=1))
+            await desk.until(lambda: sum(map(len, follower.fresh.values())) == 100)
+            lost = min(loop.assignment & follower.expected.keys() & follower.next.keys())
+            ledger.applied[lost] += [0]  # another member has gone on with it
+            ledger.positions[lost] = 1
+            follower.gate.set()
+            await desk.until(lambda: desk.telemetry.value(FOLLOW_CONFLICTS) >= 1)
+            await desk.until(lambda: len(ledger.all()) >= 200)
+        assert once(ledger, 200)
+
+
+async def test_a_flush_that_fails_is_made_again_with_what_came_meanwhile():
+    async with office(flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        follower = Unhurried(ledger)
+        ledger.away = True
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(follower)):
+            await desk.until(lambda: follower.flushing)
+            await desk.append(desk.records(100, seed=1))
+            await desk.until(lambda: sum(map(len, follower.fresh.values())) == 100)
+            follower.gate.set()
+            await desk.until(lambda: desk.telemetry.value(FOLLOW_RETRIES) >= 2)
+            ledger.away = False
+            await desk.until(lambda: len(ledger.all()) >= 200)
+        assert once(ledger, 200)
+
+
+async def test_a_slow_flush_of_one_follower_holds_up_no_other():
+    async with office(flush_interval_ms=20) as desk:
+        slow, quick = Ledger(), Ledger()
+        follower = Unhurried(slow, name="slow")
+        async with running(desk, desk.loop(follower, Accountant(quick, name="quick"))):
+            for seed in range(3):
+                await desk.append(desk.records(100, seed=seed))
+                await desk.until(lambda seed=seed: len(quick.all()) >= 100 * (seed + 1))
+            assert slow.all() == []
+            follower.gate.set()
+            await desk.until(lambda: len(slow.all()) >= 300)
+        assert once(slow, 300)
+        assert once(quick, 300)
+
+
+async def test_beside_a_flush_that_does_not_end_memory_stays_bounded():
+    async with office() as desk:
+        follower = Unhurried(Ledger())
+
+        async def stored(*_):
+            pass
+
+        flushes = flushing.Flushes([follower], interval_s=1, stored=stored, clock=desk.clock, telemetry=desk.telemetry)
+        flushes.applied(follower, flushing._FLUSH_RECORDS)
+        assert await flushes.begin(asked=False)
+        assert follower.flushing
+        flushes.applied(follower, flushing._MOST_RECORDS - 1)
+        assert not flushes.overfull
+        flushes.applied(follower, 1)
+        assert flushes.overfull
+        follower.gate.set()
+        await flushes.everything()
+        assert not flushes.overfull
 
 
 # Several followers, one read

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from tests.flows.publishing import breathe
-from tests.unit.analytics_reference import Cell, Reference
+from tests.unit.analytics_reference import EPOCH, Cell, Reference
 from tests.unit.replay_histories import CATALOGUE
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
@@ -25,6 +25,7 @@ from tallyroll.testing.clock import FakeClock
 
 T0 = datetime(2026, 1, 1, 23, 58, tzinfo=UTC)  # a day ends soon
 NOW = T0 + timedelta(days=30)
+NOW_US = (NOW - EPOCH) // EPOCH.resolution
 PLACES = (TopicPartition("task-events", 0), TopicPartition("task-events", 1), TopicPartition("agent-events", 0))
 DIMENSIONS = ("fleet", "agent", "task_type", "tool", "model", "tenant", "payload.region", "agent+payload.region")
 
@@ -174,12 +175,12 @@ async def feed(
         some = _some(place, log[place], at.get(place, 0), random)
         assert not follower.apply(some)
         at[place] = some.next_offset
-        if random.random() < 0.1:
+        if random.random() < (0.5 if flushes else 0.1):
             clock.advance(0.1)
             follower.wants_flush(interval_over=False)
         if not flushes and random.random() < 0.1:
             flushes = [asyncio.create_task(follower.flush())]
-        for _ in range(random.choice([0, 1, 10]) if flushes else 0):
+        for _ in range(random.choice([0, 1, 30]) if flushes else 0):
             await breathe()
         if flushes and flushes[0].done():
             await _done(flushes.pop())
@@ -215,7 +216,7 @@ async def _done(flush: asyncio.Task[Any]) -> Any:
 class Shaky(SqliteWindowStore):
     """A store that takes its time, and is away for one flush in six. A commit that nobody waits for any more is not made."""
 
-    random = Random(0)  # noqa: S311  # faults, not secrets
+    random: Random
 
     async def commit(self, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite] = ()) -> None:
         for _ in range(self.random.randrange(20)):

@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.flows.analysing import TALLY, Quiet, Tally
-from tests.unit.analytics_histories import NOW, PLACES, SPECS, Shaky, differences, feed, follower_on, logs, memory_store, stored
-from tests.unit.analytics_reference import EPOCH, Reference
+from tests.unit.analytics_histories import NOW_US, PLACES, SPECS, Shaky, differences, feed, follower_on, logs, memory_store, stored
+from tests.unit.analytics_reference import Reference
 
 from tallyroll.analytics.follower import AnalyticsFollower
 from tallyroll.analytics.run import KernelRun
 from tallyroll.telemetry import DUPLICATE_EVENTS, EVENTS_PROCESSED, FUTURE_EVENTS, SKIPPED, Counters
 from tallyroll.testing.clock import FakeClock
 
-NOW_US = (NOW - EPOCH) // EPOCH.resolution
 COUNTED = {
     "events": (EVENTS_PROCESSED, {}),
     "duplicates": (DUPLICATE_EVENTS, {}),
@@ -46,6 +45,7 @@ async def compare(seed: int, *, restarts: bool) -> None:
     """Feeds one random history to the follower and to the reference."""
     log, random, counters = logs(seed, 150), Random(seed), Counters()  # noqa: S311  # a fixed history
     store = await memory_store(Shaky)
+    store.random = random
     most = random.choice([5, 100_000])
 
     async def opened(clock: FakeClock) -> AnalyticsFollower:

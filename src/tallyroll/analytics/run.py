@@ -72,17 +72,17 @@ class Observer(Protocol):
     def is_urgent(self) -> bool:
         """Whether its documents should be stored at once, ahead of the panes they followed from: an alert may leave only then.
 
-        Only for documents that are the same however often the records are read.
+        Only for an observer whose documents, all of them, are the same however often the records are read.
         """
 
     def take_documents(self) -> Sequence[DocumentWrite]:
         """What is to be stored with the panes of the runs so far; the observer holds it to be stored from here on.
 
-        Either ``stored`` or ``give_back`` follows before it is asked again.
+        Either ``stored`` or ``give_back`` follows before it is asked again; more runs may come before that.
         """
 
     def stored(self) -> None:
-        """The documents that were taken are durable, and so is everything they followed from."""
+        """The documents that were taken are durable, and so is everything they followed from; or there were none."""
 
     def give_back(self) -> None:
         """The documents that were taken were not stored: the next ``take_documents`` gives them again."""

@@ -1,0 +1,170 @@
+"""What analytics does while a flush is being written: it counts on, and alerts leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from tests.flows.analysing import Quiet
+from tests.flows.publishing import breathe
+from tests.unit.analytics_histories import NOW, NOW_US, PLACES, SPECS, batch, differences, follower_on, logs, memory_store, stored
+from tests.unit.analytics_reference import Reference
+
+from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
+from tallyroll.analytics.run import KernelRun
+from tallyroll.errors import PositionConflict
+from tallyroll.ports import DocumentWrite, WindowWrite
+from tallyroll.testing.clock import FakeClock
+
+PLACE = PLACES[0]
+RECORDS = next(log[PLACE] for seed in range(9) if len((log := logs(seed, 150))[PLACE]) > 100)
+
+
+class Gated(SqliteWindowStore):
+    """In memory; panes are written only while the gate is open, documents alone while ``ahead`` is."""
+
+    def __init__(self, path: None) -> None:
+        super().__init__(path)
+        self.gate, self.ahead = asyncio.Event(), asyncio.Event()
+        self.ahead.set()
+        self.writing = False
+
+    async def commit(self, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite] = ()) -> None:
+        self.writing = bool(writes)
+        await (self.gate if writes else self.ahead).wait()
+        self._commit(writes, documents)
+
+
+class Caller(Quiet):
+    """An observer with a document whenever it is told to have one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.runs = 0
+        self.has: int | None = None
+        self.asked: int | None = None
+        self.void = False
+
+    @property
+    def is_urgent(self) -> bool:
+        return self.has is not None
+
+    def observed(self, run: KernelRun) -> None:
+        self.runs += bool(run.observed)
+
+    def take_documents(self) -> Sequence[DocumentWrite]:
+        assert self.asked is None, "who was asked has to be answered first"
+        self.asked, self.has = self.has, None
+        return [DocumentWrite("call", self.name, str(self.asked).encode())] if self.asked is not None else []
+
+    def stored(self) -> None:
+        self.asked = None
+
+    def give_back(self) -> None:
+        self.has, self.asked = self.has or self.asked, None
+
+    def forget(self) -> None:
+        assert self.asked is None
+        self.void = True
+
+
+async def turns(clock: FakeClock, follower, count: int = 30) -> None:
+    """As the loop does between two polls."""
+    for _ in range(count):
+        clock.advance(0.03)
+        follower.wants_flush(interval_over=False)
+        await breathe()
+
+
+async def begun(store: Gated, follower) -> asyncio.Task:
+    flush = asyncio.create_task(follower.flush())
+    while not store.writing:
+        await breathe()
+    return flush
+
+
+@pytest.mark.slow
+async def test_events_are_counted_during_a_flush_and_are_not_in_it():
+    store, clock = await memory_store(Gated), FakeClock(NOW)
+    caller = Caller("one")
+    follower = follower_on(store, clock=clock, observers=[caller])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:50], 0))
+    flush = await begun(store, follower)
+    seen = caller.runs
+    follower.apply(batch(PLACE, RECORDS[50:], 50))
+    await turns(clock, follower)
+    assert caller.runs == seen + 1
+    store.gate.set()
+    assert await flush == {PLACE: 50}
+    assert differences((await stored(store))[PLACE], Reference(SPECS, NOW_US).feed(RECORDS[:50])) == []
+    # Whoever dies now has lost what was counted meanwhile; another one counts it again.
+    other = follower_on(store, clock=clock)
+    assert await other.positions([PLACE]) == {PLACE: 50}
+    other.apply(batch(PLACE, RECORDS[50:], 50))
+    assert await other.flush() == {PLACE: len(RECORDS)}
+    assert differences((await stored(store))[PLACE], Reference(SPECS, NOW_US).feed(RECORDS)) == []
+
+
+async def test_alerts_are_stored_ahead_while_panes_are_being_written():
+    store, clock = await memory_store(Gated), FakeClock(NOW)
+    free, asked = Caller("free"), Caller("asked")
+    follower = follower_on(store, clock=clock, observers=[free, asked])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    asked.has = 1
+    flush = await begun(store, follower)
+    free.has, asked.has = 1, 2
+    await turns(clock, follower)
+    assert await store.documents("call") == {"free": b"1"}, "who gave nothing to the flush need not wait for it"
+    store.gate.set()
+    await flush
+    assert await store.documents("call") == {"free": b"1", "asked": b"1"}
+    await turns(clock, follower)
+    assert await store.documents("call") == {"free": b"1", "asked": b"2"}
+
+
+async def test_who_is_being_stored_ahead_when_a_flush_begins_is_asked_after_that():
+    store, clock = await memory_store(Gated), FakeClock(NOW)
+    caller = Caller("one")
+    follower = follower_on(store, clock=clock, observers=[caller])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    caller.has = 1
+    store.ahead.clear()
+    follower.wants_flush(interval_over=False)
+    flush = asyncio.create_task(follower.flush())
+    await turns(clock, follower)
+    caller.has = 2
+    await turns(clock, follower)
+    store.ahead.set()
+    store.gate.set()
+    await flush
+    assert await store.documents("call") == {"one": b"2"}
+
+
+@pytest.mark.slow
+async def test_after_a_conflict_everything_is_void_and_everybody_has_been_answered():
+    store, clock = await memory_store(Gated), FakeClock(NOW)
+    asked, free = Caller("asked"), Caller("free")
+    follower = follower_on(store, clock=clock, observers=[asked, free])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    asked.has = 1
+    flush = await begun(store, follower)
+    other = follower_on(store, clock=clock)
+    await other.positions([PLACE])
+    other.apply(batch(PLACE, RECORDS[:30], 0))
+    theirs = asyncio.create_task(other.flush())
+    await turns(clock, other, 200)
+    free.has = 1
+    follower.wants_flush(interval_over=False)
+    store.gate.set()
+    results = await asyncio.gather(flush, theirs, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in results) == ["PositionConflict", "dict"]
+    if isinstance(results[0], PositionConflict):
+        assert (asked.void, asked.has, free.void) == (True, 1, True)
+    assert (
+        differences((await stored(store))[PLACE], Reference(SPECS, NOW_US).feed(RECORDS[: 20 if results[0] == {PLACE: 20} else 30])) == []
+    )
