@@ -17,6 +17,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "analytics": ("numpy", "prometheus_client"),
     "ml": ("river", "sklearn"),
     "audit": ("cryptography", "re2"),
+    "otel": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
 }
 
 
@@ -25,7 +26,14 @@ def available(extra: str) -> bool:
 
     Not promised: that importing them succeeds, for instance with a broken system library.
     """
-    return all(find_spec(module) is not None for module in EXTRAS[extra])
+    return all(_found(module) for module in EXTRAS[extra])
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # what it lies in is not there
+        return False
 
 
 def require(extra: str) -> None:
