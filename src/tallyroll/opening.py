@@ -33,6 +33,7 @@ from tallyroll.ports import (
     SpoolFactory,
     StateStore,
     StateTarget,
+    Tracing,
     WindowStore,
     Witness,
 )
@@ -145,6 +146,16 @@ def open_message_source(settings: Settings, subject: str) -> MessageSource:
     from tallyroll.adapters.nats.message_source import NatsSource  # noqa: PLC0415  # needs the extra
 
     return NatsSource(settings.nats_servers.split(","), subject, settings.group("inward"))
+
+
+def open_tracing(settings: Settings, clock: Clock) -> Tracing | None:
+    """Where spans go; None where nothing is traced. Raises MissingExtra, SettingsError."""
+    if settings.traces == "off":
+        return None
+    require("otel")
+    from tallyroll.adapters.otel.tracing import otlp_tracing  # noqa: PLC0415  # needs the extra
+
+    return otlp_tracing(settings, clock)
 
 
 def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:

@@ -7,12 +7,14 @@ Every port says what it does not promise.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from tallyroll.errors import LogError
 from tallyroll.events.batch import Batch
+from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.rows import Columns, IntColumn, Rows, TextColumn
 from tallyroll.events.topics import Topic, TopicState
@@ -261,6 +263,33 @@ class LooksFirst(Protocol):
 
     async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """As ``Follower.positions``; changes nothing."""
+
+
+class TracedEvents:
+    """Events as they are to be published, and where they came to lie: who publishes sets ``positions``, None for not delivered."""
+
+    __slots__ = ("events", "positions")
+
+    def __init__(self, events: Sequence[AgentEvent]) -> None:
+        self.events = events
+        self.positions: Sequence[Position | None] = ()
+
+
+class Tracing(Protocol):
+    """Where spans of publishing and following go: one per call and one per batch, not one per event.
+
+    Both contexts end with what happened inside them; neither raises anything of its own, blocks, or keeps an event back.
+    Not promised: that a span arrives anywhere.
+    """
+
+    def publishing(self, events: Sequence[AgentEvent]) -> AbstractContextManager[TracedEvents]:
+        """A span around publishing these; gives the events with the trace in them by which followers find it."""
+
+    def applying(self, follower: str, batch: Batch) -> AbstractContextManager[None]:
+        """A span around what a follower does with a batch, in the traces that its events carry or linked to them."""
+
+    async def close(self) -> None:
+        """Sends what waits. Safe to call twice."""
 
 
 class Progress(NamedTuple):

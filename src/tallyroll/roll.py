@@ -45,13 +45,27 @@ from tallyroll.opening import (
     open_pii_finder,
     open_state_store,
     open_state_target,
+    open_tracing,
     open_window_store,
     open_witnesses,
     replayer_on,
     seal_limits,
     spool_of,
 )
-from tallyroll.ports import Clock, EventLog, Follower, Outbox, Outcome, PartitionWrite, Progress, Span, StateStore, StateTarget, TopicAdmin
+from tallyroll.ports import (
+    Clock,
+    EventLog,
+    Follower,
+    Outbox,
+    Outcome,
+    PartitionWrite,
+    Progress,
+    Span,
+    StateStore,
+    StateTarget,
+    TopicAdmin,
+    Tracing,
+)
 from tallyroll.publish.processors import Processor
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Receipt
@@ -145,6 +159,7 @@ class Roll:
         telemetry: Telemetry,
         publisher: EventPublisher,
         metrics: Sequence[MetricSpec],
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         self.catalogue = catalogue
@@ -152,6 +167,7 @@ class Roll:
         self.clock = clock
         self.telemetry = telemetry
         self.publisher = publisher
+        self._tracing = tracing
         self._stack = AsyncExitStack()
         self._store: StateStore | None = None
         self._target: StateTarget | None = None
@@ -168,17 +184,19 @@ class Roll:
 
     @staticmethod
     @asynccontextmanager
-    async def open(
+    async def open(  # noqa: PLR0913  # what a program may bring of its own
         target: str | Settings | None = None,
         *,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
         processors: Sequence[Processor] = (),
         metrics: Sequence[MetricSpec] = (),
+        tracing: Tracing | None = None,
     ) -> AsyncIterator[Roll]:
         """The roll for a log URL, for settings, or (with nothing) for what the environment says.
 
         ``metrics`` are counted beside the built-in ones; every process that follows or asks should name the same.
+        Without ``tracing`` spans go where the settings say.
         Closing flushes the publisher within its grace and stops the followers at a flushed position. Raises SettingsError,
         MissingExtra, TopicConflict; an absent broker raises nothing, the publisher spools until it is there.
         """
@@ -186,13 +204,22 @@ class Roll:
         clock, telemetry = clock or SystemClock(), telemetry or Counters()
         catalogue, measured = catalogue_of(settings), metrics_of(settings, metrics)
         async with AsyncExitStack() as stack:
+            if tracing is None and (tracing := open_tracing(settings, clock)) is not None:
+                stack.push_async_callback(tracing.close)  # after everything that makes spans
             log = await open_log(settings, catalogue, clock, telemetry)
             stack.push_async_callback(log.close)
             publisher = EventPublisher(
-                log, catalogue, settings, clock=clock, telemetry=telemetry, open_spool=spool_of(settings, log), processors=processors
+                log,
+                catalogue,
+                settings,
+                clock=clock,
+                telemetry=telemetry,
+                open_spool=spool_of(settings, log),
+                processors=processors,
+                tracing=tracing,
             )
             stack.push_async_callback(publisher.close)
-            roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher, metrics=measured)
+            roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher, metrics=measured, tracing=tracing)
             stack.push_async_callback(roll._stack.aclose)  # own class
             yield roll
 
@@ -261,7 +288,8 @@ class Roll:
         )
         loop = self._loops[follower.name] = FollowLoop(
             self.log, [follower], self.catalogue, self.settings,
-            group=self.settings.group(follower.name), dead_letters=letters, clock=self.clock, telemetry=self.telemetry,
+            group=self.settings.group(follower.name), dead_letters=letters,
+            clock=self.clock, telemetry=self.telemetry, tracing=self._tracing,
         )  # fmt: skip
         loop.start()
         self._stack.push_async_callback(loop.stop)

@@ -18,6 +18,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "ml": ("river", "sklearn"),
     "audit": ("cryptography", "re2"),
     "hsm": ("pkcs11",),
+    "otel": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
 }
 
 
@@ -26,7 +27,14 @@ def available(extra: str) -> bool:
 
     Not promised: that importing them succeeds, for instance with a broken system library.
     """
-    return all(find_spec(module) is not None for module in EXTRAS[extra])
+    return all(_found(module) for module in EXTRAS[extra])
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # what it lies in is not there
+        return False
 
 
 def require(extra: str) -> None:

@@ -49,7 +49,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "dlq": Verb("dlq", "Dead letters: what a follower could not apply."),
     "topics": Verb("topics", "Topics and rights of a Kafka cluster."),
     "config": Verb("config", "The settings in force and where they come from; a file of them, checked."),
-    "doctor": Verb("doctor", "Check settings, log, topics, store and spool."),
+    "doctor": Verb("doctor", "Check settings, log, topics, followers, Redis, NATS, spool."),
 }
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())

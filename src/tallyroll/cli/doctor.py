@@ -7,10 +7,9 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -18,22 +17,19 @@ import typer
 from tallyroll.adapters.extras import EXTRAS, available, require
 from tallyroll.adapters.sqlite.log import SqliteLog
 from tallyroll.adapters.sqlite.spool_report import spool_report
-from tallyroll.adapters.sqlite.state_store import SqliteStateStore
-from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.cli.checks import Check, config_check, setting_checks, url_check
+from tallyroll.cli.doctor_bridges import bridge_checks
+from tallyroll.cli.doctor_followers import follower_checks
 from tallyroll.cli.exits import ExitCode, explain
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
 from tallyroll.cli.verdicts import show
 from tallyroll.errors import LogUnavailable, TallyrollError
-from tallyroll.events.position import TopicPartition
 from tallyroll.events.topic_plan import drift, replication_for
 from tallyroll.events.topics import Catalogue, catalogue_of
-from tallyroll.events.types import SYSTEM_TOPIC
 from tallyroll.ports import EventLog
-from tallyroll.replay.state import StateFollower, stored_positions
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters
 
@@ -49,7 +45,9 @@ _FUTURE_MS: Final = 60_000  # clocks that are kept differ by less than a second;
 
 @app.command(epilog=examples("tallyroll doctor", "tallyroll doctor --url kafka://broker:9092 --json"))
 def doctor(context: typer.Context, *, url: Url = None, json: Json = False) -> None:
-    """Check settings, log, topics, rights, clocks, store and spool; say what to do next. Exit code 1 if something fails.
+    """Check settings, log, topics, rights, clocks, followers, Redis, NATS and spool; say what to do next.
+
+    Exit code 0 if nothing fails, warnings or not; 1 if something does.
 
     Changes nothing, joins no group, and shows no secret.
     """
@@ -66,12 +64,13 @@ async def _examine(session: Session) -> list[Check]:
     except TallyrollError as error:
         return [*found, _failed("settings", error)]
     found += [config_check(session.file, sources), url_check(settings, sources, os.environ), *setting_checks(settings, os.environ)]
-    found.append(_folder(settings))
+    folder = _folder(settings)
+    found += [folder, *await bridge_checks(settings)]
     async with AsyncExitStack() as stack:
         try:
-            if settings.is_kafka:
-                found += [check async for check in _cluster(settings, catalogue)]
-            if not any(check.verdict == "fail" for check in found):
+            cluster = [check async for check in _cluster(settings, catalogue)] if settings.is_kafka else []
+            found += cluster
+            if not any(check.verdict == "fail" for check in (folder, *cluster)):
                 log = await _open_log(settings, catalogue)
                 stack.push_async_callback(log.close)
                 found += await _look(settings, catalogue, log)
@@ -205,43 +204,8 @@ async def _look(settings: Settings, catalogue: Catalogue, log: EventLog) -> list
         )
     else:
         found.append(Check("clock", "ok", "no record comes from the future (the log tells no time of its own to compare with)"))
-    found += await _stores(settings, catalogue, log)
+    found += [check async for check in follower_checks(settings, catalogue, log)]
     return found
-
-
-async def _stores(settings: Settings, catalogue: Catalogue, log: EventLog) -> list[Check]:
-    """How the results of the followers stand beside the log; panes only where somebody counts."""
-    state, panes = settings.data_dir / "state.db", settings.data_dir / "analytics.db"
-    if settings.in_memory or not state.exists():
-        found = [Check("store", "ok", "no state is stored yet; 'tallyroll run' makes it")]
-    else:
-        store = await SqliteStateStore.open(state)
-        try:
-            stored = await stored_positions(store)
-        finally:
-            await store.close()
-        found = [await _beside("store", state, stored, [catalogue[base].name for base in StateFollower.TOPICS], log, "tallyroll run")]
-    if not settings.in_memory and panes.exists():
-        windows = await SqliteWindowStore.open(panes)
-        try:
-            counted_to = {partition: one.next for partition, one in (await windows.load_progress()).items()}
-        finally:
-            await windows.close()
-        topics = [topic.name for topic in catalogue.topics if topic.user and topic.base != SYSTEM_TOPIC]
-        found.append(await _beside("panes", panes, counted_to, topics, log, "tallyroll run analytics"))
-    return found
-
-
-async def _beside(  # noqa: PLR0913  # whose results, and what to say
-    name: str, path: Path, stored: Mapping[TopicPartition, int], topics: Sequence[str], log: EventLog, command: str
-) -> Check:
-    ends, starts = await log.ends(topics), await log.starts(topics)
-    behind = sum(max(0, end - max(stored.get(partition, 0), starts.get(partition, 0))) for partition, end in ends.items())
-    if any(stored.get(partition, 0) > end for partition, end in ends.items()):
-        return Check(name, "fail", f"{path} is ahead of the log: it belongs to another log", "move it away; it is made anew from the log")
-    if behind:
-        return Check(name, "warn", f"{counted(behind, 'record')} behind the log", f"run '{command}' as a service, or '{command} --once'")
-    return Check(name, "ok", "up to date with the log")
 
 
 def _spool(settings: Settings) -> Check:

@@ -16,8 +16,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import force_setattr
 
-from tallyroll.errors import Undecodable
+from tallyroll.errors import InvalidEvent, Undecodable
 from tallyroll.events.chain import MAX_NUMBER_DIGITS, Link
+from tallyroll.events.context import check_traceparent
 from tallyroll.events.event import DEFAULT_VERSION, AgentEvent, EventMetadata
 from tallyroll.events.types import EventType
 
@@ -104,7 +105,15 @@ class _Document(Head, gc=False):
     privacyprotected: bool = False
 
 
+class _Traced(msgspec.Struct, gc=False):
+    """What tracing reads of a record."""
+
+    traceparent: str | None = None
+
+
 _encode: Final = msgspec.json.Encoder().encode
+_decode_traced: Final = msgspec.json.Decoder(_Traced).decode
+_TRACED: Final = b'"traceparent":'
 _decode_head: Final = msgspec.json.Decoder(Head).decode
 _decode_document: Final = msgspec.json.Decoder(_Document).decode
 _decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -154,6 +163,17 @@ def encode(event: AgentEvent, key: str | None = None) -> bytes:
             )
         )[1:]
     )
+
+
+def traceparent_of(value: bytes | None) -> str | None:
+    """The W3C ``traceparent`` that a record carries; None if there is none, or none that can be read."""
+    if value is None or _TRACED not in value:
+        return None  # most records, at the price of one look
+    try:
+        found = _decode_traced(value).traceparent
+        return None if found is None else check_traceparent(found)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidEvent):
+        return None
 
 
 def decode_head(value: bytes | None) -> Head:

@@ -19,7 +19,7 @@ from tallyroll.events.topics import Catalogue
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.flushing import Flushes
 from tallyroll.follow.retry import Backoff, Held
-from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, LooksFirst, Subscription
+from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, LooksFirst, Subscription, Tracing
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, FOLLOWED, Telemetry
 
@@ -48,6 +48,7 @@ class FollowLoop:
         dead_letters: DeadLetters,
         clock: Clock,
         telemetry: Telemetry,
+        tracing: Tracing | None = None,
     ) -> None:
         self._log = event_log
         self._followers = tuple(followers)
@@ -58,6 +59,7 @@ class FollowLoop:
         self._dead_letters = dead_letters
         self._clock = clock
         self._telemetry = telemetry
+        self._tracing = tracing
         self._topics = {follower.name: frozenset(catalogue[base].name for base in follower.topics) for follower in followers}
         self._applied: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
         self._flushed: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
@@ -246,7 +248,7 @@ class FollowLoop:
             await self._start_over(follower)
             return
         try:
-            letters = follower.apply(batch)
+            letters = follower.apply(batch) if self._tracing is None else self._traced(self._tracing, follower, batch)
         except Exception as error:  # noqa: BLE001  # whatever a follower raises is retried, or becomes a dead letter
             if isinstance(error, TallyrollError) and error.retriable:
                 self._hold(follower, batch, held)
@@ -270,6 +272,10 @@ class FollowLoop:
         self._applied[follower.name][batch.topic_partition] = batch.next_offset
         self._flushes.applied(follower, len(batch))
         self._telemetry.count(FOLLOWED, len(batch), follower=follower.name)
+
+    def _traced(self, tracing: Tracing, follower: Follower, batch: Batch) -> Sequence[DeadLetter]:
+        with tracing.applying(follower.name, batch):
+            return follower.apply(batch)
 
     def _one_by_one(self, follower: Follower, batch: Batch) -> list[DeadLetter]:
         """After a failure that is not going to pass: the record at fault is put aside, its neighbours are applied.

@@ -20,7 +20,7 @@ from tallyroll.events.ids import new_id
 from tallyroll.events.partition import partition_for
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, Topic
-from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, SpoolFactory, Unknown
+from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, SpoolFactory, Tracing, Unknown
 from tallyroll.publish import exit as exit_hooks
 from tallyroll.publish.delivery import Delivery
 from tallyroll.publish.handlers import Handler, Handlers
@@ -59,6 +59,7 @@ class EventPublisher:
         telemetry: Telemetry,
         open_spool: SpoolFactory | None,
         processors: Sequence[Processor] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         self._log = event_log
         self._catalogue = catalogue
@@ -67,6 +68,7 @@ class EventPublisher:
         self._telemetry = telemetry
         self._open_spool = open_spool
         self._processors = tuple(processors)
+        self._tracing = tracing
         self._handlers = Handlers(telemetry)
         self._last_words: list[Callable[[], Sequence[Body]]] = []
         self._closed = False
@@ -102,9 +104,17 @@ class EventPublisher:
         Raises PublishRejected (it is not in the log), PublishUncertain (deadline passed; see ``kept``), Backpressure
         (nothing was accepted), LogUnavailable (the embedded log could not write), InvalidEvent.
         """
-        loop = self._enter()
         if not isinstance(event, AgentEvent):
             raise InvalidEvent("event", f"expected AgentEvent, got {type(event).__name__}")
+        if self._tracing is None:
+            return await self._publish(event, expects)
+        with self._tracing.publishing((event,)) as traced:
+            receipt = await self._publish(traced.events[0], expects)
+            traced.positions = [receipt.position]
+        return receipt
+
+    async def _publish(self, event: AgentEvent, expects: str) -> Receipt:
+        loop = self._enter()
         if self._full or self._queueing:
             await self._room()
         ticket = self._ticket(loop, 1)
@@ -124,10 +134,18 @@ class EventPublisher:
         Raises InvalidEvent only for what is no AgentEvent at all, before anything is accepted. One event's refusal does not
         stop the others.
         """
-        loop = self._enter()
         for event in events:
             if not isinstance(event, AgentEvent):
                 raise InvalidEvent("events", f"expected AgentEvent, got {type(event).__name__}")
+        if self._tracing is None or not events:
+            return await self._publish_batch(events)
+        with self._tracing.publishing(events) as traced:
+            outcomes = await self._publish_batch(traced.events)
+            traced.positions = [one.position if isinstance(one, Delivered) else None for one in outcomes]
+        return outcomes
+
+    async def _publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
+        loop = self._enter()
         if not events:
             return []
         ticket = self._ticket(loop, len(events))

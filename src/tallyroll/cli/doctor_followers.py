@@ -1,0 +1,133 @@
+"""The checks of ``tallyroll doctor`` on followers: how what each has stored stands beside the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tallyroll.adapters.extras import available
+from tallyroll.adapters.sqlite.state_store import SqliteStateStore
+from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
+from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.bridges.forward import topics_of, types_named
+from tallyroll.bridges.state_sync import TOPICS as REDIS_TOPICS
+from tallyroll.cli.checks import Check
+from tallyroll.cli.moments import short_span
+from tallyroll.cli.printing import counted
+from tallyroll.errors import TallyrollError
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
+from tallyroll.events.types import SYSTEM_TOPIC
+from tallyroll.opening import archive_folder, open_archive, open_state_target
+from tallyroll.ports import EventLog
+from tallyroll.replay.state import StateFollower, stored_positions
+from tallyroll.roll import ANALYTICS_FOLLOWER, NATS_FOLLOWER, REDIS_FOLLOWER, STATE_FOLLOWER
+from tallyroll.settings import Settings
+
+
+class Stored(NamedTuple):
+    """What a follower has stored: in which place (for people), of which topics, how far."""
+
+    follower: str
+    place: str
+    topics: Sequence[str]
+    positions: Mapping[TopicPartition, int]
+
+
+async def follower_checks(settings: Settings, catalogue: Catalogue, log: EventLog) -> AsyncIterator[Check]:
+    """A line per follower that has something here; joins no group. Raises as the log does."""
+    looks = (_state, _panes, _redis, _nats)
+    for look in looks:
+        stored = await look(settings, catalogue, log)
+        if isinstance(stored, Stored):
+            yield await _beside(stored, log)
+        elif stored is not None:
+            yield stored
+    if not settings.in_memory and archive_folder(settings).is_dir():
+        yield await _archive(settings, catalogue, log)
+
+
+async def _state(settings: Settings, catalogue: Catalogue, _: EventLog) -> Stored | Check:
+    path = settings.data_dir / "state.db"
+    if settings.in_memory or not path.exists():
+        return Check(STATE_FOLLOWER, "ok", "no state is stored yet; 'tallyroll run' makes it")
+    store = await SqliteStateStore.open(path)
+    try:
+        positions = await stored_positions(store)
+    finally:
+        await store.close()
+    return Stored(STATE_FOLLOWER, str(path), [catalogue[base].name for base in StateFollower.TOPICS], positions)
+
+
+async def _panes(settings: Settings, catalogue: Catalogue, _: EventLog) -> Stored | None:
+    path = settings.data_dir / "analytics.db"
+    if settings.in_memory or not path.exists():
+        return None
+    windows = await SqliteWindowStore.open(path)
+    try:
+        positions = {partition: one.next for partition, one in (await windows.load_progress()).items()}
+    finally:
+        await windows.close()
+    topics = [topic.name for topic in catalogue.topics if topic.user and topic.base != SYSTEM_TOPIC]
+    return Stored(ANALYTICS_FOLLOWER, str(path), topics, positions)
+
+
+async def _redis(settings: Settings, catalogue: Catalogue, _: EventLog) -> Stored | None:
+    if not settings.redis_host or not available("redis"):
+        return None
+    target = open_state_target(settings)
+    try:
+        progress = await target.progress(catalogue.partitions(REDIS_TOPICS))
+    except TallyrollError:  # said already, by the checks of Redis itself
+        return None
+    finally:
+        await target.close()
+    topics = [catalogue[base].name for base in REDIS_TOPICS]
+    return Stored(REDIS_FOLLOWER, "Redis", topics, {partition: one.next for partition, one in progress.items()})
+
+
+async def _nats(settings: Settings, catalogue: Catalogue, log: EventLog) -> Stored | None:
+    if not settings.nats_servers:
+        return None
+    topics = [catalogue[base].name for base in topics_of(types_named(settings.nats_event_types), catalogue)]
+    return Stored(NATS_FOLLOWER, "the group", topics, await log.committed(settings.group(NATS_FOLLOWER), topics))
+
+
+async def _beside(stored: Stored, log: EventLog) -> Check:
+    name, place, topics, positions = stored
+    ends, starts = await log.ends(topics), await log.starts(topics)
+    behind = sum(max(0, end - max(positions.get(partition, 0), starts.get(partition, 0))) for partition, end in ends.items())
+    if any(positions.get(partition, 0) > end for partition, end in ends.items()):
+        move = "give each log a TALLYROLL_TOPIC_PREFIX" if name == REDIS_FOLLOWER else "move it away; it is made anew from the log"
+        return Check(name, "fail", f"{place} is ahead of the log: it belongs to another log", move)
+    if behind:
+        command = "tallyroll run" if name == STATE_FOLLOWER else f"tallyroll run {name}"
+        return Check(name, "warn", f"{counted(behind, 'record')} behind the log", f"run '{command}' as a service, or '{command} --once'")
+    return Check(name, "ok", "up to date with the log")
+
+
+async def _archive(settings: Settings, catalogue: Catalogue, log: EventLog) -> Check:
+    """Whether topics forget, or soon will, what is not archived."""
+    if not available("archive"):
+        return Check(
+            "archive", "warn", f"there is one in {archive_folder(settings)}, and it cannot be read here", "pip install 'tallyroll[archive]'"
+        )
+    from tallyroll.archive.report import report  # noqa: PLC0415  # needs the extra
+
+    archive = await asyncio.to_thread(open_archive, settings, catalogue, SystemClock())
+    try:
+        found = await report(archive.keeper, log, catalogue, SystemClock())
+    finally:
+        await asyncio.to_thread(archive.close)
+    if lost := [str(one.partition) for one in found if one.alarm == "lost"]:
+        says = f"topics forgot records before they were archived, in {counted(len(lost), 'partition')}, first {lost[0]}"
+        return Check("archive", "fail", says, "run 'tallyroll run archive' as a service; see 'tallyroll archive status'")
+    waiting = sum(one.unarchived for one in found)
+    if soon := [one for one in found if one.alarm == "warning"]:
+        left = min(one.headroom_ms or 0 for one in soon)
+        says = f"{counted(waiting, 'record')} behind the log, and topics forget the first of them in {short_span(max(0, left) / 1_000)}"
+        return Check("archive", "fail", says, "run 'tallyroll run archive' now")
+    if waiting:
+        return Check("archive", "warn", f"{counted(waiting, 'record')} behind the log", "run 'tallyroll run archive' as a service")
+    return Check("archive", "ok", "up to date with the log")
