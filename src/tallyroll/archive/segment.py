@@ -23,7 +23,7 @@ from tallyroll.ports import Judged, Run, Segment, SegmentColumn
 FORMAT: Final = "3"
 _READABLE: Final = ("2", FORMAT)  # 1 had no columns for folds apart; 2 has none for look-ups, which then read whole groups
 GROUP_ROWS: Final = 4_096
-PIECE_ROWS: Final = 128  # what a look-up reads; a multiple of it is a group
+PIECE_ROWS: Final = 256  # what a look-up reads; a multiple of it is a group
 GENESIS: Final = "0" * 64  # the digest before the first segment
 _MAX_DIGITS: Final = 18  # 64 bits
 _LATEST: Final = 2**63 - 1
