@@ -1104,6 +1104,16 @@ class OpenSegment(Protocol):
     def read_folded(self, names: Sequence[str]) -> Sequence[IntColumn | TextColumn | Cells]:
         """These of the columns that the writer was given as ``folded``, in their own order; OSError where there are none."""
 
+    @property
+    def has_pieces(self) -> bool:
+        """Whether ``look_up`` finds anything: a file may be older than that."""
+
+    def look_up(self, names: Sequence[str], start: int, stop: int) -> Sequence[Sequence[Any]]:
+        """The same rows and cells as ``read``, of columns that the writer was given as ``looked_up``, as objects; quick for a few.
+
+        JSON comes as bytes. OSError where the columns are not there.
+        """
+
 
 class SegmentWriter(Protocol):
     """A segment in the making. Not promised: to take anything after ``finish``."""
@@ -1123,11 +1133,14 @@ class SegmentWriter(Protocol):
         group_rows: int,
         folded: Sequence[str] = (),
         folded_order: NDArray[np.intp] | None = None,
+        looked_up: Sequence[str] = (),
+        piece_rows: int = 1,
     ) -> bytes:
-        """The content of a file: the named columns, with the rows in that order, so many to a group that is read as one piece.
+        """The content of a file: the named columns, with the rows in that order, so many to a group that is read at once.
 
-        ``folded`` ones are kept a second time, of the rows in ``folded_order``, each in one piece: groups are made for whoever
-        looks for a few rows, and cost who wants all of a column.
+        ``folded`` ones are kept a second time, of the rows in ``folded_order``, each in one piece, for who wants all of a
+        column. ``looked_up`` ones are kept so too, in pieces of ``piece_rows``, of which a group holds a whole number, for who
+        wants a few rows.
         """
 
 

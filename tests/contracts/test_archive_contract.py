@@ -253,6 +253,21 @@ class MakesUpWhatItCannotFold(Opening):
                 return made_up().read(names)
 
 
+class LooksUpWholePieces(Opening):
+    class broken(Around):  # noqa: N801
+        def look_up(self, names: Any, start: int, stop: int) -> Any:
+            return self.inner.look_up(names, start // 2 * 2, stop)
+
+
+class MakesUpWhatItCannotLookUp(Opening):
+    class broken(Around):  # noqa: N801
+        def look_up(self, names: Any, start: int, stop: int) -> Any:
+            try:
+                return self.inner.look_up(names, start, stop)
+            except OSError:
+                return [[None] * 5 for _ in names]
+
+
 class ForOneThread(Opening):
     broken = OfOneThread
 
@@ -267,6 +282,8 @@ BROKEN_CODECS = [
     (MakesUpWhatItCannotRead, archive_contract.an_altered_byte_is_noticed_or_changes_nothing),
     (FoldsInTheOrderOfRows, archive_contract.columns_for_folds_have_an_order_of_their_own),
     (MakesUpWhatItCannotFold, archive_contract.an_altered_byte_in_columns_for_folds_is_noticed_or_changes_nothing),
+    (LooksUpWholePieces, archive_contract.columns_for_look_ups_are_the_same_rows),
+    (MakesUpWhatItCannotLookUp, archive_contract.an_altered_byte_in_columns_for_look_ups_is_noticed_or_changes_nothing),
     (ForOneThread, archive_contract.several_threads_may_read),
 ]
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from random import Random
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
-from tests.unit.archiving import ALL, all_rows, archive_in, archived, cells, files_in, following, full_fold, raw
+from tests.unit.archiving import ALL, CodecBeforePieces, all_rows, archive_in, archived, cells, files_in, following, full_fold, raw
 from tests.unit.replay_histories import CATALOGUE, Publisher, ReadOnlyLog, batch_of, empty_log, event, random_log
 
+from tallyroll.adapters.parquet.codec import ParquetCodec
 from tallyroll.adapters.system.segment_files import LocalSegmentFiles
 from tallyroll.archive.sealing import SealLimits
+from tallyroll.archive.segment import PIECE_ROWS
 from tallyroll.errors import PositionConflict, SegmentDamaged, SpanGone, StoreUnavailable
 from tallyroll.events.batch import Batch
 from tallyroll.events.codec import HEADERS
@@ -395,6 +398,56 @@ async def test_reprojecting_changes_columns_and_no_record(tmp_path: Path) -> Non
         assert archive.keeper.reproject(place) == []
         assert [path.name for path in files_in(tmp_path, place).iterdir()] == [new.name]
         assert archive.keeper.rebuild(place)[0].name == new.name
+
+
+async def test_files_from_before_look_ups_had_columns_are_read_and_rewritten(tmp_path: Path) -> None:
+    place, values = one_agent(700, tasks=3)
+    with archive_in(tmp_path, codec=CodecBeforePieces()) as archive:
+        await archived(archive, {place: values})
+        [old] = archive.reader.segments(place)
+        assert not ParquetCodec().open(LocalSegmentFiles(files_in(tmp_path, place)).open(old.name)).has_pieces
+    with archive_in(tmp_path) as archive:
+        before = archive.reader.owner_rows(place, "@a-1", 100, 650)
+        assert archive.keeper.rebuild(place)[0].name == old.name
+        [new] = archive.keeper.reproject(place)
+        assert (new.digest, new.projection) == (old.digest, old.projection)
+        assert ParquetCodec().open(LocalSegmentFiles(files_in(tmp_path, place)).open(new.name)).has_pieces
+        after = archive.reader.owner_rows(place, "@a-1", 100, 650)
+        assert before is not None
+        assert after is not None
+        assert cells(before) == cells(after)
+        assert len(after) == 550
+        assert archive.keeper.reproject(place) == []
+
+
+async def test_a_look_up_of_a_few_rows_reads_their_pieces_only(tmp_path: Path) -> None:
+    place = CATALOGUE.place("agent.started", b"agent:a-0")
+    publisher, names = Publisher("p"), [f"a-{number}" for number in range(2_000)]
+    owners = [name for name in names if CATALOGUE.place("agent.started", f"agent:{name}".encode()) == place]
+    events = [event("agent.started", f"agent:{name}", {"agent_type": "t"}, at_s=number) for number in range(20) for name in owners]
+    log = {place: [value for _, value in map(publisher.record, events)]}
+    with archive_in(tmp_path) as archive:
+        await archived(archive, log)
+        [segment] = archive.reader.segments(place)
+    file = files_in(tmp_path, place) / segment.name
+    content = file.read_bytes()
+    # Every piece but the first is overwritten, and so is the first group's data; one owner's rows still come.
+    start, rows, _, lengths, *_ = msgspec.json.decode(pq.read_metadata(file).metadata[b"pieces"])
+    assert (rows, len(lengths) > 10) == (PIECE_ROWS, True)
+    file.write_bytes(
+        content[:4]
+        + bytes(start + lengths[0] - 4 - lengths[0])
+        + content[start : start + lengths[0]]
+        + bytes(sum(lengths[1:]))
+        + content[start + sum(lengths) :]
+    )
+    with archive_in(tmp_path) as archive:
+        found = archive.reader.owner_rows(place, f"@{min(owners)}", 0, ALL)
+        assert found is not None
+        assert len(found) == 20
+        with pytest.raises(SegmentDamaged, match="a piece is not what was written"):
+            archive.reader.owner_rows(place, f"@{max(owners)}", 0, ALL)
+        assert [one.segment for one in archive.keeper.verify(place)] == [segment.name]
 
 
 async def test_a_corrupt_index_says_what_to_run_and_rebuild_mends_it(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows
+from tallyroll.ports import OpenSegment, SegmentCodec, SegmentColumn, SegmentWriter
 from tallyroll.replay.fold import Fold
 from tallyroll.replay.judge import Judge
 from tallyroll.replay.partition import PartitionFold
@@ -44,10 +45,12 @@ def archive_in(
     fold: Fold = FOLD,
     clock: FakeClock | None = None,
     open_files: OpenFiles | None = None,
+    codec: SegmentCodec | None = None,
     **more: Any,
 ) -> Iterator[OpenArchive]:
     files = open_files or (lambda partition: LocalSegmentFiles(files_in(folder, partition)))
-    opened = OpenArchive(SqliteArchiveIndexes(folder), files, ParquetCodec(), CATALOGUE, clock=clock or FakeClock(), fold=fold, **more)
+    indexes, clock = SqliteArchiveIndexes(folder), clock or FakeClock()
+    opened = OpenArchive(indexes, files, codec or ParquetCodec(), CATALOGUE, clock=clock, fold=fold, **more)
     try:
         yield opened
     finally:
@@ -69,6 +72,23 @@ async def archived(archive: OpenArchive, log: Log, *, seal: bool = True) -> None
     await follower.flush()
     if seal:
         archive.keeper.seal_all(list(log))
+
+
+class CodecBeforePieces:
+    """Makes files as format 2 did: without columns for look-ups."""
+
+    def writer(self, columns: Sequence[SegmentColumn]) -> SegmentWriter:
+        made = ParquetCodec().writer(columns)
+        finish = made.finish
+
+        def finish_old(names: Any, order: Any, footer: Any, *, looked_up: Any, piece_rows: int, **more: Any) -> bytes:  # noqa: ARG001
+            return finish(names, order, {**footer, "format": "2"}, **more)
+
+        made.finish = finish_old  # type: ignore[method-assign]
+        return made
+
+    def open(self, content: memoryview) -> OpenSegment:
+        return ParquetCodec().open(content)
 
 
 def raw(batches: Sequence[Batch]) -> list[tuple[Any, ...]]:

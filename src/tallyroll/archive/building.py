@@ -14,6 +14,8 @@ from tallyroll.archive.segment import (
     COLUMNS,
     FOLDED,
     GROUP_ROWS,
+    LOOKED_UP,
+    PIECE_ROWS,
     PROJECTED,
     SEQUENCE,
     Digest,
@@ -83,6 +85,8 @@ class Build:
             group_rows=GROUP_ROWS,
             folded=folded,
             folded_order=self.layout.folded_order() if folded else None,
+            looked_up=LOOKED_UP,
+            piece_rows=PIECE_ROWS,
         )
         return content, order
 

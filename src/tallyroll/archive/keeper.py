@@ -135,11 +135,13 @@ class ArchiveKeeper:
         return index.segments()
 
     def reproject(self, partition: TopicPartition) -> Sequence[Segment]:
-        """Rewrites the segments whose columns are of another projection than today's; the records stay what they are."""
+        """Rewrites the segments whose columns are of another projection or format than today's; the records stay what they are."""
         rewritten = []
         for segment in self._reader.segments(partition):
-            if segment.projection != self._sealer.projection(partition):
-                new = self._sealer.rewrite(partition, segment, self.verified(partition, segment, segment.previous))
+            is_old = not self._store.segment(partition, segment).has_pieces
+            if is_old or segment.projection != self._sealer.projection(partition):
+                records = self.verified(partition, segment, segment.previous)
+                new = self._sealer.rewrite(partition, segment, records, anyway=is_old)
                 if new is not None:
                     rewritten.append(new)
         return rewritten
@@ -192,6 +194,8 @@ class ArchiveKeeper:
             raise SegmentDamaged(where, "its records are not those that were sealed")
         if segment.projection and sorted(reader.columns(()).offsets.tolist()) != [one.offset for one in records if one.verdict == "first"]:
             raise SegmentDamaged(where, "its columns are of other records than those that were sealed")
+        if not reader.finds(records):
+            raise SegmentDamaged(where, "a look-up would find other records than those that were sealed")
         return records
 
     def _found(self, partition: TopicPartition, names: Sequence[str]) -> list[Segment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from tallyroll.archive.checks import Checks
@@ -14,11 +15,12 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.codec import decode_heads
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Columns, Rows
-from tallyroll.ports import ArchivedFinding, ArchiveIndex, ArchiveMark, Judged, Segment, StoredPart
+from tallyroll.ports import ArchivedFinding, ArchiveIndex, ArchiveMark, Judged, Run, Segment, StoredPart
 from tallyroll.replay.selection import merge_rows
 
 _PIECE: Final = 8_192  # records of the tail read at a time
 _BATCH: Final = 4_096  # records of a raw batch
+_NEAR: Final = 4_096  # rows of a run, of which more are found faster by reading whole groups
 
 T = TypeVar("T")
 
@@ -79,14 +81,7 @@ class ArchiveReader:
         for segment, runs in owned.runs:
             for run in runs:
                 if until_us is None or (run.first_us is not None and run.first_us <= until_us):
-                    first, stop = run.row, run.row + run.rows
-                    some += self._read(
-                        partition,
-                        segment,
-                        lambda reader, first=first, stop=stop: reader.rows(  # type: ignore[misc]  # bound at once
-                            start, end, first_row=first, stop_row=stop, until_us=until_us, whole=whole
-                        ),
-                    )
+                    some += self._read(partition, segment, partial(_of_run, run=run, start=start, end=end, until_us=until_us, whole=whole))
         tail = rows_of(partition, owned.records, types=None, until_us=until_us, whole=whole)
         if tail is not None:
             some.append(tail)
@@ -159,6 +154,15 @@ class ArchiveReader:
             if renamed is None:
                 raise
             return read(SegmentReader(partition, renamed, self._store.segment(partition, renamed)))
+
+
+def _of_run(  # noqa: PLR0913  # a run, and how far reading it can be narrowed
+    reader: SegmentReader, *, run: Run, start: int, end: int, until_us: int | None, whole: bool
+) -> list[Rows]:
+    first, stop = run.row, run.row + run.rows
+    if whole or run.rows > _NEAR:
+        return [*reader.rows(start, end, first_row=first, stop_row=stop, until_us=until_us, whole=whole)]
+    return [*reader.near_rows(start, end, first_row=first, stop_row=stop, until_us=until_us)]
 
 
 def _renamed(index: ArchiveIndex | None, segment: Segment) -> Segment | None:

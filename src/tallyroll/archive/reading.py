@@ -8,17 +8,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tallyroll.archive.segment import FOLDED, PROJECTED
+from tallyroll.archive.records import Subjects
+from tallyroll.archive.segment import FOLDED, LOOKED_UP, PROJECTED
 from tallyroll.errors import SegmentDamaged
 from tallyroll.events.codec import decode_head
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Columns, IntColumn, Rows, Subject, TextColumn
 from tallyroll.ports import Judged, OpenSegment, Segment
+from tallyroll.replay.fields import INT_MAX
 
 Picked = NDArray[np.intp]
 _PIECE = 8_192  # rows that become objects at a time: with a segment's 262,144 they left the cache, and took twice as long
-_JUDGED = ("offset", "time_us", "verdict")
-_ROW = (*_JUDGED, "type", "version", "aggregate", "aggregate_type", "agent", "data")
 _RAW = ("offset", "timestamp_ms", "key", "own_key", "head", "data", "tail", "headers", "time_us", "agent", "aggregate", "verdict", "reason")
 
 
@@ -45,7 +45,7 @@ class SegmentReader:
 
         All is read from the file when this returns; what follows only makes objects of it.
         """
-        names = (*_ROW, "event_id", "head", "tail") if whole else _ROW
+        names = (*LOOKED_UP, "event_id", "head", "tail") if whole else LOOKED_UP
         columns = dict(zip(names, self._read(names, first_row, stop_row), strict=True))
         kinds = _words(columns["type"])
         picked = _first_copies(columns, start, end, until_us)
@@ -53,6 +53,39 @@ class SegmentReader:
             wanted = [code for code, word in enumerate(kinds.words) if word in types]
             picked = picked[np.isin(kinds.codes[picked], wanted)]
         return self._made(columns, picked, first_row, stop_row, whole=whole)
+
+    def near_rows(self, start: int, end: int, *, first_row: int, stop_row: int, until_us: int | None = None) -> Iterator[Rows]:
+        """As ``rows``, for a few of them; reads little else where the file was made for it."""
+        if not self._opened.has_pieces:
+            yield from self.rows(start, end, first_row=first_row, stop_row=stop_row, until_us=until_us)
+            return
+        offsets, times, verdicts, *texts = self._look_up(LOOKED_UP, first_row, stop_row)
+        latest = INT_MAX if until_us is None else until_us
+        picked = sorted(
+            (offset, at)
+            for at, (offset, time_us, verdict) in enumerate(zip(offsets, times, verdicts, strict=True))
+            if verdict == "first" and start <= offset < end and time_us <= latest
+        )
+        if not picked:
+            return
+        at = [place for _, place in picked]
+        types, versions, aggregates, kinds, agents, data = ([column[place] for place in at] for column in texts)
+        if None in data:
+            data = self._with_missing(data, np.array(at, np.intp), first_row, stop_row)
+        subjects = Subjects()
+        named = [subjects.named(kind, key[len(kind) + 1 :]) for kind, key in zip(kinds, aggregates, strict=True)]
+        yield Rows(*self._partition, [offset for offset, _ in picked], [times[place] for place in at], types, versions, named, data, agents)
+
+    def finds(self, records: Sequence[Judged]) -> bool:
+        """Whether ``near_rows`` gives these records of the segment: all of its first copies, each with its own payload."""
+        found = {offset: data for rows in self._all_near() for offset, data in zip(rows.offsets, rows.data, strict=True)}
+        counted = {one.offset: one.value or b"" for one in records if one.verdict == "first"}
+        return found.keys() == counted.keys() and all(data == b"{}" or data in counted[offset] for offset, data in found.items())
+
+    def _all_near(self) -> Iterator[Rows]:
+        segment, rows = self._segment, self._opened.rows
+        for first in range(0, rows, _PIECE):
+            yield from self.near_rows(segment.base, segment.next, first_row=first, stop_row=min(first + _PIECE, rows))
 
     def _made(self, columns: dict[str, Any], picked: Picked, first_row: int, stop_row: int | None, *, whole: bool) -> Iterator[Rows]:
         subjects, of = _subjects(_words(columns["aggregate"]), _words(columns["aggregate_type"]), picked)
@@ -131,6 +164,12 @@ class SegmentReader:
         try:
             return self._opened.read(names, start, stop)
         except (OSError, KeyError) as error:
+            raise SegmentDamaged(f"{self._partition}/{self._segment.name}", str(error)) from error
+
+    def _look_up(self, names: Sequence[str], start: int, stop: int) -> Sequence[Sequence[Any]]:
+        try:
+            return self._opened.look_up(names, start, stop)
+        except OSError as error:
             raise SegmentDamaged(f"{self._partition}/{self._segment.name}", str(error)) from error
 
     def _with_missing(self, data: Sequence[Any], rows: Picked, start: int, stop: int | None) -> list[Any]:

@@ -90,7 +90,11 @@ class Subjects:
 
     def of(self, head: Head) -> Subject:
         """The subject of a record."""
-        key = (head.aggregatetype, head.aggregateid)
+        return self.named(head.aggregatetype, head.aggregateid)
+
+    def named(self, kind: str, name: str) -> Subject:
+        """The subject of that type and id."""
+        key = (kind, name)
         subject = self._known.get(key)
         if subject is None:
             if len(self._known) >= _MAX_SUBJECTS:

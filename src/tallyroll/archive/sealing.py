@@ -19,7 +19,7 @@ from tallyroll.archive.checks import Checks
 from tallyroll.archive.parts import SnapshotMaker
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.reading import SegmentReader
-from tallyroll.archive.segment import name_of
+from tallyroll.archive.segment import FORMAT, name_of
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
@@ -108,14 +108,17 @@ class Sealer:
             sealed = self._sealed(partition, index, mark, segment, build, build.layout.order())
         index.seal(sealed, lambda: self._is_there(partition, segment))
 
-    def rewrite(self, partition: TopicPartition, segment: Segment, records: Sequence[Judged]) -> Segment | None:
-        """The segment's records under today's projection, in a new file; None if it is that already. The old file goes."""
+    def rewrite(self, partition: TopicPartition, segment: Segment, records: Sequence[Judged], *, anyway: bool = False) -> Segment | None:
+        """The segment's records under today's projection, in a new file; the old file goes.
+
+        None if it is that already, unless it is to be done ``anyway``, since the file is of an older format.
+        """
         with no_collecting():
             build = Build(segment.previous, Checks(partition), self._maker(partition).projection, self._store.codec)
             build.add([records])
-            if build.projection == segment.projection:
+            if build.projection == segment.projection and not anyway:
                 return None
-            name = f"{name_of(segment.base, segment.next).removesuffix('.parquet')}-{build.projection[:8] or 'none'}.parquet"
+            name = f"{name_of(segment.base, segment.next).removesuffix('.parquet')}-{build.projection[:8] or 'none'}-{FORMAT}.parquet"
             new, _ = self._written(partition, msgspec.structs.replace(segment, name=name, projection=build.projection), build)
         self._store.made(partition).replace(segment, new)
         self.clean(partition)

@@ -20,10 +20,10 @@ from tallyroll.events.codec import Head, named_by_subject
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Judged, Run, Segment, SegmentColumn
 
-FORMAT: Final = "2"  # 1 had no columns for folds apart
-GROUP_ROWS: Final = (
-    2_048  # one group is what a look-up reads: 0.53 ms with nine columns, of 4,096 rows 0.81, of 1,024 0.40; but 6 % more bytes
-)
+FORMAT: Final = "3"
+_READABLE: Final = ("2", FORMAT)  # 1 had no columns for folds apart; 2 has none for look-ups, which then read whole groups
+GROUP_ROWS: Final = 4_096
+PIECE_ROWS: Final = 256  # what a look-up reads; a multiple of it is a group
 GENESIS: Final = "0" * 64  # the digest before the first segment
 _MAX_DIGITS: Final = 18  # 64 bits
 _LATEST: Final = 2**63 - 1
@@ -58,6 +58,8 @@ PROJECTED: Final = "value."
 """Before the names of columns that a fold's values fill."""
 FOLDED: Final = ("offset", "time_us", "type", "agent", "aggregate")
 """What folds of columns read besides those."""
+LOOKED_UP: Final = ("offset", "time_us", "verdict", "type", "version", "aggregate", "aggregate_type", "agent", "data")
+"""What a fold of one owner's rows reads."""
 
 
 class SealedHead(Head, gc=False):
@@ -261,7 +263,10 @@ _TOLD: Final = ("base", "next", "records", "first_us", "last_us", "raw_bytes", "
 
 def segment_from(name: str, file_bytes: int, partition: TopicPartition, footer: Mapping[str, str]) -> Segment:
     """The manifest's entry that a footer amounts to. Raises ValueError where it is not one, or another partition's."""
-    if footer.get("format") != FORMAT or (footer.get("topic"), footer.get("partition")) != (partition.topic, str(partition.partition)):
+    if footer.get("format") not in _READABLE or (footer.get("topic"), footer.get("partition")) != (
+        partition.topic,
+        str(partition.partition),
+    ):
         raise ValueError("the footer is of another format, or of another partition")
     try:
         told = {name: msgspec.json.decode(footer[name]) for name in _TOLD}

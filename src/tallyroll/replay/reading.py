@@ -158,7 +158,8 @@ class Reading:
         if start < end and task.validate != "off":
             for found in archive.findings(partition, start, end, settled=task.owner is not None):
                 self._add(lane, Finding(found.kind, Position(*partition, found.offset), found.reason, found.aggregate, found.missing))  # type: ignore[arg-type]  # what kinds there are is the archive's word
-        self._remember(lane, lane.plan.repeats)
+        if lane.plan.log[0] < lane.plan.log[1]:  # else nobody asks; it is a thousand names
+            self._remember(lane, lane.plan.repeats)
 
     def _fold_span(self, archive: Archive, lane: _Lane, start: int, end: int, until_us: int | None) -> None:
         types = self._selection.types if self._selection is not None else None

@@ -218,6 +218,50 @@ def an_altered_byte_in_columns_for_folds_is_noticed_or_changes_nothing(codec: Se
     expect(noticed, "some alteration is noticed")
 
 
+def columns_for_look_ups_are_the_same_rows(codec: SegmentCodec) -> None:
+    """Any run of them, in one piece or over several and over groups; some columns once more; OSError where there are none."""
+    for group_rows, piece_rows in ((4, 2), (4, 4), (100, 3), (3, 1)):
+        opened = codec.open(memoryview(_with_pieces(codec, group_rows, piece_rows)))
+        expect(opened.has_pieces, "there are columns for look-ups")
+        for start, stop in ((0, 5), (0, 1), (1, 4), (2, 3), (4, 5), (3, 3), (3, 9)):
+            cells = [list(column) for column in opened.look_up(_NAMES[1:], start, stop)]
+            rows = _PIECED_ORDER[start:stop]
+            expect_equal(cells, [[column[row] for row in rows] for column in _CELLS[1:]], f"rows {start} to {stop}")
+        json, word = opened.look_up(["json", "word"], 0, 5)
+        expect_equal((json[0], word[0]), (_CELLS[4][4], _CELLS[1][4]), "columns in the order asked for")
+    without = _made(codec, [_CELLS])
+    expect(not without.has_pieces, "there are none if none were asked for")
+    for which, names in ((without, ["word"]), (opened, ["number"])):
+        try:
+            which.look_up(names, 0, 1)
+        except OSError:
+            continue
+        raise AssertionError("columns that were not kept for look-ups raise OSError")
+
+
+def an_altered_byte_in_columns_for_look_ups_is_noticed_or_changes_nothing(codec: SegmentCodec) -> None:
+    """As of the others."""
+    content, noticed = _with_pieces(codec, 4, 2), 0
+    for at in range(0, len(content), max(1, len(content) // 120)):
+        altered = content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :]
+        try:
+            cells = [list(column) for column in codec.open(memoryview(altered)).look_up(_NAMES[1:], 0, 5)]
+        except OSError:
+            noticed += 1
+        else:
+            expect_equal(cells, [[column[row] for row in _PIECED_ORDER] for column in _CELLS[1:]], f"after byte {at} was altered")
+    expect(noticed, "some alteration is noticed")
+
+
+_PIECED_ORDER: Final = (4, 3, 2, 1, 0)
+
+
+def _with_pieces(codec: SegmentCodec, group_rows: int, piece_rows: int) -> bytes:
+    writer = codec.writer(_COLUMNS)
+    writer.add(_CELLS)
+    return writer.finish(_NAMES, np.array(_PIECED_ORDER), {}, group_rows=group_rows, looked_up=_NAMES[1:], piece_rows=piece_rows)
+
+
 def any_run_of_rows_can_be_read(codec: SegmentCodec) -> None:
     """Within a group and over several, and none at all; ``stop`` may lie behind the last row."""
     numbers = [*range(50)]
@@ -344,10 +388,12 @@ CODEC_CASES: Final[Sequence[CodecCase]] = (
     columns_come_in_the_order_and_number_asked_for,
     rows_lie_in_the_order_of_finish,
     columns_for_folds_have_an_order_of_their_own,
+    columns_for_look_ups_are_the_same_rows,
     any_run_of_rows_can_be_read,
     an_integer_beyond_64_bits_is_refused_with_its_rows,
     what_no_writer_has_made_is_refused,
     an_altered_byte_is_noticed_or_changes_nothing,
     an_altered_byte_in_columns_for_folds_is_noticed_or_changes_nothing,
+    an_altered_byte_in_columns_for_look_ups_is_noticed_or_changes_nothing,
     several_threads_may_read,
 )

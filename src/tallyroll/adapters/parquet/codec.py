@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tallyroll.adapters.parquet.pieces import Pieces, PieceWriter
 from tallyroll.events.rows import IntColumn, TextColumn
 from tallyroll.ports import SegmentColumn
 
@@ -25,6 +26,7 @@ _TYPES: Final = {
 }
 _KIND: Final = b"kind"
 _FOLDED: Final = b"folded"  # where in the file the columns for folds are: start, length, CRC-32
+_PIECES: Final = b"pieces"  # where the columns for look-ups are
 _decode_folded: Final = msgspec.json.Decoder(tuple[int, int, int]).decode
 _LEVEL: Final = 1  # of zstd: 3 took a third longer and saved 2 %
 
@@ -66,12 +68,18 @@ class ParquetSegmentWriter:
         group_rows: int,
         folded: Sequence[str] = (),
         folded_order: NDArray[np.intp] | None = None,
+        looked_up: Sequence[str] = (),
+        piece_rows: int = 1,
     ) -> bytes:
         kept = [column for column in self._columns if column.name in names]
         fields = [pa.field(one.name, _TYPES[one.kind], metadata={_KIND: one.kind.encode()}) for one in kept]
         schema = pa.schema(fields, metadata=dict(footer))
         table = pa.Table.from_arrays([self._whole(at) for at, column in enumerate(self._columns) if column.name in names], schema=schema)
-        sink = pa.BufferOutputStream()
+        sink, pieces, packed = (
+            pa.BufferOutputStream(),
+            PieceWriter([one for one in self._columns if one.name in looked_up], piece_rows),
+            list[bytes](),
+        )
         with pq.ParquetWriter(
             sink,
             schema,
@@ -83,9 +91,15 @@ class ParquetSegmentWriter:
             write_statistics=[one.name for one in kept if one.kind in ("int", "word")],
         ) as writer:
             for start in range(0, len(order), group_rows):
-                writer.write_table(_compact(table.take(order[start : start + group_rows])), row_group_size=group_rows)
+                group = table.take(order[start : start + group_rows])
+                writer.write_table(_compact(group), row_group_size=group_rows)
+                if looked_up:
+                    packed += pieces.add(group)
+            # What follows lies between the last group and the footer, where nobody who reads Parquet looks.
+            if looked_up:
+                writer.add_key_value_metadata({_PIECES: pieces.places(sink.tell())})
+                sink.write(b"".join(packed))
             if folded:
-                # Between the last group and the footer, where nobody who reads Parquet looks.
                 start, piece = sink.tell(), _streamed(table.select(list(folded)).take(folded_order))
                 sink.write(piece)
                 writer.add_key_value_metadata({_FOLDED: msgspec.json.encode((start, len(piece), zlib.crc32(piece)))})
@@ -124,7 +138,9 @@ class ParquetSegment:
         self._reader = self._file.reader
         self._lock = threading.Lock()
         self._content = content
-        self._folded = (metadata.metadata or {}).get(_FOLDED, b"")
+        told = metadata.metadata or {}
+        self._folded = told.get(_FOLDED, b"")
+        self._pieces = Pieces(content, told[_PIECES]) if _PIECES in told else None
         self._footer = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -157,6 +173,15 @@ class ParquetSegment:
             return [_column(by_name[name], self._kinds[name]) for name in names]
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise OSError(f"it cannot be read ({type(error).__name__})") from error
+
+    @property
+    def has_pieces(self) -> bool:
+        return self._pieces is not None
+
+    def look_up(self, names: Sequence[str], start: int, stop: int) -> list[list[Any]]:
+        if self._pieces is None:
+            raise OSError("there are no columns for look-ups")
+        return self._pieces.read(names, start, min(stop, self.rows))
 
     def read_folded(self, names: Sequence[str]) -> list[IntColumn | TextColumn | _Cells]:
         try:

@@ -35,6 +35,10 @@ from tallyroll.ports import (
 T = TypeVar("T")
 
 _MAX_IDLE: Final = 4  # reading connections kept open; more readers at once open their own
+_RUN_COLUMNS: Final = schema.RUN.count(",") + 1
+# Both tables have a column of these names.
+_OF_RUN: Final = schema.RUN.replace("first_us", "loc.first_us").replace("last_us", "loc.last_us")
+_OF_SEGMENT: Final = schema.SEGMENT.replace("first_us", "segment.first_us").replace("last_us", "segment.last_us")
 _ANY_US: Final = 2**63 - 1
 
 
@@ -89,7 +93,7 @@ class SqliteArchiveIndex:
                 raise
 
     def mark(self) -> ArchiveMark | None:
-        return self._read(schema.read_mark, alone=False)
+        return self._read(schema.read_mark)
 
     def checks(self) -> bytes:
         def select(connection: sqlite3.Connection) -> bytes:
@@ -208,13 +212,15 @@ class SqliteArchiveIndex:
 
         def select(connection: sqlite3.Connection) -> Owned:
             rows = connection.execute(
-                f"SELECT base, {schema.RUN} FROM loc WHERE key = ? AND first_offset < ? AND last_offset >= ? ORDER BY base, row",  # noqa: S608  # as above
+                f"SELECT {_OF_RUN}, {_OF_SEGMENT} FROM loc JOIN segment USING (base) "  # noqa: S608  # as above
+                "WHERE key = ? AND first_offset < ? AND last_offset >= ? ORDER BY base, row",
                 (key, end, start),
             ).fetchall()
-            runs = []
-            for base, of_segment in groupby(rows, key=itemgetter(0)):
-                [segment] = self._segments(connection, "WHERE base = ?", base)
-                runs.append((segment, [schema.run_from(row[1:]) for row in of_segment]))
+            runs = [
+                (schema.segment_from(of_segment[0][_RUN_COLUMNS:]), [schema.run_from(row[:_RUN_COLUMNS]) for row in of_segment])
+                for _, group in groupby(rows, key=itemgetter(_RUN_COLUMNS + 1))
+                if (of_segment := list(group))
+            ]
             tail = connection.execute(
                 f"SELECT {schema.TAIL} FROM tail WHERE {column} = ? AND verdict = 'first' AND at >= ? AND at < ? ORDER BY at",  # noqa: S608  # as above
                 (value, start, end),

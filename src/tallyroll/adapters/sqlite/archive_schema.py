@@ -124,12 +124,13 @@ def durable(connection: sqlite3.Connection) -> Any:  # noqa: ANN401  # a context
 
 def read_mark(connection: sqlite3.Connection) -> ArchiveMark | None:
     """The partition's mark."""
-    row = connection.execute("SELECT first, sealed, next, repeats, holes, last_us FROM mark").fetchone()
+    row = connection.execute(
+        "SELECT first, sealed, next, repeats, holes, mark.last_us, coalesce(kept, 0), coalesce(reducers, x'5b5d'), pruned.last_us, "
+        "coalesce(digest, '') FROM mark LEFT JOIN pruned USING (one)"
+    ).fetchone()
     if row is None:
         return None
-    first, sealed, following, repeats, holes, last_us = row
-    pruned = connection.execute("SELECT kept, reducers, last_us, digest FROM pruned").fetchone()
-    kept, reducers, kept_us, digest = pruned if pruned is not None else (0, b"[]", None, "")
+    first, sealed, following, repeats, holes, last_us, kept, reducers, kept_us, digest = row
     return ArchiveMark(
         first, sealed, following, repeats, tuple(_decode_holes(holes)), kept, _decode_reducers(reducers), last_us, kept_us, digest
     )
