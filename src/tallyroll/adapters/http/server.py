@@ -132,6 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self._take(self.path.partition("?")[0]), with_body=True)
 
     def _take(self, path: str) -> Answer:
+        if not self.server.posts:
+            self.close_connection = True
+            return Answer(HTTPStatus.NOT_IMPLEMENTED, "text/plain; charset=utf-8", b"nothing is taken here\n")
         post, length = self.server.posts.get(path), self.headers.get("Content-Length", "")
         if post is None:
             return Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"nothing is taken there\n")
