@@ -489,7 +489,8 @@ class Roll:
             self.archive()
         if self._engine is None:
             reader = self._archive.reader if self._archive is not None else None
-            self._engine = ReplayEngine(replayer_on(self.settings, self.log, self.catalogue, self.clock, reader), clock=self.clock)
+            replayer = replayer_on(self.settings, self.log, self.catalogue, self.clock, reader)
+            self._engine = ReplayEngine(replayer, clock=self.clock, telemetry=self.telemetry)
         elif self._archive is not None:
             self._engine.replayer.archive = self._archive.reader  # it may have been made since
         return self._engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -443,6 +444,25 @@ def test_doctor_sees_a_store_that_is_behind(run: Run) -> None:
     run("run", "--once")
     run("publish", "agent.started", "a-2")
     assert "1 record behind" in run("doctor").stdout
+
+
+def test_doctor_sees_an_archive_that_topics_have_outrun(run: Run, tmp_path: Path) -> None:
+    run("simulate", "--events", "60", "--seed", "2")
+    run("run", "archive", "--once")
+    assert {"name": "archive", "verdict": "ok"}.items() <= _check(run, "archive").items()
+    run("simulate", "--events", "60", "--seed", "3")
+    assert (_check(run, "archive")["verdict"], _check(run, "archive")["next"]) == ("warn", "run 'tallyroll run archive' as a service")
+    with sqlite3.connect(tmp_path / "log" / "log.db") as connection:  # topics forget what is not archived yet
+        connection.execute("UPDATE partitions SET first_offset = next_offset")
+    connection.close()
+    lost = _check(run, "archive", code=1)
+    assert lost["verdict"] == "fail"
+    assert "before they were archived" in lost["says"]
+
+
+def _check(run: Run, name: str, code: int = 0) -> dict[str, Any]:
+    (found,) = [one for one in document(run("doctor", "--json", code=code))["checks"] if one["name"] == name]
+    return dict(found)
 
 
 def test_no_secret_is_ever_shown(tmp_path: Path) -> None:

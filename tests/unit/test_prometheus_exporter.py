@@ -30,6 +30,23 @@ def test_every_metric_is_exported_with_its_kind_and_help_and_no_other() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("kafka_producer_send_rate", "histogram"),
+        ("kafka_producer_errors", "counter"),
+        ("analytics_events_processed", "counter"),
+        ("anomalies_detected", "counter"),
+        ("event_replay_duration_seconds", "histogram"),
+        ("state_reconstruction_success_rate", "histogram"),
+    ],
+)
+def test_the_names_that_dashboards_know_keep_their_kind(name: str, kind: str) -> None:
+    text = PrometheusExporter(Counters()).text("")[0].decode()
+    families = {family.name: family.type for family in text_string_to_metric_families(text)}
+    assert families[name] == kind
+
+
 def test_counts_arrive() -> None:
     counters = Counters()
     counters.count(TASKS, 3, outcome="failed")

@@ -106,11 +106,13 @@ def _quiet() -> None:
     if os.environ.get("TALLYROLL_DEBUG"):
         return
     logging.getLogger("tallyroll.kafka").setLevel(logging.CRITICAL)
-    ours = logging.getLogger("tallyroll")
+    ours, spans = logging.getLogger("tallyroll"), logging.getLogger("opentelemetry")
     if not any(isinstance(handler, Words) for handler in ours.handlers):
-        ours.addHandler(Words())
-        ours.setLevel(logging.WARNING)
-        ours.propagate = False
+        words = Words()
+        for logger, level in ((ours, logging.WARNING), (spans, logging.ERROR)):
+            logger.addHandler(words)
+            logger.setLevel(level)
+            logger.propagate = False
         logging.getLogger("tallyroll.alerts.told").setLevel(logging.INFO)  # also the ends of alerts, and the lesser ones
 
 

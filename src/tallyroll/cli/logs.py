@@ -66,17 +66,24 @@ def json_line(record: logging.LogRecord) -> str:
 
 @contextmanager
 def service_logs(settings: Settings) -> Iterator[None]:
-    """While the block runs, everything that tallyroll logs goes to standard error as the settings say."""
-    ours, kafka = logging.getLogger("tallyroll"), logging.getLogger("tallyroll.kafka")
-    before = (ours.handlers[:], ours.level, ours.propagate, kafka.level)
-    ours.handlers = [JsonLines() if settings.log_format == "json" else Words()]
-    ours.setLevel(settings.log_level.upper())
-    ours.propagate = False
-    if settings.log_level == "debug":
-        kafka.setLevel(logging.NOTSET)
+    """While the block runs, everything that tallyroll logs goes to standard error as the settings say; of its clients what is grave."""
+    level = getattr(logging, settings.log_level.upper())
+    clients = level if level == logging.DEBUG else logging.ERROR
+    levels = {
+        "tallyroll": level,
+        "tallyroll.kafka": logging.NOTSET if level == logging.DEBUG else logging.CRITICAL,
+        "opentelemetry": clients,
+    }
+    loggers = {name: logging.getLogger(name) for name in levels}
+    before = [(one, one.handlers[:], one.level, one.propagate) for one in loggers.values()]
+    handler = JsonLines() if settings.log_format == "json" else Words()
+    for name, one in loggers.items():
+        one.setLevel(levels[name])
+        if "." not in name:
+            one.handlers, one.propagate = [handler], False
     try:
         yield
     finally:
-        ours.handlers, ours.propagate = before[0], before[2]
-        ours.setLevel(before[1])
-        kafka.setLevel(before[3])
+        for one, handlers, old, propagate in before:
+            one.handlers, one.propagate = handlers, propagate
+            one.setLevel(old)

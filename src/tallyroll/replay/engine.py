@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, TypedDict
 
-from tallyroll.errors import NoHistory, ReplayCancelled
+from tallyroll.errors import NoHistory, ReplayCancelled, TallyrollError
 from tallyroll.events.ids import new_id
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock
@@ -30,6 +30,7 @@ from tallyroll.replay.replayed import Progress, Replayed
 from tallyroll.replay.replayer import Ask, Replayer, Stop
 from tallyroll.replay.snapshots import is_sound
 from tallyroll.replay.steps import Boundary
+from tallyroll.telemetry import RECONSTRUCTED, REPLAY_SECONDS, Counters, Telemetry
 
 log: Final = logging.getLogger("tallyroll.replay")
 
@@ -53,8 +54,9 @@ class ReplayEngine:
     Not promised: that a replay is remembered after the process, after ``cleanup_old_replays``, or after a thousand others.
     """
 
-    def __init__(self, replayer: Replayer, *, clock: Clock) -> None:
+    def __init__(self, replayer: Replayer, *, clock: Clock, telemetry: Telemetry | None = None) -> None:
         self.replayer = replayer
+        self._telemetry = telemetry or Counters()
         self._clock = clock
         self._callbacks: list[ReplayCallback] = []
         self._replays: dict[str, _Running] = {}
@@ -69,10 +71,17 @@ class ReplayEngine:
             self._tell(running.progress)
 
         try:
-            return await self.replayer.replay(ask, on_progress=tell, stop=running.stop)
+            found = await self.replayer.replay(ask, on_progress=tell, stop=running.stop)
+            self._telemetry.observe(RECONSTRUCTED, _share_folded(found))
         except ReplayCancelled as error:
             raise ReplayCancelled(replay_id, error.percent) from None
+        except TallyrollError:
+            self._telemetry.observe(RECONSTRUCTED, 0.0)
+            raise
+        else:
+            return found
         finally:
+            self._telemetry.observe(REPLAY_SECONDS, self._clock.monotonic() - began)
             running.progress = running.progress._replace(elapsed_s=self._clock.monotonic() - began, finished=True)
             self._tell(running.progress)
             self._forget_oldest()
@@ -227,6 +236,12 @@ class ReplayEngine:
                 callback(progress)
             except Exception:  # a listener must not end what it listens to
                 log.exception("a replay callback failed")
+
+
+def _share_folded(found: Replayed) -> float:
+    """Of the records read those that were no riddle; 1 where there was nothing to read."""
+    riddles = found.finding_counts.get("poison", 0) + found.finding_counts.get("unknown_schema", 0)
+    return max(0.0, 1.0 - riddles / found.records) if found.records else 1.0
 
 
 _MAX_NAMED: Final = 100

@@ -6,6 +6,7 @@ No attribute holds a payload, a key or a name of who did something: topics, part
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,9 +41,12 @@ from tallyroll.events.position import Position
 from tallyroll.ports import Clock, TracedEvents
 from tallyroll.settings import Settings
 
+log: Final = logging.getLogger("tallyroll.otel")
+
 MAX_LINKS: Final = 128
 """So many traces a span links to, as the SDK takes by default; those of later records are left out."""
 
+_LAST_S: Final = 2.0  # a collector that is there answers in milliseconds
 _PROTOCOL: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _NO_CONTEXT: Final = Context()
 
@@ -50,11 +54,18 @@ _NO_CONTEXT: Final = Context()
 class OtelTracing:
     """Spans through a tracer provider. ``system`` names the log, as in ``messaging.system``.
 
-    A provider that is handed in stays open; ``close`` then does nothing. Not promised: as the port says.
+    A provider that is handed in stays open; ``close`` then does nothing. ``end``: what sends the rest and ends the provider,
+    and what makes that give up. Not promised: as the port says.
     """
 
     def __init__(
-        self, provider: AnyProvider, *, clock: Clock, system: str, spans_per_batch: int = 16, end: Callable[[], None] | None = None
+        self,
+        provider: AnyProvider,
+        *,
+        clock: Clock,
+        system: str,
+        spans_per_batch: int = 16,
+        end: tuple[Callable[[], None], Callable[[], None]] | None = None,
     ) -> None:
         self._tracer = provider.get_tracer("tallyroll", version("tallyroll"))
         self._clock = clock
@@ -132,10 +143,16 @@ class OtelTracing:
                 span.end(end)
 
     async def close(self) -> None:
-        """Sends what waits, within the time that OTEL_EXPORTER_OTLP_TIMEOUT gives; safe to call twice."""
+        """Sends what waits; gives up after two seconds, so that a collector that is away holds up no end. Safe to call twice."""
         end, self._end = self._end, None
-        if end is not None:
-            await asyncio.to_thread(end)
+        if end is None:
+            return
+        sending = asyncio.ensure_future(asyncio.to_thread(end[0]))
+        await asyncio.wait({sending}, timeout=_LAST_S)
+        if not sending.done():
+            log.warning("the last spans were not sent: their collector has not answered in %.0f s", _LAST_S)
+            await asyncio.to_thread(end[1])
+        await sending
 
     def _now(self) -> int:
         return self._clock.now_us() * 1_000
@@ -155,9 +172,15 @@ def otlp_tracing(settings: Settings, clock: Clock) -> OtelTracing | None:
     if str(resource.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: "tallyroll"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    system = "kafka" if settings.is_kafka else "sqlite"
-    return OtelTracing(provider, clock=clock, system=system, spans_per_batch=settings.trace_spans_per_batch, end=provider.shutdown)
+    exporter = OTLPSpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return OtelTracing(
+        provider,
+        clock=clock,
+        system="kafka" if settings.is_kafka else "sqlite",
+        spans_per_batch=settings.trace_spans_per_batch,
+        end=(provider.shutdown, exporter.shutdown),
+    )
 
 
 def _carried(batch: Batch) -> list[str]:
