@@ -112,7 +112,7 @@ class ArchiveReader:
         if index is None:
             return iter(())
         if owner is not None:
-            return iter(index.parts_of(view, reducer_id, owner, end=end, order_us=order_us))
+            return _newest_first(partial(index.parts_of, view, reducer_id, owner, order_us=order_us), end)
         return iter(index.parts(view, reducer_id, end=end, order_us=order_us, owners=None))
 
     def findings(self, partition: TopicPartition, start: int, end: int, *, settled: bool = False) -> Sequence[ArchivedFinding]:
@@ -169,6 +169,13 @@ class ArchiveReader:
             if renamed is None:
                 raise
             return read(SegmentReader(partition, renamed, self._store.segment(partition, renamed)))
+
+
+def _newest_first(parts_of: Callable[..., Sequence[StoredPart]], end: int) -> Iterator[StoredPart]:
+    """One after the other, since who finds the first one sound asks for no more."""
+    while found := parts_of(end=end, limit=1):
+        yield found[0]
+        end = found[0].end - 1
 
 
 def _of_run(  # noqa: PLR0913  # a run, and how far reading it can be narrowed
