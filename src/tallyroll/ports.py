@@ -1018,8 +1018,10 @@ class ArchiveIndex(Protocol):
     def parts(self, view: str, reducer_id: str, *, end: int, order_us: int | None, owners: Collection[str] | None) -> Sequence[StoredPart]:
         """The newest snapshot of each of the owners (None: of all), by owner; within the bounds of ``Archive.parts``."""
 
-    def parts_of(self, view: str, reducer_id: str, owner: str, *, end: int, order_us: int | None) -> Sequence[StoredPart]:
-        """All snapshots of one owner, the newest first; within the same bounds."""
+    def parts_of(  # noqa: PLR0913  # what identifies an owner's snapshots, and which of them
+        self, view: str, reducer_id: str, owner: str, *, end: int, order_us: int | None, limit: int | None = None
+    ) -> Sequence[StoredPart]:
+        """All snapshots of one owner, or so many, the newest first; within the same bounds."""
 
     def findings(self, start: int, end: int) -> Sequence[ArchivedFinding]:
         """What the seals have found, in offset order."""

@@ -18,7 +18,7 @@ from tests.unit.replay_histories import CATALOGUE, T0, Log, Publisher, ReadOnlyL
 from tallyroll.archive.opening import OpenArchive
 from tallyroll.errors import BrokenHistory, SnapshotMismatch, SpanGone
 from tallyroll.replay.engine import ReplayEngine
-from tallyroll.replay.fold import states_hash
+from tallyroll.replay.fold import Fold, states_hash
 from tallyroll.replay.gather import bucketed, owners_by
 from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.policy import Policy
@@ -60,7 +60,7 @@ async def ask(of: Replayer, view: object, *given: object, **more: object) -> obj
 async def test_all_modes_agree_whatever_is_archived(seed: int, count: int) -> None:
     rng = Random(seed)  # noqa: S311  # repeatable
     log = random_log(rng, count)
-    with tempfile.TemporaryDirectory() as name, archive_in(Path(name)) as archive:
+    with tempfile.TemporaryDirectory() as name, archive_in(Path(name), snapshot_every=rng.choice((2, 8, 512))) as archive:
         await partly_archived(rng, archive, log)
         alone, both = replayer(log, None), replayer(log, archive)
         moment = as_of_event_time(T0 + timedelta(seconds=rng.uniform(-10, count * 2 + 10)))
@@ -163,6 +163,53 @@ async def test_an_altered_record_stops_a_replay_that_checks_the_chain() -> None:
     with pytest.raises(BrokenHistory, match="altered"):
         await replayer(log, None).replay(Ask(TASK, validate="chain"))
     assert (await replayer(log, None).replay(Ask(TASK))).states
+
+
+def one_at_work(count: int) -> Log:
+    """One agent, every event of it in one partition."""
+    return log_of([event("tool.invoked", "agent:a-1", {"agent_id": "a-1", "tool_name": "t"}, at_s=number) for number in range(count)])
+
+
+@pytest.mark.slow
+async def test_a_moment_inside_a_segment_is_near_a_snapshot(tmp_path: Path) -> None:
+    log = one_at_work(1_000)
+    with archive_in(tmp_path, snapshot_every=100) as archive:
+        await partly_sealed(archive, log, 900)
+        both, alone = replayer(log, archive), replayer(log, None)
+        for second in (250, 777, 890):
+            wanted = {"owner": "a-1", "target": as_of_event_time(T0 + timedelta(seconds=second))}
+            found = await both.replay(Ask(AGENT, mode=MOMENT, **wanted))
+            assert found.states == (await alone.replay(Ask(AGENT, **wanted))).states
+            assert (found.tally.snapshots, found.tally.archived <= 200) == (1, True), found.tally
+        assert (await both.replay(Ask(AGENT, mode=INCREMENTAL))).tally.archived == 100
+    # Damaged, it is told, and the one before it stands in.
+    for path in tmp_path.glob("*/*/index.db"):  # noqa: ASYNC240  # a folder of the test
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("UPDATE snap SET part = x'00' WHERE until = (SELECT max(until) FROM snap WHERE until <= 777)")
+        assert connection.execute("SELECT changes()").fetchone() == (1,)
+        connection.close()
+    with archive_in(tmp_path) as archive:
+        wanted = {"owner": "a-1", "target": as_of_event_time(T0 + timedelta(seconds=777))}
+        found = await replayer(log, archive).replay(Ask(AGENT, mode=MOMENT, **wanted))
+        assert found.states == (await replayer(log, None).replay(Ask(AGENT, **wanted))).states
+        assert found.finding_counts["snapshot_corrupt"] == 1
+        assert 100 < found.tally.archived <= 300
+        # Another version of the view takes none of them.
+        newer = replace(AGENT, version=AGENT.version + 1)
+        other = Replayer(ReadOnlyLog(log), CATALOGUE, clock=FakeClock(), archive=archive.reader, fold=Fold([newer], FOLD.schemas))
+        found = await other.replay(Ask(newer, mode=MOMENT, **wanted))
+        assert (found.tally.snapshots, found.tally.archived, dict(found.finding_counts)) == (0, 778, {})
+
+
+async def partly_sealed(archive: OpenArchive, log: Log, sealed: int) -> None:
+    """The first records of the only partition sealed, the rest in the tail."""
+    [(partition, values)] = ((partition, values) for partition, values in log.items() if values)
+    follower = await following(archive, log)
+    for start, stop in ((0, sealed), (sealed, len(values))):
+        follower.apply(batch_of(partition, values[start:stop], start))
+        await follower.flush()
+        if not start:
+            archive.keeper.seal(partition)
 
 
 async def test_a_damaged_snapshot_is_told_and_passed_over(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tallyroll.archive.follower import ArchiveFollower
 from tallyroll.archive.keeper import ArchiveKeeper
+from tallyroll.archive.parts import SNAPSHOT_EVERY
 from tallyroll.archive.pruning import Pruner
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.sealing import Fault, Sealer, SealLimits, no_fault
@@ -19,7 +20,8 @@ from tallyroll.telemetry import Telemetry
 class OpenArchive:
     """An archive: ``reader`` for replays, ``keeper`` and ``pruner`` for operators, ``follower`` for the loop.
 
-    ``fold`` says whose snapshots and which columns are made. Nothing is opened or made before it is needed.
+    ``fold`` says whose snapshots and which columns are made; of who has more than ``snapshot_every`` events in a segment, some
+    are made within it. Nothing is opened or made before it is needed.
     Not promised: another fold beside it on the same files; its snapshots would be made anew at each seal.
     """
 
@@ -33,9 +35,10 @@ class OpenArchive:
         clock: Clock,
         fold: Fold = FOLD,
         fault: Fault = no_fault,
+        snapshot_every: int = SNAPSHOT_EVERY,
     ) -> None:
         self._store = ArchiveStore(indexes, files, codec)
-        self._sealer = Sealer(self._store, catalogue, fold, clock=clock, fault=fault)
+        self._sealer = Sealer(self._store, catalogue, fold, clock=clock, fault=fault, snapshot_every=snapshot_every)
         self._catalogue = catalogue
         self._clock = clock
         self._followers: list[ArchiveFollower] = []

@@ -1,14 +1,22 @@
-"""Snapshots at a seal: the parts of everybody whom the new records concern, brought forward from their last ones."""
+"""Snapshots at a seal: the parts of everybody whom the new records concern, brought forward from their last ones.
+
+Everybody's as of the segment's end; of who did much, also some as of offsets within it, so that a look-up of a moment has
+little to read between a snapshot and that moment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.segment import Layout
 from tallyroll.events.position import TopicPartition
-from tallyroll.events.rows import Rows
+from tallyroll.events.rows import Columns, IntColumn, Rows, TextColumn
 from tallyroll.ports import ArchiveIndex, ArchiveMark, Segment, StoredPart
 from tallyroll.replay.columnar import ColumnarFold
 from tallyroll.replay.fold import Fold, Part
@@ -16,6 +24,9 @@ from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.projection import Projection
 from tallyroll.replay.reading import owner_key
 from tallyroll.replay.snapshots import is_sound, stored_part
+
+SNAPSHOT_EVERY: Final = 512  # events of one owner, about; with fewer a look-up's other costs are larger
+_MOST_CUTS: Final = 64  # folding a piece costs a few milliseconds beside what is in it
 
 History = Callable[[], Iterable[Rows]]
 """Every first copy of the partition below the segment that is still there, in offset order."""
@@ -29,8 +40,9 @@ class SnapshotMaker:
     reducer that has none there takes none. Not promised: speed then.
     """
 
-    def __init__(self, fold: Fold, base: str) -> None:
+    def __init__(self, fold: Fold, base: str, *, snapshot_every: int = SNAPSHOT_EVERY) -> None:
         self._fold = fold
+        self._every = snapshot_every
         self._base = base
         self._views = {number: view for number, view in enumerate(fold.views) if base in view.topics}
         self._columnar = {number: ColumnarFold(fold, view.name) for number, view in self._views.items()}
@@ -62,8 +74,7 @@ class SnapshotMaker:
         for number in self._views:
             owners[number] -= self._restore(parts, number, owners[number], partition, index, mark, history)
             before[number] = {owner: part.version for owner, part in parts.kept(number).items()}
-        self._forward(parts, segment, written)
-        taken: list[StoredPart] = []
+        taken = self._forward(parts, partition, segment, layout, written, owners, before)
         complete: list[str] = []
         for number, view in self._views.items():
             reducer_id = self._fold.reducer_ids[view.name]
@@ -90,15 +101,33 @@ class SnapshotMaker:
                 owners[number] = {key.removeprefix(prefix) for key in aggregates if key.startswith(prefix)}
         return owners
 
-    def _forward(self, parts: PartitionFold, segment: Segment, written: SegmentReader) -> None:
-        if self.projection is not None and segment.projection == self.projection.id:
-            columns = written.columns(self.projection.columns)
-            if len(columns):
-                for number, columnar in self._columnar.items():
-                    columnar.apply(columns, parts.kept(number))
-            return
-        for rows in written.rows(segment.base, segment.next):
-            parts.apply_rows(rows)
+    def _forward(  # noqa: PLR0913  # as make
+        self,
+        parts: PartitionFold,
+        partition: TopicPartition,
+        segment: Segment,
+        layout: Layout,
+        written: SegmentReader,
+        owners: Mapping[int, Collection[str]],
+        before: Mapping[int, Mapping[str, int]],
+    ) -> list[StoredPart]:
+        """Folds the segment; gives the snapshots that were taken on the way."""
+        taken: list[StoredPart] = []
+        if self.projection is None or segment.projection != self.projection.id:
+            for rows in written.rows(segment.base, segment.next):
+                parts.apply_rows(rows)
+            return taken
+        columns, ids = written.columns(self.projection.columns), self._fold.reducer_ids
+        versions = {number: dict(known) for number, known in before.items()}
+        for piece, end in _cut(columns, -(-layout.busiest // self._every), segment.next):
+            for number, columnar in self._columnar.items():
+                if len(piece):
+                    columnar.apply(piece, parts.kept(number))
+                if end < segment.next:
+                    grown = _grown(parts.kept(number), versions[number], owners[number], self._every // 2)
+                    name = self._views[number].name
+                    taken += _stored(name, partition, ids[name], end, grown)
+        return taken
 
     def _restore(  # noqa: PLR0913  # as make
         self,
@@ -141,6 +170,41 @@ class SnapshotMaker:
             if owner in made and made[owner].version:
                 parts.restore(number, owner, made[owner].dump())
         return {one.owner for one in first if not is_sound(one)}
+
+
+def _cut(columns: Columns, count: int, end: int) -> Iterator[tuple[Columns, int]]:
+    """Columns in so many pieces of equal length, or fewer, with where each ends."""
+    count = min(_MOST_CUTS, count)
+    if count <= 1:
+        yield columns, end
+        return
+    offsets = np.sort(columns.offsets)
+    bounds = [*np.unique(offsets[np.arange(1, count) * len(offsets) // count]).tolist(), end] if len(offsets) else [end]
+    low = -1
+    for bound in bounds:
+        yield _piece(columns, (columns.offsets >= low) & (columns.offsets < bound)), bound
+        low = bound
+
+
+def _piece(columns: Columns, rows: NDArray[np.bool_]) -> Columns:
+    def ints(column: IntColumn) -> IntColumn:
+        return IntColumn(column.values[rows], column.valid[rows])
+
+    def words(column: TextColumn) -> TextColumn:
+        return TextColumn(column.codes[rows], column.words)
+
+    values = {name: ints(one) if isinstance(one, IntColumn) else words(one) for name, one in columns.values.items()}
+    return Columns(
+        columns.topic, columns.partition, columns.offsets[rows], columns.times_us[rows], words(columns.types), words(columns.agents),
+        words(columns.aggregates), values,
+    )  # fmt: skip
+
+
+def _grown(parts: Mapping[str, Part], versions: dict[str, int], known: Collection[str], least: int) -> list[Part]:
+    """Those of whom enough has come since the last snapshot; notes that one is taken."""
+    grown = [part for part in parts.values() if part.version - versions.get(part.owner, 0) >= least and part.owner in known]
+    versions.update((part.owner, part.version) for part in grown)
+    return grown
 
 
 def _stored(view: str, partition: TopicPartition, reducer_id: str, end: int, parts: Iterable[Part]) -> Iterator[StoredPart]:

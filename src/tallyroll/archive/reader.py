@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from tallyroll.archive.checks import Checks
 from tallyroll.archive.reading import SegmentReader
-from tallyroll.archive.records import raw_batch, rows_of
+from tallyroll.archive.records import TailPiece, raw_batch
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import SegmentDamaged, SpanGone
 from tallyroll.events.batch import Batch
@@ -34,6 +34,8 @@ class ArchiveReader:
 
     def __init__(self, store: ArchiveStore) -> None:
         self._store = store
+        # What follows one another mostly reads the same tail: its rows, then what is wrong with it. Records never change.
+        self._latest: tuple[tuple[TopicPartition, int, int], TailPiece] | None = None
 
     def marks(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, ArchiveMark]:
         marks = {}
@@ -64,7 +66,7 @@ class ArchiveReader:
                     continue
                 yield from self._read(partition, found, lambda reader: reader.rows(start, end, types=types, until_us=until_us, whole=whole))
             else:
-                rows = rows_of(partition, found, types=types, until_us=until_us, whole=whole)
+                rows = found.rows(partition, types=types, until_us=until_us, whole=whole)
                 if rows is not None:
                     yield rows
 
@@ -82,7 +84,7 @@ class ArchiveReader:
             for run in runs:
                 if until_us is None or (run.first_us is not None and run.first_us <= until_us):
                     some += self._read(partition, segment, partial(_of_run, run=run, start=start, end=end, until_us=until_us, whole=whole))
-        tail = rows_of(partition, owned.records, types=None, until_us=until_us, whole=whole)
+        tail = TailPiece(owned.records).rows(partition, types=None, until_us=until_us, whole=whole)
         if tail is not None:
             some.append(tail)
         return (some[0] if len(some) == 1 else merge_rows(some)) if some else None
@@ -101,7 +103,7 @@ class ArchiveReader:
             if isinstance(found, Segment):
                 yield self._read(partition, found, lambda reader: reader.records(start, end))
             else:
-                yield found
+                yield found.records
 
     def parts(  # noqa: PLR0913  # as the port
         self, partition: TopicPartition, view: str, reducer_id: str, *, end: int, order_us: int | None = None, owner: str | None = None
@@ -110,7 +112,7 @@ class ArchiveReader:
         if index is None:
             return iter(())
         if owner is not None:
-            return iter(index.parts_of(view, reducer_id, owner, end=end, order_us=order_us))
+            return _newest_first(partial(index.parts_of, view, reducer_id, owner, order_us=order_us), end)
         return iter(index.parts(view, reducer_id, end=end, order_us=order_us, owners=None))
 
     def findings(self, partition: TopicPartition, start: int, end: int, *, settled: bool = False) -> Sequence[ArchivedFinding]:
@@ -123,14 +125,25 @@ class ArchiveReader:
             return found
         checks = Checks(partition, index.checks(), from_start=mark.first == 0)
         # What was sealed meanwhile comes as a segment, so the checks go on from where they were.
-        for piece in self.judged(partition, mark.sealed, end):
-            checks.read(piece, decode_heads([record.value for record in piece]))
+        for piece in self._pieces(partition, mark.sealed, end):
+            if isinstance(piece, Segment):
+                sealed = self._read(partition, piece, lambda reader: reader.records(mark.sealed, end))
+                checks.read(sealed, decode_heads([record.value for record in sealed]))
+            else:
+                checks.read(piece.records, piece.heads)
+        self._latest = None
         return sorted([*found, *(one for one in checks.findings() if start <= one.offset < end)], key=lambda one: one.offset)
 
-    def _pieces(self, partition: TopicPartition, start: int, end: int) -> Iterator[Segment | Sequence[Judged]]:
+    def _pieces(self, partition: TopicPartition, start: int, end: int) -> Iterator[Segment | TailPiece]:
         """Segments and pieces of the tail, in offset order."""
         index, at = self._store.index(partition), start
         while index is not None and at < end:
+            known = self._latest
+            if known is not None and known[0] == (partition, at, end):
+                piece = known[1]
+                yield piece
+                at = piece.records[-1].offset + 1
+                continue
             found = index.find(at, end, _PIECE)
             if at < found.kept:
                 raise SpanGone({str(partition): found.kept}, pruned=True)
@@ -138,7 +151,9 @@ class ArchiveReader:
                 yield found.segment
                 at = found.segment.next
             elif found.records:
-                yield found.records
+                piece = TailPiece(found.records)
+                self._latest = ((partition, at, end), piece)
+                yield piece
                 at = found.records[-1].offset + 1
             else:
                 return
@@ -154,6 +169,13 @@ class ArchiveReader:
             if renamed is None:
                 raise
             return read(SegmentReader(partition, renamed, self._store.segment(partition, renamed)))
+
+
+def _newest_first(parts_of: Callable[..., Sequence[StoredPart]], end: int) -> Iterator[StoredPart]:
+    """One after the other, since who finds the first one sound asks for no more."""
+    while found := parts_of(end=end, limit=1):
+        yield found[0]
+        end = found[0].end - 1
 
 
 def _of_run(  # noqa: PLR0913  # a run, and how far reading it can be narrowed

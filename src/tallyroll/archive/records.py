@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -103,20 +104,29 @@ class Subjects:
         return subject
 
 
-def rows_of(
-    partition: TopicPartition, records: Iterable[Judged], *, types: Iterable[str] | None, until_us: int | None, whole: bool
-) -> Rows | None:
-    """The first copies among the records, decoded anew; None if there are none."""
-    counted = [one for one in records if one.verdict == "first" and (until_us is None or (one.time_us or 0) <= until_us)]
-    heads = decode_heads([one.value for one in counted])
-    wanted = None if types is None else frozenset(types)
-    subjects = Subjects()
-    kept = [
-        (one.offset, one.time_us, head.type, head.schemaversion, subjects.of(head), bytes(head.data), one.agent, head.id, one.value)
-        for one, head in zip(counted, heads, strict=True)
-        if not isinstance(head, Undecodable) and (wanted is None or head.type in wanted)
-    ]
-    if not kept:
-        return None
-    *columns, ids, values = zip(*kept, strict=True)
-    return Rows(*partition, *columns, *((ids, values) if whole else ()))
+class TailPiece:
+    """Some records that are not sealed, with their heads, which are decoded once for all who ask."""
+
+    def __init__(self, records: Sequence[Judged]) -> None:
+        self.records = records
+
+    @cached_property
+    def heads(self) -> Sequence[Head | Undecodable]:
+        """The head of each record, or why there is none."""
+        return decode_heads([one.value for one in self.records])
+
+    def rows(self, partition: TopicPartition, *, types: Iterable[str] | None, until_us: int | None, whole: bool) -> Rows | None:
+        """The first copies among the records; None if there are none."""
+        wanted, subjects = None if types is None else frozenset(types), Subjects()
+        kept = [
+            (one.offset, one.time_us, head.type, head.schemaversion, subjects.of(head), bytes(head.data), one.agent, head.id, one.value)
+            for one, head in zip(self.records, self.heads, strict=True)
+            if one.verdict == "first"
+            and (until_us is None or (one.time_us or 0) <= until_us)
+            and not isinstance(head, Undecodable)
+            and (wanted is None or head.type in wanted)
+        ]
+        if not kept:
+            return None
+        *columns, ids, values = zip(*kept, strict=True)
+        return Rows(*partition, *columns, *((ids, values) if whole else ()))

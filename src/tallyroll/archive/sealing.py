@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tallyroll.archive.anchor import previous_of
 from tallyroll.archive.building import Build
 from tallyroll.archive.checks import Checks
-from tallyroll.archive.parts import SnapshotMaker
+from tallyroll.archive.parts import SNAPSHOT_EVERY, SnapshotMaker
 from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.segment import FORMAT, name_of
@@ -63,14 +63,23 @@ class Sealer:
     Not promised: bounded memory beyond what ``SealLimits`` says and what one flush adds.
     """
 
-    def __init__(self, store: ArchiveStore, catalogue: Catalogue, fold: Fold, *, clock: Clock, fault: Fault = no_fault) -> None:
+    def __init__(  # noqa: PLR0913  # the archive hands over what it has
+        self,
+        store: ArchiveStore,
+        catalogue: Catalogue,
+        fold: Fold,
+        *,
+        clock: Clock,
+        fault: Fault = no_fault,
+        snapshot_every: int = SNAPSHOT_EVERY,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._locks: defaultdict[TopicPartition, threading.Lock] = defaultdict(threading.Lock)
         self._catalogue = catalogue
         self._fault = fault
         self._reader = ArchiveReader(store)
-        self._makers = {topic.base: SnapshotMaker(fold, topic.base) for topic in catalogue.topics}
+        self._makers = {topic.base: SnapshotMaker(fold, topic.base, snapshot_every=snapshot_every) for topic in catalogue.topics}
 
     def seal(self, partition: TopicPartition) -> Segment | None:
         """Seals everything that is in the tail now; None if there is nothing. Records may be appended meanwhile."""

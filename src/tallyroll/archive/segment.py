@@ -103,6 +103,12 @@ class Layout:
         """The keys of all aggregates; the empty text, too."""
         return self._aggregates.keys()
 
+    @property
+    def busiest(self) -> int:
+        """How many records the owner has that has most."""
+        counts = [np.bincount(np.array(codes), minlength=1)[1:].max(initial=0) for codes in (self._agent_of, self._aggregate_of) if codes]
+        return int(max(counts, default=0))
+
     def add(self, records: Sequence[Judged], sequences: Iterable[int | None]) -> None:
         """Takes the next records."""
         agents, aggregates = self._agents, self._aggregates

@@ -120,7 +120,7 @@ class Reading:
     def parts(self) -> Iterator[tuple[TopicPartition, str, Part]]:
         """Every part that an event has changed: where it lies, whose it is."""
         for partition, lane in self._lanes.items():
-            for owner, part in lane.fold.parts(self._view).items():
+            for owner, part in lane.fold.kept(self._view).items():
                 if part.version:
                     yield partition, owner, part
 

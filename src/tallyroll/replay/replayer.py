@@ -22,6 +22,7 @@ from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold, Part, State, View, join
 from tallyroll.replay.jobs import Ended, Failed, Message, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
 from tallyroll.replay.kinds import StateType
+from tallyroll.replay.partition import no_collecting
 from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, AsOfVersion, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
 from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.projecting import ProjectedAll, Projecting
@@ -242,7 +243,8 @@ class Replayer:
         reading = Reading(self.fold, self.catalogue, task, planned)
         async for done in carry_out(reading, planned, self.log, self.archive):
             yield done
-        made.parts = list(reading.parts())
+        with no_collecting():
+            made.parts = list(reading.parts())
         made.processes.add(os.getpid())
         made.add(reading.tally, reading.passed_us, reading.findings.counts, reading.findings.listed)
 
@@ -308,7 +310,8 @@ def joined(view: View, parts: Iterable[tuple[TopicPartition, str, Part]]) -> dic
     by_owner: dict[str, list[tuple[Place, Part]]] = {}
     for partition, owner, part in parts:
         by_owner.setdefault(owner, []).append((Place(*partition), part))
-    states = {owner: join(view, own) for owner, own in sorted(by_owner.items())}
+    with no_collecting():
+        states = {owner: join(view, own) for owner, own in sorted(by_owner.items())}
     return {owner: state for owner, state in states.items() if state is not None}
 
 

@@ -262,6 +262,7 @@ def snapshots_are_found_by_view_reducer_and_owner(opener: OpenIndexes) -> None:
         expect_equal(len(index.parts("task", "r", end=_ALL, order_us=None, owners=many)), _MANY, "many owners by name")
         expect_equal(list(index.parts_of("task", "r", "a", end=_ALL, order_us=None)), [taken[1][0], taken[0][1]], "all of one")
         expect_equal([one.end for one in index.parts_of("task", "r", "a", end=_ALL, order_us=499)], [10], "of one within bounds")
+        expect_equal(list(index.parts_of("task", "r", "a", end=_ALL, order_us=None, limit=1)), [taken[1][0]], "so many of one")
 
 
 def a_file_is_replaced_where_the_manifest_holds_it(opener: OpenIndexes) -> None:

@@ -255,12 +255,14 @@ class SqliteArchiveIndex:
 
         return self._read(select)
 
-    def parts_of(self, view: str, reducer_id: str, owner: str, *, end: int, order_us: int | None) -> Sequence[StoredPart]:
+    def parts_of(  # noqa: PLR0913  # as the port
+        self, view: str, reducer_id: str, owner: str, *, end: int, order_us: int | None, limit: int | None = None
+    ) -> Sequence[StoredPart]:
         def select(connection: sqlite3.Connection) -> list[StoredPart]:
             rows = connection.execute(
                 f"SELECT {schema.SNAP} FROM snap WHERE view = ? AND owner = ? AND reducer_id = ? AND until <= ? AND order_us <= ? "  # noqa: S608  # as above
-                "ORDER BY until DESC",
-                (view, owner, reducer_id, end, _ANY_US if order_us is None else order_us),
+                "ORDER BY until DESC LIMIT ?",
+                (view, owner, reducer_id, end, _ANY_US if order_us is None else order_us, -1 if limit is None else limit),
             )
             return [schema.part_from(row, self._partition) for row in rows]
 
