@@ -265,33 +265,6 @@ class LooksFirst(Protocol):
         """As ``Follower.positions``; changes nothing."""
 
 
-class TracedEvents:
-    """Events as they are to be published, and where they came to lie: who publishes sets ``positions``, None for not delivered."""
-
-    __slots__ = ("events", "positions")
-
-    def __init__(self, events: Sequence[AgentEvent]) -> None:
-        self.events = events
-        self.positions: Sequence[Position | None] = ()
-
-
-class Tracing(Protocol):
-    """Where spans of publishing and following go: one per call and one per batch, not one per event.
-
-    Both contexts end with what happened inside them; neither raises anything of its own, blocks, or keeps an event back.
-    Not promised: that a span arrives anywhere.
-    """
-
-    def publishing(self, events: Sequence[AgentEvent]) -> AbstractContextManager[TracedEvents]:
-        """A span around publishing these; gives the events with the trace in them by which followers find it."""
-
-    def applying(self, follower: str, batch: Batch) -> AbstractContextManager[None]:
-        """A span around what a follower does with a batch, in the traces that its events carry or linked to them."""
-
-    async def close(self) -> None:
-        """Sends what waits. Safe to call twice."""
-
-
 class Progress(NamedTuple):
     """How far the stored parts of one partition go: made by ``fold_id`` of the offsets ``first`` to ``next`` (exclusive).
 
@@ -427,6 +400,33 @@ class StateTarget(Protocol):
 
     async def close(self) -> None:
         """Ends the connections. Safe to call twice."""
+
+
+class TracedEvents:
+    """Events as they are to be published, and where they came to lie: who publishes sets ``positions``, None for not delivered."""
+
+    __slots__ = ("events", "positions")
+
+    def __init__(self, events: Sequence[AgentEvent]) -> None:
+        self.events = events
+        self.positions: Sequence[Position | None] = ()
+
+
+class Tracing(Protocol):
+    """Where spans of publishing and following go: one per call and one per batch, not one per event.
+
+    Both contexts end with what happened inside them; neither raises anything of its own, blocks, or keeps an event back.
+    Not promised: that a span arrives anywhere.
+    """
+
+    def publishing(self, events: Sequence[AgentEvent]) -> AbstractContextManager[TracedEvents]:
+        """A span around publishing these; gives the events with the trace in them by which followers find it."""
+
+    def applying(self, follower: str, batch: Batch) -> AbstractContextManager[None]:
+        """A span around what a follower does with a batch, in the traces that its events carry or linked to them."""
+
+    async def close(self) -> None:
+        """Sends what waits. Safe to call twice."""
 
 
 class Message(NamedTuple):

@@ -44,12 +44,12 @@ Preset = Literal["default", "throughput", "latency"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 TlsVersion = Literal["1.3", "1.2"]
-Synchronous = Literal["FULL", "NORMAL"]
-NatsMode = Literal["jetstream", "core"]
-WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Traces = Literal["off", "otlp"]
+Synchronous = Literal["FULL", "NORMAL"]
+NatsMode = Literal["jetstream", "core"]
+WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
 
 AUDIT_FRAMEWORK_NAMES: Final = ("sox", "gdpr", "hipaa", "pci_dss", "soc2", "iso27001", "nist", "eu_ai_act", "custom")
 """What AUDIT_FRAMEWORKS takes: the values of ``audit.entry.ComplianceFramework``."""

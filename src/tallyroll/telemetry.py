@@ -188,6 +188,20 @@ PAIRS_UNMATCHED = Metric(
 HELD_ROWS = Metric("analytics_held_rows", "gauge", "rows", "Rows of panes in memory.")
 RUN_SECONDS = Metric("analytics_batch_seconds", "histogram", "seconds", "One run of the kernel, its observers included.", buckets=_SHORT_S)
 FLUSH_SECONDS = Metric("analytics_flush_seconds", "histogram", "seconds", "One flush of panes and positions.", buckets=_SHORT_S)
+REPLAY_SECONDS = Metric(
+    "event_replay_duration_seconds",
+    "histogram",
+    "seconds",
+    "One replay from its start to its answer, or to its failure.",
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1_800),
+)
+RECONSTRUCTED = Metric(
+    "state_reconstruction_success_rate",
+    "histogram",
+    "share",
+    "Per replay the share of the records read that could be folded into states, 0 to 1; 0 for one that failed.",
+    buckets=(0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999, 1),
+)
 TASK_DURATION = Metric(
     "agent_task_duration_seconds",
     "histogram",
@@ -243,20 +257,6 @@ AUDIT_UNTOLD = Metric(
 )
 AUDIT_CALLBACK_ERRORS = Metric(
     "audit_callback_errors_total", "counter", "errors", "Exceptions in handlers of violations and in real-time monitors."
-)
-REPLAY_SECONDS = Metric(
-    "event_replay_duration_seconds",
-    "histogram",
-    "seconds",
-    "One replay from its start to its answer, or to its failure.",
-    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1_800),
-)
-RECONSTRUCTED = Metric(
-    "state_reconstruction_success_rate",
-    "histogram",
-    "share",
-    "Per replay the share of the records read that could be folded into states, 0 to 1; 0 for one that failed.",
-    buckets=(0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999, 1),
 )
 REDIS_VIEWS = Metric("bridge_redis_views_total", "counter", "views", "States written to Redis that were new there.")
 REDIS_FOREIGN = Metric(
