@@ -26,6 +26,13 @@ def checked(values: list[bytes], *, from_start: bool = True) -> tuple[ChainCheck
     """The checker after reading, and every kind of finding: those of the records, then the open gaps."""
     checker = ChainChecker(from_start=from_start)
     found = [checker.feed(offset, value, decode_head(value).link()) for offset, value in enumerate(values)]
+    for piece in (1, 3, len(values) or 1):  # together they are the same as one by one
+        together, told = ChainChecker(from_start=from_start), []
+        for at in range(0, len(values), piece):
+            some = values[at : at + piece]
+            told += [one for _, one in together.feed_all(range(at, at + len(some)), some, [*map(decode_head, some)])]
+        assert told == [*filter(None, found)]
+        assert (together.dump(), together.linked, together.repeats) == (checker.dump(), checker.linked, checker.repeats)
     return checker, [finding.kind for finding in [*filter(None, found), *checker.open_gaps()]]
 
 

@@ -35,15 +35,17 @@ class Checks:
     def read(self, records: Sequence[Judged], heads: Sequence[Head | Undecodable]) -> None:
         """Takes the next records, with their heads."""
         copies = set()
-        for index, (record, head) in enumerate(zip(records, heads, strict=True)):
+        for index, record in enumerate(records):
             if record.verdict != "first":
                 self._found.append(ArchivedFinding(record.verdict, record.offset, record.reason, record.aggregate or ""))
                 if record.verdict in ("repeat", "duplicate"):
                     copies.add(index)
-            found = self._chain.feed(record.offset, record.value or b"", None if isinstance(head, Undecodable) else head.link())
-            if found is not None:
-                self._found.append(ArchivedFinding(found.kind, record.offset, f"{found.session}/{found.number}", record.aggregate or ""))
-        self._sequences.read_heads([record.offset for record in records], heads, copies)
+        offsets = [record.offset for record in records]
+        chained = [None if isinstance(head, Undecodable) else head for head in heads]
+        for index, found in self._chain.feed_all(offsets, [record.value for record in records], chained):
+            reason = f"{found.session}/{found.number}"
+            self._found.append(ArchivedFinding(found.kind, offsets[index], reason, records[index].aggregate or ""))
+        self._sequences.read_heads(offsets, heads, copies)
 
     def settle(self) -> list[ArchivedFinding]:
         """What is certain, in offset order; forgets it."""

@@ -22,26 +22,18 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import groupby, islice
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from tallyroll.events.expected import Contest
+from tallyroll.events.links import Chained, Counted, Link
 
 GENESIS: Final = "0" * 64
 MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
 MAX_MISSING: Final = 1_024  # numbers of one session that may still arrive late
 MAX_RECENT_IDS: Final = 256  # per partition; some 10 KB that every flush writes
 MAX_NUMBER_DIGITS: Final = 18  # fits 64 bits; Python refuses to read thousands of digits, and a forger would send them
-
-
-class Link(NamedTuple):
-    """One record's place in its publisher's chain."""
-
-    session: str
-    number: int
-    previous: str
-    voids: str = ""
 
 
 class Chain:
@@ -127,6 +119,36 @@ class ChainChecker:
     def sessions(self) -> int:
         """How many publisher sessions are remembered."""
         return len(self._sessions)
+
+    def feed_all(
+        self, offsets: Sequence[int], values: Sequence[bytes | None], heads: Sequence[Chained | None]
+    ) -> list[tuple[int, ChainFinding]]:
+        """As ``feed`` of each record with the link in its head, at half the cost; what is wrong, by index."""
+        found, start = [], 0
+        for session, same in groupby(["" if head is None else head.chainsession for head in heads]):
+            stop = start + len(list(same))
+            if not session or not self._feed_run(session, values[start:stop], heads[start:stop]):  # type: ignore[arg-type]  # who has a session is a head
+                for index in range(start, stop):
+                    head = heads[index]
+                    finding = self.feed(offsets[index], values[index] or b"", None if head is None else head.link())
+                    if finding is not None:
+                        found.append((index, finding))
+            start = stop
+        return found
+
+    def _feed_run(self, session: str, values: Sequence[bytes | None], heads: Sequence[Chained]) -> bool:
+        """Takes records of one session if they are the usual case: the numbers that come next, each true to the one before."""
+        high, digest = self._sessions.get(session, (0, ""))
+        last = high + len(heads)
+        if not high or [head.chainnumber for head in heads] != list(map(str, range(high + 1, last + 1))):
+            return False
+        digests = [digest, *(sha256(value or b"").hexdigest() for value in values)]
+        if [head.chainprev for head in heads] != digests[:-1] or any(head.chainvoids for head in heads):
+            return False
+        self.linked += len(heads)
+        self._sessions[session] = (last, digests[-1])
+        self._sessions.move_to_end(session)
+        return True
 
     def feed(self, offset: int, value: bytes, link: Link | None) -> ChainFinding | None:
         """Takes one record; returns what is wrong with it, or None."""
@@ -221,21 +243,6 @@ _decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
 Copy = Literal["repeat", "duplicate", "conflict"]
 
 
-class Linked(Protocol):
-    """What a head says of its record's place in the chain, and whether it counts. Not promised: that any of it is valid.
-
-    ``chainsession`` is empty if the record has no link, ``chainnumber`` decimal text if it has one; ``expects`` is empty if
-    it counts in any case, else what its author had seen, see ``events.expected``.
-    """
-
-    id: str
-    aggregatetype: str
-    aggregateid: str
-    expects: str
-    chainsession: str
-    chainnumber: str
-
-
 class _Run:
     """What is remembered of a session: its highest number, and those below that may still come."""
 
@@ -265,7 +272,7 @@ class RepeatFilter:
         self._sessions: OrderedDict[str, _Run] = OrderedDict()
         self._recent: dict[str, None] = {}
 
-    def copies(self, heads: Sequence[Linked], offsets: Sequence[int]) -> dict[int, Copy]:
+    def copies(self, heads: Sequence[Counted], offsets: Sequence[int]) -> dict[int, Copy]:
         """Which records of a batch do not count, by index, usually none; remembers all.
 
         As ``is_first`` of each that has a link, ``is_duplicate`` of each that it let pass, and ``wins`` of each of those
@@ -297,7 +304,7 @@ class RepeatFilter:
                     found[index] = "conflict"
         return found
 
-    def wins(self, head: Linked, offset: int) -> bool:
+    def wins(self, head: Counted, offset: int) -> bool:
         """Whether a first copy that expects something counts; remembers it if it does."""
         return self._contest.wins(f"{head.aggregatetype}:{head.aggregateid}", head.expects, offset)
 

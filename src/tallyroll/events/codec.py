@@ -17,9 +17,10 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from tallyroll.errors import InvalidEvent, Undecodable
-from tallyroll.events.chain import MAX_NUMBER_DIGITS, Link
+from tallyroll.events.chain import MAX_NUMBER_DIGITS
 from tallyroll.events.context import check_traceparent
 from tallyroll.events.event import DEFAULT_VERSION, AgentEvent, EventMetadata
+from tallyroll.events.links import Link
 from tallyroll.events.types import EventType
 
 CONTENT_TYPE: Final = b"application/cloudevents+json; charset=UTF-8"

@@ -41,11 +41,9 @@ async def verify_chain(log: EventLog, topics: Sequence[str]) -> ChainReport:
     async for batch in log.read([Span(*partition, starts[partition], end) for partition, end in ends.items()]):
         checker = checkers[batch.topic_partition]
         report.records += len(batch)
-        for offset, value, head in zip(batch.offsets, batch.values, batch.heads(), strict=True):
-            link = None if isinstance(head, Undecodable) else head.link()
-            finding = checker.feed(offset, value or b"", link)
-            if finding is not None:
-                report.findings.append((batch.topic_partition, finding))
+        heads = [None if isinstance(head, Undecodable) else head for head in batch.heads()]
+        for _, finding in checker.feed_all(batch.offsets, batch.values, heads):
+            report.findings.append((batch.topic_partition, finding))
     for partition, checker in checkers.items():
         report.linked += checker.linked
         report.unlinked += checker.unlinked

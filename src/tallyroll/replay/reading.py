@@ -307,11 +307,9 @@ class Reading:
             self._check_chain(lane, lane.chain, batch)
 
     def _check_chain(self, lane: _Lane, chain: ChainChecker, batch: Batch) -> None:
-        for index, head in enumerate(batch.heads()):
-            link = None if isinstance(head, Undecodable) else head.link()
-            found = chain.feed(batch.offsets[index], batch.values[index] or b"", link)
-            if found is not None:
-                self._add(lane, Finding(_CHAIN_KINDS[found.kind], batch.position(index), aggregate=_aggregate(batch, index)))  # type: ignore[arg-type]  # a map to kinds
+        heads = [None if isinstance(head, Undecodable) else head for head in batch.heads()]
+        for index, found in chain.feed_all(batch.offsets, batch.values, heads):
+            self._add(lane, Finding(_CHAIN_KINDS[found.kind], batch.position(index), aggregate=_aggregate(batch, index)))  # type: ignore[arg-type]  # a map to kinds
 
     def _note(self, lane: _Lane, rows: Rows, applied: Applied) -> None:
         self.tally.folded += applied.changed
