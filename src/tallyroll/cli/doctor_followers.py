@@ -17,12 +17,12 @@ from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted
 from tallyroll.errors import TallyrollError
 from tallyroll.events.position import TopicPartition
-from tallyroll.events.topics import Catalogue
+from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
 from tallyroll.events.types import SYSTEM_TOPIC
-from tallyroll.opening import archive_folder, open_archive, open_state_target
+from tallyroll.opening import archive_folder, audit_folder, open_archive, open_audit_keys, open_ledger_store, open_state_target
 from tallyroll.ports import EventLog
 from tallyroll.replay.state import StateFollower, stored_positions
-from tallyroll.roll import ANALYTICS_FOLLOWER, NATS_FOLLOWER, REDIS_FOLLOWER, STATE_FOLLOWER
+from tallyroll.roll import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER, NATS_FOLLOWER, REDIS_FOLLOWER, STATE_FOLLOWER
 from tallyroll.settings import Settings
 
 
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
 
 async def follower_checks(settings: Settings, catalogue: Catalogue, log: EventLog) -> AsyncIterator[Check]:
     """A line per follower that has something here; joins no group. Raises as the log does."""
-    looks = (_state, _panes, _redis, _nats)
+    looks = (_state, _panes, _redis, _nats, _audit)
     for look in looks:
         stored = await look(settings, catalogue, log)
         if isinstance(stored, Stored):
@@ -94,12 +94,38 @@ async def _nats(settings: Settings, catalogue: Catalogue, log: EventLog) -> Stor
     return Stored(NATS_FOLLOWER, "the group", topics, await log.committed(settings.group(NATS_FOLLOWER), topics))
 
 
+async def _audit(settings: Settings, catalogue: Catalogue, _: EventLog) -> Stored | Check | None:
+    """None where nobody has recorded anything. The keys are opened first: without them a ledger is worth little."""
+    folder = audit_folder(settings)
+    if settings.in_memory or not folder.is_dir():
+        return None
+    if not available("audit"):
+        return Check(AUDIT_FOLLOWER, "warn", f"there is a ledger in {folder}, and it cannot be read here", "pip install 'tallyroll[audit]'")
+    try:
+        keys = await asyncio.to_thread(open_audit_keys, settings)
+    except TallyrollError as error:
+        return Check(AUDIT_FOLLOWER, "fail", str(error), "see the page on the ledger's keys; never make a ring anew")
+    await asyncio.to_thread(keys.close)
+    if not (folder / "ledger.sqlite").exists():
+        return Check(AUDIT_FOLLOWER, "warn", "the keys open; no ledger is kept here", "'tallyroll run audit' keeps it")
+    store = await open_ledger_store(settings)
+    try:
+        positions = await store.progress()
+    finally:
+        await store.close()
+    topics = [topic.name for topic in catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
+    return Stored(AUDIT_FOLLOWER, str(folder), topics, positions)
+
+
 async def _beside(stored: Stored, log: EventLog) -> Check:
     name, place, topics, positions = stored
     ends, starts = await log.ends(topics), await log.starts(topics)
     behind = sum(max(0, end - max(positions.get(partition, 0), starts.get(partition, 0))) for partition, end in ends.items())
     if any(positions.get(partition, 0) > end for partition, end in ends.items()):
-        move = "give each log a TALLYROLL_TOPIC_PREFIX" if name == REDIS_FOLLOWER else "move it away; it is made anew from the log"
+        move = {
+            REDIS_FOLLOWER: "give each log a TALLYROLL_TOPIC_PREFIX",
+            AUDIT_FOLLOWER: "keep it as evidence, and give each log a data folder of its own",
+        }.get(name, "move it away; it is made anew from the log")
         return Check(name, "fail", f"{place} is ahead of the log: it belongs to another log", move)
     if behind:
         command = "tallyroll run" if name == STATE_FOLLOWER else f"tallyroll run {name}"

@@ -1,0 +1,33 @@
+"""doctor looks at the ledger: its keys, and how far it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tallyroll.cli.app import app
+
+SECRET = {"AUDIT_SECRET_KEY": "5f" * 32}
+
+
+def checks(folder: Path, environ: dict[str, str], *words: str) -> dict[str, dict[str, str]]:
+    done = CliRunner().invoke(app, [*words, "--url", f"sqlite:///{folder}", "--json"], env=environ)
+    return {one["name"]: one for one in json.loads(done.stdout)["checks"]} if words[0] == "doctor" else {}
+
+
+@pytest.mark.slow
+def test_keys_and_ledger_are_looked_at_where_there_are_some(tmp_path: Path) -> None:
+    assert "audit" not in checks(tmp_path, SECRET, "doctor")
+    log = ["audit", "log", "customer.read", "--category", "data_access", "--action", "read"]
+    checks(tmp_path, SECRET, *log)
+    assert checks(tmp_path, SECRET, "doctor")["audit"]["verdict"] == "warn"
+    checks(tmp_path, SECRET, "run", "audit", "--once")
+    assert checks(tmp_path, SECRET, "doctor")["audit"]["verdict"] == "ok"
+    checks(tmp_path, SECRET, *log)
+    assert "behind" in checks(tmp_path, SECRET, "doctor")["audit"]["says"]
+    wrong = checks(tmp_path, {"AUDIT_SECRET_KEY": "6e" * 32}, "doctor")["audit"]
+    assert wrong["verdict"] == "fail"
+    assert "6e6e" not in str(wrong)
