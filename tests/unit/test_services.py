@@ -33,8 +33,8 @@ def test_every_follower_has_its_row() -> None:
     [
         (["state"], Settings(), ("state",), {}),
         (["archive", "state", "archive"], Settings(), ("archive", "state"), {}),
-        (["all"], BOTH, ("state", "archive", "analytics", "redis", "nats"), {}),
-        (["all"], Settings(redis_host="cache"), ("state", "archive", "analytics", "redis"), {"nats": "NATS_SERVERS"}),
+        (["all"], BOTH, tuple(SERVICES), {}),
+        (["all"], Settings(redis_host="cache"), tuple(name for name in SERVICES if name != "nats"), {"nats": "NATS_SERVERS"}),
         (["bridges"], BOTH, ("redis", "nats"), {}),
         (["analytics", "bridges"], Settings(nats_servers="nats://n:1"), ("analytics", "nats"), {"redis": "REDIS_HOST"}),
         (["redis"], Settings(), ("redis",), {}),  # named by itself: what it lacks is an error
