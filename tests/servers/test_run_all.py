@@ -13,9 +13,11 @@ from redis import Redis
 from services import NatsServer, RedisServer
 from tests.servers.test_run_service import environment, running, tallyroll
 
+from tallyroll.cli.services import SERVICES
+
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-EVERYTHING = {"state", "archive", "analytics", "redis", "nats"}
+EVERYTHING = set(SERVICES)
 
 
 async def make_stream(server: NatsServer) -> None:
