@@ -300,7 +300,8 @@ class Writer:
             job.future.set_result(result)
 
     def _retain(self) -> None:
-        with contextlib.suppress(sqlite3.Error), self._guarded.use() as connection, transaction(connection):
+        # A damaged block keeps what is before it, and must not end the thread that writes for everybody; who reads it is told.
+        with contextlib.suppress(sqlite3.Error, LogUnavailable), self._guarded.use() as connection, transaction(connection):
             self._retention.step(connection)  # what fails now is tried again after the interval
 
     def _abandon(self, group: Sequence[Appended]) -> None:
