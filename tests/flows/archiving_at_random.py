@@ -29,7 +29,7 @@ def dying_at(point: str, nth: int) -> object:
 
 
 def main(folder: Path, seed: int, count: int, point: str = "", nth: int = 1) -> None:
-    """Kills itself at the nth time it comes to ``point``; prints topic, partition and next offset after every flush, for every partition."""
+    """Kills itself at the nth time it comes to ``point``; prints topic, partition and next offset after each flush, for all partitions."""
     asyncio.run(_archive(folder, seed, count, point, nth))
 
 
