@@ -254,7 +254,10 @@ def number(value: Path, found: Any, *, exact: bool) -> Any:
     try:
         if exact:
             if isinstance(found, str):
-                whole = round(Fraction(Decimal(found)) * Fraction(value.times))
+                said = Decimal(found)
+                if said.adjusted() > 100:  # a fraction of a million digits takes a tenth of a second to be made
+                    return BAD
+                whole = round(Fraction(said) * Fraction(value.times))
             elif type(found) in (int, float):
                 whole = round(Fraction(found * value.times) if type(found) is float else found * Fraction(value.times))
             else:
