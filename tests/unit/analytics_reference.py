@@ -256,7 +256,7 @@ def number(value: Path, found: Any, *, exact: bool) -> Any:
             if isinstance(found, str):
                 said = Decimal(found)
                 if said.adjusted() > 100:  # a fraction of a million digits takes a tenth of a second to be made
-                    return BAD
+                    raise ArithmeticError(found)
                 whole = round(Fraction(said) * Fraction(value.times))
             elif type(found) in (int, float):
                 whole = round(Fraction(found * value.times) if type(found) is float else found * Fraction(value.times))
