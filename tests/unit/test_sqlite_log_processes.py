@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import sqlite3
 
 import pytest
+from tests.apart import server
 
 from tallyroll.adapters.sqlite import SqliteLog
 from tallyroll.adapters.system import SystemClock
@@ -17,7 +17,7 @@ from tallyroll.ports import Delivered
 from tallyroll.testing.contract import LogUnderTest, Member, deliver, everything, until
 
 pytestmark = pytest.mark.slow
-CONTEXT = multiprocessing.get_context("spawn")
+CONTEXT = server()
 
 
 async def opened(folder):
