@@ -34,7 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _keep_files_in_memory() -> None:
     """Processes die in our tests, machines do not: waiting for a disk would show nothing. TMPDIR decides when it is set."""
-    if "TMPDIR" not in os.environ and _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > _ENOUGH_BYTES:
+    if "TMPDIR" in os.environ or not _IN_MEMORY.is_dir():
+        return
+    there = os.statvfs(_IN_MEMORY)
+    if there.f_bavail * there.f_frsize > _ENOUGH_BYTES and not there.f_flag & os.ST_NOEXEC:  # brokers unpack native libraries
         os.environ["TMPDIR"] = tempfile.tempdir = str(_IN_MEMORY)
 
 
