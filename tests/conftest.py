@@ -1,11 +1,17 @@
-"""What every test run has: an option that leaves out the tests that need servers, and says so."""
+"""What every test run has: an option that leaves out the tests that need servers, and says so; and folders that cost little."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108  # folders of a name of their own are made there
+_ENOUGH_BYTES = 4 << 30  # many times what the tests of a run keep
 _LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -17,10 +23,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
-    """A shell starts what it puts into the background with Ctrl-C ignored, and programs that tests start would inherit that."""
+def pytest_configure(config: pytest.Config) -> None:
+    """What holds for the programs, too, that tests start."""
+    # A shell starts what it puts into the background with Ctrl-C ignored, and programs would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _keep_files_in_memory()
+    _keep_bytecode(config)
+
+
+def _keep_files_in_memory() -> None:
+    """Processes die in our tests, machines do not: waiting for a disk would show nothing. TMPDIR decides when it is set."""
+    if "TMPDIR" in os.environ or not _IN_MEMORY.is_dir():
+        return
+    there = os.statvfs(_IN_MEMORY)
+    if there.f_bavail * there.f_frsize > _ENOUGH_BYTES and not there.f_flag & os.ST_NOEXEC:  # brokers unpack native libraries
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_IN_MEMORY)
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    """Programs compile our modules once a run, not each for itself, also where Python is told to write nothing into the tree."""
+    folder = tempfile.mkdtemp(prefix="tallyroll-bytecode-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["PYTHONPYCACHEPREFIX"] = folder
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,7 +1,7 @@
-"""A process that counts the embedded log's metrics, alerts, and dies where it is told to; run by the tests of analytics.
+"""A program that counts the embedded log's metrics, alerts, and dies where it is told to; run by the tests of analytics.
 
-``python -m tests.flows.analysing FOLDER POINT NTH`` kills itself at the nth time it comes to POINT. Sinks write what they are
-told to ``FOLDER/told``, a line each. It ends when all is counted, judged and told; before, it goes on where another one died.
+Sinks write what they are told to ``FOLDER/told``, a line each. It ends when all is counted, judged and told; before, it goes on where
+another one died.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -258,5 +257,6 @@ def dying_at(point: str, nth: int) -> Fault:
     return fault
 
 
-if __name__ == "__main__":
-    asyncio.run(count(Path(sys.argv[1]), dying_at(sys.argv[2], int(sys.argv[3]))))
+def main(folder: Path, point: str = "", nth: int = 1) -> None:
+    """Kills itself at the nth time it comes to ``point``; prints each point."""
+    asyncio.run(count(folder, dying_at(point, nth)))

@@ -1,11 +1,10 @@
-"""A process that archives a log and is killed at a named place: ``python -m tests.flows.archiving FOLDER POINT COUNT [prune] [beside]``."""
+"""A program that archives a log and is killed at a named place; run by the tests of the archive."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -25,6 +24,11 @@ from tallyroll.testing.clock import FakeClock
 def history() -> Log:
     made = [event("task.progressed", f"task:t{n % 5}", {"agent_id": f"a{n % 3}", "tokens": 1}, at_s=n, event_id=str(n)) for n in range(400)]
     return log_of(made)
+
+
+def main(folder: Path, point: str, count: int, mode: str = "") -> None:
+    """``archive`` as a program; the mode is ``prune`` or ``beside``."""
+    asyncio.run(archive(folder, point, count, prune=mode == "prune", beside=mode == "beside"))
 
 
 async def archive(folder: Path, point: str, count: int, *, prune: bool = False, beside: bool = False) -> None:
@@ -63,7 +67,3 @@ async def archive(folder: Path, point: str, count: int, *, prune: bool = False, 
     await follower.close()
     opened.keeper.seal_all(list(log))
     opened.close()
-
-
-if __name__ == "__main__":
-    asyncio.run(archive(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), prune="prune" in sys.argv[4:], beside="beside" in sys.argv[4:]))

@@ -1,15 +1,10 @@
-"""A program that archives a random log, and dies where it is told to; run by the tests of the archive.
-
-``python archiving_at_random.py FOLDER SEED COUNT POINT NTH`` kills itself at the nth time it comes to POINT (empty: never). Prints a
-line with topic, partition and next offset after every flush, for every partition.
-"""
+"""A program that archives a random log, and dies where it is told to; run by the tests of the archive."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 from random import Random
 
@@ -33,7 +28,12 @@ def dying_at(point: str, nth: int) -> object:
     return fault
 
 
-async def main(folder: Path, seed: int, count: int, point: str, nth: int) -> None:
+def main(folder: Path, seed: int, count: int, point: str = "", nth: int = 1) -> None:
+    """Kills itself at the nth time it comes to ``point``; prints topic, partition and next offset after each flush, for all partitions."""
+    asyncio.run(_archive(folder, seed, count, point, nth))
+
+
+async def _archive(folder: Path, seed: int, count: int, point: str, nth: int) -> None:
     rng, log, fault = Random(seed), random_log(Random(seed), count), dying_at(point, nth)  # noqa: S311  # a fixed history
     with archive_in(folder, fault=fault, open_files=lambda place: LocalSegmentFiles(files_in(folder, place), fault=fault)) as archive:
         follower = await following(archive, log)
@@ -50,7 +50,3 @@ async def main(folder: Path, seed: int, count: int, point: str, nth: int) -> Non
                 archive.keeper.seal(batch.topic_partition)
         await follower.flush()
         archive.keeper.seal_all(list(log))
-
-
-if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
 import pytest
+from tests.apart import Program, die_of
 from tests.contracts.test_archive import holds
+from tests.flows.archiving_at_random import main
 from tests.unit.archiving import archive_in, files_in
 from tests.unit.replay_histories import random_log
 
 from tallyroll.events.position import TopicPartition
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = [sys.executable, str(Path(__file__).parent / "archiving_at_random.py")]
 COUNT = 150
 POINTS = (
     "tail read",
@@ -30,13 +26,6 @@ POINTS = (
     "in commit",
     "after commit",
 )
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-
-
-def start(folder: Path, seed: int, point: str = "", nth: int = 1) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*PROGRAM, str(folder), str(seed), str(COUNT), point, str(nth)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    )
 
 
 def acknowledged(lines: list[str]) -> dict[TopicPartition, int]:
@@ -55,9 +44,8 @@ def nothing_is_lost(folder: Path, seed: int, told: dict[TopicPartition, int]) ->
         marks = archive.reader.marks(list(log))
         assert all(marks[place].next >= following for place, following in told.items())
         holds(archive, {place: values[: marks[place].next] for place, values in log.items() if place in marks})
-    done = start(folder, seed)
-    done.communicate(timeout=60)
-    assert done.returncode == 0
+    code, said = Program(main, folder, seed, COUNT).ended()
+    assert code == 0, said
     with archive_in(folder) as archive:
         holds(archive, log)
         for place in log:
@@ -69,29 +57,25 @@ def nothing_is_lost(folder: Path, seed: int, told: dict[TopicPartition, int]) ->
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("nth", [1, 4])
 def test_killed_at_a_step_of_a_seal(tmp_path: Path, point: str, nth: int) -> None:
-    died = start(tmp_path, nth, point, nth)
-    output, _ = died.communicate(timeout=60)
-    assert died.returncode == -signal.SIGKILL
-    nothing_is_lost(tmp_path, nth, acknowledged(output.splitlines()))
+    said = die_of(main, tmp_path, nth, COUNT, point, nth)
+    nothing_is_lost(tmp_path, nth, acknowledged(said.splitlines()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_a_moment_of_its_own(tmp_path: Path, seed: int) -> None:
-    running = start(tmp_path, seed)
-    assert running.stdout is not None
+    running = Program(main, tmp_path, seed, COUNT)
     wanted = Random(seed).randint(1, 60)  # noqa: S311  # a fixed history
-    lines = [line for _, line in zip(range(wanted), running.stdout, strict=False)]
-    running.send_signal(signal.SIGKILL)
-    rest, _ = running.communicate(timeout=60)
+    lines = [line for _, line in zip(range(wanted), running.lines, strict=False)]
+    running.kill()
+    _, rest = running.ended()
     whole = [*lines, *(line for line in rest.splitlines(keepends=True) if line.endswith("\n"))]
     nothing_is_lost(tmp_path, seed, acknowledged(whole))
 
 
 @pytest.mark.slow
 def test_the_check_notices_a_flush_that_was_lost(tmp_path: Path) -> None:
-    running = start(tmp_path, 1)
-    output, _ = running.communicate(timeout=60)
-    told = acknowledged(output.splitlines())
+    _, said = Program(main, tmp_path, 1, COUNT).ended()
+    told = acknowledged(said.splitlines())
     with pytest.raises(AssertionError):
         nothing_is_lost(tmp_path, 1, {place: following + 1_000 for place, following in told.items()})

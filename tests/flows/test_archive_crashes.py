@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
 import pytest
-from tests.flows.archiving import archive, history
+from tests.apart import die_of
+from tests.flows.archiving import archive, history, main
 from tests.unit.archiving import ALL, archive_in, files_in, raw
 from tests.unit.pruning import left_holds
 from tests.unit.replay_histories import batch_of
@@ -22,13 +20,6 @@ POINTS = (
     *("flushed", "tail read", "file made", "file written", "file synced", "file renamed", "file put"),
     *("before commit", "in commit", "after commit"),
 )
-ROOT = Path(__file__).parents[2]
-
-
-def die(folder: Path, point: str, count: int, *more: str) -> None:
-    command = [sys.executable, "-m", "tests.flows.archiving", str(folder), point, str(count), *more]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.mark.parametrize("mode", ["", "beside"])
@@ -36,7 +27,7 @@ def die(folder: Path, point: str, count: int, *more: str) -> None:
 async def test_a_kill_at_any_step_loses_nothing_and_doubles_nothing(tmp_path: Path, point: str, mode: str) -> None:
     rng = Random(point)  # noqa: S311  # repeatable
     for number in range(2):
-        die(tmp_path, point, rng.randint(1, 4) if not mode else 2 - number, mode)
+        die_of(main, tmp_path, point, rng.randint(1, 4) if not mode else 2 - number, mode)
         left_is_whole(tmp_path)
     await archive(tmp_path, "", 0, beside=bool(mode))  # and once to the end
     log = history()
@@ -55,7 +46,7 @@ async def test_a_kill_at_any_step_loses_nothing_and_doubles_nothing(tmp_path: Pa
 async def test_a_kill_while_pruning_leaves_all_of_it_or_none(tmp_path: Path, point: str) -> None:
     kept = tmp_path / "kept"
     for number, count in enumerate((3, 1) if point.startswith("file s") or point == "file renamed" else (2, 1)):
-        die(kept, point, count, "prune")  # the third file is that of the first pruning
+        die_of(main, kept, point, count, "prune")  # the third file is that of the first pruning
         left_is_whole(kept)
         copy = tmp_path / f"copy-{number}"  # and were the index lost at that moment, too
         shutil.copytree(kept, copy)
@@ -85,4 +76,4 @@ def left_is_whole(folder: Path) -> None:
 
 def test_a_place_that_is_never_passed_kills_nobody(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        die(tmp_path, "no such place", 1)
+        die_of(main, tmp_path, "no such place", 1)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.flows.test_cli import runner_for
 
 pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tallyroll.cli", *words, "--url", "sqlite:///log"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+    done = runner_for(folder / "log")(*words, code=code)
     return done.stdout + (done.stderr if code else "")
 
 
@@ -110,7 +106,7 @@ def test_a_lost_installation_is_restored_and_shown_to_be_the_same(folder: Path) 
     (folder / "before.json").write_text(run(folder, "replay", "verify", "--sample", "5", "--json"))
     for path in [*folder.glob("log/state.db*"), *folder.glob("log/archive/*/*/index.db*")]:
         path.unlink()
-    found = json.loads(run(folder, "replay", "restore", "--expect", "before.json", "--json"))
+    found = json.loads(run(folder, "replay", "restore", "--expect", str(folder / "before.json"), "--json"))
     assert (found["equals_full_replay"], found["equals_lost"]) == (True, True)
     assert found["indexes_rebuilt"] > 0
     assert json.loads(run(folder, "replay", "verify", "--json"))["sound"] is True
@@ -120,7 +116,7 @@ def test_a_lost_installation_is_restored_and_shown_to_be_the_same(folder: Path) 
     (folder / "wrong.json").write_text(json.dumps(lost))
     for path in folder.glob("log/state.db*"):
         path.unlink()
-    run(folder, "replay", "restore", "--expect", "wrong.json", "--json", code=1)
+    run(folder, "replay", "restore", "--expect", str(folder / "wrong.json"), "--json", code=1)
 
 
 def test_a_damaged_segment_is_named(folder: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from services import KafkaCluster, ServiceError
 from services.stack import Stack
 
@@ -24,12 +25,27 @@ def _running_kafka() -> str | None:
     return None
 
 
+def _remove_topics(brokers: str, prefixes: list[str]) -> None:
+    """A broker that lives on would come to thousands of partitions within a day, and be late with everything."""
+    client = AdminClient({"bootstrap.servers": brokers})
+    names = [name for name in client.list_topics(timeout=30).topics if name.startswith(tuple(prefixes))]
+    for future in client.delete_topics(names).values() if names else ():
+        future.result(60)
+
+
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefixes() -> list[str]:
+    """Every ``prefix`` of this run."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory, prefixes: list[str]) -> Iterator[str]:
     """Bootstrap servers of a broker that all tests share: use a topic prefix of your own (``prefix``)."""
     running = _running_kafka()
     if running is not None:
         yield running
+        _remove_topics(running, prefixes)
         return
     cluster = KafkaCluster(Path(tmp_path_factory.mktemp("kafka")))
     try:
@@ -41,12 +57,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def prefix() -> str:
+def prefix(prefixes: list[str]) -> str:
     """A prefix for topics and groups that no other test has."""
-    return f"t{new_id().replace('-', '')[-16:]}."
+    prefixes.append(f"t{new_id().replace('-', '')[-16:]}.")
+    return prefixes[-1]
 
 
 @pytest.fixture
 def kafka_settings(kafka: str, prefix: str, tmp_path: Path) -> Settings:
     """Settings for the shared broker, with topics and groups of this test's own; nothing is created yet."""
-    return Settings(url=f"kafka://{kafka}", topic_prefix=prefix, data_dir=tmp_path)
+    return Settings(url=f"kafka://{kafka}", topic_prefix=prefix, data_dir=tmp_path, session_timeout_ms=6_000)  # the least a broker takes

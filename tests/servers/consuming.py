@@ -37,6 +37,7 @@ async def follow(settings: Settings, path: Path) -> None:
     )
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    print("ready", flush=True)  # noqa: T201  # to be told to end
     loop.start()
     waiting = asyncio.ensure_future(stopping.wait())
     await asyncio.wait([waiting, asyncio.ensure_future(loop.finished())], return_when=asyncio.FIRST_COMPLETED)

@@ -42,10 +42,10 @@ async def create_topics(settings: Settings, *, replication: int = 1, min_in_sync
     """The catalogue, made in the cluster."""
     catalogue = catalogue_of(settings)
     admin = await KafkaAdmin.open(settings)
-    for change in plan(catalogue, {}, replication=replication).changes:
-        assert isinstance(change, CreateTopic)
-        config = {**change.config, "min.insync.replicas": str(min_in_sync)}
-        await admin.create(change.topic, replication=replication, config=config)
+    wanted = [change for change in plan(catalogue, {}, replication=replication).changes if isinstance(change, CreateTopic)]
+    more = {"min.insync.replicas": str(min_in_sync)}
+    await asyncio.gather(*(admin.create(one.topic, replication=replication, config={**one.config, **more}) for one in wanted))
+    assert len(wanted) == len(catalogue.topics)
     return catalogue
 
 

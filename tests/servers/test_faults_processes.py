@@ -161,6 +161,8 @@ async def test_members_that_come_and_go_under_load_lose_and_double_nothing(kafka
     effects = Effects(kafka_settings.data_dir)
     async with publishing(kafka_settings, catalogue) as desk, desk.load(senders=12) as answered:
         with consumer(kafka_settings) as first, consumer(kafka_settings) as second:
+            assert first.stdout is not None
+            assert await asyncio.to_thread(first.stdout.readline) == "ready\n"
             await until(lambda: len(effects.ids()) > 200, "two members at work")
             with consumer(kafka_settings):
                 before = len(effects.ids())

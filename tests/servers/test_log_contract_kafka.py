@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 import pytest
@@ -27,8 +28,7 @@ async def under_test(kafka_settings: Settings) -> LogUnderTest:
     catalogue = catalogue_of(kafka_settings)
     admin = KafkaAdmin(kafka_settings)
     wanted = plan(catalogue, await admin.describe([topic.name for topic in catalogue.topics]), replication=1)
-    for change in wanted.changes:
-        await admin.create(change.topic, replication=change.replication, config=change.config)
+    await asyncio.gather(*(admin.create(change.topic, replication=change.replication, config=change.config) for change in wanted.changes))
     return LogUnderTest(catalogue, partial(open_kafka, kafka_settings), timeout_s=30)
 
 

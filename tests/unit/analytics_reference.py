@@ -248,13 +248,16 @@ def whole(value: Fraction) -> Any:
     return Fraction(round(value)) if abs(round(value)) <= 2**43 else BAD
 
 
+FAR = Decimal("1e100")  # beyond every bound; to make a fraction of a million digits takes a tenth of a second
+
+
 def number(value: Path, found: Any, *, exact: bool) -> Any:
     if found is None or isinstance(found, dict | list):
         return None if found is None else BAD
     try:
         if exact:
             if isinstance(found, str):
-                whole = round(Fraction(Decimal(found)) * Fraction(value.times))
+                whole = round(Fraction(max(-FAR, min(Decimal(found), FAR))) * Fraction(value.times))
             elif type(found) in (int, float):
                 whole = round(Fraction(found * value.times) if type(found) is float else found * Fraction(value.times))
             else:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from tests.unit.replay_histories import Row, first_copies, random_log, rows_of
 
 from tallyroll.errors import UnknownSchema
 from tallyroll.events.position import TopicPartition
-from tallyroll.events.rows import Subject
+from tallyroll.events.rows import Columns, Rows, Subject
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.replay import fields
 from tallyroll.replay.applied import Cut
@@ -114,11 +114,23 @@ def by_rows(fold: Fold, view: View, place: TopicPartition, kept: Sequence[Row], 
     return told(view, folded.parts(number)), changed
 
 
+class Piece(NamedTuple):
+    """A segment: its rows, and their columns if there can be any. One for all views, as in an archive."""
+
+    rows: Rows
+    columns: Columns | None
+
+
+def pieces_of(fold: Fold, place: TopicPartition, segments: Sequence[Sequence[Row]]) -> list[Piece]:
+    every = [rows_of(place, kept) for kept in segments]
+    return [Piece(rows, project(fold, place.topic, rows)) for rows in every]
+
+
 def by_columns(  # noqa: PLR0913  # a history, and how it is folded
     fold: Fold,
     view: View,
     place: TopicPartition,
-    segments: Sequence[Sequence[Row]],
+    pieces: Sequence[Piece],
     until_us: int | None = None,
     *,
     twins: Mapping | None = None,
@@ -128,9 +140,7 @@ def by_columns(  # noqa: PLR0913  # a history, and how it is folded
     folding = ColumnarFold(fold, view.name, twins=twins)
     parts: dict[str, Part] = {}
     changed = 0
-    for kept in segments:
-        rows = rows_of(place, kept)
-        columns = project(fold, place.topic, rows)
+    for rows, columns in pieces:
         if columns is not None:
             changed += folding.apply(columns, parts, until_us=until_us)
             continue
@@ -166,12 +176,12 @@ def histories(rng: Random, count: int, *, foldable: bool) -> dict[TopicPartition
 @given(rng=st.randoms(use_true_random=False), count=st.integers(1, 160), foldable=st.booleans())
 def test_columns_fold_as_rows_do_however_they_are_cut(rng: Random, count: int, *, foldable: bool) -> None:
     for place, kept in histories(rng, count, foldable=foldable).items():
-        segments = segments_of(rng, kept)
+        pieces = pieces_of(ALL, place, segments_of(rng, kept))
         until_us = rng.choice(kept)[1] - rng.randrange(2)
         for view in ALL.views:
             if place.topic in view.topics:
-                assert by_columns(ALL, view, place, segments) == by_rows(ALL, view, place, kept)
-                assert by_columns(ALL, view, place, segments, until_us) == by_rows(ALL, view, place, kept, until_us)
+                assert by_columns(ALL, view, place, pieces) == by_rows(ALL, view, place, kept)
+                assert by_columns(ALL, view, place, pieces, until_us) == by_rows(ALL, view, place, kept, until_us)
 
 
 def by_event_time(plan: Any, owned: Any, slots: list) -> None:
@@ -219,20 +229,26 @@ def test_a_wrong_order_is_caught_by_the_same_comparison(wrong: Any) -> None:
         for place, kept in histories(Random(seed), 150, foldable=True).items():  # noqa: S311  # a fixed history
             if place.topic in view.topics:
                 right = by_rows(FOLD, view, place, kept)
-                assert by_columns(FOLD, view, place, [kept]) == right
-                caught += by_columns(FOLD, view, place, [kept], twins={**TWINS, Last: wrong}) != right
+                pieces = pieces_of(FOLD, place, [kept])
+                assert by_columns(FOLD, view, place, pieces) == right
+                caught += by_columns(FOLD, view, place, pieces, twins={**TWINS, Last: wrong}) != right
     assert caught
 
 
 def compared(fold: Fold, segments: Sequence[Sequence[Row]], twins: Mapping | None = None) -> tuple[dict, dict]:
     kept = [one for segment in segments for one in segment]
     assert project(fold, PLACE.topic, rows_of(PLACE, kept)) is not None
-    return by_columns(fold, fold.views[0], PLACE, segments, twins=twins)[0], by_rows(fold, fold.views[0], PLACE, kept)[0]
+    columnar = by_columns(fold, fold.views[0], PLACE, pieces_of(fold, PLACE, segments), twins=twins)[0]
+    return columnar, by_rows(fold, fold.views[0], PLACE, kept)[0]
 
 
 EDGES = (
     st.sampled_from([-(2**63), -(2**63) + 1, -1, 0, 1, 2**53, 2**53 + 1, 2**62, 2**63 - 1]) | st.integers(-(2**63), 2**63 - 1) | st.none()
 )
+BIG_FOLDS = [
+    task_fold(field)
+    for field in (Sum(TASKS, BIG), Min(TASKS, BIG), Max(TASKS, BIG), Last({"task.progressed": BIG}), First({"task.progressed": BIG}))
+]
 
 
 @settings(max_examples=80, deadline=None)
@@ -240,8 +256,8 @@ EDGES = (
 def test_numbers_at_the_edges_of_64_bits_never_wrap(numbers: list, cut: int) -> None:
     kept = [row(number, "task.progressed", f"task:{owner}", big=big) for number, (owner, big) in enumerate(numbers)]
     segments = [segment for segment in (kept[:cut], kept[cut:]) if segment]
-    for field in (Sum(TASKS, BIG), Min(TASKS, BIG), Max(TASKS, BIG), Last({"task.progressed": BIG}), First({"task.progressed": BIG})):
-        columnar, rowwise = compared(task_fold(field), segments)
+    for fold in BIG_FOLDS:
+        columnar, rowwise = compared(fold, segments)
         assert columnar == rowwise
 
 
@@ -335,7 +351,8 @@ def test_new_parts_share_nothing() -> None:
 
 def test_the_owner_may_be_the_whole_key_of_the_aggregate() -> None:
     kept = [row(number, "task.created", aggregate) for number, aggregate in enumerate(("task:t", "agent:a", "task:t", "task:u:v"))]
-    counted = by_columns(task_fold(Count(TASKS), owner="aggregate"), task_fold(Count(TASKS), owner="aggregate").views[0], PLACE, [kept])[0]
+    fold = task_fold(Count(TASKS), owner="aggregate")
+    counted = by_columns(fold, fold.views[0], PLACE, pieces_of(fold, PLACE, [kept]))[0]
     assert {owner: version for owner, (version, _, _) in counted.items()} == {"task:t": 2, "agent:a": 1, "task:u:v": 1}
 
 

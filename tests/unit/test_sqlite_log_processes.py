@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import sqlite3
 
 import pytest
+from tests.apart import server
 
 from tallyroll.adapters.sqlite import SqliteLog
 from tallyroll.adapters.system import SystemClock
@@ -17,7 +17,6 @@ from tallyroll.ports import Delivered
 from tallyroll.testing.contract import LogUnderTest, Member, deliver, everything, until
 
 pytestmark = pytest.mark.slow
-CONTEXT = multiprocessing.get_context("spawn")
 
 
 async def opened(folder):
@@ -34,7 +33,7 @@ async def numbers(log):
 
 
 def in_process(target, *arguments):
-    process = CONTEXT.Process(target=target, args=arguments, daemon=True)
+    process = server().Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -136,7 +135,7 @@ def fork_with_a_log_in_memory():
 
 
 async def test_processes_that_open_and_write_at_the_same_time_lose_nothing(tmp_path):
-    gate = CONTEXT.Event()
+    gate = server().Event()
     processes = [in_process(append_apart, tmp_path, gate, first) for first in (0, 1_000, 2_000)]
     gate.set()
     assert [await asyncio.to_thread(joined, process) for process in processes] == [0, 0, 0]
@@ -150,7 +149,7 @@ async def test_processes_that_open_and_write_at_the_same_time_lose_nothing(tmp_p
 
 
 async def test_what_was_delivered_survives_kill_9(tmp_path):
-    receiving, sending = CONTEXT.Pipe(duplex=False)
+    receiving, sending = server().Pipe(duplex=False)
     process = in_process(append_until_killed, tmp_path, sending)
     sending.close()
     told = 0
@@ -174,7 +173,7 @@ async def test_what_was_delivered_survives_kill_9(tmp_path):
 
 
 async def test_a_poll_notices_what_another_process_appends(tmp_path):
-    gate = CONTEXT.Event()
+    gate = server().Event()
     process = in_process(append_one_late, tmp_path, gate)
     log = await opened(tmp_path)
     member = await Member().join(log, "g", "task-events")
