@@ -35,7 +35,7 @@ AGENTS: Final = 1_000
 TASKS_PER_AGENT_HOUR: Final = 30.0
 ROUND: Final = timedelta(minutes=10)
 TAIL_PERCENT: Final = 1  # of the records that come after the last seal
-VERSION: Final = 2  # of what is in the folder; another one is made anew
+VERSION: Final = 3  # of what is in the folder; another one is made anew
 _ONCE: Final = ("agent.created", "agent.registered")  # an agent is created in the first round only
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _START_US: Final = (DEFAULT_START - _EPOCH) // timedelta(microseconds=1)
