@@ -231,6 +231,7 @@ async def count(folder: Path, fault: Fault) -> None:
         await alerting.step(Watch(caught_up=True))
     async with asyncio.timeout(20):
         while await store.documents(OUTBOX):
+            assert not telling.done(), telling.result()
             await clock.sleep(0.01)
     telling.cancel()
     await asyncio.gather(telling, return_exceptions=True)

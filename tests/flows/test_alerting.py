@@ -478,6 +478,19 @@ async def test_what_an_earlier_process_left_behind_is_swept_up(tmp_path: Path) -
     await store.close()
 
 
+async def test_what_is_left_behind_is_told_at_once_also_when_the_clock_went_back(tmp_path: Path) -> None:
+    path, ahead, sink = tmp_path / "analytics.db", FakeClock(), Remembering()
+    ahead.advance(86_400)
+    async with service(path, clock=ahead) as one:  # dies right after its commit
+        one.alerting.offer([signal()])
+        await one.store.commit([], one.alerting.take_documents())
+    async with service(path, sink) as later:
+        async with asyncio.timeout(10):
+            await later.alerting.drain()
+        assert len(sink.told) == 1
+        assert await outbox(later) == []
+
+
 async def test_the_time_from_the_event_to_the_sink_is_measured() -> None:
     sink = Remembering()
     async with service(None, sink) as one:

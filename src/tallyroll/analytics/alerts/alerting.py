@@ -173,7 +173,7 @@ class Alerting:
     async def recover(self) -> None:
         """Hands over every notice that an earlier process left in the outbox, and reads which alerts there are."""
         await self._refresh()
-        await self._sweep(older_s=0)
+        await self._sweep(until_us=None)
 
     async def run(self, watch: Callable[[], Watch | None]) -> None:
         """Delivers until cancelled, and steps while ``watch`` gives something, which it does in one process of the group."""
@@ -201,7 +201,7 @@ class Alerting:
             await self._persistently(lambda seen=seen: self.step(seen))  # type: ignore[misc]  # the default binds it now
             if self._clock.monotonic() - swept >= _LEFT_S:
                 swept = self._clock.monotonic()
-                await self._persistently(lambda: self._sweep(older_s=_LEFT_S))
+                await self._persistently(lambda: self._sweep(until_us=self._clock.now_us() - _LEFT_S * 1_000_000))
 
     async def _tidy(self) -> None:
         while True:
@@ -220,11 +220,11 @@ class Alerting:
                 self._delivery.put_back(done)
                 raise
 
-    async def _sweep(self, *, older_s: float) -> None:
-        oldest = self._clock.now_us() - round(older_s * 1_000_000)
+    async def _sweep(self, *, until_us: float | None) -> None:
+        """Hands over what was written until then; None: everything, whatever this machine's clock says of when that was."""
         left = read_outbox(await self._store.documents(OUTBOX))
         removed = set(self._removed)
-        self._delivery.hand([one for one in left if one.written_us <= oldest and one.notice.id not in removed])
+        self._delivery.hand([one for one in left if (until_us is None or one.written_us <= until_us) and one.notice.id not in removed])
 
     async def _persistently(self, act: Callable[[], object]) -> None:
         """Once more after a while where the store cannot be reached; what was not done is still to be done then."""
