@@ -43,10 +43,10 @@ def _keep_files_in_memory() -> None:
 
 def _keep_bytecode(config: pytest.Config) -> None:
     """Programs compile our modules once a run, not each for itself, also where Python is told to write nothing into the tree."""
-    folder = tempfile.mkdtemp(prefix="tallyroll-bytecode-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ["PYTHONPYCACHEPREFIX"] = folder
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if "PYTHONPYCACHEPREFIX" not in os.environ:
+        folder = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="tallyroll-bytecode-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
