@@ -25,8 +25,8 @@ from tallyroll.replay.projection import Projection
 from tallyroll.replay.reading import owner_key
 from tallyroll.replay.snapshots import is_sound, stored_part
 
-SNAPSHOT_EVERY: Final = 512  # events of one owner, about; with fewer a look-up's other costs are larger
-_MOST_CUTS: Final = 64  # folding a piece costs a few milliseconds beside what is in it
+SNAPSHOT_EVERY: Final = 512  # events of one owner, about
+_MOST_CUTS: Final = 64  # each piece is folded by itself, which costs something however little is in it
 
 History = Callable[[], Iterable[Rows]]
 """Every first copy of the partition below the segment that is still there, in offset order."""

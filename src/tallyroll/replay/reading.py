@@ -158,7 +158,7 @@ class Reading:
         if start < end and task.validate != "off":
             for found in archive.findings(partition, start, end, settled=task.owner is not None):
                 self._add(lane, Finding(found.kind, Position(*partition, found.offset), found.reason, found.aggregate, found.missing))  # type: ignore[arg-type]  # what kinds there are is the archive's word
-        if lane.plan.log[0] < lane.plan.log[1]:  # else nobody asks; it is a thousand names
+        if lane.plan.log[0] < lane.plan.log[1]:  # else nobody asks
             self._remember(lane, lane.plan.repeats)
 
     def _fold_span(self, archive: Archive, lane: _Lane, start: int, end: int, until_us: int | None) -> None:
