@@ -19,6 +19,7 @@ from tallyroll.audit.ledger_files import Counted, ledger_files
 from tallyroll.audit.note import ED25519, NoteKey
 from tallyroll.audit.records import close
 from tallyroll.audit.registrar import Registrar
+from tallyroll.audit.rules import ComplianceRule
 from tallyroll.audit.sealer import AuditSealer
 from tallyroll.audit.upkeep import Upkeep
 from tallyroll.audit.verify import Report, Trust, verify_files
@@ -44,7 +45,9 @@ ALL = (AUDIT, AUDIT_1, TASKS, SYSTEM)
 class Running:
     """One process that seals: what it holds in memory is gone when it is dropped without ``stop``."""
 
-    def __init__(self, house: House, *, witnesses: Sequence[Witness] = (), epoch_s: int = 24 * 3_600) -> None:
+    def __init__(
+        self, house: House, *, witnesses: Sequence[Witness] = (), epoch_s: int = 24 * 3_600, rules: Sequence[ComplianceRule] = ()
+    ) -> None:
         aes = NonceWatch(AesGcm())
         aes._seen = house.nonces  # all processes of the house together
         registrar = Registrar(house.store, house.ring, aes, LOG_ID, clock=house.clock, rule_set="1", epoch_s=epoch_s)
@@ -54,7 +57,9 @@ class Running:
             house.store, house.ring, AesGcm(), registrar, Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
             clock=house.clock, publish=house.publish, check=self._check,
         )  # fmt: skip
-        self.upkeep = Upkeep(self.sealer, house.store, self.checkpoints, clock=house.clock, leading=lambda: AUDIT in self.sealer.lanes)
+        self.upkeep = Upkeep(
+            self.sealer, house.store, self.checkpoints, clock=house.clock, leading=lambda: AUDIT in self.sealer.lanes, rules=rules
+        )
 
     async def hold(self, *partitions: TopicPartition) -> Running:
         await self.sealer.positions(partitions or ALL)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from tallyroll.adapters.crypto import is_signed
+from tallyroll.audit import note
 from tallyroll.audit.new_entry import NewEntry
+from tallyroll.audit.note import NoteKey
+from tallyroll.cli.app import app
 from tallyroll.events.position import Position
 from tallyroll.roll import AUDIT_FOLLOWER, Roll
 from tallyroll.settings import Settings
@@ -70,3 +76,16 @@ async def test_what_is_past_its_day_goes_beside_the_service_and_the_ledger_verif
         assert kept.payload == {"customer_id": "cust-8", "note": "asked for a refund"}
         assert (await roll.audit.verify_audit_integrity())["findings"] == []
         assert (await roll.audit.apply_retention()).bodies == 0
+
+
+@pytest.mark.slow
+async def test_the_certificate_that_is_printed_is_the_note_that_was_signed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log'}"
+    await fill(url, entry("cust-123"))
+    done = await asyncio.to_thread(CliRunner().invoke, app, ["audit", "erase", "cust-123", "--yes", "--url", url])
+    assert done.exit_code == 0, done.output
+    async with Roll.open(url) as roll:
+        key = NoteKey.parse((await roll.audit.keys()).public_key)
+    printed = note.parse(done.stdout[done.stdout.index(f"{key.name}\n") :].encode())
+    assert printed.signed_by(key, is_signed)
+    assert "cust-123" not in done.output

@@ -10,10 +10,13 @@ from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, Hous
 
 from tallyroll.adapters.crypto import AesGcm
 from tallyroll.audit.chain import Draft, Writer
+from tallyroll.audit.contents import env_of
 from tallyroll.audit.layout import Kind, unpack_record
+from tallyroll.audit.rules import REVIEWED, ComplianceRule
 from tallyroll.audit.subjects import part_about, text_of
 from tallyroll.errors import LedgerTampered, PositionConflict, StoreUnavailable
 from tallyroll.ports import Enrolment, LedgerCommit, LedgerWanted
+from tallyroll.testing.ledger import DAY_US
 
 
 @pytest.fixture
@@ -162,6 +165,43 @@ async def test_a_sealer_that_was_killed_is_followed_by_one_that_goes_on(house: H
         await after.checkpoints.note()
         assert await house.findings() == {}
     assert await house.found(category="audit_system") == ["silent"]
+
+
+async def test_a_writer_whose_clock_is_ahead_is_said_once_an_epoch_and_its_records_are_kept(house: House) -> None:
+    running, writer = await started(house), house.writer()
+    house.send(*house.write(writer, action="in time"))
+    for action in ("ahead", "further"):
+        day = house.clock.now_us() // DAY_US + 365
+        env = env_of({"audit_id": action, "event_type": "file.read", "action": action})
+        house.send(*writer.seal(0, Draft(Kind.ENTRY, env, (), 0, day), house.clock.now_us() + 120_000_000))
+    await running.seal()
+    await running.note()
+    assert sorted(await house.found()) == ["ahead", "drift", "further", "in time"]
+    assert [event.payload["code"] for event in house.published] == ["drift"]
+    assert await house.findings() == {}
+
+
+async def test_a_review_that_is_overdue_is_said_once_until_somebody_has_looked(house: House) -> None:
+    rule = ComplianceRule(rule_id="HOUSE-002", framework="custom", title="look at it", review_interval=30)
+    running, writer = await Running(house, rules=[rule]).hold(), house.writer()
+    house.send(*house.write(writer))
+    await running.seal()
+    days = 0
+
+    async def wait(more: int) -> list[str]:
+        nonlocal days
+        for _ in range(more):
+            house.clock.advance(86_400)
+            await running.upkeep.turn()
+        return [one for one in await house.found(category="audit_system") if one == "overdue"]
+
+    assert await wait(29) == []
+    assert await wait(3) == ["overdue"]
+    assert await wait(3) == ["overdue"], "once"
+    house.send(*house.write(house.writer(), event_type=REVIEWED, action="review"))
+    await running.seal()
+    assert await wait(20) == ["overdue"]
+    assert await wait(12) == ["overdue", "overdue"]
 
 
 async def test_a_flush_that_failed_is_stored_as_it_was_sealed(house: House) -> None:

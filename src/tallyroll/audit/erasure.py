@@ -142,9 +142,8 @@ class Eraser:
         for request, asked in standing.pending.items():
             await self._do(request, asked.handles, set(), asked_before=True)
         await self.sweep(await self.standing())
-        for asked in standing.asked.values():
-            if not asked.restricted:
-                await asyncio.to_thread(self._ring.destroy, asked.handles)
+        again = {handle for asked in standing.asked.values() if not asked.restricted for handle in asked.handles}
+        await asyncio.to_thread(self._ring.destroy, again)
         return list(standing.pending)
 
     async def sweep(self, standing: Standing) -> int:

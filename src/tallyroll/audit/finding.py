@@ -27,10 +27,12 @@ CODES: Final = {
     "same_id": "another event of this id has other bytes",
     "silent": "a writer has stopped without saying so",
     "witness": "a witness will not cosign",
+    "drift": "its writer's clock is ahead by more than a minute",
+    "overdue": "nobody has looked at the trail for longer than the rule allows",
 }
-"""What a sealer may find. All but ``gap``, ``silent``, ``same_id`` and ``witness`` mean that a record was not appended."""
+"""What a sealer may find. All but ``gap``, ``silent``, ``same_id`` and those behind it mean that a record was not appended."""
 
-_HIGH: Final = ("gap", "silent", "same_id", "unreadable", "closed")
+_HIGH: Final = ("gap", "silent", "same_id", "unreadable", "closed", "drift", "overdue")
 _MAX_RAW: Final = 1 << 20
 
 

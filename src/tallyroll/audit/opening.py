@@ -174,6 +174,7 @@ class OpenAudit:
         upkeep = Upkeep(
             follower, store, checkpoints, clock=self.clock, leading=lambda: first in follower.lanes,
             checkpoint_s=settings.audit_checkpoint_seconds, heartbeat_s=beat_s,
+            rules=[rule for rule in self.rules.rules if rule.framework in settings.audit_frameworks_named],
         )  # fmt: skip
         follower.beside(upkeep.start, upkeep.stop, *(witness.close for witness in witnesses))
         return follower

@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from tallyroll.audit.integrity import Integrity
-from tallyroll.audit.rules import ComplianceRule
+from tallyroll.audit.rules import REVIEWED, ComplianceRule, overdue_reviews
 
-_DAY_S: Final = 86_400
 _BY_CODE: Final[Mapping[str, str]] = {
     "missing_field": "Give the missing fields when the entry is made; {count} entries lack some that a rule requires.",
     "missing_encryption": "Switch AUDIT_ENABLE_ENCRYPTION on; {count} entries have fields in clear that a rule wants sealed.",
@@ -39,8 +38,9 @@ def recommendations(  # noqa: PLR0913  # what a report knows
         found.append(f"Find out why records were lost; the registry names {len(gaps)} gaps.")
     for code, count in sorted(codes.items(), key=lambda one: -one[1]):
         found.append(_BY_CODE.get(code, "Look into {count} violations of the kind " + code + ".").format(count=count))
-    if overdue := _overdue(rules, reviews, now_us):
-        found.append(f"Review the trail and record it (event type audit.review): {', '.join(overdue)} ask for it.")
+    reviewed_us = max((int(datetime.fromisoformat(one["timestamp"]).timestamp() * 1_000_000) for one in reviews["newest"]), default=None)
+    if overdue := overdue_reviews(rules, reviewed_us, now_us):
+        found.append(f"Review the trail and record it (event type {REVIEWED}): {', '.join(overdue)} ask for it.")
     if integrity["snapshot"] is None:
         found.append("Have the ledger sealed and signed: nothing in it is noted yet.")
     elif not coverage.get("witness"):
@@ -50,11 +50,3 @@ def recommendations(  # noqa: PLR0913  # what a report knows
     if coverage.get("writer_epochs_with_keys", 0) < coverage.get("writer_epochs", 0):
         found.append("Find the key ring's lost entries: MACs of some writer epochs could not be checked.")
     return found
-
-
-def _overdue(rules: Iterable[ComplianceRule], reviews: Mapping[str, Any], now_us: int) -> list[str]:
-    newest = [datetime.fromisoformat(one["timestamp"]).timestamp() for one in reviews["newest"]]
-    age_days = (now_us / 1_000_000 - max(newest)) / _DAY_S if newest else None
-    return sorted(
-        rule.rule_id for rule in rules if rule.review_interval is not None and (age_days is None or age_days > rule.review_interval)
-    )

@@ -22,7 +22,7 @@ from tallyroll.audit.layout import REGISTRY, Kind, unpack_core, unpack_record
 from tallyroll.audit.proving import Noted, noted, proof_of
 from tallyroll.audit.query import MAX_LIMIT, Wanted, pages, us_of
 from tallyroll.audit.recommending import recommendations
-from tallyroll.audit.rules import ComplianceRule, RuleSet
+from tallyroll.audit.rules import REVIEWED, ComplianceRule, RuleSet
 from tallyroll.ports import Clock, LedgerRow, LedgerStore
 
 MAX_LISTED: Final = 1_000
@@ -179,7 +179,7 @@ class Reporting:
             seen.see(row, entry)
         registry = await self._registry(start_time, end_time)
         reads = await self._kind("audit.read", wanted, sizes)
-        reviews = await self._kind("audit.review", wanted, sizes)
+        reviews = await self._kind(REVIEWED, wanted, sizes)
         return self._joined(name, wanted, seen, integrity, registry, {
             "reads": reads, "review_record": reviews, "sample": await self._sample(seen, known),
         })  # fmt: skip

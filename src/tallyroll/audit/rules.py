@@ -26,6 +26,7 @@ Tests = dict[str, tuple[str | int | bool, ...]]
 """By field, the values of which it must have one; no values: it must have any."""
 
 DEFAULT_RETENTION_DAYS: Final = 365
+_DAY_US: Final = 86_400_000_000
 _STRICTNESS: Final[tuple[OnFailure, ...]] = ("count", "spill", "block")
 _RuleId = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]*(-[A-Z0-9]+)*-\d{3}$")]
 _Days = Annotated[int, Meta(ge=1)]
@@ -180,6 +181,16 @@ def violations_of(
         elif rule.encryption_required and rule.is_baseline:
             found += _unsealed(rule, entry, sealed)
     return tuple(found)
+
+
+REVIEWED: Final = "audit.reviewed"
+"""The type of the entry that somebody makes who has looked at the trail."""
+
+
+def overdue_reviews(rules: Iterable[ComplianceRule], last_us: int | None, now_us: int) -> list[str]:
+    """The ids of the rules whose interval has passed since the trail was looked at; of all that have one where it never was."""
+    waited = None if last_us is None else (now_us - last_us) / _DAY_US
+    return sorted(rule.rule_id for rule in rules if rule.review_interval is not None and (waited is None or waited > rule.review_interval))
 
 
 def retention_classes(rules: Iterable[ComplianceRule]) -> dict[int, int | None]:

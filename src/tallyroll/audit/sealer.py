@@ -20,7 +20,7 @@ from tallyroll.audit.envelope import record_in
 from tallyroll.audit.finding import Finding
 from tallyroll.audit.intake import Intake, facts_of
 from tallyroll.audit.lane import Lane
-from tallyroll.audit.layout import REGISTRY, Kind, Record
+from tallyroll.audit.layout import CLOCK_BOUND_S, REGISTRY, Kind, Record
 from tallyroll.audit.ledger import Offered, Verdict
 from tallyroll.audit.records import Missing
 from tallyroll.audit.registrar import Registrar
@@ -98,6 +98,7 @@ class AuditSealer:
         self._findings: list[Finding] = []
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None
+        self._drifting: set[ChainKey] = set()
         self._publishing: set[asyncio.Task[object]] = set()
         self._start: Callable[[], None] = _nothing
         self._stops: Sequence[Callable[[], Awaitable[object]]] = ()
@@ -246,10 +247,14 @@ class AuditSealer:
         core = offered.core
         assert core is not None  # noqa: S101  # judged
         if offered.verdict == Verdict.GAP:
-            chain = core.chain
-            missing = Missing(lane.number, chain.writer, chain.epoch, offered.missing, core.seq)
+            missing = Missing(lane.number, core.chain.writer, core.chain.epoch, offered.missing, core.seq)
             self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
             self._find(lane, Finding("gap", str(position), f"{core.seq - offered.missing} of {_chain_of(offered)}"), position)
+        chain = (core.chain.writer, core.chain.epoch)
+        ahead_s = (core.ts_us - now_us) // _SECOND_US
+        if ahead_s > CLOCK_BOUND_S and chain not in self._drifting:
+            self._drifting.add(chain)  # said once an epoch
+            self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {_chain_of(offered)}"), position)
         lane.take(offered, facts_of(record, core), position, now_us)
         lane.seen_us, lane.seen_s = core.ts_us, self._clock.monotonic()
         self._telemetry.count(AUDIT_SEALED, outcome="explicit")

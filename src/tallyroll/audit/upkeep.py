@@ -6,23 +6,25 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from tallyroll.audit import records
 from tallyroll.audit.checkpointing import Checkpoints
 from tallyroll.audit.finding import Finding
-from tallyroll.audit.layout import META, REGISTRY, Kind
+from tallyroll.audit.layout import META, REGISTRY, Kind, unpack_core, unpack_record
 from tallyroll.audit.ledger import Tip, unpack_tip
 from tallyroll.audit.records import Missing
 from tallyroll.audit.registry import ChainKey
+from tallyroll.audit.rules import REVIEWED, ComplianceRule, overdue_reviews
 from tallyroll.audit.sealer import AuditSealer
 from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable
-from tallyroll.ports import Clock, LedgerCommit, LedgerStore, LedgerTail
+from tallyroll.ports import Clock, LedgerCommit, LedgerStore, LedgerTail, LedgerWanted
 
 log: Final = logging.getLogger("tallyroll.audit")
 
 SILENT_BEATS: Final = 3
+_REVIEWS_S: Final = 3_600
 _SECOND_US: Final = 1_000_000
 
 
@@ -42,6 +44,7 @@ class Upkeep:
         leading: Callable[[], bool],
         checkpoint_s: int = 1,
         heartbeat_s: int = 5,
+        rules: Sequence[ComplianceRule] = (),
     ) -> None:
         self._sealer = sealer
         self._store = store
@@ -50,6 +53,9 @@ class Upkeep:
         self._leading = leading
         self._checkpoint_s = checkpoint_s
         self._heartbeat_s = heartbeat_s
+        self._rules = [rule for rule in rules if rule.review_interval is not None]
+        self._overdue: set[str] = set()
+        self._looked_s: float | None = None
         self._began_s = clock.monotonic()
         self._beaten_s = -float(heartbeat_s)
         self._noted_s = -float(checkpoint_s)
@@ -81,6 +87,7 @@ class Upkeep:
                 sealer.beat()
                 if self._leading():
                     await self._silent()
+                    await self._reviews(now_s)
             await sealer.store_now()
         if self._leading() and now_s - self._noted_s >= self._checkpoint_s:
             self._noted_s = now_s
@@ -143,6 +150,20 @@ class Upkeep:
             if lost:
                 where = ",".join(f"ledger/{partition}" for partition in sorted(lost))
                 self._sealer.report(Finding("silent", where, f"writer {chain[0].hex()}, epoch {chain[1]}"))
+
+    async def _reviews(self, now_s: float) -> None:
+        """Once an hour: the rules that ask for a look at the trail, and whether one was taken. Each is said once until it was."""
+        registry = self._sealer.registrar.registry
+        if not self._rules or not registry.admitted or (self._looked_s is not None and now_s - self._looked_s < _REVIEWS_S):
+            return
+        self._looked_s = now_s
+        _, rows = await self._store.find(LedgerWanted(event_type=REVIEWED), limit=1)
+        began_us = min(admission.opened_us for admission in registry.admitted.values())
+        last_us = unpack_core(unpack_record(rows[0].raw).core).ts_us if rows else began_us
+        overdue = set(overdue_reviews(self._rules, last_us, self._clock.now_us()))
+        for rule_id in sorted(overdue - self._overdue):
+            self._sealer.report(Finding("overdue", "ledger", f"{rule_id} since {last_us // _SECOND_US}"))
+        self._overdue = overdue
 
 
 def open_chains(tails: Mapping[int, LedgerTail]) -> dict[ChainKey, dict[int, Tip]]:

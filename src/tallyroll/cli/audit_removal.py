@@ -97,7 +97,7 @@ def _show_receipt(receipt: ErasureReceipt) -> None:
     spread([(name, plain(str(value))) for name, value in facts.items() if value])
     if receipt.certificate is not None:
         say()
-        say(plain(receipt.certificate.rstrip()))
+        say("\n".join(map(plain, receipt.certificate.splitlines())))  # a signed note: its lines are what was signed
         note("rotate the keys, and no older copy of the ring can bring these back: tallyroll audit keys rotate")
 
 

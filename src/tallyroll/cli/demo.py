@@ -51,6 +51,7 @@ _NEXT: Final = (
     ("tallyroll publish task.completed task-7 --agent me", "your first event"),
     ("tallyroll import runs.json", "recorded chats, coding sessions, OTLP traces"),
     ("tallyroll agents state coder-001 --at 10m", "any agent at any moment"),
+    ("tallyroll run all", "metrics, alerts, archive and the audit trail, kept current"),
     ("tallyroll doctor --url kafka://broker:9092", "the same on Apache Kafka"),
 )
 
