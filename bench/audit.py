@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from bench.report import ROOT, save, table
 from bench.verify import figures_of
 from bench.workload import Meter, events, percentile
-from tallyroll.audit.new_entry import NewEntry
-from tallyroll.audit.pii import PiiScanner
+from tallyroll.audit.compliance.pii import PiiScanner
+from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.opening import open_pii_finder
 from tallyroll.roll import AUDIT_FOLLOWER, Roll
 from tallyroll.settings import Secret, Settings

@@ -22,7 +22,7 @@ from tallyroll.adapters.redis.state_target import RedisStateTarget
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
-from tallyroll.audit.layout import take_out
+from tallyroll.audit.ledger.layout import take_out
 from tallyroll.events.codec import encode
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from bench.report import ROOT, save, table
 from tallyroll.adapters.crypto import AesGcm, Ed25519Signer
-from tallyroll.audit.chain import Part
-from tallyroll.audit.contents import env_of, part_text
-from tallyroll.audit.layout import PartType
+from tallyroll.audit.ledger.chain import Part
+from tallyroll.audit.ledger.contents import env_of, part_text
+from tallyroll.audit.ledger.layout import PartType
 from tallyroll.audit.verify import Trust, verify_files
 from tallyroll.testing.ledger import DAY_US, MemoryLedger
 

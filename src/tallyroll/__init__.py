@@ -12,10 +12,10 @@ from tallyroll._api import (
     replay_task_state,
 )
 from tallyroll._default import close_default, configure, current_roll, reset_defaults
-from tallyroll.audit.contents import AuditEntry
+from tallyroll.audit.compliance.rules import ComplianceRule
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
-from tallyroll.audit.new_entry import NewEntry
-from tallyroll.audit.rules import ComplianceRule
+from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.errors import (
     AuditError,

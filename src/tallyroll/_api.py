@@ -10,7 +10,7 @@ from tallyroll._default import current_bus, current_field_sealer, current_roll
 from tallyroll.analytics.profile import AgentPerformance, SystemPerformance
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.windows import TimeWindow
-from tallyroll.audit.contents import AuditEntry
+from tallyroll.audit.ledger.contents import AuditEntry
 from tallyroll.bridges.bus import EventBus
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.publish.privacy import FieldSealer, ProtectedEvent
@@ -21,7 +21,7 @@ from tallyroll.replay.plan import ReplayFilter, ReplayMode
 from tallyroll.replay.views import AGENT, TASK
 
 if TYPE_CHECKING:
-    from tallyroll.audit.query import AuditPage
+    from tallyroll.audit.reading.query import AuditPage
     from tallyroll.audit.trail import AuditTrail
 
 

@@ -19,8 +19,8 @@ from tallyroll.roll import Roll
 from tallyroll.settings import Settings
 
 if TYPE_CHECKING:
+    from tallyroll.audit.recording.violations import Monitor, ViolationHandler
     from tallyroll.audit.trail import AuditTrail
-    from tallyroll.audit.violations import Monitor, ViolationHandler
     from tallyroll.publish.privacy import FieldSealer
 
 _settings: Settings | None = None

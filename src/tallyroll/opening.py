@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from tallyroll.analytics.alerts.rules import AnyRule
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.sealing import SealLimits
+    from tallyroll.audit.compliance.rules import RuleSet
     from tallyroll.audit.opening import AuditKeys
-    from tallyroll.audit.rules import RuleSet
-    from tallyroll.audit.witnessing import KeptWitness
+    from tallyroll.audit.sealing.witnessing import KeptWitness
     from tallyroll.publish.privacy import FieldSealer
 
 _WORKER: Final = "tallyroll.worker"
@@ -267,7 +267,7 @@ def audit_folder(settings: Settings) -> Path:
 async def open_ledger_store(settings: Settings) -> LedgerStore:
     """The store of the audit ledger: a file beside the log. Raises StoreUnavailable."""
     from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore  # noqa: PLC0415  # opened when first needed
-    from tallyroll.audit.layout import take_out  # noqa: PLC0415  # as above
+    from tallyroll.audit.ledger.layout import take_out  # noqa: PLC0415  # as above
 
     return await SqliteLedgerStore.open(None if settings.in_memory else audit_folder(settings) / "ledger.sqlite", take_out)
 
@@ -324,7 +324,7 @@ def file_witness(folder: Path, keys: Sequence[str], *, name: str = "tallyroll/wi
     """
     from tallyroll.adapters.crypto import Ed25519Signer, is_signed, secret_in  # noqa: PLC0415  # needs the extra
     from tallyroll.adapters.system.shared_file import SharedFile  # noqa: PLC0415  # opened when first needed
-    from tallyroll.audit.witnessing import KeptWitness  # noqa: PLC0415  # as above
+    from tallyroll.audit.sealing.witnessing import KeptWitness  # noqa: PLC0415  # as above
 
     signer = Ed25519Signer(name, secret_in(folder / "key", what="the key of a witness"))
     try:
@@ -349,8 +349,8 @@ def compliance_rules_of(settings: Settings) -> RuleSet:
     An own rule takes the place of one of the library's by its id and a higher version. Raises SettingsError naming the file
     for what is wrong in it.
     """
-    from tallyroll.audit.library import library  # noqa: PLC0415  # opened when first needed
-    from tallyroll.audit.rules import ComplianceRuleEngine, RuleSet, rule_set_from_toml  # noqa: PLC0415  # as above
+    from tallyroll.audit.compliance.library import library  # noqa: PLC0415  # opened when first needed
+    from tallyroll.audit.compliance.rules import ComplianceRuleEngine, RuleSet, rule_set_from_toml  # noqa: PLC0415  # as above
 
     if settings.audit_rules is None:
         return library()
@@ -368,7 +368,7 @@ def compliance_rules_of(settings: Settings) -> RuleSet:
 
 def open_pii_finder() -> PiiFinder:
     """What finds personal data: RE2 where it is installed, else ``re``, which finds the same more slowly."""
-    from tallyroll.audit.pii import PATTERNS, ReFinder  # noqa: PLC0415  # opened when first needed
+    from tallyroll.audit.compliance.pii import PATTERNS, ReFinder  # noqa: PLC0415  # opened when first needed
 
     if not available("audit"):
         return ReFinder(PATTERNS)
@@ -379,7 +379,7 @@ def open_pii_finder() -> PiiFinder:
 
 def open_field_sealer(settings: Settings) -> tuple[FieldSealer, Callable[[], object]]:
     """What seals personal fields of events under the keys of the ledger, and what forgets these keys. Raises as ``open_audit_keys``."""
-    from tallyroll.audit.pii import PiiScanner  # noqa: PLC0415  # opened when first needed
+    from tallyroll.audit.compliance.pii import PiiScanner  # noqa: PLC0415  # opened when first needed
     from tallyroll.publish.privacy import FieldSealer  # noqa: PLC0415  # as above
 
     keys = open_audit_keys(settings)

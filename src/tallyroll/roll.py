@@ -91,8 +91,8 @@ if TYPE_CHECKING:
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.report import ArchiveReport
     from tallyroll.audit.opening import OpenAudit
+    from tallyroll.audit.recording.violations import Violations
     from tallyroll.audit.trail import AuditTrail
-    from tallyroll.audit.violations import Violations
 
 STATE_FOLLOWER: Final = "state"
 ARCHIVE_FOLLOWER: Final = "archive"
@@ -569,7 +569,7 @@ class Roll:
 
     @cached_property
     def _violations(self) -> Violations:
-        from tallyroll.audit.violations import Violations  # noqa: PLC0415  # as above
+        from tallyroll.audit.recording.violations import Violations  # noqa: PLC0415  # as above
 
         return Violations(self.telemetry, self.publish)
 

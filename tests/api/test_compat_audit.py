@@ -10,8 +10,8 @@ import pytest
 
 import tallyroll
 from tallyroll._default import close_default, configure, reset_defaults
-from tallyroll.audit.contents import AuditEntry
-from tallyroll.audit.links import AuditChain
+from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.reading.links import AuditChain
 from tallyroll.audit.trail import AuditTrail
 from tallyroll.compat import audit_trail, kafka_events
 from tallyroll.errors import SettingsError

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
-from tallyroll.audit.layout import Record, leaf_hash, pack_core, pack_mark, pack_record, take_out
-from tallyroll.audit.tree import CompactRange
+from tallyroll.audit.ledger.layout import Record, leaf_hash, pack_core, pack_mark, pack_record, take_out
+from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.errors import StoreUnavailable
 from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerFacts, LedgerRemoval, LedgerRow
 from tallyroll.testing.ledger_store_contract import CASES, SHARED_CASES, Case

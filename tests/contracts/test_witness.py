@@ -17,9 +17,9 @@ from tests.flows.sealing import House, Running
 from tallyroll.adapters.crypto import Ed25519Signer, is_signed
 from tallyroll.adapters.http.server import Answer, served
 from tallyroll.adapters.http.witness import HttpWitness
-from tallyroll.audit import note
-from tallyroll.audit.note import ED25519, Checkpoint, NoteKey
-from tallyroll.audit.witnessing import PATH, KeptWitness, answer_to, read_request
+from tallyroll.audit.ledger import note
+from tallyroll.audit.ledger.note import ED25519, Checkpoint, NoteKey
+from tallyroll.audit.sealing.witnessing import PATH, KeptWitness, answer_to, read_request
 from tallyroll.errors import SettingsError, Undecodable, WitnessUnavailable
 from tallyroll.opening import file_witness
 from tallyroll.testing.witness_contract import CASES, Case

@@ -18,7 +18,7 @@ import tallyroll
 from tallyroll import errors
 from tallyroll.analytics.alerts.rules import DEFAULT_RULES
 from tallyroll.analytics.spec import BUILT_IN as METRIC_SPECS
-from tallyroll.audit.library import library
+from tallyroll.audit.compliance.library import library
 from tallyroll.audit.verify.report import CODES
 from tallyroll.cli.app import app
 from tallyroll.events.topics import BUILT_IN

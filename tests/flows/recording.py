@@ -13,17 +13,17 @@ from tests.flows.publishing import Desk, publishing
 
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing
 from tallyroll.adapters.re2 import Re2Finder
-from tallyroll.audit.contents import SALT, AuditEntry, entry_of
-from tallyroll.audit.envelope import record_in
-from tallyroll.audit.layout import Core, Kind, PartType, Record, unpack_core
-from tallyroll.audit.ledger import LedgerPartition, Verdict
-from tallyroll.audit.library import library
-from tallyroll.audit.new_entry import NewEntry
-from tallyroll.audit.pii import PATTERNS
-from tallyroll.audit.recorder import Recorder
-from tallyroll.audit.rules import ComplianceRule, RuleSet
-from tallyroll.audit.subjects import text_of
-from tallyroll.audit.violations import Violations
+from tallyroll.audit.compliance.library import library
+from tallyroll.audit.compliance.pii import PATTERNS
+from tallyroll.audit.compliance.rules import ComplianceRule, RuleSet
+from tallyroll.audit.ledger.contents import SALT, AuditEntry, entry_of
+from tallyroll.audit.ledger.envelope import record_in
+from tallyroll.audit.ledger.layout import Core, Kind, PartType, Record, unpack_core
+from tallyroll.audit.ledger.partition import LedgerPartition, Verdict
+from tallyroll.audit.ledger.subjects import text_of
+from tallyroll.audit.recording.new_entry import NewEntry
+from tallyroll.audit.recording.recorder import Recorder
+from tallyroll.audit.recording.violations import Violations
 from tallyroll.events.topics import AUDIT_TOPIC
 from tallyroll.ports import EventLog, KeyRing, Sealer, Span
 from tallyroll.testing.faulty_log import FaultyLog

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing, SecretRoot, is_signed
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
-from tallyroll.audit import proving
-from tallyroll.audit.chain import Draft, Part, Sealed, Writer
-from tallyroll.audit.checkpointing import Checkpoints
-from tallyroll.audit.contents import env_of
-from tallyroll.audit.deriving import Deriver
-from tallyroll.audit.envelope import document_of
-from tallyroll.audit.layout import REGISTRY, Kind, take_out
-from tallyroll.audit.ledger_files import Counted, ledger_files
-from tallyroll.audit.note import ED25519, NoteKey
-from tallyroll.audit.records import close
-from tallyroll.audit.registrar import Registrar
-from tallyroll.audit.rules import ComplianceRule
-from tallyroll.audit.sealer import AuditSealer
-from tallyroll.audit.upkeep import Upkeep
+from tallyroll.audit.compliance.rules import ComplianceRule
+from tallyroll.audit.ledger import proving
+from tallyroll.audit.ledger.chain import Draft, Part, Sealed, Writer
+from tallyroll.audit.ledger.contents import env_of
+from tallyroll.audit.ledger.envelope import document_of
+from tallyroll.audit.ledger.layout import REGISTRY, Kind, take_out
+from tallyroll.audit.ledger.note import ED25519, NoteKey
+from tallyroll.audit.ledger.records import close
+from tallyroll.audit.reading.ledger_files import Counted, ledger_files
+from tallyroll.audit.sealing.checkpointing import Checkpoints
+from tallyroll.audit.sealing.deriving import Deriver
+from tallyroll.audit.sealing.registrar import Registrar
+from tallyroll.audit.sealing.sealer import AuditSealer
+from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.events.batch import Batch
 from tallyroll.events.codec import encode

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tallyroll.adapters.crypto import is_signed
-from tallyroll.audit import note
-from tallyroll.audit.new_entry import NewEntry
-from tallyroll.audit.note import NoteKey
+from tallyroll.audit.ledger import note
+from tallyroll.audit.ledger.note import NoteKey
+from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.cli.app import app
 from tallyroll.events.position import Position
 from tallyroll.roll import AUDIT_FOLLOWER, Roll

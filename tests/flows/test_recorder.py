@@ -12,9 +12,9 @@ import pytest
 from tests.flows.recording import Booth, entries_in, entry, read_back, recording
 
 from tallyroll import Roll
-from tallyroll.audit.layout import Kind, PartType
-from tallyroll.audit.ledger import Verdict
-from tallyroll.audit.pii import MAX_PEOPLE
+from tallyroll.audit.compliance.pii import MAX_PEOPLE
+from tallyroll.audit.ledger.layout import Kind, PartType
+from tallyroll.audit.ledger.partition import Verdict
 from tallyroll.errors import (
     Backpressure,
     InvalidEvent,

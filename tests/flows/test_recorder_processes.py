@@ -13,8 +13,8 @@ from tests.flows.publishing import publishing
 from tests.flows.recording import Arrived, arrived_in, entries_in
 
 from tallyroll import Roll
-from tallyroll.audit.layout import Kind
-from tallyroll.audit.ledger import Verdict
+from tallyroll.audit.ledger.layout import Kind
+from tallyroll.audit.ledger.partition import Verdict
 
 pytestmark = pytest.mark.slow
 

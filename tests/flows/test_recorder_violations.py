@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tests.flows.recording import Booth, entries_in, entry, recording
 
-from tallyroll.audit.bursts import MANY, RULE_ID, Bursts
-from tallyroll.audit.contents import AuditEntry
+from tallyroll.audit.compliance.bursts import MANY, RULE_ID, Bursts
+from tallyroll.audit.compliance.rules import ComplianceRule
 from tallyroll.audit.entry import AuditEventCategory
-from tallyroll.audit.rules import ComplianceRule
-from tallyroll.audit.violations import MAX_WAITING, Violations
+from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.recording.violations import MAX_WAITING, Violations
 from tallyroll.events.topics import AUDIT_TOPIC
 from tallyroll.ports import Span
 from tallyroll.telemetry import AUDIT_CALLBACK_ERRORS, AUDIT_UNTOLD, VIOLATIONS

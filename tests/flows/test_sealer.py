@@ -9,11 +9,11 @@ import pytest
 from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, House, Running
 
 from tallyroll.adapters.crypto import AesGcm
-from tallyroll.audit.chain import Draft, Writer
-from tallyroll.audit.contents import env_of
-from tallyroll.audit.layout import Kind, unpack_record
-from tallyroll.audit.rules import REVIEWED, ComplianceRule
-from tallyroll.audit.subjects import part_about, text_of
+from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule
+from tallyroll.audit.ledger.chain import Draft, Writer
+from tallyroll.audit.ledger.contents import env_of
+from tallyroll.audit.ledger.layout import Kind, unpack_record
+from tallyroll.audit.ledger.subjects import part_about, text_of
 from tallyroll.errors import LedgerTampered, PositionConflict, StoreUnavailable
 from tallyroll.ports import Enrolment, LedgerCommit, LedgerWanted
 from tallyroll.testing.ledger import DAY_US

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, TASKS, House, Running
 
 from tallyroll.adapters.crypto import AesGcm
-from tallyroll.audit.chain import Writer
-from tallyroll.audit.subjects import part_about
+from tallyroll.audit.ledger.chain import Writer
+from tallyroll.audit.ledger.subjects import part_about
 from tallyroll.errors import PositionConflict
 from tallyroll.ports import Enrolment
 

@@ -15,7 +15,7 @@ from tests.flows.publishing import breathe
 from tests.servers.test_run_service import environment, running, tallyroll
 
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
-from tallyroll.audit.layout import take_out
+from tallyroll.audit.ledger.layout import take_out
 from tallyroll.ports import LedgerWanted
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

@@ -9,8 +9,8 @@ from tests.flows.recording import arrived_in, entries_in
 
 from tallyroll import Roll
 from tallyroll.adapters.kafka.admin import KafkaAdmin
-from tallyroll.audit.ledger import Verdict
-from tallyroll.audit.new_entry import NewEntry
+from tallyroll.audit.ledger.partition import Verdict
+from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.events.partition import partition_for
 from tallyroll.settings import Secret, Settings
 

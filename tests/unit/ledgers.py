@@ -8,11 +8,11 @@ from functools import cache
 from hashlib import sha256
 
 from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, is_signed
-from tallyroll.audit import exporting, layout, note
-from tallyroll.audit.chain import Part
-from tallyroll.audit.layout import META, PartType, Record
-from tallyroll.audit.note import Checkpoint
-from tallyroll.audit.tree import CompactRange
+from tallyroll.audit.ledger import exporting, layout, note
+from tallyroll.audit.ledger.chain import Part
+from tallyroll.audit.ledger.layout import META, PartType, Record
+from tallyroll.audit.ledger.note import Checkpoint
+from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.verify import Checkpoint as Seen
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.testing.ledger import DAY_US, MemoryLedger, MemoryWitness, NonceWatch

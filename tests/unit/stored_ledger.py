@@ -9,12 +9,12 @@ from pathlib import Path
 from tests.unit.ledgers import new_ledger, report_on, signer, trust_of
 
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing
-from tallyroll.audit.chain import Part, Writer
-from tallyroll.audit.contents import SALT, env_of, part_text
-from tallyroll.audit.erasure import Eraser
-from tallyroll.audit.layout import REGISTRY, Kind, PartType, pack_record, unpack_core
-from tallyroll.audit.retention import Retention
-from tallyroll.audit.subjects import part_about
+from tallyroll.audit.ledger.chain import Part, Writer
+from tallyroll.audit.ledger.contents import SALT, env_of, part_text
+from tallyroll.audit.ledger.layout import REGISTRY, Kind, PartType, pack_record, unpack_core
+from tallyroll.audit.ledger.subjects import part_about
+from tallyroll.audit.removal.erasure import Eraser
+from tallyroll.audit.removal.retention import Retention
 from tallyroll.ports import LedgerFacts, LedgerRemoval, LedgerRow, LedgerTail
 from tallyroll.testing.ledger import DAY_US, MemoryLedger
 

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.test_audit_query import CLERK, Office
 
-from tallyroll.audit.contents import AuditEntry
-from tallyroll.audit.ocsf import ocsf_event
-from tallyroll.audit.query import KEY_HOLDER, Reader, Wanted
-from tallyroll.audit.sheet import COLUMNS, csv_lines
+from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.reading.ocsf import ocsf_event
+from tallyroll.audit.reading.query import KEY_HOLDER, Reader, Wanted
+from tallyroll.audit.reading.sheet import COLUMNS, csv_lines
 
 # As github.com/ocsf/ocsf-schema has them: events/base_event.json with its classification, events/application/api_activity.json,
 # and under objects/ metadata, product, actor, api, network_endpoint, ai_agent, ai_model, attestation, fingerprint, related_event.

@@ -15,10 +15,10 @@ from tests.unit.readable_ledger import ReadableStore, Reading
 from tests.unit.stored_ledger import LedgerClock
 
 from tallyroll.adapters.crypto import is_signed
-from tallyroll.audit import layout
-from tallyroll.audit.integrity import Integrity, Trusted, Verification
-from tallyroll.audit.layout import Kind, Record
-from tallyroll.audit.records import Stretch
+from tallyroll.audit.ledger import layout
+from tallyroll.audit.ledger.layout import Kind, Record
+from tallyroll.audit.ledger.records import Stretch
+from tallyroll.audit.reading.integrity import Integrity, Trusted, Verification
 from tallyroll.errors import KeyGone
 from tallyroll.testing.ledger import MemoryLedger
 

@@ -12,7 +12,7 @@ from tests.unit.readable_ledger import Reading
 from tests.unit.stored_ledger import LedgerClock
 
 from tallyroll.audit.entry import SEALED_FIELDS
-from tallyroll.audit.query import KEY_HOLDER, LedgerReader, Reader, Wanted
+from tallyroll.audit.reading.query import KEY_HOLDER, LedgerReader, Reader, Wanted
 from tallyroll.errors import SubjectErased
 
 CLERK = Reader("clerk-1")

@@ -16,10 +16,10 @@ from tests.unit.test_audit_report import Desk, lively
 
 from tallyroll.adapters.crypto import is_signed
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
-from tallyroll.audit import proving
-from tallyroll.audit.integrity import Integrity, Trusted, Verification
-from tallyroll.audit.layout import take_out
-from tallyroll.audit.query import LedgerReader, Wanted
+from tallyroll.audit.ledger import proving
+from tallyroll.audit.ledger.layout import take_out
+from tallyroll.audit.reading.integrity import Integrity, Trusted, Verification
+from tallyroll.audit.reading.query import LedgerReader, Wanted
 from tallyroll.testing.ledger import MemoryLedger
 
 

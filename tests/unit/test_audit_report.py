@@ -19,12 +19,12 @@ from tests.unit.stored_ledger import LedgerClock
 from tests.unit.test_audit_integrity import Keys
 
 from tallyroll.adapters.crypto import is_signed
-from tallyroll.audit.evidence import Evidence, Packed, verifier
-from tallyroll.audit.integrity import Trusted, Verification
-from tallyroll.audit.library import library
-from tallyroll.audit.report import ComplianceReport, Reporting
-from tallyroll.audit.report_page import report_page
-from tallyroll.audit.rules import REVIEWED
+from tallyroll.audit.compliance.library import library
+from tallyroll.audit.compliance.rules import REVIEWED
+from tallyroll.audit.reading.evidence import Evidence, Packed, verifier
+from tallyroll.audit.reading.integrity import Trusted, Verification
+from tallyroll.audit.reading.report import ComplianceReport, Reporting
+from tallyroll.audit.reading.report_page import report_page
 from tallyroll.audit.verify import Trust, read_pack, verify, verify_pack, verify_proof
 from tallyroll.errors import StoreUnavailable
 

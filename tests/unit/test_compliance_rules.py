@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallyroll.audit.checksums import card_numbers, is_card_number
+from tallyroll.audit.compliance.checksums import card_numbers, is_card_number
+from tallyroll.audit.compliance.library import library
+from tallyroll.audit.compliance.rules import ComplianceRule, ComplianceRuleEngine, RuleSet, judge, rule_set_from_toml
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework
-from tallyroll.audit.library import library
-from tallyroll.audit.rules import ComplianceRule, ComplianceRuleEngine, RuleSet, judge, rule_set_from_toml
 from tallyroll.errors import SettingsError
 
 RULES = library().rules

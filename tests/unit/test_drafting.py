@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyroll.adapters.re2 import Re2Finder
-from tallyroll.audit.drafting import Drafter
+from tallyroll.audit.compliance.library import library
+from tallyroll.audit.compliance.pii import PATTERNS, PiiScanner
+from tallyroll.audit.compliance.rules import judge
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, ComplianceFramework, has_value
-from tallyroll.audit.library import library
-from tallyroll.audit.new_entry import NewEntry
-from tallyroll.audit.pii import PATTERNS, PiiScanner
-from tallyroll.audit.rules import judge
+from tallyroll.audit.recording.drafting import Drafter
+from tallyroll.audit.recording.new_entry import NewEntry
 
 TEXTS = st.sampled_from(["", "  ", "anna-canary", "wrote to anna@mail.example", "4111 1111 1111 1111", "fine", "denied"])
 NAMES = [

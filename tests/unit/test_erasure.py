@@ -10,10 +10,10 @@ from tests.unit.ledgers import signer
 from tests.unit.stored_ledger import SECRET, House, Killed
 
 from tallyroll.adapters.crypto import FileKeyRing, is_signed
-from tallyroll.audit import note
-from tallyroll.audit.layout import unpack_core
-from tallyroll.audit.note import NoteKey
-from tallyroll.audit.subjects import text_of
+from tallyroll.audit.ledger import note
+from tallyroll.audit.ledger.layout import unpack_core
+from tallyroll.audit.ledger.note import NoteKey
+from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.errors import KeyGone
 
 
@@ -238,8 +238,8 @@ def test_what_comes_late_is_swept(house: House) -> None:
 
 
 def _draft(house: House, key):
-    from tallyroll.audit.chain import Draft, Part
-    from tallyroll.audit.layout import Kind, PartType
+    from tallyroll.audit.ledger.chain import Draft, Part
+    from tallyroll.audit.ledger.layout import Kind, PartType
     from tallyroll.testing.ledger import DAY_US
 
     return Draft(Kind.ENTRY, b"{}", [Part(PartType.SUBJECT, key.handle, key.key, b"{}")], 1, house.ledger.now_us // DAY_US + 9)

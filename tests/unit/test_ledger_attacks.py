@@ -30,14 +30,14 @@ from tests.unit.ledgers import (
 )
 
 from tallyroll.adapters.crypto import AesGcm
-from tallyroll.audit import layout, note, records
-from tallyroll.audit.chain import Draft, Ratchet, Writer
-from tallyroll.audit.layout import META, Kind, Record
-from tallyroll.audit.ledger import Verdict
-from tallyroll.audit.note import Checkpoint
-from tallyroll.audit.records import Stretch
+from tallyroll.audit.ledger import layout, note, records
+from tallyroll.audit.ledger.chain import Draft, Ratchet, Writer
+from tallyroll.audit.ledger.layout import META, Kind, Record
+from tallyroll.audit.ledger.note import Checkpoint
+from tallyroll.audit.ledger.partition import Verdict
+from tallyroll.audit.ledger.records import Stretch
+from tallyroll.audit.sealing.witness import Refusal
 from tallyroll.audit.verify import verify_files
-from tallyroll.audit.witness import Refusal
 from tallyroll.ports import Enrolment
 from tallyroll.testing.ledger import REGISTRAR, MemoryLedger
 

@@ -13,10 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.unit.ledgers import DEK, HANDLE, Opened, new_ledger, report_on, signer, trust_of
 
 from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, is_signed
-from tallyroll.audit import layout, records
-from tallyroll.audit.chain import Draft, Part, Writer
-from tallyroll.audit.layout import Kind, PartType
-from tallyroll.audit.records import Stretch
+from tallyroll.audit.ledger import layout, records
+from tallyroll.audit.ledger.chain import Draft, Part, Writer
+from tallyroll.audit.ledger.layout import Kind, PartType
+from tallyroll.audit.ledger.records import Stretch
 from tallyroll.audit.verify import verify_files
 from tallyroll.testing.ledger import DAY_US, NonceWatch
 from tallyroll.testing.ledger_corruption import corruptions

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallyroll.adapters.crypto import AesGcm
-from tallyroll.audit import layout
-from tallyroll.audit.chain import Part, Ratchet, group_key, part_key
-from tallyroll.audit.layout import ChainId, Kind, PartType, Record
+from tallyroll.audit.ledger import layout
+from tallyroll.audit.ledger.chain import Part, Ratchet, group_key, part_key
+from tallyroll.audit.ledger.layout import ChainId, Kind, PartType, Record
 from tallyroll.errors import SealBroken, Undecodable
 
 CHAIN = ChainId(bytes(range(16)), 3, b"writer".ljust(16, b"\0"), 7)

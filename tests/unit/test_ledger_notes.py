@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallyroll.adapters.crypto import Ed25519Signer, is_signed
-from tallyroll.audit import note
-from tallyroll.audit.note import Checkpoint, NoteKey
+from tallyroll.audit.ledger import note
+from tallyroll.audit.ledger.note import Checkpoint, NoteKey
 from tallyroll.audit.verify import ed25519, notes
 from tallyroll.errors import Undecodable
 

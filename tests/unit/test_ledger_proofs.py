@@ -14,8 +14,8 @@ from tests.unit.ledgers import signer
 from tests.unit.readable_ledger import Reading, parsed
 
 from tallyroll.adapters.crypto import is_signed
-from tallyroll.audit import note, proving
-from tallyroll.audit.layout import META
+from tallyroll.audit.ledger import note, proving
+from tallyroll.audit.ledger.layout import META
 from tallyroll.audit.verify import Checkpoint, Report, Trust, verify_proof
 
 
@@ -165,7 +165,7 @@ def test_nothing_is_signed_yet(tmp_path: Path) -> None:
 def test_partitions_have_consistency_proofs_too(house: Reading) -> None:
     tree = house.ledger.partitions[0].tree
     path = asyncio.run(proving.consistency(house.store, 0, 5, tree.size))
-    from tallyroll.audit.tree import is_consistent
+    from tallyroll.audit.ledger.tree import is_consistent
 
     assert is_consistent(5, tree.root(5), tree.size, tree.root(), path)
     assert asyncio.run(proving.peaks(house.store, 0, 6)) == tree.peaks(6)

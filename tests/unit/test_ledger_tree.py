@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallyroll.audit import tree
-from tallyroll.audit.layout import leaf_hash
-from tallyroll.audit.tree import CompactRange, Tree
+from tallyroll.audit.ledger import tree
+from tallyroll.audit.ledger.layout import leaf_hash
+from tallyroll.audit.ledger.tree import CompactRange, Tree
 from tallyroll.audit.verify import merkle
 
 INPUTS = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]

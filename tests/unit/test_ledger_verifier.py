@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from tests.unit.ledgers import ORIGIN, Opened, codes, fill, new_ledger, report_on, signer, standard, trust_of, with_core
 
 from tallyroll.adapters.crypto import is_signed
-from tallyroll.audit import exporting, layout, note
 from tallyroll.audit import verify as verifier
-from tallyroll.audit.chain import Draft
-from tallyroll.audit.layout import META, Kind, Record, pack_record
-from tallyroll.audit.note import Checkpoint
+from tallyroll.audit.ledger import exporting, layout, note
+from tallyroll.audit.ledger.chain import Draft
+from tallyroll.audit.ledger.layout import META, Kind, Record, pack_record
+from tallyroll.audit.ledger.note import Checkpoint
 from tallyroll.audit.verify import Trust, open_archive, read_state, verify, verify_files, write_state
 from tallyroll.audit.verify.__main__ import main
 from tallyroll.testing.ledger import REGISTRAR

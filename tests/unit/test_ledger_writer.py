@@ -6,10 +6,10 @@ import pytest
 from tests.unit.ledgers import DEK, HANDLE, LOG_ID, new_ledger, personal, report_on, trust_of
 
 from tallyroll.adapters.crypto import AesGcm
-from tallyroll.audit import layout, records
-from tallyroll.audit.chain import Draft, Part, Writer, part_key
-from tallyroll.audit.layout import Kind, PartType
-from tallyroll.audit.ledger import LedgerPartition, Verdict
+from tallyroll.audit.ledger import layout, records
+from tallyroll.audit.ledger.chain import Draft, Part, Writer, part_key
+from tallyroll.audit.ledger.layout import Kind, PartType
+from tallyroll.audit.ledger.partition import LedgerPartition, Verdict
 from tallyroll.ports import Enrolment
 from tallyroll.testing.ledger import NonceReused, NonceWatch
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallyroll.adapters.re2 import Re2Finder
-from tallyroll.audit.checksums import is_card_number, is_iban
-from tallyroll.audit.pii import PATTERNS, PersonalField, PiiScanner, ReFinder
+from tallyroll.audit.compliance.checksums import is_card_number, is_iban
+from tallyroll.audit.compliance.pii import PATTERNS, PersonalField, PiiScanner, ReFinder
 from tallyroll.testing.pii_corpus import HARD, UNUSUAL, corpus, quality
 
 FINDERS = {"re2": Re2Finder(PATTERNS), "re": ReFinder(PATTERNS)}

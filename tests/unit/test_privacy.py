@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tallyroll import Roll
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing
 from tallyroll.adapters.re2 import Re2Finder
-from tallyroll.audit.pii import PATTERNS, PiiScanner
+from tallyroll.audit.compliance.pii import PATTERNS, PiiScanner
 from tallyroll.errors import SealBroken
 from tallyroll.events.event import AgentEvent
 from tallyroll.publish.privacy import SEALED_PREFIX, FieldSealer, ProtectedEvent, redacting, sealing

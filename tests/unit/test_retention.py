@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.stored_ledger import House, Killed
 
-from tallyroll.audit.retention import RetentionRun
+from tallyroll.audit.removal.retention import RetentionRun
 from tallyroll.errors import KeyGone
 
 
@@ -42,7 +42,7 @@ def test_personal_parts_go_before_their_entry_with_the_keys_that_were_theirs_alo
     house.wait_days(30)
     assert run(house).personal_parts == 0
     house.wait_days(1)
-    from tallyroll.audit.layout import unpack_core
+    from tallyroll.audit.ledger.layout import unpack_core
 
     handle = unpack_core(house.records()[unknown].core).parts[0].handle
     assert run(house).personal_parts == 2

@@ -1,7 +1,6 @@
 """The audit ledger: entries that an outsider can check, without trusting who keeps them.
 
-``layout``, ``tree`` and ``note`` say what the bytes mean; ``chain`` writes, under the keys that ``subjects`` finds; ``ledger``
-takes in, ``exporting`` gives to the auditor, ``verify`` is the auditor's own program and shares no code with the rest.
-``entry``, ``rules`` and ``library`` say how long an entry is kept, how well it is protected, and what is wrong with it; ``pii`` what
-in it is personal.
+``ledger`` says what the bytes mean. ``recording`` writes them in the caller's process and ``sealing`` takes them in; ``reading``
+gives out what is there, ``removal`` takes away what may not stay. ``compliance`` is what laws and standards ask. ``verify`` is the
+auditor's own program and shares no code with the rest. ``trail`` is what programs call.
 """

@@ -7,23 +7,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tallyroll.audit import proving
-from tallyroll.audit.checkpointing import Checkpoints
-from tallyroll.audit.deriving import Deriver
-from tallyroll.audit.erasure import Eraser
-from tallyroll.audit.finding import Finding
-from tallyroll.audit.layout import META, REGISTRY, Kind
-from tallyroll.audit.note import ED25519, NoteKey
-from tallyroll.audit.pii import PiiScanner
-from tallyroll.audit.reading import AuditReading
-from tallyroll.audit.recorder import Recorder
-from tallyroll.audit.registrar import Registrar
-from tallyroll.audit.retention import Retention
-from tallyroll.audit.rules import RuleSet, retention_classes
-from tallyroll.audit.sealer import AuditSealer, SealerOptions
-from tallyroll.audit.upkeep import Upkeep
+from tallyroll.audit.compliance.pii import PiiScanner
+from tallyroll.audit.compliance.rules import RuleSet, retention_classes
+from tallyroll.audit.ledger import proving
+from tallyroll.audit.ledger.layout import META, REGISTRY, Kind
+from tallyroll.audit.ledger.note import ED25519, NoteKey
+from tallyroll.audit.reading.facade import AuditReading
+from tallyroll.audit.recording.recorder import Recorder
+from tallyroll.audit.recording.violations import Violations
+from tallyroll.audit.removal.erasure import Eraser
+from tallyroll.audit.removal.retention import Retention
+from tallyroll.audit.sealing.checkpointing import Checkpoints
+from tallyroll.audit.sealing.deriving import Deriver
+from tallyroll.audit.sealing.finding import Finding
+from tallyroll.audit.sealing.registrar import Registrar
+from tallyroll.audit.sealing.sealer import AuditSealer, SealerOptions
+from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify.ed25519 import is_signed
-from tallyroll.audit.violations import Violations
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
 from tallyroll.ports import Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Sealer, Signer, Witness

@@ -8,20 +8,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tallyroll.audit.contents import AuditEntry
 from tallyroll.audit.entry import AuditEventCategory
-from tallyroll.audit.erasure import ErasureReceipt
-from tallyroll.audit.evidence import Packed, Progress
-from tallyroll.audit.integrity import Integrity
-from tallyroll.audit.new_entry import NewEntry
-from tallyroll.audit.note import ED25519, NoteKey
+from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.ledger.note import ED25519, NoteKey
 from tallyroll.audit.opening import OpenAudit
-from tallyroll.audit.query import KEY_HOLDER, Answer, AuditPage, Reader, Wanted
-from tallyroll.audit.reading import AuditReading
-from tallyroll.audit.report import ComplianceReport
-from tallyroll.audit.retention import RetentionRun
-from tallyroll.audit.standing import Standing
-from tallyroll.audit.violations import Monitor, ViolationHandler, Violations
+from tallyroll.audit.reading.evidence import Packed, Progress
+from tallyroll.audit.reading.facade import AuditReading
+from tallyroll.audit.reading.integrity import Integrity
+from tallyroll.audit.reading.query import KEY_HOLDER, Answer, AuditPage, Reader, Wanted
+from tallyroll.audit.reading.report import ComplianceReport
+from tallyroll.audit.recording.new_entry import NewEntry
+from tallyroll.audit.recording.violations import Monitor, ViolationHandler, Violations
+from tallyroll.audit.removal.erasure import ErasureReceipt
+from tallyroll.audit.removal.retention import RetentionRun
+from tallyroll.audit.removal.standing import Standing
 
 
 class KeyFacts(NamedTuple):

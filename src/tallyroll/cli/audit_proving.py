@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tallyroll.audit.evidence import Packed
-from tallyroll.audit.integrity import Integrity
-from tallyroll.audit.report import ComplianceReport
-from tallyroll.audit.report_page import report_page
+from tallyroll.audit.reading.evidence import Packed
+from tallyroll.audit.reading.integrity import Integrity
+from tallyroll.audit.reading.report import ComplianceReport
+from tallyroll.audit.reading.report_page import report_page
 from tallyroll.cli.audit_reading import Since, Until, trail_of
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 import typer
 
-from tallyroll.audit.contents import AuditEntry
-from tallyroll.audit.ocsf import ocsf_event
-from tallyroll.audit.query import MAX_LIMIT, PERSONAL, Answer, Reader, Wanted
-from tallyroll.audit.sheet import csv_lines
+from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.reading.ocsf import ocsf_event
+from tallyroll.audit.reading.query import MAX_LIMIT, PERSONAL, Answer, Reader, Wanted
+from tallyroll.audit.reading.sheet import csv_lines
 from tallyroll.audit.trail import AuditTrail
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import catch_up

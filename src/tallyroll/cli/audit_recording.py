@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from tallyroll.audit.contents import AuditEntry
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
-from tallyroll.audit.new_entry import NewEntry
+from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.cli.printing import note, paint, plain, say, say_json
 from tallyroll.cli.publish import payload_of
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of

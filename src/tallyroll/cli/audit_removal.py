@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from tallyroll.audit.erasure import ErasureReceipt
-from tallyroll.audit.retention import RetentionRun
-from tallyroll.audit.standing import Hold, Standing
+from tallyroll.audit.removal.erasure import ErasureReceipt
+from tallyroll.audit.removal.retention import RetentionRun
+from tallyroll.audit.removal.standing import Hold, Standing
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, plain, say, say_json, spread, table
 from tallyroll.cli.session import Json, Session, Url, confirm, examples, run, session_of

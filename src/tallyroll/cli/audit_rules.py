@@ -8,8 +8,8 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
+from tallyroll.audit.compliance.rules import ComplianceRule, RuleSet, rule_set_from_toml
 from tallyroll.audit.entry import ComplianceFramework
-from tallyroll.audit.rules import ComplianceRule, RuleSet, rule_set_from_toml
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, plain, say, say_json, table
 from tallyroll.cli.session import Json, Url, examples, session_of

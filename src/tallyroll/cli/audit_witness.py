@@ -11,7 +11,7 @@ import typer
 
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.http.server import Answer, served
-from tallyroll.audit.witnessing import PATH, KeptWitness, answer_to
+from tallyroll.audit.sealing.witnessing import PATH, KeptWitness, answer_to
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import note, say, say_json
 from tallyroll.cli.session import Json, Url, examples, run, session_of

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from zipfile import ZipFile
 
-from tallyroll.audit.contents import AuditEntry
-from tallyroll.audit.erasure import ErasureReceipt
+from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.removal.erasure import ErasureReceipt
 from tallyroll.audit.verify import Finding, Trust, verify_files
 from tallyroll.cli.printing import counted, number, paint, plain, say, spread
 from tallyroll.roll import AUDIT_FOLLOWER, Roll

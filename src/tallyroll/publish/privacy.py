@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from tallyroll.audit.chain import Ratchet, group_key
-from tallyroll.audit.pii import PiiScanner, people_named
+from tallyroll.audit.compliance.pii import PiiScanner, people_named
+from tallyroll.audit.ledger.chain import Ratchet, group_key
 from tallyroll.errors import KeyGone
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.ids import new_id

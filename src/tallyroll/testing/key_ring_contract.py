@@ -17,9 +17,9 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Final
 
-from tallyroll.audit.chain import Draft, Sealed, Writer
-from tallyroll.audit.layout import Kind
-from tallyroll.audit.subjects import part_about, text_of
+from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
+from tallyroll.audit.ledger.layout import Kind
+from tallyroll.audit.ledger.subjects import part_about, text_of
 from tallyroll.errors import KeyGone
 from tallyroll.ports import Enrolment, KeyRing, Sealer
 from tallyroll.testing.contract import expect, expect_equal

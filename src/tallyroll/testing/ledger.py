@@ -11,13 +11,14 @@ from hashlib import sha256
 from itertools import pairwise
 from typing import Final
 
-from tallyroll.audit import exporting, ledger, note, records, tree, witness
-from tallyroll.audit.chain import Draft, Part, Sealed, Writer
-from tallyroll.audit.layout import META, REGISTRY, Kind, Record, unpack_core
-from tallyroll.audit.ledger import LedgerPartition, Offered, Tip, Verdict
-from tallyroll.audit.note import Checker, Checkpoint, Note, NoteKey
-from tallyroll.audit.records import Head, Missing, Stretch
-from tallyroll.audit.tree import Tree
+from tallyroll.audit.ledger import exporting, note, records, tree
+from tallyroll.audit.ledger.chain import Draft, Part, Sealed, Writer
+from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, Record, unpack_core
+from tallyroll.audit.ledger.note import Checker, Checkpoint, Note, NoteKey
+from tallyroll.audit.ledger.partition import LedgerPartition, Offered, Tip, Verdict, open_heads
+from tallyroll.audit.ledger.records import Head, Missing, Stretch
+from tallyroll.audit.ledger.tree import Tree
+from tallyroll.audit.sealing import witness
 from tallyroll.ports import Enrolment, Sealer, Signer
 
 START_US: Final = 1_800_000_000_000_000
@@ -267,7 +268,7 @@ class MemoryLedger:
         """Removes a prefix whole, and records what is needed to go on without it."""
         target = self.partitions[partition]
         day = max(unpack_core(record.core).keep_until_day for record in target.records[:size])
-        heads = ledger.open_heads(target.tips_at(size).items())
+        heads = open_heads(target.tips_at(size).items())
         self.registry(Kind.RETENTION, records.pruned(partition, size, target.tree.peaks(size), heads, day, "operator-1"))
         target.start = size
 

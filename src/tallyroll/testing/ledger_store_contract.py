@@ -19,9 +19,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from typing import Final
 
-from tallyroll.audit import tree
-from tallyroll.audit.layout import META, REGISTRY, Record, leaf_hash, pack_core, pack_mark, pack_record, unpack_record
-from tallyroll.audit.tree import CompactRange, Tree
+from tallyroll.audit.ledger import tree
+from tallyroll.audit.ledger.layout import META, REGISTRY, Record, leaf_hash, pack_core, pack_mark, pack_record, unpack_record
+from tallyroll.audit.ledger.tree import CompactRange, Tree
 from tallyroll.errors import PositionConflict
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.ports import (

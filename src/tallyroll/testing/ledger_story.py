@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 
-from tallyroll.audit import layout, records
-from tallyroll.audit.chain import Draft, Part, Writer, group_key
-from tallyroll.audit.layout import Kind, PartType
-from tallyroll.audit.note import Checker
-from tallyroll.audit.records import Stretch
+from tallyroll.audit.ledger import layout, records
+from tallyroll.audit.ledger.chain import Draft, Part, Writer, group_key
+from tallyroll.audit.ledger.layout import Kind, PartType
+from tallyroll.audit.ledger.note import Checker
+from tallyroll.audit.ledger.records import Stretch
 from tallyroll.ports import Sealer, Signer
 from tallyroll.testing.ledger import MemoryLedger, MemoryWitness
 

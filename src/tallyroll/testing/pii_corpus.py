@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final, NamedTuple
 
-from tallyroll.audit.checksums import is_card_number, is_iban
-from tallyroll.audit.pii import PiiScanner
+from tallyroll.audit.compliance.checksums import is_card_number, is_iban
+from tallyroll.audit.compliance.pii import PiiScanner
 
 HARD: Final = "hard"
 """The kind of personal data that has no form, or one that is made to deceive."""

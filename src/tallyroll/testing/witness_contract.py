@@ -17,9 +17,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tallyroll.audit import note, tree
-from tallyroll.audit.note import ED25519, Checkpoint, NoteKey
-from tallyroll.audit.tree import Tree
+from tallyroll.audit.ledger import note, tree
+from tallyroll.audit.ledger.note import ED25519, Checkpoint, NoteKey
+from tallyroll.audit.ledger.tree import Tree
 from tallyroll.errors import WitnessRefused
 from tallyroll.ports import Signer, Witness
 from tallyroll.testing.contract import expect, expect_equal

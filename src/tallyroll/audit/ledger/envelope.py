@@ -1,0 +1,62 @@
+"""A sealed record as a document on the topic: a CloudEvent like every other, with the record's bytes as its data.
+
+Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import Final
+
+import msgspec
+
+from tallyroll.audit.ledger.layout import Record, pack_record, unpack_record
+from tallyroll.errors import Undecodable
+
+SEALED_TYPE: Final = "audit.sealed"
+"""The type of every record on the audit topic."""
+
+_AROUND: Final = 400  # bytes of the document beside source, key, id and data, rounded up
+
+
+class _Sealed(msgspec.Struct):
+    specversion: str
+    id: str
+    type: str
+    data_base64: str
+
+
+_decode: Final = msgspec.json.Decoder(_Sealed).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def key_of(agent_id: str | None, writer: bytes) -> str:
+    """The key of a record: that of its agent, else that of its writer; never a person's or a thing's."""
+    return f"agent:{agent_id}" if agent_id else f"audit:{writer.hex()}"
+
+
+def document_of(record: Record, event_id: str, key: str, source: str, time: str) -> bytes:
+    """The document, without the publisher's link. ``time`` is in ISO 8601, UTC; ``event_id`` the entry's id."""
+    kind, _, name = key.partition(":")
+    head = _encode({
+        "specversion": "1.0", "datacontenttype": "application/octet-stream", "id": event_id, "source": source, "type": SEALED_TYPE,
+        "subject": key, "time": time, "aggregatetype": kind, "aggregateid": name,
+    })  # fmt: skip
+    return b'%s,"data_base64":"%s"}' % (head[:-1], b64encode(pack_record(record)))
+
+
+def size_of(record_bytes: int, names_bytes: int) -> int:
+    """At most how large a record of so many bytes becomes as a document; key, its name and source take ``names_bytes``."""
+    return _AROUND + names_bytes + (record_bytes + 2) // 3 * 4
+
+
+def record_in(value: bytes | None) -> tuple[str, Record]:
+    """The id and the record in a document. Raises Undecodable for any other, and for base64 that is not the one way to write it."""
+    try:
+        document = _decode(value or b"")
+        raw = b64decode(document.data_base64, validate=True)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        raise Undecodable("not_an_event", "no document with a sealed record") from None
+    if document.specversion != "1.0" or document.type != SEALED_TYPE or b64encode(raw).decode() != document.data_base64:
+        raise Undecodable("bad_data", "another type of document, or base64 that is not canonical")
+    return document.id, unpack_record(raw)

@@ -1,0 +1,245 @@
+"""Whether the ledger is what was written: the auditor's verifier, run over the store's own bytes, with the MAC keys of the ring."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import tempfile
+from base64 import b64encode
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, Any, Final, Self, TypedDict
+
+import msgspec
+
+from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_record
+from tallyroll.audit.ledger.proving import Noted, noted
+from tallyroll.audit.reading.ledger_files import Counted, ledger_files
+from tallyroll.audit.reading.query import us_of
+from tallyroll.audit.verify import Report, Trust, verify_files
+from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding
+from tallyroll.errors import KeyGone
+from tallyroll.ports import Clock, KeyRing, LedgerStore
+
+Check = Callable[[bytes, bytes, bytes], bool]
+"""(public key, message, signature) -> whether it is an Ed25519 signature of the message."""
+
+LINK_CODES: Final = frozenset({"link", "sequence", "order", "duplicate", "fork", "after_close", "genesis", "gap"})
+"""What breaks a chain; every other finding that is broken is a failure of integrity."""
+
+_OF_ONE: Final = frozenset(
+    {"env_hash", "part_hash", "mac", "mac_missing", "core", "env_missing", "part_missing", "early_removal", "held", "backdated"}
+)
+"""What is wrong with the one record that it names; the records around it are proven all the same."""
+
+_OF_NONE: Final = frozenset({"silent", "head_missing", "quorum"})
+"""What is missing, which says nothing against what is there."""
+
+_DAY_US: Final = 86_400_000_000
+_PAGE: Final = 1_000
+_FOREVER: Final = (1 << 64) - 1
+_env: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+class Integrity(TypedDict):
+    """What a verification found. ``findings`` lists at most 200 of each code, ``counts`` says how many there are.
+
+    ``total_entries`` are the entries of the period that are noted; ``verified_entries`` those of them with nothing against them.
+    ``first_bad_position`` is in the log (``audit-events/3/17``), or in the ledger (``ledger/3/17``) where a record came with none.
+    """
+
+    valid: bool
+    total_entries: int
+    verified_entries: int
+    broken_links: int
+    integrity_failures: int
+    findings: list[dict[str, Any]]
+    counts: dict[str, int]
+    first_bad_position: str | None
+    snapshot: dict[str, Any] | None
+    coverage: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What a verification rests on besides the store: the ledger's public keys, witnesses, and what was seen before."""
+
+    keys: tuple[str, ...]
+    witnesses: tuple[str, ...] = ()
+    quorum: int = 0
+    notes: tuple[bytes, ...] = ()
+
+
+class Verification:
+    """Verifies one ledger as it is stored. ``check`` checks signatures, ``checkpoint`` has what is there noted and signed first.
+
+    Not promised: what the verifier does not promise. Who runs this has the keys and could have forged with them: an outsider
+    verifies an export, and keeps what they have seen.
+    """
+
+    def __init__(  # noqa: PLR0913  # what a verification needs
+        self,
+        store: LedgerStore,
+        ring: KeyRing,
+        trusted: Trusted,
+        check: Check,
+        *,
+        clock: Clock,
+        checkpoint: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._store = store
+        self._ring = ring
+        self._trusted = trusted
+        self._check = check
+        self._clock = clock
+        self._checkpoint = checkpoint
+
+    async def verify(
+        self, start_time: datetime | None = None, end_time: datetime | None = None, *, notes: Sequence[bytes] = ()
+    ) -> Integrity:
+        """Verifies the whole ledger, in its own order; the period says which entries are counted.
+
+        A record is proven by those around it, so there is no verifying of a part. The newest signed note is read first, and
+        everything only that far. ``notes`` are signed notes that somebody kept: what they saw must still be there. Copies the
+        ledger to a temporary file that has no name. Raises ValueError for naive moments,
+        StoreUnavailable, KeyRingUnavailable.
+        """
+        counted = Counted(
+            0 if start_time is None else us_of("start_time", start_time), _FOREVER if end_time is None else us_of("end_time", end_time)
+        )
+        await self._checkpoint()
+        known = await noted(self._store)
+        if known is None and not any((await self._store.sizes()).values()):
+            return _empty()
+        with _Files() as files:
+            if known is not None:
+                await files.take(ledger_files(self._store, known, counted))
+            trust = Trust(
+                today=self._clock.now_us() // _DAY_US,
+                keys=self._trusted.keys,
+                witnesses=self._trusted.witnesses,
+                quorum=self._trusted.quorum,
+                mac_keys=await self._mac_keys(),
+                notes=(*self._trusted.notes, *notes),
+            )
+            report, _ = await asyncio.to_thread(verify_files, files.mapped(), trust, check=self._check)
+        return await self._shown(report, counted, known)
+
+    async def _mac_keys(self) -> Mapping[tuple[bytes, int], bytes]:
+        admitted, start = [], 0
+        while rows := await self._store.rows(REGISTRY, start, _PAGE):
+            start = rows[-1].number + 1
+            for row in rows:
+                record = unpack_record(row.raw)
+                if row.raw[5] == Kind.KEY and record.env is not None:
+                    env = _env.decode(record.env)
+                    if env.get("key") == "writer":
+                        admitted.append((bytes.fromhex(env["writer"]), int(env["epoch"])))
+        return await asyncio.to_thread(self._k0, admitted)
+
+    def _k0(self, admitted: Iterable[tuple[bytes, int]]) -> Mapping[tuple[bytes, int], bytes]:
+        found = {}
+        for writer, epoch in admitted:
+            try:
+                found[writer, epoch] = self._ring.k0(writer, epoch)
+            except KeyGone:
+                continue  # coverage says how many epochs there were keys for
+        return found
+
+    async def _shown(self, report: Report, counted: Counted, known: Noted | None) -> Integrity:
+        broken = [finding for finding in report.findings if finding.severity == BROKEN]
+        counts: Counter[bool] = Counter()
+        for code, count in report.counts.items():
+            if code in LINK_CODES or CODES[code][0] == BROKEN:
+                counts[code in LINK_CODES] += count
+        total = sum(len(indexes) for indexes in counted.entries.values())
+        return {
+            "valid": report.valid,
+            "total_entries": total,
+            "verified_entries": total - _in_doubt(broken, report.counts, counted),
+            "broken_links": counts[True],
+            "integrity_failures": counts[False],
+            "findings": [
+                {"code": one.code, "severity": one.severity, "partition": one.partition, "index": one.index, "seq": one.seq,
+                 "detail": one.detail or CODES[one.code][1]}
+                for one in report.findings
+            ],
+            "counts": dict(report.counts),
+            "first_bad_position": await self._first(broken),
+            "snapshot": None if known is None else {
+                "size": known.checkpoint.size, "root": b64encode(known.checkpoint.root).decode(),
+                "partitions": {str(number): size for number, size in sorted(known.sizes.items())}, "note": known.signed.decode(),
+            },
+            "coverage": {**report.coverage, "macs": bool(report.coverage["macs_checked"]),
+                         "witness": report.coverage["witnessed_size"] is not None, "remembered_note": report.coverage["remembered"]},
+        }  # fmt: skip
+
+    async def _first(self, broken: Sequence[Finding]) -> str | None:
+        places = sorted((one.partition, one.index) for one in broken if one.partition not in (None, META) and one.index is not None)
+        if not places:
+            return None
+        partition, index = places[0]
+        rows = await self._store.rows(int(partition or 0), int(index), 1)
+        source = rows[0].source if rows and rows[0].number == index else None
+        return f"ledger/{partition}/{index}" if source is None else str(source)
+
+
+class _Files:
+    """Files of an export that have no name: only this process reaches them, and they are gone with it."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, IO[bytes]] = {}
+        self._maps: list[mmap.mmap] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._maps:
+            one.close()
+        for file in self._open.values():
+            file.close()
+
+    async def take(self, pieces: AsyncIterator[tuple[str, bytes]]) -> None:
+        async for name, piece in pieces:
+            if name not in self._open:
+                self._open[name] = tempfile.TemporaryFile()  # noqa: SIM115  # closed on exit
+            await asyncio.to_thread(self._open[name].write, piece)
+
+    def mapped(self) -> dict[str, bytes | mmap.mmap]:
+        found: dict[str, bytes | mmap.mmap] = {}
+        for name, file in self._open.items():
+            file.flush()
+            found[name] = made = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._maps.append(made)
+        return found
+
+
+def _in_doubt(broken: Sequence[Finding], counts: Mapping[str, int], counted: Counted) -> int:
+    """Entries with something against them: those named, and all of a partition where what is wrong has no single place."""
+    whole: set[int | None] = {None} if any(count > MAX_LISTED for count in counts.values()) else set()
+    named: set[tuple[int, int]] = set()
+    for one in broken:
+        if one.code in _OF_ONE and one.index is not None and one.partition is not None:
+            named.add((one.partition, one.index))
+        elif one.code not in _OF_NONE:
+            whole.add(one.partition)
+    if whole & {None, META, REGISTRY}:
+        return sum(len(indexes) for indexes in counted.entries.values())
+    doubtful = sum(len(indexes) for partition, indexes in counted.entries.items() if partition in whole)
+    return doubtful + sum(_has(counted.entries[partition], index) for partition, index in named if partition not in whole)
+
+
+def _has(indexes: Sequence[int], index: int) -> bool:
+    at = bisect_left(indexes, index)
+    return at < len(indexes) and indexes[at] == index
+
+
+def _empty() -> Integrity:
+    return {
+        "valid": True, "total_entries": 0, "verified_entries": 0, "broken_links": 0, "integrity_failures": 0, "findings": [],
+        "counts": {}, "first_bad_position": None, "snapshot": None, "coverage": {"entries": 0},
+    }  # fmt: skip

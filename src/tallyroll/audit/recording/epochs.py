@@ -1,0 +1,133 @@
+"""The writer of this process: one epoch of it at a time, its heads, and how it begins and ends.
+
+A record is sealed and handed on in one step that nothing interrupts, so that the order of the numbers is that of the records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from tallyroll.audit.ledger import records
+from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
+from tallyroll.audit.ledger.envelope import document_of, key_of
+from tallyroll.audit.ledger.layout import MAX_MAC_EPOCH, Kind
+from tallyroll.events.codec import moment_at
+from tallyroll.events.event import iso
+from tallyroll.events.ids import id_at
+from tallyroll.events.partition import partition_for
+from tallyroll.events.topics import Topic
+from tallyroll.ports import Clock, KeyRing, Sealer
+from tallyroll.publish.load import Body
+
+EPOCH_S: Final = 86_400  # bounds how far a ratchet has to be turned to check a MAC
+DAY_US: Final = 86_400_000_000
+
+
+class Placed(NamedTuple):
+    """A sealed entry, its moment, and which of the bodies it is."""
+
+    sealed: Sealed
+    ts_us: int
+    slot: int
+
+
+class Epochs:
+    """Seals into the chains of this process. Used from one event loop; a forked child begins as another writer.
+
+    Not promised: that a chain is closed when the process is killed; its silence is a finding then.
+    """
+
+    def __init__(  # noqa: PLR0913  # what a writer needs
+        self, log_id: bytes, ring: KeyRing, sealer: Sealer, topic: Topic, *, clock: Clock, source: str, rule_set: str, keep_days: int
+    ) -> None:
+        self._log_id = log_id
+        self._ring = ring
+        self._sealer = sealer
+        self._topic = topic
+        self._clock = clock
+        self._source = source
+        self._rule_set = rule_set
+        self._keep_days = keep_days
+        self._writer: Writer | None = None
+        self._began = 0.0
+        self._pid = os.getpid()
+        self._enrolling = asyncio.Lock()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether something can be sealed at once: this process has an epoch that is not over."""
+        return self._writer is not None and self._pid == os.getpid() and self._clock.monotonic() - self._began < EPOCH_S
+
+    async def begin(self) -> list[Body]:
+        """Enrols where it is time to; gives the last records of the epoch before, which are to be handed on first.
+
+        Raises KeyRingUnavailable.
+        """
+        async with self._enrolling:
+            if self.is_current:
+                return []
+            last, now_us, began = self._writer, self._clock.now_us(), self._clock.monotonic()
+            writer, after = (None, 0) if last is None else (last.writer, last.epoch)
+            enrolled = await asyncio.to_thread(partial(self._ring.enrol, now_us, writer=writer, after=after))
+            closing = self.close("the epoch is over")
+            previous = None if last is None or last.writer != enrolled.writer else (last.epoch, last.heads)
+            self._writer = Writer(self._log_id, enrolled, self._sealer, rule_set=self._rule_set, previous=previous)
+            self._began = began
+            return closing
+
+    def seal(self, drafts: Sequence[tuple[str | None, str, Draft]]) -> tuple[list[Body], list[Placed]]:
+        """Entries (agent, id, draft), sealed, all with the time of now; and their bodies, with those of the chains that begin."""
+        writer, ts_us = self._current(), self._clock.now_us()
+        time = iso(moment_at(ts_us))
+        bodies: list[Body] = []
+        placed = []
+        for agent_id, audit_id, draft in drafts:
+            key = key_of(agent_id, writer.writer)
+            partition = partition_for(key.encode(), self._topic.partitions)
+            sealed = writer.seal(partition, draft, ts_us)
+            if len(sealed) > 1:  # the chain begins
+                bodies.append(self._body(sealed[0], id_at(ts_us, sealed[0].leaf), key_of(None, writer.writer), time))
+            placed.append(Placed(sealed[-1], ts_us, len(bodies)))
+            bodies.append(self._body(sealed[-1], audit_id, key, time))
+        return bodies, placed
+
+    def beat(self) -> list[Body]:
+        """A heartbeat: how far every chain has come."""
+        writer = self._current()
+        heads = writer.heads
+        return self._control(heads[0].partition, Draft(Kind.HEADS, records.heads(heads))) if heads else []
+
+    def close(self, reason: str) -> list[Body]:
+        """The last record of every chain of this process; nothing is sealed after it."""
+        if self._writer is None or self._pid != os.getpid():  # a parent's chains are the parent's
+            return []
+        last = Draft(Kind.CLOSE, records.close(reason))
+        bodies = [body for head in self._writer.heads for body in self._control(head.partition, last)]
+        self._writer = None
+        return bodies
+
+    def forget(self, keys: Collection[bytes]) -> None:
+        """Drops what was derived from subjects' keys."""
+        if self._writer is not None:
+            for key in keys:
+                self._writer.forget(key)
+
+    def _control(self, partition: int, draft: Draft) -> list[Body]:
+        writer = self._current()
+        ts_us = self._clock.now_us()
+        kept = draft._replace(keep_until_day=ts_us // DAY_US + self._keep_days)
+        key, time = key_of(None, writer.writer), iso(moment_at(ts_us))
+        return [self._body(item, id_at(ts_us, item.leaf), key, time) for item in writer.seal(partition, kept, ts_us)]
+
+    def _current(self) -> Writer:
+        assert self._writer is not None  # noqa: S101  # begin() comes before
+        self._writer.advance(min(MAX_MAC_EPOCH, int(self._clock.monotonic() - self._began)))
+        return self._writer
+
+    def _body(self, sealed: Sealed, event_id: str, key: str, time: str) -> Body:
+        value = document_of(sealed.record, event_id, key, self._source, time)
+        return Body(event_id, self._topic, sealed.chain.partition, key.encode(), value)

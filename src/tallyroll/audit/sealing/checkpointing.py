@@ -1,0 +1,194 @@
+"""Checkpoints: what every partition has grown to is noted, one signed note covers all of it, and witnesses cosign that.
+
+One process makes them, the one that holds partition 0 of ``audit-events``; the store settles who, by comparing sizes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Final
+
+from tallyroll.audit.ledger import layout, note, proving, tree
+from tallyroll.audit.ledger.layout import META, unpack_record
+from tallyroll.audit.ledger.note import Checker, Checkpoint, Note, NoteKey, Signature
+from tallyroll.audit.ledger.tree import CompactRange
+from tallyroll.audit.sealing.witness import Refusal
+from tallyroll.errors import LedgerTampered, PositionConflict, Undecodable, WitnessRefused, WitnessUnavailable
+from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerNote, LedgerStore, LedgerTail, Signer, Witness
+from tallyroll.telemetry import AUDIT_CHECKPOINTS, AUDIT_WITNESS, Counters, Telemetry
+
+log: Final = logging.getLogger("tallyroll.audit")
+
+_TAIL: Final = 1_000  # records of a partition that are compared with the tree at the start; a verification compares all
+
+
+class Checkpoints:
+    """Makes checkpoints of one ledger. ``refused`` is told of a witness that will not cosign.
+
+    Not promised: that a checkpoint is cosigned at once; what a witness has not seen it is offered again with the next one.
+    """
+
+    def __init__(
+        self,
+        store: LedgerStore,
+        signer: Signer,
+        witnesses: Sequence[Witness] = (),
+        *,
+        telemetry: Telemetry | None = None,
+        refused: Callable[[str], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._signer = signer
+        self._witnesses = witnesses
+        self._telemetry = telemetry or Counters()
+        self._refused = refused or (lambda _: None)
+        self._noted: dict[int, int] | None = None
+        self._witnessed: dict[str, int] = {}
+
+    async def note(self) -> bool:
+        """Notes what has grown and signs; false where nothing has, or somebody else was faster. Raises StoreUnavailable."""
+        tails = await self._store.tails()
+        noted = await self._noted_sizes() if self._noted is None else self._noted
+        grown = {number: tail for number, tail in sorted(tails.items()) if number != META and tail.size > noted.get(number, 0)}
+        if not grown:
+            return False
+        texts = [_checkpoint(self._signer.name, number, tail).text() for number, tail in grown.items()]
+        known = tails.get(META) or LedgerTail(0, ())
+        above = CompactRange(known.size, known.peaks)
+        nodes = above.extend([sha256(b"\0" + text.encode()).digest() for text in texts])
+        signed = note.sign(Checkpoint(self._signer.name, above.size, above.root()).text(), [self._signer])
+        notes = [LedgerNote(number, tail.size, text.encode()) for (number, tail), text in zip(grown.items(), texts, strict=True)]
+        notes.append(LedgerNote(META, above.size, signed.packed()))
+        try:
+            await self._store.commit(LedgerCommit([LedgerAppend(META, known.size, (), (), nodes, above.peaks)], notes=notes))
+        except PositionConflict:
+            self._noted = None  # another process makes them too; one of us is about to stop
+            return False
+        self._noted = {**noted, **{number: tail.size for number, tail in grown.items()}}
+        self._telemetry.count(AUDIT_CHECKPOINTS)
+        return True
+
+    async def witness(self) -> None:
+        """Has the newest checkpoint cosigned by every witness that has not seen it. Raises StoreUnavailable."""
+        newest = await proving.newest(self._store) if self._witnesses else None
+        if newest is None:
+            return
+        signed = note.parse(newest)
+        size = Checkpoint.parse(signed.text).size
+        for witness in self._witnesses:
+            if self._witnessed.get(witness.name) == size:
+                continue
+            cosigned = await self._ask(witness, signed, size)
+            if cosigned is not None:
+                self._witnessed[witness.name] = size
+                others = [line for line in signed.signatures if (line.name, line.key_id) != (cosigned.name, cosigned.key_id)]
+                signed = Note(signed.text, (*others, cosigned))
+                await self._store.commit(LedgerCommit(notes=[LedgerNote(META, size, signed.packed())]))
+
+    async def check_noted(self, check: Checker) -> None:
+        """Whether the newest signed note is ours, and the tree over all is what it says. Raises LedgerTampered."""
+        tail = (await self._store.tails()).get(META)
+        newest = await proving.newest(self._store)
+        if tail is None or newest is None:
+            if tail is not None or newest is not None:
+                raise LedgerTampered("note_missing", META, 0)
+            return
+        try:
+            signed = note.parse(newest)
+            checkpoint = Checkpoint.parse(signed.text)
+        except Undecodable:
+            raise LedgerTampered("note", META, tail.size) from None
+        if not signed.signed_by(NoteKey(self._signer.name, note.ED25519, self._signer.public), check):
+            raise LedgerTampered("note_signature", META, checkpoint.size)
+        await _compare(self._store, META, tail, checkpoint)
+        texts = await self._store.leaves(max(0, tail.size - _TAIL))
+        leaves = [sha256(b"\0" + text.encode()).digest() for text in texts]
+        await _compare_leaves(self._store, META, max(0, tail.size - _TAIL), tail.size, leaves)
+
+    async def check_partition(self, number: int) -> None:
+        """Whether a partition's end is what was noted, and its newest records are those of its tree. Raises LedgerTampered."""
+        tail = (await self._store.tails()).get(number)
+        known = await proving.noted(self._store)
+        noted = [] if known is None or number not in known.partitions else [known.partitions[number][1]]
+        if tail is None:
+            if noted:
+                raise LedgerTampered("size", number, 0, f"{noted[0].size} were noted")
+            return
+        if noted:
+            await _compare(self._store, number, tail, noted[0])
+        start = max(tail.start, tail.size - _TAIL)
+        rows = await self._store.rows(number, start, _TAIL)
+        if [row.number for row in rows] != list(range(start, tail.size)):
+            raise LedgerTampered("size", number, start, "records are missing")
+        await _compare_leaves(self._store, number, start, tail.size, [_leaf_of(row.raw) for row in rows])
+
+    async def _ask(self, witness: Witness, signed: Note, size: int) -> Signature | None:
+        old = self._witnessed.get(witness.name, 0)
+        for _ in range(2):  # a second time where it says that it knows another size
+            try:
+                answer = await witness.add(old, signed.packed(), await proving.consistency(self._store, META, old, size))
+                cosigned = note.cosignature_in(answer)
+            except WitnessRefused as refusal:
+                if refusal.status == Refusal.CONFLICT and refusal.known_size not in (None, old) and (refusal.known_size or 0) <= size:
+                    old = refusal.known_size or 0
+                    continue
+                self._telemetry.count(AUDIT_WITNESS, outcome="refused")
+                self._refused(f"{witness.name}: {refusal}")
+                return None
+            except (WitnessUnavailable, Undecodable) as error:
+                self._telemetry.count(AUDIT_WITNESS, outcome="unavailable")
+                log.warning("%s; the checkpoint is offered again", error)
+                return None
+            self._telemetry.count(AUDIT_WITNESS, outcome="cosigned")
+            return cosigned
+        return None
+
+    async def _noted_sizes(self) -> dict[int, int]:
+        known = await proving.noted(self._store)
+        return {} if known is None else known.sizes
+
+
+def _checkpoint(ledger: str, number: int, tail: LedgerTail) -> Checkpoint:
+    return Checkpoint(note.origin_of(ledger, number), tail.size, CompactRange(tail.size, tail.peaks).root())
+
+
+async def _compare(store: LedgerStore, number: int, tail: LedgerTail, noted: Checkpoint) -> None:
+    """The stored nodes against a note, and against the stored end."""
+    if tail.size < noted.size:
+        raise LedgerTampered("size", number, tail.size, f"{noted.size} were noted")
+    try:
+        then, now = await proving.peaks(store, number, noted.size), await proving.peaks(store, number, tail.size)
+    except LookupError:
+        raise LedgerTampered("root", number, noted.size, "nodes are missing") from None
+    if CompactRange(noted.size, then).root() != noted.root:
+        raise LedgerTampered("root", number, noted.size)
+    if tuple(now) != tuple(tail.peaks):
+        raise LedgerTampered("root", number, tail.size, "the end that is stored is another one")
+
+
+async def _compare_leaves(store: LedgerStore, number: int, start: int, end: int, leaves: Sequence[bytes]) -> None:
+    """Records against the tree: those from ``start`` on make up the nodes above them as far as these cover no others."""
+    if len(leaves) != end - start:
+        raise LedgerTampered("size", number, start, "records are missing")
+    nodes = {(0, start + at): leaf for at, leaf in enumerate(leaves)}
+    height = 0
+    while True:
+        pairs = {at >> 1: node for (level, at), node in nodes.items() if level == height and at & 1 and (height, at - 1) in nodes}
+        if not pairs:
+            break
+        nodes |= {(height + 1, at): tree.node_hash(nodes[height, 2 * at], right) for at, right in pairs.items()}
+        height += 1
+    places = sorted(nodes)
+    stored = await store.nodes(number, places)
+    for place, found in zip(places, stored, strict=True):
+        if found != nodes[place]:
+            raise LedgerTampered("root", number, place[1] << place[0], "a record is not the one that was appended")
+
+
+def _leaf_of(raw: bytes) -> bytes:
+    try:
+        return layout.leaf_hash(unpack_record(raw).core)
+    except Undecodable:
+        return b""

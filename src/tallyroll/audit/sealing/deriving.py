@@ -1,0 +1,267 @@
+"""Derived entries: every published event gets one, made from the event alone, so that it can be found in the trail.
+
+An entry says what happened, to whom it belongs, where the event lies, how it fits into its publisher's chain, and what its bytes
+hash to. Where the event has personal data, the hash goes into a sealed part: the ids are in clear, and a plain hash of few
+possible values can be guessed. Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from tallyroll.audit.compliance.pii import PERSONAL_KEYS, PiiScanner, plain_key
+from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
+from tallyroll.audit.ledger.contents import part_text
+from tallyroll.audit.ledger.layout import Record, unpack_record
+from tallyroll.errors import AuditError, Undecodable
+from tallyroll.events.chain import GENESIS, MAX_NUMBER_DIGITS, MAX_SESSIONS
+from tallyroll.events.codec import Head, decode_head
+from tallyroll.events.event import agent_of
+from tallyroll.ports import LedgerFacts, LedgerRow
+
+PAYLOAD_TYPES: Final = ("auth.", "authz.", "data.accessed")
+"""Types, or beginnings of types that end with a dot, whose payload is kept too, sealed: their topics forget sooner than rules allow."""
+
+_CATEGORIES: Final[Mapping[str, AuditEventCategory]] = {
+    "agent": AuditEventCategory.AGENT_LIFECYCLE,
+    "anomaly": AuditEventCategory.SECURITY_INCIDENT,
+    "audit": AuditEventCategory.AUDIT_SYSTEM,
+    "auth": AuditEventCategory.AUTHENTICATION,
+    "authz": AuditEventCategory.AUTHORIZATION,
+    "compliance": AuditEventCategory.COMPLIANCE_VIOLATION,
+    "configuration": AuditEventCategory.CONFIGURATION_CHANGE,
+    "data": AuditEventCategory.DATA_ACCESS,
+    "message": AuditEventCategory.WORKFLOW_EXECUTION,
+    "performance": AuditEventCategory.RESOURCE_USAGE,
+    "resource": AuditEventCategory.RESOURCE_USAGE,
+    "state": AuditEventCategory.DATA_MODIFICATION,
+    "task": AuditEventCategory.TASK_EXECUTION,
+    "tool": AuditEventCategory.TASK_EXECUTION,
+    "workflow": AuditEventCategory.WORKFLOW_EXECUTION,
+}
+"""By the first word of the type; another word's events are entries of SYSTEM_ACCESS."""
+
+_SEVERITIES: Final[Mapping[str, str]] = {"success": AuditSeverity.INFO.value, "failure": AuditSeverity.MEDIUM.value}
+_FAILURES: Final = frozenset({"failed", "failure", "denied", "exhausted", "cancelled", "violated", "violation"})
+_MAX_SUBJECTS: Final = 32
+_MAX_DEPTH: Final = 32
+
+Fit = Literal["linked", "first", "unlinked", "gap", "altered", "repeated"]
+"""How a record fits into its publisher's chain: it continues what was read before it, nothing of its session was read before it,
+it has no link, something is missing before it, it links to other bytes, or its number was read already."""
+
+
+class Whole(Head, gc=False):
+    """What an entry says of a record."""
+
+    correlationid: str | None = None
+    sessionid: str | None = None
+    userid: str | None = None
+
+
+class _Env(msgspec.Struct, omit_defaults=True, gc=False):
+    """The env of a derived entry, its members in sorted order."""
+
+    action: str
+    audit_id: str
+    category: str
+    event_id: str
+    event_time: str
+    event_type: str
+    outcome: str
+    position: str
+    publisher_chain: str
+    severity: str
+    origin: str
+    agent_id: str | None = None
+    correlation_id: str | None = None
+    digest: str | None = None
+    source: str | None = None
+    task_id: str | None = None
+    tenant: str | None = None
+    workflow_id: str | None = None
+
+
+class Sentence(NamedTuple):
+    """The text of a part, and whom it is about; nobody known where there is no name."""
+
+    subjects: tuple[str, ...]
+    text: bytes
+
+
+class Derived(NamedTuple):
+    """An entry before it is sealed. ``digest`` is the SHA-256 of the record's value in hex."""
+
+    audit_id: str
+    env: bytes
+    sentences: tuple[Sentence, ...]
+    facts: LedgerFacts
+    digest: str
+
+
+class Publishers:
+    """The publishers' chains of one partition, as far as they can be told from what was read since this process began with it."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, tuple[int, str]] = OrderedDict()
+
+    def fit(self, head: Head, digest: str) -> Fit:
+        """How a record fits; remembers it."""
+        session, text = head.chainsession, head.chainnumber
+        if not session or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
+            return "unlinked"
+        number, known = int(text), self._sessions.get(session)
+        if known is None:
+            self._sessions[session] = (number, digest)
+            if len(self._sessions) > MAX_SESSIONS:
+                self._sessions.popitem(last=False)
+            return ("linked" if head.chainprev == GENESIS else "altered") if number == 1 else "first"
+        high, before = known
+        if number <= high:
+            return "repeated"
+        self._sessions[session] = (number, digest)
+        self._sessions.move_to_end(session)
+        if number > high + 1:
+            return "gap"
+        return "linked" if head.chainprev == before else "altered"
+
+
+class Deriver:
+    """Makes the entries of one ledger. ``subject_fields`` are names of payload fields whose values name people."""
+
+    def __init__(
+        self,
+        log_id: bytes,
+        *,
+        subject_fields: Collection[str] = (),
+        payload_types: Collection[str] = PAYLOAD_TYPES,
+        scanner: PiiScanner | None = None,
+    ) -> None:
+        self._log_id = log_id
+        self._subject_keys = frozenset(map(plain_key, subject_fields))
+        self._exact = frozenset(name for name in payload_types if not name.endswith("."))
+        self._families = tuple(name for name in payload_types if name.endswith("."))
+        self._scanner = scanner
+        self._keys: dict[str, Literal["", "names", "personal"]] = {}
+        self._types: dict[str, tuple[str, str, str, bool]] = {}
+
+    def audit_id(self, event_id: str) -> str:
+        """The id of an event's entry: the same each time, and near those of its time where the event's id is a UUIDv7."""
+        mixed = sha256(b"aud1/derived" + self._log_id + event_id.encode()).hexdigest()
+        time = event_id[:8] + event_id[9:13]
+        begin = time if len(event_id) == 36 and event_id[14] == "7" and time.isalnum() else mixed[52:64]  # noqa: PLR2004  # of a UUID
+        return f"{begin[:8]}-{begin[8:]}-8{mixed[:3]}-8{mixed[3:6]}-{mixed[6:18]}"
+
+    def derive(self, value: bytes, position: str, publishers: Publishers) -> Derived:
+        """The entry of one record. Raises Undecodable for bytes that are no event."""
+        try:
+            whole = _decode_whole(value)
+            payload = _decode_payload(whole.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            decode_head(value)  # raises the reason, where there is one
+            raise Undecodable("bad_data", "the payload is no JSON object") from None
+        if whole.specversion != "1.0" or not whole.aggregateid or not whole.aggregatetype or whole.data_base64:
+            decode_head(value)
+        digest = sha256(value).hexdigest()
+        category, outcome, action, keeps = self._types.get(whole.type) or self._type(whole.type)
+        personal, names = self._people(payload)
+        if whole.userid and whole.userid not in names:
+            names = (*names, whole.userid)
+        secret = personal or bool(names) or keeps or (self._scanner is not None and bool(self._scanner.in_text(bytes(whole.data).decode())))
+        audit_id = self.audit_id(whole.id)
+        agent_id = agent_of(whole.aggregatetype, whole.aggregateid, payload.get("agent_id")) or ""
+        task_id, workflow_id = _own_or_named(whole, payload, "task"), _own_or_named(whole, payload, "workflow")
+        severity = _SEVERITIES[outcome]
+        env = _encode(
+            _Env(
+                action, audit_id, category, whole.id, whole.time, whole.type, outcome, position, publishers.fit(whole, digest),
+                severity, "derived", agent_id or None,
+                whole.correlationid, None if secret else digest, whole.source, task_id or None, whole.tenantid, workflow_id or None,
+            )
+        )  # fmt: skip
+        facts = LedgerFacts(
+            0, 0, 0, 0, (), audit_id, whole.type, category, severity, outcome, agent_id, task_id, workflow_id
+        )  # fmt: skip
+        sentences = self._sentences(whole, payload if keeps else None, names, digest) if secret else ()
+        return Derived(audit_id, env, sentences, facts, digest)
+
+    def _sentences(self, whole: Whole, kept: dict[str, Any] | None, names: tuple[str, ...], digest: str) -> tuple[Sentence, ...]:
+        about = Sentence(names, _encode({"digest": digest} if kept is None else {"digest": digest, "payload": kept}))
+        if not whole.userid:
+            return (about,)
+        actor = {"user_id": whole.userid, "session_id": whole.sessionid}
+        return (Sentence((whole.userid,), part_text(actor)), about)
+
+    def _type(self, name: str) -> tuple[str, str, str, bool]:
+        words = name.split(".")
+        category = _CATEGORIES.get(words[0], AuditEventCategory.SYSTEM_ACCESS)
+        outcome = "failure" if words[-1] in _FAILURES else "success"
+        found = (category.value, outcome, words[-1], name in self._exact or name.startswith(self._families))
+        if len(self._types) < MAX_SESSIONS:  # names are the publishers' to choose
+            self._types[name] = found
+        return found
+
+    def _people(self, payload: dict[str, Any]) -> tuple[bool, tuple[str, ...]]:
+        """Whether some key says that its value is personal, and the values that name people."""
+        personal, names = False, dict[str, None]()
+        waiting: list[tuple[dict[str, Any] | list[Any], int]] = [(payload, 0)]
+        while waiting:
+            item, depth = waiting.pop()
+            if depth > _MAX_DEPTH:
+                return True, tuple(names)[:_MAX_SUBJECTS]  # nobody looks that deep: taken for personal
+            if isinstance(item, list):
+                waiting += [(inner, depth + 1) for inner in item if isinstance(inner, (dict, list))]
+                continue
+            for key, value in item.items():
+                if isinstance(value, (dict, list)):
+                    waiting.append((value, depth + 1))
+                means = self._keys.get(key)
+                if means is None:
+                    means = self._meaning(key)
+                if means and value is not None:
+                    personal = True
+                    if means == "names":
+                        names.update(dict.fromkeys(str(one) for one in (value if isinstance(value, list) else [value]) if _is_name(one)))
+        return personal, tuple(names)[:_MAX_SUBJECTS]
+
+    def _meaning(self, key: str) -> Literal["", "names", "personal"]:
+        plain = plain_key(key)
+        known: Literal["", "names", "personal"] = "names" if plain in self._subject_keys else "personal" if plain in PERSONAL_KEYS else ""
+        if len(self._keys) < MAX_SESSIONS:
+            self._keys[key] = known
+        return known
+
+
+def digest_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> str | None:
+    """The digest that a derived entry names; None where nobody can read it any more. ``text_of`` opens a part."""
+    record = unpack_record(row.raw)
+    texts = [record.env] if record.env is not None else []
+    for index in reversed(range(len(record.parts))):
+        with suppress(AuditError, LookupError):
+            texts.append(text_of(record, index))
+    for text in texts:
+        if isinstance(found := _decode_payload(text).get("digest"), str):
+            return found
+    return None
+
+
+def _is_name(value: object) -> bool:
+    return (isinstance(value, str) and bool(value.strip())) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _own_or_named(whole: Whole, payload: Mapping[str, Any], what: str) -> str:
+    if whole.aggregatetype == what:
+        return whole.aggregateid
+    named = payload.get(f"{what}_id")
+    return named if isinstance(named, str) else ""
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode_whole: Final = msgspec.json.Decoder(Whole).decode
+_decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode

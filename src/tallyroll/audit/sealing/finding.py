@@ -1,0 +1,83 @@
+"""What a sealer finds wrong: sealed as an entry like any other, so that nothing is dropped in silence. Pure."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
+from tallyroll.audit.ledger.contents import env_of, part_text
+from tallyroll.events.event import AgentEvent
+from tallyroll.ports import LedgerFacts
+
+FINDING_EVENT: Final = "audit.finding.recorded"
+"""Says on ``system-events`` that a sealer has found something."""
+
+CODES: Final = {
+    "fork": "its number is taken by another record of its chain",
+    "foreign": "it belongs to another ledger or partition",
+    "unregistered": "its writer epoch was never enrolled",
+    "closed": "its chain has been closed",
+    "broken": "its bytes contradict themselves",
+    "forged": "its MAC is not its writer's",
+    "backdated": "it was sealed with a later key than its time allows",
+    "unreadable": "it is no event, or no sealed record",
+    "gap": "numbers before it are missing",
+    "same_id": "another event of this id has other bytes",
+    "silent": "a writer has stopped without saying so",
+    "witness": "a witness will not cosign",
+    "drift": "its writer's clock is ahead by more than a minute",
+    "overdue": "nobody has looked at the trail for longer than the rule allows",
+}
+"""What a sealer may find. All but ``gap``, ``silent``, ``same_id`` and those behind it mean that a record was not appended."""
+
+_HIGH: Final = ("gap", "silent", "same_id", "unreadable", "closed", "drift", "overdue")
+_MAX_RAW: Final = 1 << 20
+
+
+class Finding(NamedTuple):
+    """One of them: the code, where it showed, what more there is to say in clear, and the bytes in question."""
+
+    code: str
+    where: str
+    detail: str = ""
+    raw: bytes = b""
+
+    @property
+    def severity(self) -> AuditSeverity:
+        """How much it matters."""
+        return AuditSeverity.HIGH if self.code in _HIGH else AuditSeverity.CRITICAL
+
+    def audit_id(self, log_id: bytes) -> str:
+        """The id of its entry: the same for the same finding."""
+        mixed = sha256(b"aud1/finding" + log_id + f"{self.code} {self.where} {self.detail}".encode()).hexdigest()
+        return f"{mixed[:8]}-{mixed[8:12]}-8{mixed[12:15]}-8{mixed[15:18]}-{mixed[18:30]}"
+
+    def env(self, log_id: bytes) -> bytes:
+        """The env of its entry."""
+        return env_of(
+            {
+                "audit_id": self.audit_id(log_id), "event_type": FINDING_EVENT, "category": AuditEventCategory.AUDIT_SYSTEM.value,
+                "severity": self.severity.value, "action": self.code, "outcome": "failure", "origin": "derived",
+                "reason": f"{CODES[self.code]}{': ' if self.detail else ''}{self.detail}", "position": self.where,
+            }
+        )  # fmt: skip
+
+    def part(self) -> bytes | None:
+        """The bytes in question, to be sealed: nobody knows whom they concern."""
+        if not self.raw:
+            return None
+        kept = b64encode(self.raw[:_MAX_RAW]).decode()
+        return part_text({"payload": {"sha256": sha256(self.raw).hexdigest(), "bytes": len(self.raw), "raw": kept}})
+
+    def facts(self, log_id: bytes) -> LedgerFacts:
+        """What its entry is found by."""
+        return LedgerFacts(
+            0, 0, 0, 0, (), self.audit_id(log_id), FINDING_EVENT, AuditEventCategory.AUDIT_SYSTEM.value, self.severity.value, "failure"
+        )
+
+    def event(self, log_id: bytes) -> AgentEvent:
+        """What is published of it: nothing of the bytes."""
+        payload = {"code": self.code, "severity": self.severity.value, "position": self.where, "audit_id": self.audit_id(log_id)}
+        return AgentEvent(FINDING_EVENT, log_id.hex(), "ledger", payload)

@@ -1,0 +1,152 @@
+"""A sealed record that arrives: whose it is, whether it is his, and whether it continues its chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from tallyroll.audit.ledger.chain import Ratchet
+from tallyroll.audit.ledger.layout import (
+    CLOCK_BOUND_S,
+    MAX_MAC_EPOCH,
+    Core,
+    Kind,
+    PartType,
+    Record,
+    k0_commitment,
+    mac_input,
+    nonce_of,
+)
+from tallyroll.audit.ledger.partition import Offered, Verdict
+from tallyroll.audit.sealing.lane import Lane
+from tallyroll.audit.sealing.registry import Admission, ChainKey, Registry
+from tallyroll.errors import KeyGone
+from tallyroll.ports import KeyRing, LedgerFacts
+
+_ANYWHERE: Final = (Kind.ENTRY, Kind.GENESIS, Kind.HEADS, Kind.CLOSE)
+_SECOND_US: Final = 1_000_000
+_RATCHETS: Final = 10_000  # writer epochs whose MAC keys are kept; making one anew costs up to 86,400 hashes
+_NO_NONCE: Final = bytes(12)
+
+Admit = Callable[[ChainKey, Admission], None]
+
+
+class _Named(msgspec.Struct, gc=False):
+    """What of an entry's env it is found by."""
+
+    audit_id: str = ""
+    event_type: str = ""
+    category: str = ""
+    severity: str = ""
+    outcome: str = ""
+    agent_id: str = ""
+    task_id: str = ""
+    workflow_id: str = ""
+    compliance_frameworks: tuple[str, ...] = ()
+
+
+class Arrived(NamedTuple):
+    """A record, judged. ``code`` says why it is not appended; empty where it is, or was before."""
+
+    offered: Offered
+    code: str
+
+
+def facts_of(record: Record, core: Core) -> LedgerFacts:
+    """What the record is found by. An env of another shape is found by its core alone."""
+    handles = tuple(mark.handle for mark in core.parts)
+    facts = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day, handles)
+    if core.kind != Kind.ENTRY or record.env is None:
+        return facts
+    try:
+        named = _decode_named(record.env)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return facts
+    return LedgerFacts(
+        core.kind, core.ts_us, core.retention_class, core.keep_until_day, handles, named.audit_id, named.event_type, named.category,
+        named.severity, named.outcome, named.agent_id, named.task_id, named.workflow_id, named.compliance_frameworks,
+    )  # fmt: skip
+
+
+class Intake:
+    """Judges arrivals: their chain, and the MAC under the key of their own second, which only their writer has."""
+
+    def __init__(self, ring: KeyRing, *, heartbeat_s: int) -> None:
+        self._ring = ring
+        self._heartbeat_s = heartbeat_s
+        self._ratchets: dict[ChainKey, Ratchet] = {}
+
+    def judge(self, lane: Lane, record: Record, registry: Registry, admit: Admit, now_us: int) -> Arrived:
+        """What a record is. ``admit`` is called for a writer epoch that was enrolled and is not registered yet."""
+        offered = lane.ledger.judge(record, registry.admitted)
+        if offered.core is None:
+            return Arrived(offered, "broken")
+        core = offered.core
+        chain = (core.chain.writer, core.chain.epoch)
+        if offered.verdict == Verdict.UNREGISTERED:
+            admission = self._enrolled(core, offered)
+            if admission is None:
+                return Arrived(offered, "unregistered")
+            admit(chain, admission)
+        if chain not in lane.ledger.tips:
+            lane.know(chain)
+        offered = lane.ledger.judge(record, registry.admitted)
+        if offered.verdict == Verdict.REPEAT:
+            return Arrived(offered, "")
+        if offered.verdict not in (Verdict.APPEND, Verdict.LATE, Verdict.GAP):
+            return Arrived(offered, offered.verdict.name.lower())
+        return Arrived(offered, self._wrong(core, offered, registry.admitted[chain], now_us))
+
+    def _wrong(self, core: Core, offered: Offered, admission: Admission, now_us: int) -> str:
+        """Why a record whose place is right is not appended; empty for none."""
+        if core.kind not in _ANYWHERE or not all(_well_marked(core, index) for index in range(len(core.parts))):
+            return "broken"
+        age_us = core.mac_epoch * _SECOND_US - CLOCK_BOUND_S * _SECOND_US
+        if core.mac_epoch > MAX_MAC_EPOCH or age_us > min(core.ts_us, now_us) - admission.opened_us:
+            return "backdated"
+        return "" if self._is_authentic(core, offered) else "forged"
+
+    def _is_authentic(self, core: Core, offered: Offered) -> bool:
+        chain = (core.chain.writer, core.chain.epoch)
+        ratchet = self._ratchets.pop(chain, None)
+        if ratchet is None or ratchet.epoch > core.mac_epoch:
+            try:
+                ratchet = Ratchet(self._ring.k0(*chain))
+            except KeyGone:
+                return False
+        ratchet.advance(core.mac_epoch)
+        self._ratchets[chain] = ratchet
+        if len(self._ratchets) > _RATCHETS:
+            del self._ratchets[next(iter(self._ratchets))]
+        return ratchet.mac(mac_input(offered.leaf)) == offered.record.mac
+
+    def _enrolled(self, core: Core, offered: Offered) -> Admission | None:
+        """What the registry is to say of a writer epoch that the ring has enrolled.
+
+        By its genesis; or, where that was lost, by a record whose MAC only the enrolled writer can make.
+        """
+        writer, epoch, record = core.chain.writer, core.chain.epoch, offered.record
+        try:
+            commitment = k0_commitment(self._ring.k0(writer, epoch))
+            if core.kind == Kind.GENESIS:
+                said = _decode_any(record.env or b"")
+                if bytes.fromhex(said["commitment"]) != commitment or not self._ring.admits(writer, epoch, str(said["token"])):
+                    return None
+            elif core.mac_epoch > MAX_MAC_EPOCH or not self._is_authentic(core, offered):
+                return None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError, KeyGone):
+            return None
+        return Admission(commitment, max(0, core.ts_us - core.mac_epoch * _SECOND_US), self._heartbeat_s)
+
+
+def _well_marked(core: Core, index: int) -> bool:
+    mark = core.parts[index]
+    if mark.part_type == PartType.PLAIN:
+        return mark.nonce == _NO_NONCE
+    return mark.part_type in (PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN) and mark.nonce == nonce_of(index, core.seq)
+
+
+_decode_named: Final = msgspec.json.Decoder(_Named).decode
+_decode_any: Final = msgspec.json.Decoder(dict[str, Any]).decode

@@ -1,0 +1,385 @@
+"""The follower ``audit``: sealed records are checked and appended to the ledger, every other event gets a derived entry.
+
+Records, tree and position are stored in one transaction, so nothing is sealed twice and nothing is left out. Audit has no dead
+letters: what cannot be read, or is not what it should be, is sealed as a finding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from tallyroll.audit.ledger import records
+from tallyroll.audit.ledger.chain import Draft, Part
+from tallyroll.audit.ledger.envelope import record_in
+from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind, Record
+from tallyroll.audit.ledger.partition import Offered, Verdict
+from tallyroll.audit.ledger.records import Missing
+from tallyroll.audit.ledger.subjects import parts_about, text_of
+from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers, digest_of
+from tallyroll.audit.sealing.finding import Finding
+from tallyroll.audit.sealing.intake import Intake, facts_of
+from tallyroll.audit.sealing.lane import Lane
+from tallyroll.audit.sealing.registrar import Registrar
+from tallyroll.audit.sealing.registry import Admission, ChainKey
+from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable, TallyrollError, Undecodable
+from tallyroll.events.batch import Batch
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
+from tallyroll.ports import Clock, DeadLetter, KeyRing, LedgerCommit, LedgerFacts, LedgerStore, Sealer
+from tallyroll.telemetry import AUDIT_FINDINGS, AUDIT_SEALED, FOLLOW_REPEATS, Counters, Telemetry
+
+log: Final = logging.getLogger("tallyroll.audit")
+
+DAY_US: Final = 86_400_000_000
+_SECOND_US: Final = 1_000_000
+_PUBLISHED: Final = 100  # findings of one flush that are published; all of them are sealed and counted
+_OWN_KEEP_DAYS: Final = 365
+
+Publish = Callable[[AgentEvent], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class SealerOptions:
+    """How long entries are kept that no rule speaks of, by the base name of their topic, else ``keep_days``."""
+
+    keep_days: int = 365
+    keep_days_of: Mapping[str, int] = field(default_factory=lambda: {"performance-events": 30, "system-events": 90})
+
+    def days(self, base: str) -> int:
+        """For a topic."""
+        return self.keep_days_of.get(base, self.keep_days)
+
+
+class AuditSealer:
+    """Implements ``ports.Follower``. One process holds a partition at a time; PositionConflict settles who.
+
+    ``flush`` and what ``Upkeep`` does beside it take turns under ``turn``. After a failed flush the same bytes are stored by the
+    next one; after PositionConflict, or a partition lost with something pending, a new writer epoch begins there.
+    The store stays open when the follower is closed.
+    """
+
+    def __init__(  # noqa: PLR0913  # what a sealer touches
+        self,
+        store: LedgerStore,
+        ring: KeyRing,
+        sealer: Sealer,
+        registrar: Registrar,
+        deriver: Deriver,
+        catalogue: Catalogue,
+        *,
+        clock: Clock,
+        heartbeat_s: int = 5,
+        options: SealerOptions | None = None,
+        publish: Publish | None = None,
+        telemetry: Telemetry | None = None,
+        check: Callable[[Sequence[int]], Awaitable[None]] | None = None,
+    ) -> None:
+        self.registrar = registrar
+        self.lanes: dict[TopicPartition, Lane] = {}
+        self.turn = asyncio.Lock()
+        self._store = store
+        self._ring = ring
+        self._sealer = sealer
+        self._deriver = deriver
+        self._catalogue = catalogue
+        self._clock = clock
+        self._intake = Intake(ring, heartbeat_s=heartbeat_s)
+        self._heartbeat_s = heartbeat_s
+        self._options = options or SealerOptions()
+        self._publish = publish
+        self._telemetry = telemetry or Counters()
+        self._check = check
+        self._findings: list[Finding] = []
+        self._unstored: dict[str, str] = {}
+        self._conflict: PositionConflict | None = None
+        self._drifting: set[ChainKey] = set()
+        self._publishing: set[asyncio.Task[object]] = set()
+        self._start: Callable[[], None] = _nothing
+        self._stops: Sequence[Callable[[], Awaitable[object]]] = ()
+
+    def beside(self, start: Callable[[], None], *stops: Callable[[], Awaitable[object]]) -> None:
+        """``start`` is called when there is something to keep up, ``stops`` one after the other in the end."""
+        self._start, self._stops = start, stops
+
+    @property
+    def name(self) -> str:
+        """``audit``."""
+        return "audit"
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """``audit-events`` and every topic that users' events go to."""
+        return [topic.base for topic in self._catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
+
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As the port says: ``positions`` means that the partitions are this process's from now on."""
+        return await self._store.progress(partitions)
+
+    async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As the port says. Raises LedgerTampered where the stored end of a partition is not what was noted."""
+        async with self.turn:
+            self._conflict = None
+            self.drop(partitions)
+            registry = await self.registrar.refresh()
+            before = [REGISTRY, *(registry.numbers.get(one, one.partition) for one in partitions)]
+            if any(map(self.registrar.burnt, before)):
+                await self._commit()
+                self.registrar.begin()
+            for numbered in registry.unnumbered(self._partition_counts(partitions)):
+                self.registrar.record(Kind.KEY, records.topic_key(numbered.topic, numbered.first, numbered.partitions, numbered.number))
+            numbers = {one: self._number(one) for one in partitions}
+            if self._check is not None:
+                await self._check(sorted(numbers.values()))
+            stored, tails = await self._store.progress(partitions), await self._store.tails()
+            for one, number in numbers.items():
+                lane = self.lanes[one] = Lane(self.registrar.log_id, one, number, stored.get(one), tails.get(number), self._store.tip)
+                lane.settle(registry)
+        self._start()
+        return stored
+
+    def apply(self, batch: Batch) -> Sequence[DeadLetter]:
+        """As the port says; there are never dead letters. Blocks for look-ups.
+
+        Raises StoreUnavailable, also where the key ring cannot be read. What was taken in before stays so, and is passed over when
+        the batch is offered again.
+        """
+        if self._conflict is not None:
+            raise self._conflict
+        lane = self.lanes.get(batch.topic_partition)
+        if lane is None:
+            raise RuntimeError(f"positions() of {batch.topic_partition} come before its batches")
+        fresh = batch.since(lane.next)
+        if fresh is not None:
+            topic = self._catalogue.named(batch.topic)
+            base = batch.topic if topic is None else topic.base
+            try:
+                self._take_sealed(lane, fresh) if base == AUDIT_TOPIC else self._derive(lane, fresh, base)
+            except (StoreUnavailable, KeyRingUnavailable) as error:
+                lane.publishers = Publishers()  # it has seen the batch already
+                if isinstance(error, KeyRingUnavailable):
+                    raise StoreUnavailable(error.where, error.reason) from error  # to be tried again, never put aside
+                raise
+        lane.next = max(lane.next, batch.next_offset)
+        return ()
+
+    def wants_flush(self, *, interval_over: bool) -> bool:
+        """As the port says."""
+        return interval_over or self._conflict is not None
+
+    async def flush(self) -> Mapping[TopicPartition, int]:
+        """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
+        async with self.turn:
+            if self._conflict is not None:
+                raise self._conflict
+            await self._commit()
+            return {one: lane.stored for one, lane in self.lanes.items() if lane.stored is not None}
+
+    def drop(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            lane = self.lanes.pop(partition, None)
+            if lane is not None and lane.has_pending:
+                self.registrar.forget(lane.number)
+
+    async def close(self) -> None:
+        """Ends the writer's epoch, and forgets everything in memory."""
+        self.drop(list(self.lanes))
+        for stop in self._stops:
+            await stop()
+        await asyncio.gather(*self._publishing, return_exceptions=True)
+
+    # For upkeep, under ``turn``
+
+    async def store_now(self) -> None:
+        """Stores what was taken in. Where another writer was faster, the next ``flush`` says so."""
+        if self._conflict is None:
+            try:
+                await self._commit()
+            except PositionConflict as error:
+                self._conflict = error
+
+    def beat(self) -> None:
+        """Says how far this writer has come."""
+        lane = self._first_lane()
+        if lane is not None:
+            self._seal(lane, records.heads(self.registrar.heads()), (), LedgerFacts(Kind.HEADS, 0, 0, 0), None, _OWN_KEEP_DAYS)
+
+    def is_behind(self, by_us: int) -> bool:
+        """Whether records that come in now were sealed longer ago: then a silence is the log's, not a writer's."""
+        now_us, now_s = self._clock.now_us(), self._clock.monotonic()
+        return any(lane.seen_s > now_s - by_us / _SECOND_US and lane.seen_us < now_us - by_us for lane in self.lanes.values())
+
+    def report(self, finding: Finding) -> None:
+        """Seals a finding that no record brought along."""
+        lane = self._first_lane()
+        if lane is not None:
+            self._find(lane, finding, None)
+
+    # What arrives
+
+    def _take_sealed(self, lane: Lane, batch: Batch) -> None:
+        now_us = self._clock.now_us()
+        for index, value in enumerate(batch.values):
+            self._take_one(lane, value, batch.position(index), now_us)
+            lane.next = batch.offsets[index] + 1
+
+    def _take_one(self, lane: Lane, value: bytes | None, position: Position, now_us: int) -> None:
+        try:
+            _, record = record_in(value)
+        except Undecodable as error:
+            self._find(lane, Finding("unreadable", str(position), error.reason, value or b""), position)
+            return
+        arrived = self._intake.judge(lane, record, self.registrar.registry, self._admit, now_us)
+        offered = arrived.offered
+        if arrived.code:
+            self._find(lane, Finding(arrived.code, str(position), _chain_of(offered), value or b""), position)
+        elif offered.verdict == Verdict.REPEAT:
+            self._telemetry.count(FOLLOW_REPEATS, follower=self.name)
+        else:
+            self._append(lane, offered, record, position, now_us)
+
+    def _append(self, lane: Lane, offered: Offered, record: Record, position: Position, now_us: int) -> None:
+        core = offered.core
+        assert core is not None  # noqa: S101  # judged
+        if offered.verdict == Verdict.GAP:
+            missing = Missing(lane.number, core.chain.writer, core.chain.epoch, offered.missing, core.seq)
+            self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
+            self._find(lane, Finding("gap", str(position), f"{core.seq - offered.missing} of {_chain_of(offered)}"), position)
+        chain = (core.chain.writer, core.chain.epoch)
+        ahead_s = (core.ts_us - now_us) // _SECOND_US
+        if ahead_s > CLOCK_BOUND_S and chain not in self._drifting:
+            self._drifting.add(chain)  # said once an epoch
+            self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {_chain_of(offered)}"), position)
+        lane.take(offered, facts_of(record, core), position, now_us)
+        lane.seen_us, lane.seen_s = core.ts_us, self._clock.monotonic()
+        self._telemetry.count(AUDIT_SEALED, outcome="explicit")
+
+    def _admit(self, chain: ChainKey, admission: Admission) -> None:
+        self.registrar.record(Kind.KEY, records.writer_key(*chain, admission.commitment, admission.opened_us, admission.heartbeat_s))
+
+    # What is derived
+
+    def _derive(self, lane: Lane, batch: Batch, base: str) -> None:
+        found: list[tuple[int, Derived | Finding]] = []
+        for index, value in enumerate(batch.values):
+            position = f"{batch.topic}/{batch.partition}/{batch.offsets[index]}"
+            try:
+                found.append((index, self._deriver.derive(value or b"", position, lane.publishers)))
+            except Undecodable as error:
+                found.append((index, Finding("unreadable", position, error.reason, value or b"")))
+        derived = self._new_ones([item for _, item in found if isinstance(item, Derived)])
+        parts = iter(parts_about(self._ring, [sentence for item, finding in derived if finding is None for sentence in item.sentences]))
+        judged, keep_days = iter(derived), self._options.days(base)
+        count = 0
+        for index, item in found:
+            place = batch.position(index)
+            judgement = None if isinstance(item, Finding) else next(judged)[1]
+            if isinstance(item, Finding):
+                self._find(lane, item, place)
+            elif judgement is None:
+                self._unstored[item.audit_id] = item.digest
+                self._seal(lane, item.env, [next(parts) for _ in item.sentences], item.facts, place, keep_days)
+                count += 1
+            elif judgement == "same_id":
+                self._find(lane, Finding("same_id", str(place), f"entry {item.audit_id}", batch.values[index] or b""), place)
+            else:
+                self._telemetry.count(FOLLOW_REPEATS, follower=self.name)
+            lane.next = batch.offsets[index] + 1
+        self._telemetry.count(AUDIT_SEALED, count, outcome="derived")
+
+    def _new_ones(self, derived: Sequence[Derived]) -> list[tuple[Derived, str | None]]:
+        """Which are to be sealed (None), are here already, or are here with other bytes."""
+        stored = self._store.known([item.audit_id for item in derived]) if derived else {}
+        seen, judged = dict[str, str](), list[tuple[Derived, str | None]]()
+        for item in derived:
+            before = seen.get(item.audit_id) or self._unstored.get(item.audit_id)
+            if before is None and item.audit_id in stored:  # where nobody can read its digest any more, nobody can compare
+                before = digest_of(stored[item.audit_id], partial(text_of, self._ring, self._sealer)) or item.digest
+            seen.setdefault(item.audit_id, before or item.digest)
+            judged.append((item, None if before is None else "repeat" if before == item.digest else "same_id"))
+        return judged
+
+    # Writing
+
+    def _find(self, lane: Lane, finding: Finding, position: Position | None) -> None:
+        text, log_id = finding.part(), self.registrar.log_id
+        parts = parts_about(self._ring, [((), text)]) if text is not None else []
+        self._seal(lane, finding.env(log_id), parts, finding.facts(log_id), position, _OWN_KEEP_DAYS)
+        self._findings.append(finding)
+        self._telemetry.count(AUDIT_FINDINGS, reason=finding.code)
+        log.error("%s: %s %s", finding.where, finding.code, finding.detail)
+
+    def _seal(  # noqa: PLR0913  # an entry
+        self, lane: Lane, env: bytes, parts: Sequence[Part], facts: LedgerFacts, position: Position | None, keep_days: int
+    ) -> None:
+        now_us = self._clock.now_us()
+        day = now_us // DAY_US + keep_days
+        facts = facts._replace(ts_us=now_us, keep_until_day=day, handles=tuple([part.handle for part in parts]))
+        sealed = self.registrar.seal(lane.number, Draft(Kind(facts.kind), env, parts, 0, day), now_us)
+        lane.take_own(sealed, facts, position, now_us, self.registrar.mac_epoch)
+
+    async def _commit(self) -> None:
+        lanes = [lane for lane in self.lanes.values() if lane.has_pending or lane.next != (lane.stored or 0)]
+        positions = {lane.where: (lane.stored, lane.next) for lane in lanes}
+        appends = [append for lane in lanes for append in lane.pending()]
+        findings, unstored = self._findings, self._unstored
+        self._findings, self._unstored = [], {**self._unstored}
+        try:
+            await self.registrar.commit(LedgerCommit(appends, positions))
+        except BaseException as error:
+            self._findings = [*findings, *self._findings]
+            if isinstance(error, PositionConflict):
+                self.lanes.clear()
+                self._findings.clear()
+                self._unstored.clear()
+            raise
+        for lane in lanes:
+            lane.taken(positions[lane.where][1])
+        for audit_id in unstored:
+            self._unstored.pop(audit_id, None)
+        self._tell(findings)
+
+    def _tell(self, findings: Sequence[Finding]) -> None:
+        for finding in findings[:_PUBLISHED] if self._publish is not None else ():
+            task: asyncio.Task[object] = asyncio.ensure_future(self._say(finding))
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
+
+    async def _say(self, finding: Finding) -> None:
+        assert self._publish is not None  # noqa: S101  # as _tell has seen
+        try:
+            await self._publish(finding.event(self.registrar.log_id))
+        except TallyrollError as error:  # it is sealed; that is what counts
+            log.warning("a finding could not be published: %s", error)
+
+    def _first_lane(self) -> Lane | None:
+        lanes = [lane for lane in self.lanes.values() if not self.registrar.burnt(lane.number)]
+        return min(lanes, key=lambda lane: lane.number, default=None)
+
+    def _number(self, partition: TopicPartition) -> int:
+        if partition.topic == self._catalogue[AUDIT_TOPIC].name:
+            return partition.partition
+        return self.registrar.registry.numbers[partition]
+
+    def _partition_counts(self, partitions: Sequence[TopicPartition]) -> list[tuple[str, int]]:
+        """How many partitions each topic has that is numbered by the registry."""
+        counts = {topic.name: topic.partitions for topic in self._catalogue.topics if topic.user}
+        for partition in partitions:
+            if partition.topic in counts:
+                counts[partition.topic] = max(counts[partition.topic], partition.partition + 1)
+        return list(counts.items())
+
+
+def _nothing() -> None:
+    """Nothing runs beside a sealer that nobody keeps up."""
+
+
+def _chain_of(offered: Offered) -> str:
+    """A record's place in its chain, as findings name it."""
+    core = offered.core
+    return "" if core is None else f"writer {core.chain.writer.hex()}, epoch {core.chain.epoch}, seq {core.seq}"
