@@ -22,6 +22,7 @@ from bench.analytics_load import Load
 from bench.flow_latency import measure
 from bench.report import ROOT, save, table
 from bench.workload import Meter, drop_topics, make_topics
+from tallyroll.adapters.system.collector import serve_calmly
 from tallyroll.events.topics import catalogue_of
 from tallyroll.roll import FOLLOWERS, Roll
 from tallyroll.settings import Secret, Settings
@@ -38,6 +39,7 @@ async def follow(settings: Settings, names: list[str], count: int) -> dict[str, 
     async with Roll.open(settings, telemetry=counters) as roll:
         with Meter() as meter:
             loops = {name: await roll.follow(name) for name in names}
+            serve_calmly()  # as ``tallyroll run`` does
             while any([await _left(roll, name) for name in loops]):  # noqa: ASYNC110  # the benchmark looks on from outside
                 await asyncio.sleep(0.25)  # noqa: TID251  # as above; seldom, for to ask costs too
         sent = {"views": counters.value(REDIS_VIEWS), "messages": counters.value(NATS_FORWARDED)}

@@ -14,6 +14,7 @@ from tallyroll.errors import LogUnavailable, PositionConflict, SpanGone, StoreUn
 from tallyroll.events.position import TopicPartition
 from tallyroll.follow import flushing
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED
+from tallyroll.testing.clock import FakeClock
 from tallyroll.testing.faulty_log import Fault, FaultyLog
 
 
@@ -482,6 +483,34 @@ async def test_beside_a_flush_that_does_not_end_memory_stays_bounded():
         follower.gate.set()
         await flushes.everything()
         assert not flushes.overfull
+
+
+async def test_who_stores_slowly_stores_more_seldom():
+    async with office() as desk:
+        follower, clock = Unhurried(Ledger()), FakeClock()
+
+        async def stored(*_):
+            pass
+
+        flushes = flushing.Flushes([follower], interval_s=0.1, stored=stored, clock=clock, telemetry=desk.telemetry)
+
+        async def begins_after(rest_s: float, *, takes_s: float) -> bool:
+            flushes.applied(follower, 1)
+            clock.advance(rest_s)
+            await flushes.begin(asked=False)
+            began = follower.flushing
+            if began:
+                clock.advance(takes_s)
+                follower.gate.set()
+                await flushes.settled()
+                follower.gate.clear()
+            return began
+
+        assert await begins_after(0.2, takes_s=0.01)
+        assert await begins_after(0.2, takes_s=1.0)
+        assert not await begins_after(3.9, takes_s=0.01)
+        assert await begins_after(0.2, takes_s=0.01)
+        assert await begins_after(0.2, takes_s=0.01)
 
 
 # Several followers, one read

@@ -39,7 +39,7 @@ VARIABLES: list[tuple[str, str, Any, str, Any, str | None]] = [
     ("TALLYROLL_GROUP_PREFIX", "group_prefix", "tallyroll", "blue", "blue", "a b"),
     ("TALLYROLL_INSTANCE_ID", "instance_id", "", "pod-1", "pod-1", "pod 1"),
     ("TALLYROLL_BATCH_RECORDS", "batch_records", 500, "100", 100, "0"),
-    ("TALLYROLL_FLUSH_INTERVAL_MS", "flush_interval_ms", 250, "50", 50, "0"),
+    ("TALLYROLL_FLUSH_INTERVAL_MS", "flush_interval_ms", 100, "50", 50, "0"),
     ("TALLYROLL_ARCHIVE_DIR", "archive_dir", None, "kept", Path("kept"), None),
     ("TALLYROLL_ARCHIVE_SEAL_RECORDS", "archive_seal_records", 262_144, "1000", 1_000, "0"),
     ("TALLYROLL_ARCHIVE_SEAL_BYTES", "archive_seal_bytes", 268_435_456, "1000", 1_000, "-1"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.adapters.system.collector import serve_calmly
 from tallyroll.cli.exits import CommandError, ExitCode, explain
 from tallyroll.cli.freshness import behind
 from tallyroll.cli.logs import service_log, service_logs
@@ -106,6 +106,7 @@ async def _once(session: Session, settings: Settings, names: Sequence[str]) -> N
     """Follows until the stores have what is there. An error of the log ends it."""
     stop, counters = _told_to_stop(), Counters()
     async with Roll.open(settings, telemetry=counters) as roll:
+        serve_calmly()
         _introduce(settings, names)
         finished = asyncio.ensure_future(roll.run(*names))
         try:
@@ -133,8 +134,7 @@ async def _serve(  # noqa: PLR0913  # what the options say
         roll = await stack.enter_async_context(Roll.open(settings, telemetry=counters))
         loops = {name: await roll.follow(name) for name in names}
         watch.begin(loops)
-        gc.collect()
-        gc.freeze()  # what was loaded stays for good: looking through it again and again stops everything for tens of milliseconds
+        serve_calmly()
         _introduce(settings, names)
         watching: set[asyncio.Task[Any]] = {asyncio.create_task(roll.run(*names)), asyncio.create_task(stop.wait())}
         if url is not None:

@@ -22,10 +22,23 @@ class Batch:
     """Records of one partition, in offset order; offsets may have holes (transaction markers, retention).
 
     ``next_offset`` is the position after the batch, at or above the last offset + 1. ``timestamps_ms`` are the log's
-    record timestamps, -1 where there is none. Columns have equal length, at least 1. Treat them as read-only.
+    record timestamps, -1 where there is none; ``topic_partition`` is where the records lie. Columns have equal length, at
+    least 1. Treat them as read-only.
     """
 
-    __slots__ = ("_headers", "_heads", "keys", "leader_epoch", "next_offset", "offsets", "partition", "timestamps_ms", "topic", "values")
+    __slots__ = (
+        "_headers",
+        "_heads",
+        "keys",
+        "leader_epoch",
+        "next_offset",
+        "offsets",
+        "partition",
+        "timestamps_ms",
+        "topic",
+        "topic_partition",
+        "values",
+    )
 
     def __init__(  # noqa: PLR0913  # one argument per column
         self,
@@ -42,6 +55,7 @@ class Batch:
     ) -> None:
         self.topic = topic
         self.partition = partition
+        self.topic_partition = TopicPartition(topic, partition)
         self.offsets = offsets
         self.keys = keys
         self.values = values
@@ -56,11 +70,6 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"Batch({self.topic}/{self.partition}, {self.offsets[0]}..{self.offsets[-1]}, {len(self)} records)"
-
-    @property
-    def topic_partition(self) -> TopicPartition:
-        """Where the records lie."""
-        return TopicPartition(self.topic, self.partition)
 
     def position(self, index: int) -> Position:
         """The position of one record."""

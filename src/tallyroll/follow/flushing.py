@@ -18,8 +18,15 @@ log: Final = logging.getLogger("tallyroll.follow")
 _FLUSH_RECORDS: Final = 50_000  # records not flushed that force a flush, whatever the clock says: bounds memory
 _MOST_RECORDS: Final = 4 * _FLUSH_RECORDS  # the same beside a flush that is under way: nothing more is read then
 
+_SPARING: Final = 4.0  # a follower that flushes rests so many times as long: storing takes a fifth of the time at most
+
 Stored = Callable[[Follower, Mapping[TopicPartition, int]], Awaitable[None]]
 """Takes what a flush has stored: the next offsets of a follower."""
+
+
+def rest_s(interval_s: float, took_s: float) -> float:
+    """How long a follower rests after a flush that took so long: the interval, and longer where storing is slow."""
+    return max(interval_s, _SPARING * took_s)
 
 
 class Flushes:
@@ -37,6 +44,7 @@ class Flushes:
         self._telemetry = telemetry
         self._fresh = {follower.name: 0 for follower in followers}
         self._last = {follower.name: 0.0 for follower in followers}
+        self._rest_s = {follower.name: interval_s for follower in followers}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._backoff = Backoff()
         self._due = 0.0
@@ -96,7 +104,7 @@ class Flushes:
     def _wants(self, follower: Follower, now: float) -> bool:
         """Asks the follower, also during its flush; its interval is over, too, when memory holds as much as it should."""
         fresh, waited, runs = self._fresh[follower.name], now - self._last[follower.name], follower.name in self._tasks
-        over = not runs and fresh > 0 and (waited >= self._interval_s or fresh >= _FLUSH_RECORDS)
+        over = not runs and fresh > 0 and (waited >= self._rest_s[follower.name] or fresh >= _FLUSH_RECORDS)
         return follower.wants_flush(interval_over=over)
 
     def _start(self, followers: Sequence[Follower]) -> None:
@@ -107,6 +115,7 @@ class Flushes:
     async def _flush(self, follower: Follower) -> None:
         name = follower.name
         taken, self._fresh[name] = self._fresh[name], 0
+        begin = self._clock.monotonic()
         try:
             stored = await follower.flush()
         except PositionConflict as error:
@@ -124,7 +133,8 @@ class Flushes:
             log.warning("%s: %s; trying again", name, error, extra={"follower": name})
         else:
             self._backoff.reset()
-            self._last[name] = self._clock.monotonic()
+            self._last[name] = end = self._clock.monotonic()
+            self._rest_s[name] = rest_s(self._interval_s, end - begin)
             await self._stored(follower, stored)
         finally:
             del self._tasks[name]

@@ -262,9 +262,9 @@ class FollowLoop:
                 await self._start_over(follower)  # in the middle of the batch: back to what is stored
                 return
         try:
-            await self._dead_letters.write(
-                follower.name, batch, letters, attempts=held.backoff.attempts + 1 if held else 1, first_us=held.first_us if held else None
-            )
+            if letters:
+                attempts, first_us = (held.backoff.attempts + 1, held.first_us) if held else (1, None)
+                await self._dead_letters.write(follower.name, batch, letters, attempts=attempts, first_us=first_us)
         except LogError:
             # The letters come first: going on without them would drop records unseen. What was applied is forgotten again.
             await self._start_over(follower)

@@ -25,6 +25,7 @@ from tallyroll.ports import AssignmentListener
 log: Final = logging.getLogger("tallyroll.kafka")
 
 _REBALANCE_S: Final = 60.0  # a flush that takes longer is a broken store; the group must not wait for it for ever
+_LINGER_S: Final = 0.01  # a batch costs each follower more than a record does; a slow stream comes in batches, too, if it may wait
 _COMMITTED_S: Final = 10.0  # one look-up at the coordinator
 T = TypeVar("T")
 
@@ -96,11 +97,11 @@ class KafkaSubscription:
 
     def _poll(self, timeout_s: float) -> list[Message]:
         self._apply_pauses()
-        # consume() waits until it is full or timed out; poll() returns with the first record, then the rest is taken at once.
+        # poll() returns with the first record; consume() waits for company, until it is full or the time is over.
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        messages = [first, *self._consumer.consume(self._max_records - 1, 0.0)] if self._max_records > 1 else [first]
+        messages = [first, *self._consumer.consume(self._max_records - 1, _LINGER_S)] if self._max_records > 1 else [first]
         good = []
         for message in messages:
             error = message.error()
