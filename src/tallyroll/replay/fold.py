@@ -84,6 +84,7 @@ class Part:
         self.version, self.order_us, self.slots = _decode_part(dumped)
 
 
+_PLAIN: Final = frozenset((str, bool, type(None)))
 _encode: Final = msgspec.json.Encoder().encode
 _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 _decode_part: Final = msgspec.json.Decoder(tuple[int, int, list[Any]]).decode
@@ -209,10 +210,15 @@ def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
     met = [(place, part) for place, part in parts if part.version]
     if not met:
         return None
-    places = [place for place, _ in met]
-    columns = zip(*(part.slots for _, part in met), strict=True)
-    state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
-    version, last_us = sum(part.version for _, part in met), max(part.order_us for _, part in met)
+    if len(met) == 1:  # most owners; what ``settle`` comes to then, at half the cost
+        [(place, part)] = met
+        state = {name: field.show(field.lift(slot, place)) for (name, field), slot in zip(view.fields.items(), part.slots, strict=True)}
+        version, last_us = part.version, part.order_us
+    else:
+        places = [place for place, _ in met]
+        columns = zip(*(part.slots for _, part in met), strict=True)
+        state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
+        version, last_us = sum(part.version for _, part in met), max(part.order_us for _, part in met)
     state["version"], state["last_updated_us"] = version, last_us
     check_canonical(state)
     return state
@@ -220,19 +226,23 @@ def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
 
 def check_canonical(value: Any, path: str = "state") -> None:  # noqa: ANN401  # anything may be offered
     """Raises TypeError for a float or a foreign object, OverflowError beyond 64 bits, with the path of the value."""
-    if value is None or isinstance(value, str | bool):
+    if _is_plain(value) or isinstance(value, str):
         return
     if isinstance(value, int):
-        if not -INT_MAX <= value <= INT_MAX:
-            raise OverflowError(f"{path}: beyond 64 bits signed")
-    elif isinstance(value, list):
+        raise OverflowError(f"{path}: beyond 64 bits signed")
+    if isinstance(value, list):
         for index, item in enumerate(value):
             check_canonical(item, f"{path}[{index}]")
     elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
         for key, item in value.items():
-            check_canonical(item, f"{path}.{key}")
+            if not _is_plain(item):  # the path of each would cost more than all the rest
+                check_canonical(item, f"{path}.{key}")
     else:
         raise TypeError(f"{path}: {type(value).__name__} has no canonical form; a state holds integers, text, lists and maps")
+
+
+def _is_plain(value: Any) -> bool:  # noqa: ANN401  # as above
+    return type(value) in _PLAIN or (isinstance(value, int) and -INT_MAX <= value <= INT_MAX)
 
 
 def state_hash(state: State) -> str:
