@@ -260,19 +260,21 @@ class StateSync:
 
     async def _settle(self, taken: Sequence[_Taken]) -> None:
         """Loads the parts that the folds waited for, and lets these go on as far as was taken."""
-        names = self._names
-        wanted = [(one.lane.claim.partition, f"{names[view]}:{owner}") for one in taken for view, owner in one.awaited if view in names]
+        wanted = [
+            ((one.lane.claim.partition, f"{self._names[part[0]]}:{part[1]}"), part)
+            for one in taken
+            for part in one.awaited
+            if part[0] in self._names
+        ]
         stored: dict[PartAt, tuple[int, bytes]] = {}
         for start in range(0, len(wanted), _PARTS_AT_ONCE):
-            stored |= await self._target.parts(self._fold.fold_id, wanted[start : start + _PARTS_AT_ONCE])
+            stored |= await self._target.parts(self._fold.fold_id, [where for where, _ in wanted[start : start + _PARTS_AT_ONCE]])
+        found: dict[TopicPartition, dict[PartOf, tuple[int, bytes]]] = {}
+        for where, part in wanted if stored else ():
+            if where in stored:
+                found.setdefault(where[0], {})[part] = stored[where]
         for one in taken:
-            where = one.lane.claim.partition
-            found = {
-                (view, owner): part
-                for view, owner in one.awaited
-                if view in names and (part := stored.get((where, f"{names[view]}:{owner}"))) is not None
-            }
-            one.lane.fold.settle(one.awaited, found, one.next)
+            one.lane.fold.settle(one.awaited, found.get(one.lane.claim.partition, {}), one.next)
 
     async def _write(self, claims: Sequence[tuple[Claim, int]], written: Sequence[tuple[_Lane, list[Part]]]) -> None:
         """Parts and views, some owners at a time, two such lots at once: one is under way while the next one is made."""
@@ -313,7 +315,7 @@ class StateSync:
             if data is dumped.get(where):
                 part = own[where]
             else:
-                part = self._fold.blank(view, "")
+                part = Part(view, "", [])
                 part.load(data)
             parts.append((Place(*where), part))
         state = join(self._views[view], parts)

@@ -84,6 +84,7 @@ class Part:
         self.version, self.order_us, self.slots = _decode_part(dumped)
 
 
+_TEXT: Final = frozenset((str,))
 _PLAIN: Final = frozenset((str, bool, type(None)))
 _encode: Final = msgspec.json.Encoder().encode
 _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
@@ -226,23 +227,21 @@ def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
 
 def check_canonical(value: Any, path: str = "state") -> None:  # noqa: ANN401  # anything may be offered
     """Raises TypeError for a float or a foreign object, OverflowError beyond 64 bits, with the path of the value."""
-    if _is_plain(value) or isinstance(value, str):
+    if value is None or isinstance(value, str | bool):
         return
     if isinstance(value, int):
-        raise OverflowError(f"{path}: beyond 64 bits signed")
-    if isinstance(value, list):
+        if not -INT_MAX <= value <= INT_MAX:
+            raise OverflowError(f"{path}: beyond 64 bits signed")
+    elif isinstance(value, list):
         for index, item in enumerate(value):
             check_canonical(item, f"{path}[{index}]")
-    elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
+    elif isinstance(value, dict) and (_TEXT.issuperset(map(type, value)) or all(isinstance(key, str) for key in value)):
         for key, item in value.items():
-            if not _is_plain(item):  # the path of each would cost more than all the rest
+            kind = type(item)  # a call and a path for each would cost more than all the rest of a join
+            if kind not in _PLAIN and not (kind is int and -INT_MAX <= item <= INT_MAX):
                 check_canonical(item, f"{path}.{key}")
     else:
         raise TypeError(f"{path}: {type(value).__name__} has no canonical form; a state holds integers, text, lists and maps")
-
-
-def _is_plain(value: Any) -> bool:  # noqa: ANN401  # as above
-    return type(value) in _PLAIN or (isinstance(value, int) and -INT_MAX <= value <= INT_MAX)
 
 
 def state_hash(state: State) -> str:
