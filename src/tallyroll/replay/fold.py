@@ -211,15 +211,10 @@ def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
     met = [(place, part) for place, part in parts if part.version]
     if not met:
         return None
-    if len(met) == 1:  # most owners; what ``settle`` comes to then, at half the cost
-        [(place, part)] = met
-        state = {name: field.show(field.lift(slot, place)) for (name, field), slot in zip(view.fields.items(), part.slots, strict=True)}
-        version, last_us = part.version, part.order_us
-    else:
-        places = [place for place, _ in met]
-        columns = zip(*(part.slots for _, part in met), strict=True)
-        state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
-        version, last_us = sum(part.version for _, part in met), max(part.order_us for _, part in met)
+    places = [place for place, _ in met]
+    columns = zip(*(part.slots for _, part in met), strict=True)
+    state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
+    version, last_us = sum(part.version for _, part in met), max(part.order_us for _, part in met)
     state["version"], state["last_updated_us"] = version, last_us
     check_canonical(state)
     return state
