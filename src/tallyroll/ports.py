@@ -344,6 +344,10 @@ class Claim(NamedTuple):
     token: str = ""
 
 
+PartAt = tuple[TopicPartition, str]
+"""Which part a target has: of which partition, and of which owner."""
+
+
 class Merged(NamedTuple):
     """What the target has of one owner after a write: its parts per partition, and the counter of their changes."""
 
@@ -374,20 +378,27 @@ class StateTarget(Protocol):
     async def progress(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Progress]:
         """How far the views go, whatever fold made them; partitions of which nothing is there are left out."""
 
-    async def acquire(self, claim: Claim) -> Claim:
-        """The claim with a token of its own; every earlier token of the partition is void from now on.
+    async def acquire(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """The claims, each with a token of its own; every earlier token of these partitions is void from now on.
 
-        Raises PositionConflict when the target is not at ``claim.next``. Parts of another fold count as nothing.
+        Raises PositionConflict when the target is not at some ``claim.next``; then none was given. Parts of another fold
+        count as nothing.
         """
 
     async def check(self, claims: Sequence[Claim]) -> None:
         """Raises PositionConflict when one of the claims does not hold."""
 
-    async def parts(self, claim: Claim, owners: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
-        """The fold's parts in this partition, each with the offset it goes up to; owners without one are left out."""
+    async def parts(self, fold_id: str, wanted: Sequence[PartAt]) -> Mapping[PartAt, tuple[int, bytes]]:
+        """The fold's parts, each with the offset it goes up to; those that there are not are left out."""
 
-    async def write_parts(self, claim: Claim, end: int, parts: Sequence[tuple[str, bytes]]) -> Mapping[str, Merged]:
-        """Writes parts that go up to ``end``, except where the stored one goes as far; gives what there is of each owner then."""
+    async def write_parts(
+        self, claims: Sequence[tuple[Claim, int]], parts: Mapping[str, Mapping[TopicPartition, bytes]]
+    ) -> Mapping[str, Merged]:
+        """Writes parts by owner and partition, except where the stored one goes as far; gives what there is of each owner then.
+
+        Each claim comes with the offset up to which its parts go; there is one for every partition. Nothing is written
+        unless all of them hold.
+        """
 
     async def write_views(self, views: Sequence[tuple[str, int, bytes]], fold_id: str) -> ViewsWritten:
         """Writes views, as ``(owner, change, JSON)``: each only if its parts have not changed since, and the key is ours.
@@ -395,8 +406,8 @@ class StateTarget(Protocol):
         Whoever listens is told of each that is new.
         """
 
-    async def commit(self, claim: Claim, progress: Progress) -> Claim:
-        """Stores how far the views go; gives the claim to go on with."""
+    async def commit(self, ended: Sequence[tuple[Claim, Progress]]) -> Sequence[Claim]:
+        """Stores how far the views go, of all partitions or of none; gives the claims to go on with."""
 
     async def close(self) -> None:
         """Ends the connections. Safe to call twice."""

@@ -62,8 +62,8 @@ def test_whatever_happens_states_are_those_of_a_replay(server: RedisServer, seed
 class Careless(RedisStateTarget):
     """Gives parts as if they ended where their writer stood: what was written before a crash is then counted twice."""
 
-    async def parts(self, claim, owners):
-        return {owner: (0, data) for owner, (_, data) in (await super().parts(claim, owners)).items()}
+    async def parts(self, fold_id, wanted):
+        return {where: (0, data) for where, (_, data) in (await super().parts(fold_id, wanted)).items()}
 
 
 async def test_the_comparison_notices_a_record_that_was_counted_twice(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

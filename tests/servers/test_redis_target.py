@@ -46,10 +46,11 @@ async def test_contract(case: Case, server: RedisServer, redis: Redis) -> None:
 
 
 class Unfenced(RedisStateTarget):
-    async def write_parts(self, claim, end, parts):
+    async def write_parts(self, claims, parts):
+        [(claim, end)] = claims
         stored = (await self.progress([claim.partition])).get(claim.partition)
         token = (await self._client.hget(self._sync(claim.partition), "token") or b"").decode()
-        return await super().write_parts(claim._replace(token=token, next=stored and stored.next), end, parts)
+        return await super().write_parts([(claim._replace(token=token, next=stored and stored.next), end)], parts)
 
 
 @pytest.mark.usefixtures("redis")
@@ -89,8 +90,8 @@ async def test_a_key_of_somebody_else_is_left_as_it_is(kind: str, server: RedisS
     FOREIGN[kind](redis, key)
     before, ttl = redis.dump(key), redis.ttl(key)
     ours = target(server, prefix="")
-    claim = await ours.acquire(Claim(ONE, "fold", None))
-    merged = await ours.write_parts(claim, 1, [("agent:a", b"x"), ("agent:b", b"x")])
+    [claim] = await ours.acquire([Claim(ONE, "fold", None)])
+    merged = await ours.write_parts([(claim, 1)], {"agent:a": {ONE: b"x"}, "agent:b": {ONE: b"x"}})
     views = [(owner, one.change, b'"view"') for owner, one in merged.items()]
     assert await ours.write_views(views, "fold") == ViewsWritten(1, 1)
     assert redis.dump(key) == before
@@ -101,9 +102,9 @@ async def test_a_key_of_somebody_else_is_left_as_it_is(kind: str, server: RedisS
 
 async def test_our_key_that_somebody_has_overwritten_is_theirs_from_then_on(server: RedisServer, redis: Redis) -> None:
     ours = target(server, prefix="")
-    claim = await ours.acquire(Claim(ONE, "fold", None))
+    [claim] = await ours.acquire([Claim(ONE, "fold", None)])
     for end, theirs in ((1, None), (2, b"theirs"), (3, None)):
-        change = (await ours.write_parts(claim, end, [("agent:a", b"%d" % end)]))["agent:a"].change
+        change = (await ours.write_parts([(claim, end)], {"agent:a": {ONE: b"%d" % end}}))["agent:a"].change
         if theirs is not None:
             redis.set("agent:a:state", theirs)
         written = await ours.write_views([("agent:a", change, b"%d" % end)], "fold")
@@ -119,8 +120,8 @@ async def test_who_listens_on_the_channel_of_a_state_is_told_once(server: RedisS
     listener.psubscribe("tallyroll:agent:*:state")
     listener.get_message(timeout=5)
     ours = target(server)
-    claim = await ours.acquire(Claim(ONE, "fold", None))
-    change = (await ours.write_parts(claim, 1, [("agent:a", b"x")]))["agent:a"].change
+    [claim] = await ours.acquire([Claim(ONE, "fold", None)])
+    change = (await ours.write_parts([(claim, 1)], {"agent:a": {ONE: b"x"}}))["agent:a"].change
     for _ in range(2):
         await ours.write_views([("agent:a", change, b'"view"')], "fold")
     await ours.close()
@@ -134,8 +135,8 @@ async def test_who_listens_on_the_channel_of_a_state_is_told_once(server: RedisS
 async def test_tenants_do_not_meet(server: RedisServer) -> None:
     for tenant in ("one.", "two."):
         ours = target(server, tenant=tenant)
-        claim = await ours.acquire(Claim(ONE, "fold", None))
-        merged = await ours.write_parts(claim, 1, [("agent:a", tenant.encode())])
+        [claim] = await ours.acquire([Claim(ONE, "fold", None)])
+        merged = await ours.write_parts([(claim, 1)], {"agent:a": {ONE: tenant.encode()}})
         assert dict(merged["agent:a"].parts) == {ONE: tenant.encode()}
         await ours.close()
 
@@ -155,7 +156,7 @@ async def test_a_server_that_evicts_any_key_is_refused(server: RedisServer, redi
 async def test_a_frozen_server_is_unavailable_and_scripts_are_loaded_again_after_a_restart(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as own:
         ours = RedisStateTarget("127.0.0.1", own.port, timeout_s=0.2)
-        await ours.acquire(Claim(ONE, "fold", None))
+        await ours.acquire([Claim(ONE, "fold", None)])
         own.freeze()
         with pytest.raises(StoreUnavailable, match="TimeoutError"):
             await ours.progress([ONE])
@@ -165,8 +166,8 @@ async def test_a_frozen_server_is_unavailable_and_scripts_are_loaded_again_after
             await ours.progress([ONE])
         own.restart()
         assert await ours.progress([ONE]) == {}
-        claim = await ours.acquire(Claim(ONE, "fold", None))
-        assert set(await ours.write_parts(claim, 1, [("agent:a", b"x")])) == {"agent:a"}
+        [claim] = await ours.acquire([Claim(ONE, "fold", None)])
+        assert set(await ours.write_parts([(claim, 1)], {"agent:a": {ONE: b"x"}})) == {"agent:a"}
         await ours.close()
 
 

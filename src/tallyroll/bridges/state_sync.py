@@ -7,10 +7,11 @@ state's hash, byte for byte what a replay to the same offsets gives.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,7 +20,7 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
-from tallyroll.ports import Claim, Clock, DeadLetter, Merged, Progress, StateTarget
+from tallyroll.ports import Claim, Clock, DeadLetter, Merged, PartAt, Progress, StateTarget
 from tallyroll.replay.fields import Place
 from tallyroll.replay.fold import Fold, Part, join
 from tallyroll.replay.partition import PartitionFold, PartOf
@@ -36,10 +37,14 @@ TOPICS: Final = sorted({topic for view in VIEWS for topic in view.topics})
 
 MAX_CACHED_PARTS: Final = 20_000
 _CHECK_S: Final = 1.0  # a target that was wiped while no event came is made anew after about so long
-_OWNERS_AT_ONCE: Final = 500  # one call of the target; it serves nobody else meanwhile
+_PAUSE_S: Final = 0.02  # between two flushes; events of the same owner that come within it cost one write
+_OWNERS_AT_ONCE: Final = 250  # one call of the target, some 5 ms; it serves nobody else meanwhile
+_BYTES_AT_ONCE: Final = 1_000_000  # the same for large parts
+_PARTS_AT_ONCE: Final = 2_000  # as above; reading is cheaper
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
-_T = TypeVar("_T")
+Dumped = Mapping[str, Mapping[TopicPartition, bytes]]
+"""Parts as bytes, by owner and partition."""
 
 History = Callable[[TopicPartition], Awaitable[tuple[PartitionFold, int, int] | None]]
 """What is known of a partition besides the log: its fold, and the offsets it is made of; None where there is nothing."""
@@ -101,9 +106,12 @@ class StateSync:
         self._fold = fold
         self._max_cached_parts = max_cached_parts
         self._views = {fold.index(view.name): view for view in VIEWS}
+        self._names = {number: view.name for number, view in self._views.items()}
         self._lanes: dict[TopicPartition, _Lane] = {}
         self._no_history: set[TopicPartition] = set()
         self._check_due = 0.0
+        self._fresh = False
+        self._flush_due = 0.0
 
     @property
     def name(self) -> str:
@@ -145,15 +153,21 @@ class StateSync:
             if repeats := len(applied.found) - len(letters):
                 self._telemetry.count(FOLLOW_REPEATS, repeats, follower=self.name)
         lane.next = max(lane.next, batch.next_offset)
+        self._fresh = True
         return letters
 
     def wants_flush(self, *, interval_over: bool) -> bool:
-        """Also when the target has not been looked at for a second."""
-        due = bool(self._lanes) and self._clock.monotonic() >= self._check_due
+        """Soon after something came, and when the target has not been looked at for a second.
+
+        Flushes take a quarter of the time at most: where much comes, or the target is slow, more of it is written at once.
+        """
+        now = self._clock.monotonic()
+        due = (self._fresh and now >= self._flush_due) or (bool(self._lanes) and now >= self._check_due)
         return interval_over or due or any(lane.lost for lane in self._lanes.values())
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
+        began, self._fresh = self._clock.monotonic(), False
         taken = [_take(lane) for lane in self._lanes.values() if lane.next != (lane.claim.next or 0)]
         try:
             await self._find_lost()
@@ -164,6 +178,8 @@ class StateSync:
         except PositionConflict:
             self._lanes.clear()
             raise
+        ended = self._clock.monotonic()
+        self._flush_due = ended + max(_PAUSE_S, 3 * (ended - began))
         if sum(lane.fold.cached() for lane in self._lanes.values()) > self._max_cached_parts:
             for lane in self._lanes.values():
                 lane.fold.forget_old()
@@ -220,64 +236,101 @@ class StateSync:
         return True
 
     async def _store(self, taken: Sequence[_Taken]) -> None:
+        if not taken:
+            return
+        lanes = [one.lane for one in taken]
         written: list[tuple[_Lane, list[Part]]] = []
-        merged: dict[str, tuple[int, Merged]] = {}
         try:
-            for one in taken:
-                lane = one.lane
-                if not lane.claim.token:
-                    lane.claim = await self._target.acquire(lane.claim)
-                await self._settle(one)
-                parts = lane.fold.take_dirty()
-                written.append((lane, parts))
-                for view in self._views:
-                    merged |= await self._write_parts(one, view, [part for part in parts if part.view == view])
-            await self._write_views(merged)
-            for one in taken:
-                one.lane.claim = await self._target.commit(one.lane.claim, one.progress(self._fold.fold_id))
+            await self._claim([lane for lane in lanes if not lane.claim.token])
+            await self._settle(taken)
+            written = [(lane, lane.fold.take_dirty()) for lane in lanes]
+            await self._write([(one.lane.claim, one.next) for one in taken], written)
+            claims = await self._target.commit([(one.lane.claim, one.progress(self._fold.fold_id)) for one in taken])
+            for lane, claim in zip(lanes, claims, strict=True):
+                lane.claim = claim
         except BaseException:
             for lane, parts in written:
                 lane.fold.give_back(parts)
             raise
 
-    async def _settle(self, taken: _Taken) -> None:
-        """Loads the parts that the fold waited for, and lets it go on as far as was taken."""
-        stored: dict[tuple[int, str], tuple[int, bytes]] = {}
-        lane = taken.lane
-        for view in self._views:
-            owners = [owner for number, owner in taken.awaited if number == view]
-            for chunk in _chunks(owners):
-                found = await self._target.parts(lane.claim, [self._owner(view, owner) for owner in chunk])
-                stored |= {(view, owner): found[key] for owner in chunk if (key := self._owner(view, owner)) in found}
-        lane.fold.settle(taken.awaited, stored, taken.next)
+    async def _claim(self, lanes: Sequence[_Lane]) -> None:
+        claims = await self._target.acquire([lane.claim for lane in lanes]) if lanes else []
+        for lane, claim in zip(lanes, claims, strict=True):
+            lane.claim = claim
 
-    async def _write_parts(self, taken: _Taken, view: int, parts: Sequence[Part]) -> dict[str, tuple[int, Merged]]:
-        merged: dict[str, tuple[int, Merged]] = {}
-        for chunk in _chunks(parts):
-            dumped = [(self._owner(view, part.owner), part.dump()) for part in chunk]
-            written = await self._target.write_parts(taken.lane.claim, taken.next, dumped)
-            merged |= {owner: (view, one) for owner, one in written.items()}
-        return merged
+    async def _settle(self, taken: Sequence[_Taken]) -> None:
+        """Loads the parts that the folds waited for, and lets these go on as far as was taken."""
+        wanted = [
+            ((one.lane.claim.partition, f"{self._names[part[0]]}:{part[1]}"), part)
+            for one in taken
+            for part in one.awaited
+            if part[0] in self._names
+        ]
+        stored: dict[PartAt, tuple[int, bytes]] = {}
+        for start in range(0, len(wanted), _PARTS_AT_ONCE):
+            stored |= await self._target.parts(self._fold.fold_id, [where for where, _ in wanted[start : start + _PARTS_AT_ONCE]])
+        found: dict[TopicPartition, dict[PartOf, tuple[int, bytes]]] = {}
+        for where, part in wanted if stored else ():
+            if where in stored:
+                found.setdefault(where[0], {})[part] = stored[where]
+        for one in taken:
+            one.lane.fold.settle(one.awaited, found.get(one.lane.claim.partition, {}), one.next)
 
-    async def _write_views(self, merged: Mapping[str, tuple[int, Merged]]) -> None:
-        for chunk in _chunks(list(merged.items())):
-            views = [(owner, one.change, self._joined(view, one)) for owner, (view, one) in chunk]
-            done = await self._target.write_views([(owner, change, body) for owner, change, body in views if body], self._fold.fold_id)
-            self._telemetry.count(REDIS_VIEWS, done.written)
-            self._telemetry.count(REDIS_FOREIGN, done.foreign)
+    async def _write(self, claims: Sequence[tuple[Claim, int]], written: Sequence[tuple[_Lane, list[Part]]]) -> None:
+        """Parts and views, some owners at a time, two such lots at once: one is under way while the next one is made."""
+        owners: dict[str, dict[TopicPartition, Part]] = {}
+        for lane, parts in written:
+            where = lane.claim.partition
+            for part in parts:
+                if part.view in self._names:
+                    owners.setdefault(f"{self._names[part.view]}:{part.owner}", {})[where] = part
+        lots = _lots(owners)
 
-    def _joined(self, view: int, merged: Merged) -> bytes:
+        async def work() -> None:
+            try:
+                for lot in lots:
+                    await self._write_lot(claims, owners, lot)
+            except BaseException:
+                lots.close()  # nothing more is begun
+                raise
+
+        for result in await asyncio.gather(work(), work(), return_exceptions=True):
+            if result is not None:
+                raise result
+
+    async def _write_lot(
+        self, claims: Sequence[tuple[Claim, int]], owners: Mapping[str, Mapping[TopicPartition, Part]], lot: Dumped
+    ) -> None:
+        merged = await self._target.write_parts(claims, lot)
+        views = [(owner, one.change, self._joined(owners[owner], lot[owner], one)) for owner, one in merged.items()]
+        done = await self._target.write_views([view for view in views if view[2]], self._fold.fold_id)
+        self._telemetry.count(REDIS_VIEWS, done.written)
+        self._telemetry.count(REDIS_FOREIGN, done.foreign)
+
+    def _joined(self, own: Mapping[TopicPartition, Part], dumped: Mapping[TopicPartition, bytes], merged: Merged) -> bytes:
+        """The view of one owner; parts that are in memory need not be read again."""
+        view = next(iter(own.values())).view
         parts = []
-        for partition, dumped in merged.parts.items():
-            part = self._fold.blank(view, "")
-            part.load(dumped)
-            parts.append((Place(*partition), part))
+        for where, data in merged.parts.items():
+            if data is dumped.get(where):
+                part = own[where]
+            else:
+                part = Part(view, "", [])
+                part.load(data)
+            parts.append((Place(*where), part))
         state = join(self._views[view], parts)
         return b"" if state is None else _encode(state)
 
-    def _owner(self, view: int, owner: str) -> str:
-        return f"{self._views[view].name}:{owner}"
 
-
-def _chunks(items: Sequence[_T]) -> list[Sequence[_T]]:
-    return [items[start : start + _OWNERS_AT_ONCE] for start in range(0, len(items), _OWNERS_AT_ONCE)]
+def _lots(owners: Mapping[str, Mapping[TopicPartition, Part]]) -> Generator[Dumped]:
+    """Owners with the bytes of their parts, as many as one call should write."""
+    lot: dict[str, Mapping[TopicPartition, bytes]] = {}
+    size = 0
+    for owner, parts in owners.items():
+        lot[owner] = dumped = {where: part.dump() for where, part in parts.items()}
+        size += sum(map(len, dumped.values()))
+        if len(lot) >= _OWNERS_AT_ONCE or size >= _BYTES_AT_ONCE:
+            yield lot
+            lot, size = {}, 0
+    if lot:
+        yield lot

@@ -242,6 +242,12 @@ class Last(Field):
     def show(self, joined: Any) -> Any:  # noqa: ANN401  # Field
         return None if joined is None else joined[1]
 
+    def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> Any:  # noqa: ANN401  # Field
+        told = [slot for slot in slots if slot is not None]
+        if len(told) > 1:
+            return super().settle(slots, places)
+        return told[0][2] if told else None  # most values are told in one part, if at all
+
     def describe(self) -> list[Any]:
         return [self.kind, {name: value.name for name, value in self.values.items()}]
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import time
+from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
+import msgspec
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
-from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from tallyroll.adapters.nats.connecting import connect
@@ -23,6 +26,8 @@ WINDOW: Final = 1_000
 LEAST_DUPLICATE_WINDOW_S: Final = 600
 """A stream that forgets ids sooner may keep a message twice after a bad restart."""
 
+_AT_ONCE: Final = 100  # messages; the client by itself would make all of them before it writes the first
+_LOOK_S: Final = 0.25  # how often a connection that says nothing is looked at
 _ID: Final = "Nats-Msg-Id"
 _STORE: Final = "nats"
 _TIMEOUT_S: Final = 5
@@ -63,14 +68,15 @@ class NatsMessages:
             client = await self._connected()
         except (NatsError, OSError, TimeoutError) as error:
             raise StoreUnavailable(_STORE, type(error).__name__) from None
-        sending = _Sending(client, messages)
         if self._jetstream:
-            await sending.by_stream(self._window, self._timeout_s)
+            streaming = _Streaming(client, messages, self._window, self._timeout_s)
+            await streaming.run()
+            acknowledged = streaming.acknowledged
         else:
-            await sending.by_core(self._window, self._timeout_s)
-        if not all(sending.acknowledged):
+            acknowledged = await _by_core(client, messages, self._window, self._timeout_s)
+        if not all(acknowledged):
             await self.close()  # what the client still has in its buffer must not come later by itself
-        return sending.acknowledged
+        return acknowledged
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -85,52 +91,109 @@ class NatsMessages:
         return self._client
 
 
-class _Sending:
-    """One call of ``send``."""
+class _Ack(msgspec.Struct):
+    """What a stream answers, as far as it matters."""
 
-    def __init__(self, client: Client, messages: Sequence[Message]) -> None:
+    error: Any = None
+
+
+_decode_ack: Final = msgspec.json.Decoder(_Ack).decode
+
+
+class _Streaming:
+    """One call of ``send`` to a stream: no task or future per message, but one inbox, and each message's number in its reply.
+
+    One message of a subject at a time, or a retry would land behind its successor.
+    """
+
+    def __init__(self, client: Client, messages: Sequence[Message], window: int, timeout_s: float) -> None:
         self._client = client
         self._messages = messages
+        self._window = window
+        self._timeout_s = timeout_s
+        self._ready: deque[int] = deque()
+        self._following: dict[int, int] = {}  # per message the next one of the same subject
+        last: dict[str, int] = {}
+        for number, message in enumerate(messages):
+            if message.subject in last:
+                self._following[last[message.subject]] = number
+            else:
+                self._ready.append(number)
+            last[message.subject] = number
+        self._out = 0
         self._failed = False
+        self._news = asyncio.Event()
         self.acknowledged = [False] * len(messages)
 
-    async def by_stream(self, window: int, timeout_s: int) -> None:
-        """One message of a subject at a time, or a retry would land behind its successor."""
-        lanes: defaultdict[str, list[int]] = defaultdict(list)
-        for index, message in enumerate(self._messages):
-            lanes[message.subject].append(index)
-        gate = asyncio.Semaphore(window)
-        stream = self._client.jetstream(timeout=timeout_s)
-        await asyncio.gather(*(self._lane(stream, indexes, gate) for indexes in lanes.values()))
+    async def run(self) -> None:
+        """Returns when everything was acknowledged; or else after a failure, when no more acknowledgements come."""
+        inbox = self._client.new_inbox()
+        try:
+            answers = await self._client.subscribe(f"{inbox}.*", cb=self._came)
+            await self._send(inbox)
+            await answers.unsubscribe()
+        except MaxPayloadError:
+            raise _too_large() from None
+        except (NatsError, OSError, TimeoutError):
+            self._failed = True
 
-    async def _lane(self, stream: JetStreamContext, indexes: Sequence[int], gate: asyncio.Semaphore) -> None:
-        for index in indexes:
-            async with gate:
-                if self._failed:
-                    return
-                message = self._messages[index]
-                try:
-                    await stream.publish(message.subject, message.body, headers={**message.headers, _ID: message.id})
-                except MaxPayloadError:
-                    raise _too_large() from None
-                except (NatsError, OSError, TimeoutError):
-                    self._failed = True
-                    return
-                self.acknowledged[index] = True
-
-    async def by_core(self, window: int, timeout_s: int) -> None:
-        """The server answers a flush when it has what came before."""
-        for start in range(0, len(self._messages), window):
-            chunk = self._messages[start : start + window]
-            try:
-                for message in chunk:
-                    await self._client.publish(message.subject, message.body, headers={**message.headers, _ID: message.id})
-                await self._client.flush(timeout_s)
-            except MaxPayloadError:
-                raise _too_large() from None
-            except (NatsError, OSError, TimeoutError):
+    async def _send(self, inbox: str) -> None:
+        while True:
+            while self._ready and self._out < self._window and not self._failed:
+                number = self._ready.popleft()
+                message = self._messages[number]
+                headers = {**message.headers, _ID: message.id}
+                await self._client.publish(message.subject, message.body, f"{inbox}.{number}", headers)
+                self._out += 1
+                if not number % _AT_ONCE:
+                    await asyncio.sleep(0)  # noqa: TID251  # the client writes what it has, and the server begins
+            if not self._out:
                 return
-            self.acknowledged[start : start + len(chunk)] = [True] * len(chunk)
+            self._news.clear()
+            await self._hear()
+
+    async def _hear(self) -> None:
+        """Waits for the next acknowledgement. Raises TimeoutError if none comes, or none can come any more."""
+        until = time.monotonic() + self._timeout_s
+        while not self._news.is_set():
+            if time.monotonic() >= until or not self._client.is_connected:
+                raise TimeoutError
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._news.wait()
+
+    async def _came(self, answer: Msg) -> None:
+        self._out -= 1
+        self._news.set()
+        number = int(answer.subject.rpartition(".")[2])
+        try:
+            good = not answer.headers and _decode_ack(answer.data).error is None  # a header says that nobody answers there
+        except msgspec.MsgspecError:
+            good = False
+        if not good:
+            self._failed = True
+            return
+        self.acknowledged[number] = True
+        following = self._following.get(number)
+        if following is not None:
+            self._ready.append(following)
+
+
+async def _by_core(client: Client, messages: Sequence[Message], window: int, timeout_s: int) -> list[bool]:
+    """The server answers a flush when it has what came before."""
+    acknowledged = [False] * len(messages)
+    for start in range(0, len(messages), window):
+        chunk = messages[start : start + window]
+        try:
+            for message in chunk:
+                await client.publish(message.subject, message.body, headers={**message.headers, _ID: message.id})
+            await client.flush(timeout_s)
+        except MaxPayloadError:
+            raise _too_large() from None
+        except (NatsError, OSError, TimeoutError):
+            break
+        acknowledged[start : start + len(chunk)] = [True] * len(chunk)
+    return acknowledged
 
 
 def _too_large() -> SettingsError:

@@ -1,77 +1,115 @@
-"""What runs inside Redis: five scripts, each atomic.
+"""What runs inside Redis: six scripts, each atomic.
 
 Offsets are text of 19 digits, so that comparing text compares numbers: a number in Lua is a double, exact to 2^53 only.
 Nothing is computed with them here but by HINCRBY, which counts in 64 bits.
+
+What comes and goes by the thousand is one MessagePack list and one string in which all bytes stand end to end: as arguments of
+their own, names and bytes cost the client more than everything else it does. Owners' keys are put together here for the same
+reason, which one node allows.
 """
 
 from typing import Final
 
-# KEYS: sync. ARGV: token, fold, expected next or ''. Gives false, or what is stored instead.
+# KEYS: sync…. ARGV: (token, fold, expected next or '')….
 ACQUIRE: Final = """
-local fold, stored = unpack(redis.call('HMGET', KEYS[1], 'fold', 'next'))
-if fold ~= ARGV[2] then stored = false end
-if (stored or '') ~= ARGV[3] then return {stored or ''} end
-if not stored then redis.call('HDEL', KEYS[1], 'next', 'first', 'repeats') end
-redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'token', ARGV[1], 'fold', ARGV[2])
-return false
+for i = 1, #KEYS do
+  local fold, stored = unpack(redis.call('HMGET', KEYS[i], 'fold', 'next'))
+  if fold ~= ARGV[3 * i - 1] then stored = false end
+  if (stored or '') ~= ARGV[3 * i] then return redis.error_reply('CONFLICT ' .. i .. ' ' .. (stored or '')) end
+end
+for i = 1, #KEYS do
+  if ARGV[3 * i] == '' then redis.call('HDEL', KEYS[i], 'next', 'first', 'repeats') end
+  redis.call('HINCRBY', KEYS[i], 'epoch', 1)
+  redis.call('HSET', KEYS[i], 'token', ARGV[3 * i - 2], 'fold', ARGV[3 * i - 1])
+end
+return 1
 """
 
-_HOLDS: Final = """
-local token, stored = unpack(redis.call('HMGET', KEYS[1], 'token', 'next'))
-if token ~= ARGV[1] or (stored or '') ~= ARGV[2] then return redis.error_reply('CONFLICT ' .. (stored or '')) end
-"""
-
-# KEYS: sync, part…. ARGV: token, expected next or '', mark (fold and end, 16 + 19 characters), field, bytes….
-# Gives per hash the counter, then fields and values without what was written just now.
-PARTS: Final = (
-    _HOLDS
-    + """
-local fold, last = ARGV[3]:sub(1, 16), ARGV[3]:sub(17)
-local found = {}
-for i = 2, #KEYS do
-  local old = redis.call('HGET', KEYS[i], ARGV[4])
-  if not old or old:sub(1, 16) ~= fold or old:sub(17, 35) < last then
-    redis.call('HSET', KEYS[i], ARGV[4], ARGV[3] .. ARGV[i + 3])
-    local n = redis.call('HINCRBY', KEYS[i], 'n', 1)
-    local rest = {}
-    if redis.call('HLEN', KEYS[i]) > 2 then
-      local all = redis.call('HGETALL', KEYS[i])
-      for at = 1, #all, 2 do
-        if all[at] ~= ARGV[4] and all[at] ~= 'n' then
-          rest[#rest + 1] = all[at]
-          rest[#rest + 1] = all[at + 1]
-        end
-      end
-    end
-    found[i - 1] = {1, n, rest}
-  else
-    found[i - 1] = {0, redis.call('HGET', KEYS[i], 'n'), redis.call('HGETALL', KEYS[i])}
+# KEYS: sync…. ARGV: (token, expected next or '')….
+_HOLD: Final = """
+for i = 1, #KEYS do
+  local token, stored = unpack(redis.call('HMGET', KEYS[i], 'token', 'next'))
+  if token ~= ARGV[2 * i - 1] or (stored or '') ~= ARGV[2 * i] then
+    return redis.error_reply('CONFLICT ' .. i .. ' ' .. (stored or ''))
   end
 end
-return found
+"""
+
+# ARGV: [prefix, fields, [place of the field, owner…]]. Gives the sizes of the values, 0 for none, and the values.
+LOAD: Final = """
+local prefix, fields, wanted = unpack(cmsgpack.unpack(ARGV[1]))
+local sizes, found = {}, {}
+for i = 1, #wanted, 2 do
+  local value = redis.call('HGET', prefix .. wanted[i + 1], fields[wanted[i]]) or ''
+  sizes[#sizes + 1] = #value
+  found[#found + 1] = value
+end
+return {cmsgpack.pack(sizes), table.concat(found)}
+"""
+
+# KEYS, ARGV: as above, then [prefix, [[fold of 16 characters, end, field]…], [[owner, place of the claim, size…]…]], bytes.
+# Gives per owner [the counter, (field, size)…] of what was not written just now, and the bytes of that.
+PARTS: Final = (
+    _HOLD
+    + """
+local prefix, claims, owners = unpack(cmsgpack.unpack(ARGV[#ARGV - 1]))
+local bytes, at = ARGV[#ARGV], 1
+local heads, found = {}, {}
+for number, one in ipairs(owners) do
+  local key, set, own = prefix .. one[1], {}, {}
+  for i = 2, #one, 2 do
+    local fold, last, field = unpack(claims[one[i]])
+    local data = bytes:sub(at, at + one[i + 1] - 1)
+    at = at + one[i + 1]
+    local old = redis.call('HGET', key, field)
+    if not old or old:sub(1, 16) ~= fold or old:sub(17, 35) < last then
+      set[#set + 1] = field
+      set[#set + 1] = fold .. last .. data
+      own[field] = true
+    end
+  end
+  local head
+  if #set > 0 then
+    redis.call('HSET', key, unpack(set))
+    head = {redis.call('HINCRBY', key, 'n', 1)}
+  else
+    head = {redis.call('HGET', key, 'n')}
+  end
+  if redis.call('HLEN', key) > 1 + #set / 2 then
+    local all = redis.call('HGETALL', key)
+    for i = 1, #all, 2 do
+      if all[i] ~= 'n' and not own[all[i]] then
+        head[#head + 1] = all[i]
+        head[#head + 1] = #all[i + 1]
+        found[#found + 1] = all[i + 1]
+      end
+    end
+  end
+  heads[number] = head
+end
+return {cmsgpack.pack(heads), table.concat(found)}
 """
 )
 
-# KEYS: (part, guard, view)…. ARGV: fold, (n, JSON)…. Gives how many were written, and how many keys are not ours.
+# ARGV: [prefix, prefix of views, fold, [owner, n as text, size…]], bytes. Gives how many were written, and how many keys are not ours.
 VIEWS: Final = """
+local prefix, shown, fold, views = unpack(cmsgpack.unpack(ARGV[1]))
+local bytes, at = ARGV[2], 1
 local written, foreign = 0, 0
-for i = 1, #KEYS, 3 do
-  local at = (i - 1) / 3 * 2 + 2
-  local n, body = ARGV[at], ARGV[at + 1]
-  if redis.call('HGET', KEYS[i], 'n') == n then
-    local kind, old = redis.call('TYPE', KEYS[i + 2]).ok, nil
-    local ours = kind == 'none'
-    if kind == 'string' then
-      old = redis.call('GET', KEYS[i + 2])
-      ours = redis.sha1hex(old) == redis.call('HGET', KEYS[i + 1], 'digest')
-    end
-    if not ours then
+for i = 1, #views, 3 do
+  local owner = views[i]
+  local body = bytes:sub(at, at + views[i + 2] - 1)
+  at = at + views[i + 2]
+  if redis.call('HGET', prefix .. 'part:' .. owner, 'n') == views[i + 1] then
+    local key, guard = shown .. owner .. ':state', prefix .. 'guard:' .. owner
+    local old = redis.pcall('GET', key)
+    if type(old) == 'table' and not old.err:find('WRONGTYPE', 1, true) then return old end
+    if old and (type(old) == 'table' or redis.sha1hex(old) ~= redis.call('HGET', guard, 'digest')) then
       foreign = foreign + 1
     elseif old ~= body then
-      redis.call('SET', KEYS[i + 2], body)
-      redis.call('HSET', KEYS[i + 1], 'digest', redis.sha1hex(body), 'fold', ARGV[1])
-      redis.call('PUBLISH', KEYS[i + 2], body)
+      redis.call('SET', key, body)
+      redis.call('HSET', guard, 'digest', redis.sha1hex(body), 'fold', fold)
+      redis.call('PUBLISH', key, body)
       written = written + 1
     end
   end
@@ -79,11 +117,14 @@ end
 return {written, foreign}
 """
 
-# KEYS: sync. ARGV: token, expected next or '', next, first, repeats.
+# KEYS, ARGV: as above, then (next, first, repeats)….
 COMMIT: Final = (
-    _HOLDS
+    _HOLD
     + """
-redis.call('HSET', KEYS[1], 'next', ARGV[3], 'first', ARGV[4], 'repeats', ARGV[5])
+for i = 1, #KEYS do
+  local at = 2 * #KEYS + 3 * i
+  redis.call('HSET', KEYS[i], 'next', ARGV[at - 2], 'first', ARGV[at - 1], 'repeats', ARGV[at])
+end
 return 1
 """
 )

@@ -10,26 +10,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 
+import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from tallyroll.adapters.redis.answering import answer
-from tallyroll.adapters.redis.scripts import ACQUIRE, COMMIT, PARTS, VIEWS
+from tallyroll.adapters.redis.scripts import ACQUIRE, COMMIT, LOAD, PARTS, VIEWS
 from tallyroll.errors import PositionConflict, SettingsError
 from tallyroll.events.ids import new_id
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import Claim, Merged, Progress, ViewsWritten
+from tallyroll.ports import Claim, Merged, PartAt, Progress, ViewsWritten
 from tallyroll.settings import Secret
 
 _OWN: Final = "tallyroll:"
 _TIMEOUT_S: Final = 5.0
 _FOLD_CHARS: Final = 16
 _MARK_CHARS: Final = _FOLD_CHARS + 19
+_pack: Final = msgspec.msgpack.Encoder().encode
+_sizes: Final = msgspec.msgpack.Decoder(list[int]).decode
+_heads: Final = msgspec.msgpack.Decoder(list[list[Any]]).decode
 
 
 class RedisStateTarget:
@@ -54,6 +60,7 @@ class RedisStateTarget:
         self._views = prefix + tenant
         self._own = _OWN + tenant
         self._acquire = self._client.register_script(ACQUIRE)
+        self._load = self._client.register_script(LOAD)
         self._parts = self._client.register_script(PARTS)
         self._write_views = self._client.register_script(VIEWS)
         self._commit = self._client.register_script(COMMIT)
@@ -71,13 +78,12 @@ class RedisStateTarget:
             if end is not None
         }
 
-    async def acquire(self, claim: Claim) -> Claim:
+    async def acquire(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         await self._check_server()
-        token = new_id()
-        conflict = await answer(self._acquire([self._sync(claim.partition)], [token, claim.fold_id, _offset(claim.next)]))
-        if conflict is not None:
-            raise _conflict(claim, conflict[0])
-        return claim._replace(token=token)
+        claimed = [claim._replace(token=new_id()) for claim in claims]
+        arguments = [item for claim in claimed for item in (claim.token, claim.fold_id, _offset(claim.next))]
+        await self._fenced(claims, self._acquire(self._syncs(claims), arguments))
+        return claimed
 
     async def check(self, claims: Sequence[Claim]) -> None:
         pipeline = self._client.pipeline(transaction=False)
@@ -88,40 +94,48 @@ class RedisStateTarget:
             if not same or (claim.token and token != claim.token.encode()):
                 raise _conflict(claim, end)
 
-    async def parts(self, claim: Claim, owners: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
-        pipeline = self._client.pipeline(transaction=False)
-        for owner in owners:
-            pipeline.hget(self._part(owner), str(claim.partition))
-        found = zip(owners, await answer(pipeline.execute()), strict=True)
-        fold = _fold(claim.fold_id)
+    async def parts(self, fold_id: str, wanted: Sequence[PartAt]) -> Mapping[PartAt, tuple[int, bytes]]:
+        places: dict[str, int] = {}
+        flat = [item for where, owner in wanted for item in (places.setdefault(str(where), len(places) + 1), owner)]
+        head, data = await answer(self._load([], [_pack((f"{self._own}part:", list(places), flat))]))
+        fold = _fold(fold_id).encode()
         return {
-            owner: (int(data[_FOLD_CHARS:_MARK_CHARS]), data[_MARK_CHARS:])
-            for owner, data in found
-            if data is not None and data.startswith(fold)
+            where: (int(value[_FOLD_CHARS:_MARK_CHARS]), value[_MARK_CHARS:])
+            for where, value in zip(wanted, _pieces(_sizes(head), data), strict=True)
+            if value.startswith(fold)
         }
 
-    async def write_parts(self, claim: Claim, end: int, parts: Sequence[tuple[str, bytes]]) -> Mapping[str, Merged]:
-        fold = _fold(claim.fold_id)
-        keys = [self._sync(claim.partition), *(self._part(owner) for owner, _ in parts)]
-        mark = fold + _offset(end).encode()
-        arguments: list[str | bytes] = [claim.token, _offset(claim.next), mark, str(claim.partition), *(data for _, data in parts)]
-        found = await self._fenced(claim, self._parts(keys, arguments))
-        return {
-            owner: Merged(int(change), _parts(flat, fold) | ({claim.partition: data} if wrote else {}))
-            for (owner, data), (wrote, change, flat) in zip(parts, found, strict=True)
-        }
+    async def write_parts(
+        self, claims: Sequence[tuple[Claim, int]], parts: Mapping[str, Mapping[TopicPartition, bytes]]
+    ) -> Mapping[str, Merged]:
+        held = [claim for claim, _ in claims]
+        places = {claim.partition: number for number, claim in enumerate(held, 1)}
+        marks = [(_fold(claim.fold_id), _offset(end), str(claim.partition)) for claim, end in claims]
+        sizes = [[owner, *(item for where, data in own.items() for item in (places[where], len(data)))] for owner, own in parts.items()]
+        data = b"".join(chain.from_iterable(own.values() for own in parts.values()))
+        arguments: list[str | bytes] = [*_proofs(held), _pack((f"{self._own}part:", marks, sizes)), data]
+        head, rest = await self._fenced(held, self._parts(self._syncs(held), arguments))
+        heads = _heads(head)
+        values = _pieces([size for one in heads for size in one[2::2]], rest)
+        fold = _fold(held[0].fold_id).encode()
+        merged: dict[str, Merged] = {}
+        for (owner, own), (change, *fields) in zip(parts.items(), heads, strict=True):
+            others = {_partition(name): part for name in fields[::2] if (part := _of(fold, next(values))) is not None}
+            merged[owner] = Merged(int(change), {**own, **others})
+        return merged
 
     async def write_views(self, views: Sequence[tuple[str, int, bytes]], fold_id: str) -> ViewsWritten:
         if not views:
             return ViewsWritten(0, 0)
-        keys = [key for owner, _, _ in views for key in (self._part(owner), f"{self._own}guard:{owner}", self.view_key(owner))]
-        arguments: list[str | bytes | int] = [fold_id, *(item for _, change, body in views for item in (change, body))]
-        return ViewsWritten(*await answer(self._write_views(keys, arguments)))
+        flat = [item for owner, change, body in views for item in (owner, str(change), len(body))]
+        head = _pack((self._own, self._views, fold_id, flat))
+        return ViewsWritten(*await answer(self._write_views([], [head, b"".join(body for _, _, body in views)])))
 
-    async def commit(self, claim: Claim, progress: Progress) -> Claim:
-        arguments: list[str | bytes] = [claim.token, _offset(claim.next), _offset(progress.next), _offset(progress.first), progress.repeats]
-        await self._fenced(claim, self._commit([self._sync(claim.partition)], arguments))
-        return claim._replace(next=progress.next)
+    async def commit(self, ended: Sequence[tuple[Claim, Progress]]) -> Sequence[Claim]:
+        held = [claim for claim, _ in ended]
+        ends: list[str | bytes] = [item for _, one in ended for item in (_offset(one.next), _offset(one.first), one.repeats)]
+        await self._fenced(held, self._commit(self._syncs(held), [*_proofs(held), *ends]))
+        return [claim._replace(next=progress.next) for claim, progress in ended]
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -133,17 +147,18 @@ class RedisStateTarget:
     def _sync(self, partition: TopicPartition) -> str:
         return f"{self._own}sync:{partition}"
 
-    def _part(self, owner: str) -> str:
-        return f"{self._own}part:{owner}"
+    def _syncs(self, claims: Sequence[Claim]) -> list[str]:
+        return [self._sync(claim.partition) for claim in claims]
 
-    async def _fenced(self, claim: Claim, call: Awaitable[Any]) -> Any:  # noqa: ANN401  # what the script gives
+    async def _fenced(self, claims: Sequence[Claim], call: Awaitable[Any]) -> Any:  # noqa: ANN401  # what the script gives
         try:
             return await answer(call)
         except ResponseError as error:
-            word, _, stored = str(error).partition(" ")
+            word, _, rest = str(error).partition(" ")
             if word != "CONFLICT":
                 raise
-            raise _conflict(claim, stored.encode()) from None
+            place, _, stored = rest.partition(" ")
+            raise _conflict(claims[int(place) - 1], stored.encode()) from None
 
     async def _check_server(self) -> None:
         if self._checked:
@@ -164,14 +179,27 @@ def _offset(offset: int | None) -> str:
     return "" if offset is None else f"{offset:019}"
 
 
-def _fold(fold_id: str) -> bytes:
-    return fold_id.encode()[:_FOLD_CHARS].ljust(_FOLD_CHARS, b"-")
+def _fold(fold_id: str) -> str:
+    return fold_id[:_FOLD_CHARS].ljust(_FOLD_CHARS, "-")
 
 
-def _parts(flat: Sequence[bytes], fold: bytes) -> dict[TopicPartition, bytes]:
-    parts = {}
-    for field, value in zip(flat[::2], flat[1::2], strict=True):
-        if value.startswith(fold):
-            topic, _, partition = field.decode().rpartition("/")
-            parts[TopicPartition(topic, int(partition))] = value[_MARK_CHARS:]
-    return parts
+def _proofs(claims: Sequence[Claim]) -> list[str]:
+    return [item for claim in claims for item in (claim.token, _offset(claim.next))]
+
+
+def _pieces(sizes: Sequence[int], data: bytes) -> Iterator[bytes]:
+    """What stands end to end, piece by piece."""
+    start = 0
+    for size in sizes:
+        yield data[start : start + size]
+        start += size
+
+
+def _of(fold: bytes, value: bytes) -> bytes | None:
+    return value[_MARK_CHARS:] if value.startswith(fold) else None
+
+
+@lru_cache(maxsize=4_096)  # the same few fields stand in every hash
+def _partition(field: str) -> TopicPartition:
+    topic, _, partition = field.rpartition("/")
+    return TopicPartition(topic, int(partition))
