@@ -22,10 +22,8 @@ from bench.analytics_kafka import send
 from bench.analytics_load import Load
 from bench.flow_latency import measure
 from bench.report import ROOT, save, table
-from bench.workload import Meter, drop_topics, make_topics
-from tallyroll.adapters.system.collector import serve_calmly
-from tallyroll.events.topics import catalogue_of
 from bench.workload import Meter, Wire, drop_topics, make_topics, wire
+from tallyroll.adapters.system.collector import serve_calmly
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
@@ -58,14 +56,9 @@ async def follow(settings: Settings, names: list[str]) -> dict[str, Any]:
     counters = Counters()
     async with Roll.open(settings, telemetry=counters) as roll:
         loops = {name: await roll.follow(name) for name in names}
+        serve_calmly()  # as ``tallyroll run`` does
         await _until(lambda: all(loop.assignment for loop in loops.values()))
         with Meter() as meter:
-            loops = {name: await roll.follow(name) for name in names}
-            serve_calmly()  # as ``tallyroll run`` does
-            while any([await _left(roll, name) for name in loops]):  # noqa: ASYNC110  # the benchmark looks on from outside
-                await asyncio.sleep(0.25)  # noqa: TID251  # as above; seldom, for to ask costs too
-        sent = {"views": counters.value(REDIS_VIEWS), "messages": counters.value(NATS_FORWARDED)}
-        return {**meter.per(count), **{f"{what}_per_s": number / meter.wall_s for what, number in sent.items() if number}, **sent}
             ends = {name: {lag.partition: lag.end for lag in await roll.lag(name) if lag.end} for name in names}
             await _until(lambda: all(_has(loop.flushed.get(name, {}), ends[name]) for name, loop in loops.items()))
         count = max(sum(of_one.values()) for of_one in ends.values())
