@@ -181,7 +181,9 @@ class Writer:
         if part_type == PartType.PLAIN:
             return layout.pack_mark(part_type, handle, bytes(12), text), text
         derived = self._derived.get((key, tip.chain.partition))
-        if derived is None:
+        if derived is None and part_type == PartType.UNKNOWN:  # a key for this part alone
+            derived = _expanded(key, tip.info)
+        elif derived is None:
             if len(self._derived) >= _DERIVED:
                 del self._derived[next(iter(self._derived))]
             derived = self._derived[key, tip.chain.partition] = _expanded(key, tip.info)
