@@ -108,25 +108,26 @@ class Sentence(NamedTuple):
 
 
 class Derived(msgspec.Struct, frozen=True, gc=False):
-    """An entry before it is sealed. ``found_by`` are the fields of its facts from the audit id on, ``digest`` is of the record's value."""
+    """An entry before it is sealed. ``found_by`` are the fields of its facts from the audit id on.
+
+    ``digest`` is the SHA-256 of the record's value in hex.
+    """
 
     found_by: tuple[str, str, str, str, str, str, str, str]
     env: bytes
     sentences: tuple[Sentence, ...]
     digest: str
 
-    @property
-    def audit_id(self) -> str:
-        """The entry's id."""
-        return self.found_by[0]
-
 
 class _Read(msgspec.Struct, gc=False):
-    """An event that was read, and what was found of people in it so far."""
+    """An event that was read: ``text`` is its payload as it came, ``secret`` what was found personal so far."""
 
     whole: Whole
+    text: str
     payload: dict[str, Any]
     names: tuple[str, ...]
+    kind: _Type
+    digest: str
     secret: bool
 
 
@@ -188,84 +189,74 @@ class Deriver:
 
     def derive(self, batch: Batch, publishers: Publishers) -> list[Derived | Undecodable]:
         """Of each record its entry, or why it is no event."""
-        found: list[_Read | Undecodable] = []
-        undecided: list[_Read] = []
-        for value in batch.values:
-            try:
-                event = self._read(value or b"")
-            except Undecodable as error:
-                found.append(error)
-                continue
-            found.append(event)
-            if not event.secret:
-                undecided.append(event)
-        if self._scanner is not None and undecided:
-            texts = [bytes(event.whole.data).decode() for event in undecided]
-            for event, is_personal in zip(undecided, self._scanner.in_any(texts), strict=True):
+        found = [self._read(value or b"") for value in batch.values]
+        if self._scanner is not None:
+            undecided = [event for event in found if isinstance(event, _Read) and not event.secret]
+            for event, is_personal in zip(undecided, self._scanner.in_any([event.text for event in undecided]), strict=True):
                 event.secret = is_personal
-        place = f"{batch.topic}/{batch.partition}/"
+        place, derived, fit = f"{batch.topic}/{batch.partition}/", self._derived, publishers.fit
         return [
-            one if isinstance(one, Undecodable) else self._derived(one, value or b"", f"{place}{offset}", publishers)
-            for one, value, offset in zip(found, batch.values, batch.offsets, strict=True)
+            derived(one, f"{place}{offset}", fit(one.whole, one.digest)) if isinstance(one, _Read) else one
+            for one, offset in zip(found, batch.offsets, strict=True)
         ]
 
-    def _read(self, value: bytes) -> _Read:
+    def _read(self, value: bytes) -> _Read | Undecodable:
         try:
             whole = _decode_whole(value)
-            payload = _decode_payload(whole.data)
+            text = bytes(whole.data).decode()
+            payload = _decode_payload(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            decode_head(value)  # raises the reason, where there is one
-            raise Undecodable("bad_data", "the payload is no JSON object") from None
+            return _why_not(value) or Undecodable("bad_data", "the payload is no JSON object")
         if whole.specversion != "1.0" or not whole.aggregateid or not whole.aggregatetype or whole.data_base64:
-            decode_head(value)
-        personal, names = self._people(payload)
-        if whole.userid and whole.userid not in names:
-            names = (*names, whole.userid)
-        return _Read(whole, payload, names, personal or bool(names) or self._type(whole.type).keeps)
-
-    def _derived(self, event: _Read, value: bytes, position: str, publishers: Publishers) -> Derived:
-        whole, payload, secret = event.whole, event.payload, event.secret
+            reason = _why_not(value)
+            if reason is not None:
+                return reason
         state = _new_state()
         state.update(value)
-        digest = state.hexdigest()
-        kind = self._type(whole.type)
-        audit_id = self.audit_id(whole.id)
+        kind, user = self._types.get(whole.type) or self._type(whole.type), whole.userid
+        personal, names = self._people(payload, text)
+        if user and user not in names:
+            names = (*names, user)
+        return _Read(whole, text, payload, names, kind, state.hexdigest(), personal or bool(names) or kind.keeps)
+
+    def _derived(self, event: _Read, position: str, fit: Fit) -> Derived:
+        whole, payload, digest = event.whole, event.payload, event.digest
+        category, outcome, severity, action, keeps = event.kind
+        audit_id, event_type = self.audit_id(whole.id), whole.type
         owner, owner_id = whole.aggregatetype, whole.aggregateid
         agent_id = agent_of(owner, owner_id, payload.get("agent_id")) or ""
         task_id = owner_id if owner == "task" else _named(payload, "task_id")
         workflow_id = owner_id if owner == "workflow" else _named(payload, "workflow_id")
         env = _encode(
             _Env(
-                kind.action, audit_id, kind.category, whole.id, whole.time, whole.type, kind.outcome, position,
-                publishers.fit(whole, digest), kind.severity, "derived", agent_id or None,
-                whole.correlationid, None if secret else digest, whole.source, task_id or None, whole.tenantid, workflow_id or None,
+                action, audit_id, category, whole.id, whole.time, event_type, outcome, position, fit, severity, "derived", agent_id or None,
+                whole.correlationid, None if event.secret else digest, whole.source, task_id or None, whole.tenantid, workflow_id or None,
             )
         )  # fmt: skip
-        names = (audit_id, whole.type, kind.category, kind.severity, kind.outcome, agent_id, task_id, workflow_id)
-        sentences = _sentences(whole, payload if kind.keeps else None, event.names, digest) if secret else ()
-        return Derived(names, env, sentences, digest)
+        sentences = _sentences(whole, payload if keeps else None, event.names, digest) if event.secret else ()
+        return Derived((audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id), env, sentences, digest)
 
     def _type(self, name: str) -> _Type:
-        found = self._types.get(name)
-        if found is None:
-            words = name.split(".")
-            category = _CATEGORIES.get(words[0], AuditEventCategory.SYSTEM_ACCESS)
-            outcome = "failure" if words[-1] in _FAILURES else "success"
-            keeps = name in self._exact or name.startswith(self._families)
-            found = _Type(category.value, outcome, _SEVERITIES[outcome], words[-1], keeps)
-            if len(self._types) < MAX_SESSIONS:  # names are the publishers' to choose
-                self._types[name] = found
+        words = name.split(".")
+        category = _CATEGORIES.get(words[0], AuditEventCategory.SYSTEM_ACCESS)
+        outcome = "failure" if words[-1] in _FAILURES else "success"
+        keeps = name in self._exact or name.startswith(self._families)
+        found = _Type(category.value, outcome, _SEVERITIES[outcome], words[-1], keeps)
+        if len(self._types) < MAX_SESSIONS:  # names are the publishers' to choose
+            self._types[name] = found
         return found
 
-    def _people(self, payload: dict[str, Any]) -> tuple[bool, tuple[str, ...]]:
+    def _people(self, payload: dict[str, Any], text: str) -> tuple[bool, tuple[str, ...]]:
         """Whether some key says that its value is personal, and the values that name people."""
         keys = tuple(payload)
-        if keys in self._plain:  # most payloads are like many others
-            inner = [value for value in payload.values() if isinstance(value, (dict, list))]
-            return self._people_in([(value, 1) for value in inner]) if inner else (False, ())
-        if len(self._plain) < MAX_SESSIONS and len(keys) <= _MAX_SHAPE and not any(map(self._meaning, keys)):
-            self._plain.add(keys)
-        return self._people_in([(payload, 0)])
+        if keys not in self._plain:
+            if len(self._plain) < MAX_SESSIONS and len(keys) <= _MAX_SHAPE and not any(map(self._meaning, keys)):
+                self._plain.add(keys)
+            return self._people_in([(payload, 0)])
+        if "[" not in text and "{" not in text[1:]:  # most payloads are flat, and have the keys of many others
+            return False, ()
+        inner = [value for value in payload.values() if isinstance(value, (dict, list))]
+        return self._people_in([(value, 1) for value in inner])
 
     def _people_in(self, waiting: list[tuple[dict[str, Any] | list[Any], int]]) -> tuple[bool, tuple[str, ...]]:
         personal, names = False, dict[str, None]()
@@ -319,6 +310,14 @@ def digest_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> str | 
 
 def _is_name(value: object) -> bool:
     return (isinstance(value, str) and bool(value.strip())) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _why_not(value: bytes) -> Undecodable | None:
+    try:
+        decode_head(value)
+    except Undecodable as reason:
+        return reason
+    return None
 
 
 def _named(payload: Mapping[str, Any], key: str) -> str:

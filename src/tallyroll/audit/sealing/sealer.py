@@ -281,7 +281,7 @@ class AuditSealer:
             elif (verdict := next(verdicts)) is None:
                 fresh.append((item, place))
             elif verdict == "same_id":
-                fresh.append((Finding("same_id", str(place), f"entry {item.audit_id}", batch.values[index] or b""), place))
+                fresh.append((Finding("same_id", str(place), f"entry {item.found_by[0]}", batch.values[index] or b""), place))
             else:
                 repeats += 1
         self._seal(lane, fresh, self._options.days(base))
@@ -290,11 +290,11 @@ class AuditSealer:
 
     def _new_ones(self, derived: Sequence[Derived]) -> list[str | None]:
         """Which are to be sealed (None), are here already, or are here with other bytes."""
-        stored = self._store.known([item.audit_id for item in derived]) if derived else {}
-        seen, verdicts = dict[str, str](), list[str | None]()
+        stored = self._store.known([item.found_by[0] for item in derived]) if derived else {}
+        seen, verdicts, unstored = dict[str, str](), list[str | None](), self._unstored
         for item in derived:
-            audit_id, digest = item.audit_id, item.digest
-            before = seen.get(audit_id) or self._unstored.get(audit_id)
+            audit_id, digest = item.found_by[0], item.digest
+            before = seen.get(audit_id) or unstored.get(audit_id)
             if before is None and audit_id in stored:  # where nobody can read its digest any more, nobody can compare
                 before = digest_of(stored[audit_id], partial(text_of, self._ring, self._sealer)) or digest
             seen[audit_id] = before or digest
@@ -315,14 +315,15 @@ class AuditSealer:
         parts = iter(parts_about(self._ring, [sentence for item, _ in items for sentence in item.sentences]))
         drafts, facts, findings = [], [], []
         for item, _ in items:
-            own = [next(parts) for _ in item.sentences] if item.sentences else ()
-            handles = tuple([part.handle for part in own]) if own else ()
+            sentences = item.sentences
+            own = [next(parts) for _ in sentences] if sentences else ()
+            handles = tuple([part.handle for part in own])
             if isinstance(item, Finding):
                 findings.append(item)
                 drafts.append(Draft(Kind.ENTRY, item.env(log_id), own, 0, own_day))
                 facts.append(LedgerFacts(0, now_us, 0, own_day, handles, *item.found_by(log_id)))
             else:
-                self._unstored[item.audit_id] = item.digest
+                self._unstored[item.found_by[0]] = item.digest
                 drafts.append(Draft(Kind.ENTRY, item.env, own, 0, day))
                 facts.append(LedgerFacts(0, now_us, 0, day, handles, *item.found_by))
         self._take_own(lane, drafts, facts, [position for _, position in items], now_us)
