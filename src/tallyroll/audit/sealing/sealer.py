@@ -226,25 +226,35 @@ class AuditSealer:
     # What arrives
 
     def _take_sealed(self, lane: Lane, batch: Batch) -> None:
-        now_us = self._clock.now_us()
-        for index, value in enumerate(batch.values):
-            self._take_one(lane, value, batch.position(index), now_us)
-            lane.next = batch.offsets[index] + 1
+        now_us, taken, repeats = self._clock.now_us(), 0, 0
+        try:
+            for index, value in enumerate(batch.values):
+                verdict = self._take_one(lane, value, batch.position(index), now_us)
+                taken += verdict in (Verdict.APPEND, Verdict.LATE, Verdict.GAP)
+                repeats += verdict == Verdict.REPEAT
+                lane.next = batch.offsets[index] + 1
+        finally:
+            if taken:
+                lane.seen_s = self._clock.monotonic()
+                self._telemetry.count(AUDIT_SEALED, taken, outcome="explicit")
+            if repeats:
+                self._telemetry.count(FOLLOW_REPEATS, repeats, follower=self.name)
 
-    def _take_one(self, lane: Lane, value: bytes | None, position: Position, now_us: int) -> None:
+    def _take_one(self, lane: Lane, value: bytes | None, position: Position, now_us: int) -> Verdict:
+        """What it was: BROKEN also for what is a finding for another reason."""
         try:
             _, record = record_in(value)
         except Undecodable as error:
             self._find(lane, Finding("unreadable", str(position), error.reason, value or b""), position)
-            return
+            return Verdict.BROKEN
         arrived = self._intake.judge(lane, record, self.registrar.registry, self._admit, now_us)
         offered = arrived.offered
         if arrived.code:
             self._find(lane, Finding(arrived.code, str(position), _chain_of(offered), value or b""), position)
-        elif offered.verdict == Verdict.REPEAT:
-            self._telemetry.count(FOLLOW_REPEATS, follower=self.name)
-        else:
+            return Verdict.BROKEN
+        if offered.verdict != Verdict.REPEAT:
             self._append(lane, offered, record, position, now_us)
+        return offered.verdict
 
     def _append(self, lane: Lane, offered: Offered, record: Record, position: Position, now_us: int) -> None:
         core = offered.core
@@ -259,8 +269,7 @@ class AuditSealer:
             self._drifting.add(chain)  # said once an epoch
             self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {_chain_of(offered)}"), position)
         lane.take(offered, facts_of(record, core), position, now_us)
-        lane.seen_us, lane.seen_s = core.ts_us, self._clock.monotonic()
-        self._telemetry.count(AUDIT_SEALED, outcome="explicit")
+        lane.seen_us = core.ts_us
 
     def _admit(self, chain: ChainKey, admission: Admission) -> None:
         self.registrar.record(Kind.KEY, records.writer_key(*chain, admission.commitment, admission.opened_us, admission.heartbeat_s))
