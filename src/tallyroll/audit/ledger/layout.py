@@ -158,7 +158,7 @@ def unpack_core(core: bytes) -> Core:
         raise Undecodable("ledger-core", "another version or kind")
     if len(core) != CORE_BYTES + n_parts * PART_BYTES:
         raise Undecodable("ledger-core", "its length does not fit its parts")
-    parts = tuple(PartMark(*_PART.unpack_from(core, CORE_BYTES + index * PART_BYTES)) for index in range(n_parts))
+    parts = tuple(map(PartMark._make, _PART.iter_unpack(core[CORE_BYTES:]))) if n_parts else ()
     chain = ChainId(*_IDENT.unpack(ident))
     return Core(kind, chain, seq, ts_us, mac_epoch, retention_class, keep_until_day, prev, env_hash, parts)
 
