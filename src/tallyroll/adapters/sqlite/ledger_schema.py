@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -90,9 +90,7 @@ def place_of(record_id: int) -> tuple[int, int]:
     return record_id >> NUMBER_BITS, record_id & NUMBER
 
 
-trait_of: Final[Callable[[LedgerFacts], Trait]] = itemgetter(
-    *map(LedgerFacts._fields.index, ("kind", "event_type", "category", "severity", "outcome", "frameworks"))
-)
+trait_of: Final[Callable[[LedgerFacts], Trait]] = attrgetter("kind", "event_type", "category", "severity", "outcome", "frameworks")
 """What a record has in common with many others."""
 
 
@@ -120,8 +118,8 @@ def select_with_facts(connection: sqlite3.Connection, where: str, parameters: Se
 def _facts(columns: Sequence[Any]) -> LedgerFacts:
     kind, ts_us, retention_class, day, handles, *names, frameworks = columns
     each = tuple(handles[at : at + HANDLE] for at in range(0, len(handles), HANDLE))
-    facts = LedgerFacts(kind, ts_us, retention_class, day, each, *names)
-    return facts._replace(frameworks=tuple(msgspec.json.decode(frameworks, type=list[str])))
+    named = (*names, msgspec.json.decode(frameworks, type=tuple[str, ...]))
+    return LedgerFacts(kind, ts_us, retention_class, day, each, *named)
 
 
 def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapping[int, int] | None) -> tuple[str, list[object]]:

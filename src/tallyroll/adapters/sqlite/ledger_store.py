@@ -214,16 +214,15 @@ class SqliteLedgerStore:
         first, trait_of = id_of(append.partition, append.size), schema.trait_of
         records, facts, handles = [], [], []
         for record_id, (row, one) in enumerate(zip(append.rows, append.facts, strict=True), first):
-            _, _, raw, leaf, sealed_at_us, source = row
-            _, ts_us, retention_class, day, parts, audit_id, _, _, _, _, agent_id, task_id, workflow_id, _ = one
+            source, own = row.source, one.handles
             where = (None, None, None) if source is None else (topics[source.topic], source.partition, source.offset)
-            records.append((record_id, leaf, raw))
+            records.append((record_id, row.leaf, row.raw))
             facts.append((
-                record_id, ts_us, traits[trait_of(one)], retention_class, day, len(parts), sealed_at_us, *where,
-                b"".join(parts), audit_id or None, agent_id or None, task_id or None, workflow_id or None,
+                record_id, one.ts_us, traits[trait_of(one)], one.retention_class, one.keep_until_day, len(own), row.sealed_at_us, *where,
+                b"".join(own), one.audit_id or None, one.agent_id or None, one.task_id or None, one.workflow_id or None,
             ))  # fmt: skip
-            if parts:
-                handles += [(handle, record_id, part) for part, handle in enumerate(parts)]
+            if own:
+                handles += [(handle, record_id, part) for part, handle in enumerate(own)]
         connection.executemany("INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)", records)
         connection.executemany("INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", facts)
         connection.executemany("INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)", handles)
