@@ -1376,7 +1376,7 @@ TakeOut = Callable[[bytes, Collection[int | None]], tuple[bytes, int, bool, Sequ
 parts are left: ``audit.layout.take_out``, for a store that does not know how a record is laid out."""
 
 
-class LedgerFacts(NamedTuple):
+class LedgerFacts(msgspec.Struct, frozen=True, gc=False):
     """What a record of the ledger can be found by. Nothing personal: every field is in clear in the record itself.
 
     ``audit_id`` and the fields after it are empty in records that are no entries. ``handles`` are those of its parts, in their
@@ -1399,7 +1399,7 @@ class LedgerFacts(NamedTuple):
     frameworks: tuple[str, ...] = ()
 
 
-class LedgerRow(NamedTuple):
+class LedgerRow(msgspec.Struct, frozen=True, gc=False):
     """A record where it lies in the ledger: ``number`` is its index in the tree of its partition.
 
     ``raw`` is as ``audit.layout.pack_record`` makes it; removed bodies are absent in it.

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.audit.ledger.layout import Record, leaf_hash, pack_core, pack_mark, pack_record, take_out
@@ -76,7 +77,7 @@ async def test_a_commit_that_fails_half_way_leaves_nothing() -> None:
     store = await SqliteLedgerStore.open(None, take_out)
     append = append_of([b"one", b"two"])
     with pytest.raises(StoreUnavailable):
-        await store.commit(LedgerCommit([append._replace(rows=[append.rows[0], append.rows[1]._replace(raw=None)])]))
+        await store.commit(LedgerCommit([append._replace(rows=[append.rows[0], replace(append.rows[1], raw=None)])]))
     assert (await store.sizes(), await store.rows(0, 0, 9)) == ({}, [])
     await store.commit(LedgerCommit([append]))
     assert await store.sizes() == {0: 2}

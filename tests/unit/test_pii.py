@@ -160,3 +160,18 @@ def test_what_is_found_is_inside_the_text_in_order_and_apart(text: str) -> None:
 def test_no_text_is_too_long(scanner: PiiScanner, unit: str) -> None:
     text = unit * (100_000 // len(unit))
     assert len(scanner.in_text(text)) <= len(text)
+
+
+FRAGMENTS = [
+    "", "4111 1111 1111 1111", "a@b.example", "ring", "tel", "+44 20 7946", "0958", "version", "10.1.2.3", "078-05", "-1120", "1",
+    "born on", "12.03.1971", "DE89 3704 0044", "0532 0130 00", ".", "-", "#", "(555) 010", "\n", "x", "\ud800", "ä",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FINDERS)
+@given(data=st.data())
+def test_texts_searched_together_are_told_apart(name: str, data: st.DataObject) -> None:
+    """Whatever one text ends with does not make the next one personal, nor the other way round."""
+    pieces = st.sampled_from(FRAGMENTS) | st.sampled_from([one.text for one in corpus(40, SEED)])
+    texts = data.draw(st.lists(st.lists(pieces, max_size=3).map("".join), max_size=6))
+    assert SCANNERS[name].in_any(texts) == [bool(SCANNERS[name].in_text(text)) for text in texts]

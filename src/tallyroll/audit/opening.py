@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from tallyroll.audit.compliance.pii import PiiScanner
 from tallyroll.audit.compliance.rules import RuleSet, retention_classes
@@ -30,6 +31,8 @@ from tallyroll.ports import Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Se
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Telemetry
+
+_SOON: Final = 0.4  # of the flush interval: what is stored then is in the ledger before the interval is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +169,10 @@ class OpenAudit:
                 await checkpoints.check_partition(REGISTRY)
                 await checkpoints.check_noted(is_signed)
 
+        options = SealerOptions(settings.audit_default_retention_days, settings.flush_interval_ms * _SOON / 1_000)
         follower = AuditSealer(
             store, keys.ring, sealer, registrar, deriver, self.catalogue,
-            clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days),
+            clock=self.clock, heartbeat_s=beat_s, options=options,
             publish=self._publisher.publish, telemetry=self.telemetry, check=check,
         )  # fmt: skip
         upkeep = Upkeep(

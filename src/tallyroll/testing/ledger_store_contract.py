@@ -19,6 +19,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from typing import Final
 
+from msgspec.structs import replace
+
 from tallyroll.audit.ledger import tree
 from tallyroll.audit.ledger.layout import META, REGISTRY, Record, leaf_hash, pack_core, pack_mark, pack_record, unpack_record
 from tallyroll.audit.ledger.tree import CompactRange, Tree
@@ -86,7 +88,8 @@ def _record(partition: int, number: int, facts: LedgerFacts) -> Record:
 def _facts(
     ts_us: int = 0, *, handles: tuple[bytes, ...] = (), kind: int = 0, day: int = 100, klass: int = 1, **named: object
 ) -> LedgerFacts:
-    return LedgerFacts(kind, ts_us, klass, day, handles)._replace(**named)  # type: ignore[arg-type]  # fields of facts
+    facts: LedgerFacts = replace(LedgerFacts(kind, ts_us, klass, day, handles), **named)
+    return facts
 
 
 def _handle(name: str) -> bytes:

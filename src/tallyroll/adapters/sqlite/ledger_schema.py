@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +29,6 @@ CREATE INDEX fact_time ON fact (ts_us);
 CREATE INDEX fact_audit_id ON fact (audit_id) WHERE audit_id IS NOT NULL;
 CREATE INDEX fact_agent ON fact (agent_id, ts_us) WHERE agent_id IS NOT NULL;
 CREATE INDEX fact_task ON fact (task_id, ts_us) WHERE task_id IS NOT NULL;
-CREATE INDEX fact_plain ON fact (ts_us) WHERE instr(handles, zeroblob(16));
 CREATE INDEX fact_workflow ON fact (workflow_id, ts_us) WHERE workflow_id IS NOT NULL;
 CREATE TABLE trait (
     number INTEGER PRIMARY KEY, kind INTEGER NOT NULL, event_type TEXT NOT NULL, category TEXT NOT NULL, severity TEXT NOT NULL,
@@ -57,17 +57,17 @@ CREATE TABLE note (size INTEGER PRIMARY KEY, text BLOB NOT NULL) STRICT;
 KIND: Final = FileKind(
     "audit ledger",
     application_id=0x74726C67,  # "trlg": tells the file from other SQLite files
-    version=1,
+    version=2,
     tables=_TABLES,
+    page_bytes=8_192,
     cache_kib=65_536,  # inner pages of the indexes over some tens of millions of records
-    checkpoint_pages=4_000,
+    checkpoint_pages=2_000,
     synchronous="FULL",
     erasing=True,
     remedy="keep it as it is, it may be evidence, and start the version that wrote it",
 )
 
 HANDLE: Final = 16  # bytes
-NO_HANDLE: Final = bytes(HANDLE)
 NUMBER_BITS: Final = 47
 NUMBER: Final = (1 << NUMBER_BITS) - 1
 _ROW: Final = "id, raw, leaf, sealed_us, name, log_partition, log_offset"
@@ -77,7 +77,7 @@ _FACTS: Final = (
     "coalesce(task_id, ''), coalesce(workflow_id, ''), frameworks"
 )
 
-Trait = tuple[int, str, str, str, str, str]
+Trait = tuple[int, str, str, str, str, tuple[str, ...]]
 
 
 def id_of(partition: int, number: int) -> int:
@@ -90,10 +90,8 @@ def place_of(record_id: int) -> tuple[int, int]:
     return record_id >> NUMBER_BITS, record_id & NUMBER
 
 
-def trait_of(facts: LedgerFacts) -> Trait:
-    """What a record has in common with many others."""
-    frameworks = msgspec.json.encode(sorted(facts.frameworks)).decode()
-    return (int(facts.kind), facts.event_type, facts.category, facts.severity, facts.outcome, frameworks)
+trait_of: Final[Callable[[LedgerFacts], Trait]] = attrgetter("kind", "event_type", "category", "severity", "outcome", "frameworks")
+"""What a record has in common with many others."""
 
 
 def row_of(found: Sequence[Any]) -> LedgerRow:
@@ -120,8 +118,8 @@ def select_with_facts(connection: sqlite3.Connection, where: str, parameters: Se
 def _facts(columns: Sequence[Any]) -> LedgerFacts:
     kind, ts_us, retention_class, day, handles, *names, frameworks = columns
     each = tuple(handles[at : at + HANDLE] for at in range(0, len(handles), HANDLE))
-    facts = LedgerFacts(kind, ts_us, retention_class, day, each, *names)
-    return facts._replace(frameworks=tuple(msgspec.json.decode(frameworks, type=list[str])))
+    named = (*names, msgspec.json.decode(frameworks, type=tuple[str, ...]))
+    return LedgerFacts(kind, ts_us, retention_class, day, each, *named)
 
 
 def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapping[int, int] | None) -> tuple[str, list[object]]:
@@ -139,8 +137,6 @@ def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapp
     if wanted.handles is not None:
         handles = list(wanted.handles)
         condition = f"fact.id IN (SELECT id FROM handle WHERE handle IN ({_marks(handles)}))"  # noqa: S608  # made here
-        if NO_HANDLE in handles:  # they have an index of their own, which is empty unless encryption is switched off
-            condition = f"({condition} OR fact.id IN (SELECT id FROM fact WHERE instr(handles, zeroblob(16))))"  # noqa: S608  # as above
         found.append((condition, handles))
     if as_of is not None:
         bounds = [(id_of(partition, 0), id_of(partition, size)) for partition, size in as_of.items()]
@@ -171,16 +167,16 @@ def _marks(values: Collection[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def numbers_of(connection: sqlite3.Connection, known: dict[Trait, int], traits: Iterable[Trait]) -> dict[Trait, int]:
+def numbers_of(connection: sqlite3.Connection, known: Mapping[Trait, int], traits: Iterable[Trait]) -> dict[Trait, int]:
     """Those that are not among the known ones, with their numbers; new ones get one."""
     fresh: dict[Trait, int] = {}
-    for trait in traits:
-        if trait in known or trait in fresh:
-            continue
+    for trait in set(traits).difference(known):
+        kind, *names, frameworks = trait
+        columns = (int(kind), *names, msgspec.json.encode(sorted(frameworks)).decode())
         connection.execute(
-            "INSERT OR IGNORE INTO trait (kind, event_type, category, severity, outcome, frameworks) VALUES (?, ?, ?, ?, ?, ?)", trait
+            "INSERT OR IGNORE INTO trait (kind, event_type, category, severity, outcome, frameworks) VALUES (?, ?, ?, ?, ?, ?)", columns
         )
         fresh[trait] = connection.execute(
-            "SELECT number FROM trait WHERE (kind, event_type, category, severity, outcome, frameworks) = (?, ?, ?, ?, ?, ?)", trait
+            "SELECT number FROM trait WHERE (kind, event_type, category, severity, outcome, frameworks) = (?, ?, ?, ?, ?, ?)", columns
         ).fetchone()[0]
     return fresh

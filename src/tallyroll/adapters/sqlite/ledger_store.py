@@ -211,30 +211,21 @@ class SqliteLedgerStore:
     def _insert(
         self, connection: sqlite3.Connection, append: LedgerAppend, traits: Mapping[schema.Trait, int], topics: Mapping[str, int]
     ) -> None:
-        first = id_of(append.partition, append.size)
-        connection.executemany(
-            "INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)", [(id_, row.leaf, row.raw) for id_, row in enumerate(append.rows, first)]
-        )
-        connection.executemany(
-            "INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, nullif(?, ''), nullif(?, ''), nullif(?, ''), nullif(?, ''))",
-            [
-                (
-                    id_, one.ts_us, traits[schema.trait_of(one)], one.retention_class, one.keep_until_day, len(one.handles),
-                    row.sealed_at_us, *_source(row, topics), b"".join(one.handles),
-                    one.audit_id, one.agent_id, one.task_id, one.workflow_id,
-                )
-                for id_, (row, one) in enumerate(zip(append.rows, append.facts, strict=True), first)
-            ],
-        )  # fmt: skip
-        connection.executemany(
-            "INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)",
-            [
-                (handle, id_, part)
-                for id_, one in enumerate(append.facts, first)
-                for part, handle in enumerate(one.handles)
-                if handle != schema.NO_HANDLE
-            ],
-        )
+        first, trait_of = id_of(append.partition, append.size), schema.trait_of
+        records, facts, handles = [], [], []
+        for record_id, (row, one) in enumerate(zip(append.rows, append.facts, strict=True), first):
+            source, own = row.source, one.handles
+            where = (None, None, None) if source is None else (topics[source.topic], source.partition, source.offset)
+            records.append((record_id, row.leaf, row.raw))
+            facts.append((
+                record_id, one.ts_us, traits[trait_of(one)], one.retention_class, one.keep_until_day, len(own), row.sealed_at_us, *where,
+                b"".join(own), one.audit_id or None, one.agent_id or None, one.task_id or None, one.workflow_id or None,
+            ))  # fmt: skip
+            if own:
+                handles += [(handle, record_id, part) for part, handle in enumerate(own)]
+        connection.executemany("INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)", records)
+        connection.executemany("INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", facts)
+        connection.executemany("INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)", handles)
 
     def _remove(self, removals: Sequence[LedgerRemoval]) -> int:
         wanted: defaultdict[int, list[int | None]] = defaultdict(list)
@@ -328,11 +319,6 @@ def _node(connection: sqlite3.Connection, partition: int, height: int, number: i
 def _topic_numbers(connection: sqlite3.Connection, names: Collection[str]) -> dict[str, int]:
     connection.executemany("INSERT OR IGNORE INTO topic (name) VALUES (?)", [(name,) for name in sorted(names)])
     return {name: number for number, name in connection.execute("SELECT number, name FROM topic") if name in names}
-
-
-def _source(row: LedgerRow, topics: Mapping[str, int]) -> tuple[int | None, int | None, int | None]:
-    source = row.source
-    return (None, None, None) if source is None else (topics[source.topic], source.partition, source.offset)
 
 
 def _tip(columns: Sequence[object]) -> LedgerTip:

@@ -7,9 +7,11 @@ stands under a key such as ``name`` or ``address``. It does not find names of pe
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from tallyroll.audit.compliance.checksums import is_card_number, is_iban, is_us_ssn
@@ -27,7 +29,10 @@ PATTERNS: Final[Mapping[str, str]] = {
     "phone_by_context": r"(?i)\b(?:tel|telephone|phone|mobile|cell|fax|call|telefon|handy)\b[^\d+\n]{0,12}(" + _PHONE + r")\b",
     "birth_date": r"(?i)\b(?:born|dob|birth|birthdate|birthday|geboren)\b[^\d\n]{0,15}(\d{1,4}[./-]\d{1,2}[./-]\d{1,4})\b",
 }
-"""By kind, a pattern that RE2 and ``re`` read alike; the value is group 1. No part repeats without bound: ``re`` stays linear."""
+"""By kind, a pattern that RE2 and ``re`` read alike; the value is group 1. No part repeats without bound: ``re`` stays linear.
+
+None goes across the end of a line, nor does a check that follows: so texts can be searched together, one a line.
+"""
 
 PERSONAL_KEYS: Final = frozenset({
     "name", "firstname", "lastname", "fullname", "surname", "givenname", "familyname", "maidenname", "address", "streetaddress",
@@ -92,6 +97,17 @@ class PiiScanner:
             elif item.end - item.start > kept[-1].end - kept[-1].start:
                 kept[-1] = item
         return kept
+
+    def in_any(self, texts: Sequence[str]) -> list[bool]:
+        """Of each text whether something in it is personal: as ``in_text`` of each, but in one search, a third of the work."""
+        joined, personal = "\n".join(texts), [False] * len(texts)
+        candidates = self._finder.candidates(joined)
+        if candidates:
+            starts = list(accumulate((len(text) + 1 for text in texts), initial=0))
+            for item in candidates:
+                at = bisect_right(starts, item.start) - 1
+                personal[at] = personal[at] or _is_one(joined, item)
+        return personal
 
     def in_value(self, value: object) -> list[PersonalField]:
         """The fields that hold personal data: texts, numbers, and what stands under a personal key, at any depth.
@@ -180,7 +196,7 @@ def _is_ip(value: str, before: str, after: str) -> bool:
     dotted = "." in value
     if before.endswith((".", ":", "-")) or (dotted and (after[:1] in ("-", "/") or (after[:1] == "." and after[1:].isdigit()))):
         return False
-    if dotted and re.search(r"(?:\bv|version|release|build)[ :=]{0,2}$", before, re.IGNORECASE):
+    if dotted and re.search(r"(?:\bv|version|release|build)[ :=]{0,2}\Z", before, re.IGNORECASE):
         return False
     try:
         address = ip_address(value)

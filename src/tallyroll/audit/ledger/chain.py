@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from hmac import digest
 from typing import Final, NamedTuple
 
 from tallyroll.audit.ledger import layout, records
-from tallyroll.audit.ledger.layout import ChainId, Kind, PartType, Record
+from tallyroll.audit.ledger.layout import MAC_LABEL, ChainId, Kind, PartType, Record, hash_of, leaf_hash, pack_core
 from tallyroll.audit.ledger.records import Head
 from tallyroll.ports import Enrolment, Sealer
 
@@ -94,11 +95,12 @@ class Ratchet:
 
 
 class _Tip:
-    __slots__ = ("chain", "ident", "prev", "seq")
+    __slots__ = ("chain", "ident", "info", "prev", "seq")
 
     def __init__(self, chain: ChainId) -> None:
         self.chain = chain
         self.ident = chain.packed()
+        self.info = layout.dek_info(chain)
         self.seq = 0
         self.prev = layout.genesis_prev(chain)
 
@@ -141,50 +143,50 @@ class Writer:
 
     def seal(self, partition: int, draft: Draft, ts_us: int) -> list[Sealed]:
         """The sealed record; the first one of a chain has its genesis before it."""
-        tip = self._tips.get(partition)
-        if tip is not None:
-            return [self._seal(tip, draft, ts_us)]
-        tip = self._tips[partition] = _Tip(ChainId(self._log_id, partition, self.writer, self.epoch))
-        opening = Draft(Kind.GENESIS, self._genesis, (), draft.retention_class, draft.keep_until_day)
-        return [self._seal(tip, opening, ts_us), self._seal(tip, draft, ts_us)]
+        return self.seal_all(partition, (draft,), ts_us)
+
+    def seal_all(self, partition: int, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
+        """As ``seal`` of each, at one moment."""
+        tip, opening = self._tips.get(partition), []
+        if tip is None and drafts:
+            tip = self._tips[partition] = _Tip(ChainId(self._log_id, partition, self.writer, self.epoch))
+            first = drafts[0]
+            opening = self._seal(tip, (Draft(Kind.GENESIS, self._genesis, (), first.retention_class, first.keep_until_day),), ts_us)
+        return opening if tip is None else opening + self._seal(tip, drafts, ts_us)
 
     def forget(self, key: bytes) -> None:
         """Drops what was derived from a subject's key."""
         for derived in [known for known in self._derived if known[0] == key]:
             del self._derived[derived]
 
-    def _seal(self, tip: _Tip, draft: Draft, ts_us: int) -> Sealed:
-        seq, ratchet = tip.seq, self._ratchet
-        marks, bodies = [], []
-        for index, part in enumerate(draft.parts):
-            mark, body = self._part(tip, index, part)
-            marks.append(mark)
-            bodies.append(body)
-        core = layout.pack_core(
-            draft.kind,
-            tip.ident,
-            seq=seq,
-            ts_us=ts_us,
-            mac_epoch=ratchet.epoch,
-            retention_class=draft.retention_class,
-            keep_until_day=draft.keep_until_day,
-            prev=tip.prev,
-            env_hash=sha256(draft.env).digest(),
-            marks=marks,
-        )
-        leaf = layout.leaf_hash(core)
-        tip.seq, tip.prev = seq + 1, leaf
-        return Sealed(tip.chain, seq, leaf, Record(core, draft.env, tuple(bodies), ratchet.mac(layout.mac_input(leaf))))
+    def _seal(self, tip: _Tip, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
+        chain, ident, ratchet, found = tip.chain, tip.ident, self._ratchet, []
+        mac, mac_epoch = ratchet.mac, ratchet.epoch
+        for kind, env, parts, retention_class, keep_until_day in drafts:
+            marks: list[bytes] = []
+            bodies: list[bytes] = []
+            for index, part in enumerate(parts):
+                mark, body = self._part(tip, index, part)
+                marks.append(mark)
+                bodies.append(body)
+            seq = tip.seq
+            core = pack_core(kind, ident, seq, ts_us, mac_epoch, retention_class, keep_until_day, tip.prev, hash_of(env), marks)
+            leaf = leaf_hash(core)
+            tip.seq, tip.prev = seq + 1, leaf
+            found.append(Sealed(chain, seq, leaf, Record(core, env, tuple(bodies), mac(MAC_LABEL + leaf))))
+        return found
 
     def _part(self, tip: _Tip, index: int, part: Part) -> tuple[bytes, bytes]:
         part_type, handle, key, text = part
         if part_type == PartType.PLAIN:
             return layout.pack_mark(part_type, handle, bytes(12), text), text
         derived = self._derived.get((key, tip.chain.partition))
-        if derived is None:
+        if derived is None and part_type == PartType.UNKNOWN:  # a key for this part alone
+            derived = _expanded(key, tip.info)
+        elif derived is None:
             if len(self._derived) >= _DERIVED:
                 del self._derived[next(iter(self._derived))]
-            derived = self._derived[key, tip.chain.partition] = part_key(key, tip.chain)
+            derived = self._derived[key, tip.chain.partition] = _expanded(key, tip.info)
         nonce = layout.nonce_of(index, tip.seq)
         ct = self._sealer.seal(derived, nonce, text, layout.aad_of(tip.ident, tip.seq, index, part_type))
         return layout.pack_mark(part_type, handle, nonce, ct), ct
@@ -192,12 +194,16 @@ class Writer:
 
 def part_key(dek: bytes, chain: ChainId) -> bytes:
     """The key that seals a subject's parts in one chain: HKDF-Expand-SHA256, one block."""
-    return Ratchet(dek).mac(layout.dek_info(chain) + b"\1")
+    return _expanded(dek, layout.dek_info(chain))
+
+
+def _expanded(dek: bytes, info: bytes) -> bytes:
+    return digest(dek, info + b"\1", "sha256")
 
 
 def group_key(deks: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The data key of a sentence about several subjects, from their (handle, data key): gone as soon as one of them is."""
-    return Ratchet(b"aud1/group").mac(b"".join(dek for _, dek in sorted(deks)))
+    return digest(b"aud1/group", b"".join(dek for _, dek in sorted(deks)), "sha256")
 
 
 def open_part(sealer: Sealer, record: Record, index: int, dek: bytes) -> bytes:

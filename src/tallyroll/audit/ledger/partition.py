@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import Enum
-from hashlib import sha256
 from typing import Final, NamedTuple
 
 import msgspec
@@ -189,6 +188,9 @@ def _moved(tip: Tip, item: Offered) -> Tip:
 
 
 def _is_whole(record: Record, core: Core) -> bool:
-    if record.env is None or sha256(record.env).digest() != core.env_hash or len(record.parts) != len(core.parts):
+    if record.env is None or layout.hash_of(record.env) != core.env_hash or len(record.parts) != len(core.parts):
         return False
-    return all(body is not None and sha256(body).digest() == mark.ct_hash for body, mark in zip(record.parts, core.parts, strict=True))
+    for body, mark in zip(record.parts, core.parts, strict=True):  # noqa: SIM110  # a loop costs less than a generator
+        if body is None or layout.hash_of(body) != mark.ct_hash:
+            return False
+    return True

@@ -28,7 +28,7 @@ def parts_about(ring: KeyRing, sentences: Sequence[tuple[Sequence[str], bytes]])
     groups: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
     parts = []
     for subjects, text in sentences:
-        about = tuple(sorted(set(subjects)))
+        about = tuple(sorted(set(subjects))) if len(subjects) > 1 else tuple(subjects)
         if len(about) > 1:
             if about not in groups:
                 members = [keys[name] for name in about]

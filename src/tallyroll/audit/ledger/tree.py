@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 EMPTY_ROOT: Final = sha256(b"").digest()
+_new_node: Final = sha256(b"\1").copy
 
 Nodes = Callable[[int, int], bytes]
 """The hash of the complete node (height, number); raises LookupError for one that is not kept."""
@@ -28,7 +29,9 @@ class Peak(NamedTuple):
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """The parent of two nodes."""
-    return sha256(b"\1" + left + right).digest()
+    state = _new_node()
+    state.update(left + right)
+    return state.digest()
 
 
 class CompactRange:
@@ -65,7 +68,7 @@ class CompactRange:
             if len(level) & 1:
                 peaks[height] = level[-1]
             pairs = iter(level)
-            level = [sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]
+            level = list(map(node_hash, pairs, pairs))
             first >>= 1
             height += 1
         return made

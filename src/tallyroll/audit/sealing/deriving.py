@@ -20,10 +20,11 @@ from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
 from tallyroll.audit.ledger.contents import part_text
 from tallyroll.audit.ledger.layout import Record, unpack_record
 from tallyroll.errors import AuditError, Undecodable
+from tallyroll.events.batch import Batch
 from tallyroll.events.chain import GENESIS, MAX_NUMBER_DIGITS, MAX_SESSIONS
 from tallyroll.events.codec import Head, decode_head
 from tallyroll.events.event import agent_of
-from tallyroll.ports import LedgerFacts, LedgerRow
+from tallyroll.ports import LedgerRow
 
 PAYLOAD_TYPES: Final = ("auth.", "authz.", "data.accessed")
 """Types, or beginnings of types that end with a dot, whose payload is kept too, sealed: their topics forget sooner than rules allow."""
@@ -51,6 +52,7 @@ _SEVERITIES: Final[Mapping[str, str]] = {"success": AuditSeverity.INFO.value, "f
 _FAILURES: Final = frozenset({"failed", "failure", "denied", "exhausted", "cancelled", "violated", "violation"})
 _MAX_SUBJECTS: Final = 32
 _MAX_DEPTH: Final = 32
+_MAX_SHAPE: Final = 64  # keys of a payload that is remembered by them
 
 Fit = Literal["linked", "first", "unlinked", "gap", "altered", "repeated"]
 """How a record fits into its publisher's chain: it continues what was read before it, nothing of its session was read before it,
@@ -88,6 +90,16 @@ class _Env(msgspec.Struct, omit_defaults=True, gc=False):
     workflow_id: str | None = None
 
 
+class _Type(NamedTuple):
+    """What follows from an event's type. ``keeps``: the payload is kept too."""
+
+    category: str
+    outcome: str
+    severity: str
+    action: str
+    keeps: bool
+
+
 class Sentence(NamedTuple):
     """The text of a part, and whom it is about; nobody known where there is no name."""
 
@@ -95,14 +107,28 @@ class Sentence(NamedTuple):
     text: bytes
 
 
-class Derived(NamedTuple):
-    """An entry before it is sealed. ``digest`` is the SHA-256 of the record's value in hex."""
+class Derived(msgspec.Struct, frozen=True, gc=False):
+    """An entry before it is sealed. ``found_by`` are the fields of its facts from the audit id on.
 
-    audit_id: str
+    ``digest`` is the SHA-256 of the record's value in hex.
+    """
+
+    found_by: tuple[str, str, str, str, str, str, str, str]
     env: bytes
     sentences: tuple[Sentence, ...]
-    facts: LedgerFacts
     digest: str
+
+
+class _Read(msgspec.Struct, gc=False):
+    """An event that was read: ``text`` is its payload as it came, ``secret`` what was found personal so far."""
+
+    whole: Whole
+    text: str
+    payload: dict[str, Any]
+    names: tuple[str, ...]
+    kind: _Type
+    digest: str
+    secret: bool
 
 
 class Publishers:
@@ -113,20 +139,20 @@ class Publishers:
 
     def fit(self, head: Head, digest: str) -> Fit:
         """How a record fits; remembers it."""
-        session, text = head.chainsession, head.chainnumber
+        session, text, sessions = head.chainsession, head.chainnumber, self._sessions
         if not session or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
             return "unlinked"
-        number, known = int(text), self._sessions.get(session)
+        number, known = int(text), sessions.get(session)
         if known is None:
-            self._sessions[session] = (number, digest)
-            if len(self._sessions) > MAX_SESSIONS:
-                self._sessions.popitem(last=False)
+            sessions[session] = (number, digest)
+            if len(sessions) > MAX_SESSIONS:
+                sessions.popitem(last=False)
             return ("linked" if head.chainprev == GENESIS else "altered") if number == 1 else "first"
         high, before = known
         if number <= high:
             return "repeated"
-        self._sessions[session] = (number, digest)
-        self._sessions.move_to_end(session)
+        sessions[session] = (number, digest)
+        sessions.move_to_end(session)
         if number > high + 1:
             return "gap"
         return "linked" if head.chainprev == before else "altered"
@@ -143,74 +169,97 @@ class Deriver:
         payload_types: Collection[str] = PAYLOAD_TYPES,
         scanner: PiiScanner | None = None,
     ) -> None:
-        self._log_id = log_id
+        self._mixing = sha256(b"aud1/derived" + log_id)
         self._subject_keys = frozenset(map(plain_key, subject_fields))
         self._exact = frozenset(name for name in payload_types if not name.endswith("."))
         self._families = tuple(name for name in payload_types if name.endswith("."))
         self._scanner = scanner
         self._keys: dict[str, Literal["", "names", "personal"]] = {}
-        self._types: dict[str, tuple[str, str, str, bool]] = {}
+        self._plain: set[tuple[str, ...]] = set()
+        self._types: dict[str, _Type] = {}
 
     def audit_id(self, event_id: str) -> str:
         """The id of an event's entry: the same each time, and near those of its time where the event's id is a UUIDv7."""
-        mixed = sha256(b"aud1/derived" + self._log_id + event_id.encode()).hexdigest()
+        state = self._mixing.copy()
+        state.update(event_id.encode())
+        mixed = state.hexdigest()
         time = event_id[:8] + event_id[9:13]
         begin = time if len(event_id) == 36 and event_id[14] == "7" and time.isalnum() else mixed[52:64]  # noqa: PLR2004  # of a UUID
         return f"{begin[:8]}-{begin[8:]}-8{mixed[:3]}-8{mixed[3:6]}-{mixed[6:18]}"
 
-    def derive(self, value: bytes, position: str, publishers: Publishers) -> Derived:
-        """The entry of one record. Raises Undecodable for bytes that are no event."""
+    def derive(self, batch: Batch, publishers: Publishers) -> list[Derived | Undecodable]:
+        """Of each record its entry, or why it is no event."""
+        found = [self._read(value or b"") for value in batch.values]
+        if self._scanner is not None:
+            undecided = [event for event in found if isinstance(event, _Read) and not event.secret]
+            for event, is_personal in zip(undecided, self._scanner.in_any([event.text for event in undecided]), strict=True):
+                event.secret = is_personal
+        place, derived, fit = f"{batch.topic}/{batch.partition}/", self._derived, publishers.fit
+        return [
+            derived(one, f"{place}{offset}", fit(one.whole, one.digest)) if isinstance(one, _Read) else one
+            for one, offset in zip(found, batch.offsets, strict=True)
+        ]
+
+    def _read(self, value: bytes) -> _Read | Undecodable:
         try:
             whole = _decode_whole(value)
-            payload = _decode_payload(whole.data)
+            text = bytes(whole.data).decode()
+            payload = _decode_payload(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            decode_head(value)  # raises the reason, where there is one
-            raise Undecodable("bad_data", "the payload is no JSON object") from None
+            return _why_not(value) or Undecodable("bad_data", "the payload is no JSON object")
         if whole.specversion != "1.0" or not whole.aggregateid or not whole.aggregatetype or whole.data_base64:
-            decode_head(value)
-        digest = sha256(value).hexdigest()
-        category, outcome, action, keeps = self._types.get(whole.type) or self._type(whole.type)
-        personal, names = self._people(payload)
-        if whole.userid and whole.userid not in names:
-            names = (*names, whole.userid)
-        secret = personal or bool(names) or keeps or (self._scanner is not None and bool(self._scanner.in_text(bytes(whole.data).decode())))
-        audit_id = self.audit_id(whole.id)
-        agent_id = agent_of(whole.aggregatetype, whole.aggregateid, payload.get("agent_id")) or ""
-        task_id, workflow_id = _own_or_named(whole, payload, "task"), _own_or_named(whole, payload, "workflow")
-        severity = _SEVERITIES[outcome]
+            reason = _why_not(value)
+            if reason is not None:
+                return reason
+        state = _new_state()
+        state.update(value)
+        kind, user = self._types.get(whole.type) or self._type(whole.type), whole.userid
+        personal, names = self._people(payload, text)
+        if user and user not in names:
+            names = (*names, user)
+        return _Read(whole, text, payload, names, kind, state.hexdigest(), personal or bool(names) or kind.keeps)
+
+    def _derived(self, event: _Read, position: str, fit: Fit) -> Derived:
+        whole, payload, digest = event.whole, event.payload, event.digest
+        category, outcome, severity, action, keeps = event.kind
+        audit_id, event_type = self.audit_id(whole.id), whole.type
+        owner, owner_id = whole.aggregatetype, whole.aggregateid
+        agent_id = agent_of(owner, owner_id, payload.get("agent_id")) or ""
+        task_id = owner_id if owner == "task" else _named(payload, "task_id")
+        workflow_id = owner_id if owner == "workflow" else _named(payload, "workflow_id")
         env = _encode(
             _Env(
-                action, audit_id, category, whole.id, whole.time, whole.type, outcome, position, publishers.fit(whole, digest),
-                severity, "derived", agent_id or None,
-                whole.correlationid, None if secret else digest, whole.source, task_id or None, whole.tenantid, workflow_id or None,
+                action, audit_id, category, whole.id, whole.time, event_type, outcome, position, fit, severity, "derived", agent_id or None,
+                whole.correlationid, None if event.secret else digest, whole.source, task_id or None, whole.tenantid, workflow_id or None,
             )
         )  # fmt: skip
-        facts = LedgerFacts(
-            0, 0, 0, 0, (), audit_id, whole.type, category, severity, outcome, agent_id, task_id, workflow_id
-        )  # fmt: skip
-        sentences = self._sentences(whole, payload if keeps else None, names, digest) if secret else ()
-        return Derived(audit_id, env, sentences, facts, digest)
+        sentences = _sentences(whole, payload if keeps else None, event.names, digest) if event.secret else ()
+        return Derived((audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id), env, sentences, digest)
 
-    def _sentences(self, whole: Whole, kept: dict[str, Any] | None, names: tuple[str, ...], digest: str) -> tuple[Sentence, ...]:
-        about = Sentence(names, _encode({"digest": digest} if kept is None else {"digest": digest, "payload": kept}))
-        if not whole.userid:
-            return (about,)
-        actor = {"user_id": whole.userid, "session_id": whole.sessionid}
-        return (Sentence((whole.userid,), part_text(actor)), about)
-
-    def _type(self, name: str) -> tuple[str, str, str, bool]:
+    def _type(self, name: str) -> _Type:
         words = name.split(".")
         category = _CATEGORIES.get(words[0], AuditEventCategory.SYSTEM_ACCESS)
         outcome = "failure" if words[-1] in _FAILURES else "success"
-        found = (category.value, outcome, words[-1], name in self._exact or name.startswith(self._families))
+        keeps = name in self._exact or name.startswith(self._families)
+        found = _Type(category.value, outcome, _SEVERITIES[outcome], words[-1], keeps)
         if len(self._types) < MAX_SESSIONS:  # names are the publishers' to choose
             self._types[name] = found
         return found
 
-    def _people(self, payload: dict[str, Any]) -> tuple[bool, tuple[str, ...]]:
+    def _people(self, payload: dict[str, Any], text: str) -> tuple[bool, tuple[str, ...]]:
         """Whether some key says that its value is personal, and the values that name people."""
+        keys = tuple(payload)
+        if keys not in self._plain:
+            if len(self._plain) < MAX_SESSIONS and len(keys) <= _MAX_SHAPE and not any(map(self._meaning, keys)):
+                self._plain.add(keys)
+            return self._people_in([(payload, 0)])
+        if "[" not in text and "{" not in text[1:]:  # most payloads are flat, and have the keys of many others
+            return False, ()
+        inner = [value for value in payload.values() if isinstance(value, (dict, list))]
+        return self._people_in([(value, 1) for value in inner])
+
+    def _people_in(self, waiting: list[tuple[dict[str, Any] | list[Any], int]]) -> tuple[bool, tuple[str, ...]]:
         personal, names = False, dict[str, None]()
-        waiting: list[tuple[dict[str, Any] | list[Any], int]] = [(payload, 0)]
         while waiting:
             item, depth = waiting.pop()
             if depth > _MAX_DEPTH:
@@ -221,9 +270,7 @@ class Deriver:
             for key, value in item.items():
                 if isinstance(value, (dict, list)):
                     waiting.append((value, depth + 1))
-                means = self._keys.get(key)
-                if means is None:
-                    means = self._meaning(key)
+                means = self._meaning(key)
                 if means and value is not None:
                     personal = True
                     if means == "names":
@@ -231,11 +278,21 @@ class Deriver:
         return personal, tuple(names)[:_MAX_SUBJECTS]
 
     def _meaning(self, key: str) -> Literal["", "names", "personal"]:
-        plain = plain_key(key)
-        known: Literal["", "names", "personal"] = "names" if plain in self._subject_keys else "personal" if plain in PERSONAL_KEYS else ""
-        if len(self._keys) < MAX_SESSIONS:
-            self._keys[key] = known
+        known = self._keys.get(key)
+        if known is None:
+            plain = plain_key(key)
+            known = "names" if plain in self._subject_keys else "personal" if plain in PERSONAL_KEYS else ""
+            if len(self._keys) < MAX_SESSIONS:
+                self._keys[key] = known
         return known
+
+
+def _sentences(whole: Whole, kept: dict[str, Any] | None, names: tuple[str, ...], digest: str) -> tuple[Sentence, ...]:
+    about = Sentence(names, _encode({"digest": digest} if kept is None else {"digest": digest, "payload": kept}))
+    if not whole.userid:
+        return (about,)
+    actor = {"user_id": whole.userid, "session_id": whole.sessionid}
+    return (Sentence((whole.userid,), part_text(actor)), about)
 
 
 def digest_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> str | None:
@@ -255,13 +312,20 @@ def _is_name(value: object) -> bool:
     return (isinstance(value, str) and bool(value.strip())) or (isinstance(value, int) and not isinstance(value, bool))
 
 
-def _own_or_named(whole: Whole, payload: Mapping[str, Any], what: str) -> str:
-    if whole.aggregatetype == what:
-        return whole.aggregateid
-    named = payload.get(f"{what}_id")
+def _why_not(value: bytes) -> Undecodable | None:
+    try:
+        decode_head(value)
+    except Undecodable as reason:
+        return reason
+    return None
+
+
+def _named(payload: Mapping[str, Any], key: str) -> str:
+    named = payload.get(key)
     return named if isinstance(named, str) else ""
 
 
+_new_state: Final = sha256().copy
 _encode: Final = msgspec.json.Encoder().encode
 _decode_whole: Final = msgspec.json.Decoder(Whole).decode
 _decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode

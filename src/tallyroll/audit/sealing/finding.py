@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
 from tallyroll.audit.ledger.contents import env_of, part_text
 from tallyroll.events.event import AgentEvent
-from tallyroll.ports import LedgerFacts
 
 FINDING_EVENT: Final = "audit.finding.recorded"
 """Says on ``system-events`` that a sealer has found something."""
@@ -64,18 +63,17 @@ class Finding(NamedTuple):
             }
         )  # fmt: skip
 
-    def part(self) -> bytes | None:
+    @property
+    def sentences(self) -> tuple[tuple[tuple[str, ...], bytes], ...]:
         """The bytes in question, to be sealed: nobody knows whom they concern."""
         if not self.raw:
-            return None
+            return ()
         kept = b64encode(self.raw[:_MAX_RAW]).decode()
-        return part_text({"payload": {"sha256": sha256(self.raw).hexdigest(), "bytes": len(self.raw), "raw": kept}})
+        return (((), part_text({"payload": {"sha256": sha256(self.raw).hexdigest(), "bytes": len(self.raw), "raw": kept}})),)
 
-    def facts(self, log_id: bytes) -> LedgerFacts:
-        """What its entry is found by."""
-        return LedgerFacts(
-            0, 0, 0, 0, (), self.audit_id(log_id), FINDING_EVENT, AuditEventCategory.AUDIT_SYSTEM.value, self.severity.value, "failure"
-        )
+    def found_by(self, log_id: bytes) -> tuple[str, str, str, str, str]:
+        """What its entry is found by: the fields of its facts from the audit id on."""
+        return (self.audit_id(log_id), FINDING_EVENT, AuditEventCategory.AUDIT_SYSTEM.value, self.severity.value, "failure")
 
     def event(self, log_id: bytes) -> AgentEvent:
         """What is published of it: nothing of the bytes."""

@@ -90,9 +90,11 @@ class Intake:
             if admission is None:
                 return Arrived(offered, "unregistered")
             admit(chain, admission)
-        if chain not in lane.ledger.tips:
             lane.know(chain)
-        offered = lane.ledger.judge(record, registry.admitted)
+            offered = lane.ledger.judge(record, registry.admitted)
+        elif chain not in lane.ledger.tips:
+            lane.know(chain)
+            offered = lane.ledger.judge(record, registry.admitted)
         if offered.verdict == Verdict.REPEAT:
             return Arrived(offered, "")
         if offered.verdict not in (Verdict.APPEND, Verdict.LATE, Verdict.GAP):

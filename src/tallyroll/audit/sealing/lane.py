@@ -74,16 +74,22 @@ class Lane:
         self._moved.add((core.chain.writer, core.chain.epoch))
         self._add(offered.record, offered.leaf, facts, source, now_us)
 
-    def take_own(self, sealed: Sequence[Sealed], facts: LedgerFacts, source: Position | None, now_us: int, mac_epoch: int) -> None:
-        """A record of this process's writer, and its genesis before it where there is one. ``facts`` are those of the last one."""
-        last = sealed[-1]
-        for item in sealed[:-1]:
+    def take_own(
+        self, sealed: Sequence[Sealed], facts: Sequence[LedgerFacts], sources: Sequence[Position | None], now_us: int, mac_epoch: int
+    ) -> None:
+        """Records of this process's writer, the genesis of its chain before them where there is one: it has no facts and no source."""
+        for item in sealed[: len(sealed) - len(facts)]:
             core = unpack_core(item.record.core)
             opening = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day)
-            self._add(item.record, item.leaf, opening, source, now_us)
-        self._add(last.record, last.leaf, facts, source, now_us)
+            self._add(item.record, item.leaf, opening, sources[0], now_us)
+        number, partition = self.end, self.number
+        for (_, _, leaf, record), source in zip(sealed[len(sealed) - len(facts) :], sources, strict=True):
+            self._rows.append(LedgerRow(partition, number, pack_record(record), leaf, now_us, source))
+            number += 1
+        self._facts += facts
+        last = sealed[-1]
         chain = (last.chain.writer, last.chain.epoch)
-        self.ledger.tips[chain] = Tip(last.seq, last.leaf, mac_epoch, facts.kind == Kind.CLOSE, (), facts.ts_us)
+        self.ledger.tips[chain] = Tip(last.seq, last.leaf, mac_epoch, facts[-1].kind == Kind.CLOSE, (), now_us)
         self._moved.add(chain)
 
     def pending(self) -> Sequence[LedgerAppend]:

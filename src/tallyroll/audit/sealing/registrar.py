@@ -101,13 +101,13 @@ class Registrar:
             self._tree = CompactRange(tail.size, tail.peaks)
         return registry
 
-    def seal(self, partition: int, draft: Draft, ts_us: int) -> list[Sealed]:
-        """A record of this writer, its chain's genesis before it where it is the first. Enrols where there is no epoch yet."""
+    def seal(self, partition: int, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
+        """Records of this writer, its chain's genesis before the first one of it. Enrols where there is no epoch yet."""
         if partition in self._burnt:
             raise RuntimeError(f"the epoch is over for ledger partition {partition}; begin() comes first")
         writer = self._writer or self._begin()
         writer.advance(int(self._clock.monotonic() - self._opened_s))
-        return writer.seal(partition, draft, ts_us)
+        return writer.seal_all(partition, drafts, ts_us)
 
     def record(self, kind: Kind, env: bytes) -> None:
         """Says something in the registry; stored with the next ``commit``."""
@@ -207,7 +207,7 @@ class Registrar:
         return found
 
     def _record(self, kind: Kind, env: bytes) -> None:
-        for sealed in self.seal(REGISTRY, Draft(kind, env), self._clock.now_us()):
+        for sealed in self.seal(REGISTRY, [Draft(kind, env)], self._clock.now_us()):
             core = unpack_core(sealed.record.core)
             self._pending.append(_Pending(sealed, core.kind, sealed.record.env or b""))
             self.registry.learn(core.kind, sealed.record.env or b"", (core.chain.writer, core.chain.epoch), core.seq)

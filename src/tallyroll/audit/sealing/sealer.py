@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from tallyroll.audit.ledger import records
-from tallyroll.audit.ledger.chain import Draft, Part
+from tallyroll.audit.ledger.chain import Draft
 from tallyroll.audit.ledger.envelope import record_in
 from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind, Record
 from tallyroll.audit.ledger.partition import Offered, Verdict
@@ -38,6 +38,7 @@ log: Final = logging.getLogger("tallyroll.audit")
 
 DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
+_SHARE: Final = 3  # times what storing takes, at least, pass between two times
 _PUBLISHED: Final = 100  # findings of one flush that are published; all of them are sealed and counted
 _OWN_KEEP_DAYS: Final = 365
 
@@ -46,9 +47,14 @@ Publish = Callable[[AgentEvent], Awaitable[object]]
 
 @dataclass(frozen=True)
 class SealerOptions:
-    """How long entries are kept that no rule speaks of, by the base name of their topic, else ``keep_days``."""
+    """How long entries are kept that no rule speaks of, by the base name of their topic, else ``keep_days``.
+
+    ``soon_s``: what was taken in is stored after so long, or after three times what storing took, whichever is longer; or
+    earlier, when the loop's interval is over. So a quiet ledger is up to date, and a busy one spends its time on sealing.
+    """
 
     keep_days: int = 365
+    soon_s: float = 0.1
     keep_days_of: Mapping[str, int] = field(default_factory=lambda: {"performance-events": 30, "system-events": 90})
 
     def days(self, base: str) -> int:
@@ -98,6 +104,8 @@ class AuditSealer:
         self._findings: list[Finding] = []
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None
+        self._since_s: float | None = None  # when the first was taken in of what is not being stored yet
+        self._took_s = 0.0
         self._drifting: set[ChainKey] = set()
         self._publishing: set[asyncio.Task[object]] = set()
         self._start: Callable[[], None] = _nothing
@@ -166,11 +174,15 @@ class AuditSealer:
                     raise StoreUnavailable(error.where, error.reason) from error  # to be tried again, never put aside
                 raise
         lane.next = max(lane.next, batch.next_offset)
+        if self._since_s is None:
+            self._since_s = self._clock.monotonic()
         return ()
 
     def wants_flush(self, *, interval_over: bool) -> bool:
         """As the port says."""
-        return interval_over or self._conflict is not None
+        if interval_over or self._conflict is not None or self._since_s is None:
+            return interval_over or self._conflict is not None
+        return self._clock.monotonic() - self._since_s >= max(self._options.soon_s, _SHARE * self._took_s)
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
@@ -207,7 +219,10 @@ class AuditSealer:
         """Says how far this writer has come."""
         lane = self._first_lane()
         if lane is not None:
-            self._seal(lane, records.heads(self.registrar.heads()), (), LedgerFacts(Kind.HEADS, 0, 0, 0), None, _OWN_KEEP_DAYS)
+            now_us = self._clock.now_us()
+            day = now_us // DAY_US + _OWN_KEEP_DAYS
+            draft = Draft(Kind.HEADS, records.heads(self.registrar.heads()), (), 0, day)
+            self._take_own(lane, [draft], [LedgerFacts(Kind.HEADS, now_us, 0, day)], [None], now_us)
 
     def is_behind(self, by_us: int) -> bool:
         """Whether records that come in now were sealed longer ago: then a silence is the log's, not a writer's."""
@@ -223,25 +238,35 @@ class AuditSealer:
     # What arrives
 
     def _take_sealed(self, lane: Lane, batch: Batch) -> None:
-        now_us = self._clock.now_us()
-        for index, value in enumerate(batch.values):
-            self._take_one(lane, value, batch.position(index), now_us)
-            lane.next = batch.offsets[index] + 1
+        now_us, taken, repeats = self._clock.now_us(), 0, 0
+        try:
+            for index, value in enumerate(batch.values):
+                verdict = self._take_one(lane, value, batch.position(index), now_us)
+                taken += verdict in (Verdict.APPEND, Verdict.LATE, Verdict.GAP)
+                repeats += verdict == Verdict.REPEAT
+                lane.next = batch.offsets[index] + 1
+        finally:
+            if taken:
+                lane.seen_s = self._clock.monotonic()
+                self._telemetry.count(AUDIT_SEALED, taken, outcome="explicit")
+            if repeats:
+                self._telemetry.count(FOLLOW_REPEATS, repeats, follower=self.name)
 
-    def _take_one(self, lane: Lane, value: bytes | None, position: Position, now_us: int) -> None:
+    def _take_one(self, lane: Lane, value: bytes | None, position: Position, now_us: int) -> Verdict:
+        """What it was: BROKEN also for what is a finding for another reason."""
         try:
             _, record = record_in(value)
         except Undecodable as error:
             self._find(lane, Finding("unreadable", str(position), error.reason, value or b""), position)
-            return
+            return Verdict.BROKEN
         arrived = self._intake.judge(lane, record, self.registrar.registry, self._admit, now_us)
         offered = arrived.offered
         if arrived.code:
             self._find(lane, Finding(arrived.code, str(position), _chain_of(offered), value or b""), position)
-        elif offered.verdict == Verdict.REPEAT:
-            self._telemetry.count(FOLLOW_REPEATS, follower=self.name)
-        else:
+            return Verdict.BROKEN
+        if offered.verdict != Verdict.REPEAT:
             self._append(lane, offered, record, position, now_us)
+        return offered.verdict
 
     def _append(self, lane: Lane, offered: Offered, record: Record, position: Position, now_us: int) -> None:
         core = offered.core
@@ -256,8 +281,7 @@ class AuditSealer:
             self._drifting.add(chain)  # said once an epoch
             self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {_chain_of(offered)}"), position)
         lane.take(offered, facts_of(record, core), position, now_us)
-        lane.seen_us, lane.seen_s = core.ts_us, self._clock.monotonic()
-        self._telemetry.count(AUDIT_SEALED, outcome="explicit")
+        lane.seen_us = core.ts_us
 
     def _admit(self, chain: ChainKey, admission: Admission) -> None:
         self.registrar.record(Kind.KEY, records.writer_key(*chain, admission.commitment, admission.opened_us, admission.heartbeat_s))
@@ -265,63 +289,76 @@ class AuditSealer:
     # What is derived
 
     def _derive(self, lane: Lane, batch: Batch, base: str) -> None:
-        found: list[tuple[int, Derived | Finding]] = []
-        for index, value in enumerate(batch.values):
-            position = f"{batch.topic}/{batch.partition}/{batch.offsets[index]}"
-            try:
-                found.append((index, self._deriver.derive(value or b"", position, lane.publishers)))
-            except Undecodable as error:
-                found.append((index, Finding("unreadable", position, error.reason, value or b"")))
-        derived = self._new_ones([item for _, item in found if isinstance(item, Derived)])
-        parts = iter(parts_about(self._ring, [sentence for item, finding in derived if finding is None for sentence in item.sentences]))
-        judged, keep_days = iter(derived), self._options.days(base)
-        count = 0
-        for index, item in found:
+        """All of a batch, or nothing where a key or the store cannot be had."""
+        found = self._deriver.derive(batch, lane.publishers)
+        derived = [item for item in found if isinstance(item, Derived)]
+        verdicts = iter(self._new_ones(derived))
+        fresh: list[tuple[Derived | Finding, Position]] = []
+        repeats = 0
+        for index, item in enumerate(found):
             place = batch.position(index)
-            judgement = None if isinstance(item, Finding) else next(judged)[1]
-            if isinstance(item, Finding):
-                self._find(lane, item, place)
-            elif judgement is None:
-                self._unstored[item.audit_id] = item.digest
-                self._seal(lane, item.env, [next(parts) for _ in item.sentences], item.facts, place, keep_days)
-                count += 1
-            elif judgement == "same_id":
-                self._find(lane, Finding("same_id", str(place), f"entry {item.audit_id}", batch.values[index] or b""), place)
+            if isinstance(item, Undecodable):
+                fresh.append((Finding("unreadable", str(place), item.reason, batch.values[index] or b""), place))
+            elif (verdict := next(verdicts)) is None:
+                fresh.append((item, place))
+            elif verdict == "same_id":
+                fresh.append((Finding("same_id", str(place), f"entry {item.found_by[0]}", batch.values[index] or b""), place))
             else:
-                self._telemetry.count(FOLLOW_REPEATS, follower=self.name)
-            lane.next = batch.offsets[index] + 1
-        self._telemetry.count(AUDIT_SEALED, count, outcome="derived")
+                repeats += 1
+        self._seal(lane, fresh, self._options.days(base))
+        if repeats:
+            self._telemetry.count(FOLLOW_REPEATS, repeats, follower=self.name)
 
-    def _new_ones(self, derived: Sequence[Derived]) -> list[tuple[Derived, str | None]]:
+    def _new_ones(self, derived: Sequence[Derived]) -> list[str | None]:
         """Which are to be sealed (None), are here already, or are here with other bytes."""
-        stored = self._store.known([item.audit_id for item in derived]) if derived else {}
-        seen, judged = dict[str, str](), list[tuple[Derived, str | None]]()
+        stored = self._store.known([item.found_by[0] for item in derived]) if derived else {}
+        seen, verdicts, unstored = dict[str, str](), list[str | None](), self._unstored
         for item in derived:
-            before = seen.get(item.audit_id) or self._unstored.get(item.audit_id)
-            if before is None and item.audit_id in stored:  # where nobody can read its digest any more, nobody can compare
-                before = digest_of(stored[item.audit_id], partial(text_of, self._ring, self._sealer)) or item.digest
-            seen.setdefault(item.audit_id, before or item.digest)
-            judged.append((item, None if before is None else "repeat" if before == item.digest else "same_id"))
-        return judged
+            audit_id, digest = item.found_by[0], item.digest
+            before = seen.get(audit_id) or unstored.get(audit_id)
+            if before is None and audit_id in stored:  # where nobody can read its digest any more, nobody can compare
+                before = digest_of(stored[audit_id], partial(text_of, self._ring, self._sealer)) or digest
+            seen[audit_id] = before or digest
+            verdicts.append(None if before is None else "repeat" if before == digest else "same_id")
+        return verdicts
 
     # Writing
 
     def _find(self, lane: Lane, finding: Finding, position: Position | None) -> None:
-        text, log_id = finding.part(), self.registrar.log_id
-        parts = parts_about(self._ring, [((), text)]) if text is not None else []
-        self._seal(lane, finding.env(log_id), parts, finding.facts(log_id), position, _OWN_KEEP_DAYS)
-        self._findings.append(finding)
-        self._telemetry.count(AUDIT_FINDINGS, reason=finding.code)
-        log.error("%s: %s %s", finding.where, finding.code, finding.detail)
+        self._seal(lane, [(finding, position)], _OWN_KEEP_DAYS)
 
-    def _seal(  # noqa: PLR0913  # an entry
-        self, lane: Lane, env: bytes, parts: Sequence[Part], facts: LedgerFacts, position: Position | None, keep_days: int
+    def _seal(self, lane: Lane, items: Sequence[tuple[Derived | Finding, Position | None]], keep_days: int) -> None:
+        """Entries and findings, at one moment: keys first, which may fail, then all of them."""
+        if not items:
+            return
+        now_us, log_id = self._clock.now_us(), self.registrar.log_id
+        day, own_day = now_us // DAY_US + keep_days, now_us // DAY_US + _OWN_KEEP_DAYS
+        parts = iter(parts_about(self._ring, [sentence for item, _ in items for sentence in item.sentences]))
+        drafts, facts, findings = [], [], []
+        for item, _ in items:
+            sentences = item.sentences
+            own = [next(parts) for _ in sentences] if sentences else ()
+            handles = tuple([part.handle for part in own])
+            if isinstance(item, Finding):
+                findings.append(item)
+                drafts.append(Draft(Kind.ENTRY, item.env(log_id), own, 0, own_day))
+                facts.append(LedgerFacts(0, now_us, 0, own_day, handles, *item.found_by(log_id)))
+            else:
+                self._unstored[item.found_by[0]] = item.digest
+                drafts.append(Draft(Kind.ENTRY, item.env, own, 0, day))
+                facts.append(LedgerFacts(0, now_us, 0, day, handles, *item.found_by))
+        self._take_own(lane, drafts, facts, [position for _, position in items], now_us)
+        if len(items) > len(findings):
+            self._telemetry.count(AUDIT_SEALED, len(items) - len(findings), outcome="derived")
+        for finding in findings:
+            self._findings.append(finding)
+            self._telemetry.count(AUDIT_FINDINGS, reason=finding.code)
+            log.error("%s: %s %s", finding.where, finding.code, finding.detail)
+
+    def _take_own(
+        self, lane: Lane, drafts: Sequence[Draft], facts: Sequence[LedgerFacts], sources: Sequence[Position | None], now_us: int
     ) -> None:
-        now_us = self._clock.now_us()
-        day = now_us // DAY_US + keep_days
-        facts = facts._replace(ts_us=now_us, keep_until_day=day, handles=tuple([part.handle for part in parts]))
-        sealed = self.registrar.seal(lane.number, Draft(Kind(facts.kind), env, parts, 0, day), now_us)
-        lane.take_own(sealed, facts, position, now_us, self.registrar.mac_epoch)
+        lane.take_own(self.registrar.seal(lane.number, drafts, now_us), facts, sources, now_us, self.registrar.mac_epoch)
 
     async def _commit(self) -> None:
         lanes = [lane for lane in self.lanes.values() if lane.has_pending or lane.next != (lane.stored or 0)]
@@ -329,6 +366,7 @@ class AuditSealer:
         appends = [append for lane in lanes for append in lane.pending()]
         findings, unstored = self._findings, self._unstored
         self._findings, self._unstored = [], {**self._unstored}
+        self._since_s, began_s = None, self._clock.monotonic()
         try:
             await self.registrar.commit(LedgerCommit(appends, positions))
         except BaseException as error:
@@ -338,6 +376,7 @@ class AuditSealer:
                 self._findings.clear()
                 self._unstored.clear()
             raise
+        self._took_s = self._clock.monotonic() - began_s
         for lane in lanes:
             lane.taken(positions[lane.where][1])
         for audit_id in unstored:
