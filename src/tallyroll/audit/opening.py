@@ -152,7 +152,11 @@ class OpenAudit:
             store, keys.ring, sealer, keys.log_id, clock=self.clock,
             rule_set=self.rules.version, classes=retention_classes(self.rules.rules), heartbeat_s=beat_s,
         )  # fmt: skip
-        deriver = Deriver(keys.log_id, subject_fields=settings.subject_fields_named, scanner=PiiScanner(self.finder))
+        derived = self.rules.derived
+        deriver = Deriver(
+            keys.log_id, subject_fields=settings.subject_fields_named, payload_types=derived.payload_types, categories=derived.category_of,
+            scanner=PiiScanner(self.finder),
+        )  # fmt: skip
 
         def refused(detail: str) -> None:
             follower.report(Finding("witness", f"ledger/{META}", detail))
@@ -168,7 +172,7 @@ class OpenAudit:
 
         follower = AuditSealer(
             store, keys.ring, sealer, registrar, deriver, self.catalogue,
-            clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days),
+            clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days, derived.days_of),
             publish=self._publisher.publish, telemetry=self.telemetry, check=check,
         )  # fmt: skip
         upkeep = Upkeep(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from tallyroll.audit.compliance.derived import RETENTION_DAYS
 from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft, Part
 from tallyroll.audit.ledger.envelope import record_in
@@ -49,7 +50,7 @@ class SealerOptions:
     """How long entries are kept that no rule speaks of, by the base name of their topic, else ``keep_days``."""
 
     keep_days: int = 365
-    keep_days_of: Mapping[str, int] = field(default_factory=lambda: {"performance-events": 30, "system-events": 90})
+    keep_days_of: Mapping[str, int] = field(default_factory=lambda: RETENTION_DAYS)
 
     def days(self, base: str) -> int:
         """For a topic."""
