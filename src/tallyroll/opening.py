@@ -357,7 +357,7 @@ def compliance_rules_of(settings: Settings) -> RuleSet:
     try:
         own = rule_set_from_toml(settings.audit_rules.read_text("utf-8"))
         joined = ComplianceRuleEngine((*library().rules, *own.rules))
-        return RuleSet(version=f"{library().version}+{own.version}"[:64], rules=tuple(joined.rules))
+        return RuleSet(version=f"{library().version}+{own.version}"[:64], rules=tuple(joined.rules), derived=own.derived)
     except OSError as error:
         raise SettingsError("AUDIT_RULES", f"cannot be read ({error.strerror})") from error
     except SettingsError:

@@ -231,7 +231,10 @@ class Settings:
         accepts=f"of {', '.join(AUDIT_FRAMEWORK_NAMES)}, with commas between",
     )
     audit_rules: Path | None = _setting(
-        "AUDIT_RULES", None, "Own compliance rules beside those that come with tallyroll.", accepts="a TOML file"
+        "AUDIT_RULES",
+        None,
+        "Own compliance rules beside those that come with tallyroll, and how entries are derived from events.",
+        accepts="a TOML file",
     )
     audit_witness: str = _setting(
         "AUDIT_WITNESS",

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from tallyroll.adapters.sqlite.outbox import SqliteOutbox
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
 from tallyroll.cli.app import VERBS, app
 from tallyroll.events.codec import HEADERS
 from tallyroll.events.position import TopicPartition
 from tallyroll.follow.deadletter import DeadLetters
-from tallyroll.ports import DeadLetter, Encoded, PartitionWrite, Progress, Span
+from tallyroll.ports import DeadLetter, Encoded, OutboxRow, PartitionWrite, Progress, Span
 from tallyroll.replay.views import FOLD
 from tallyroll.roll import Roll
 from tallyroll.settings import Settings
@@ -444,6 +445,26 @@ def test_doctor_sees_a_store_that_is_behind(run: Run) -> None:
     run("run", "--once")
     run("publish", "agent.started", "a-2")
     assert "1 record behind" in run("doctor").stdout
+
+
+def test_doctor_sees_created_tasks_that_the_log_does_not_know_of(run: Run, tmp_path: Path) -> None:
+    def outbox() -> list[dict[str, Any]]:
+        return [one for one in document(run("doctor", "--json"))["checks"] if one["name"] == "outbox"]
+
+    async def leave(path: Path) -> None:
+        store = await SqliteOutbox.open(path)
+        await store.put(OutboxRow("r1", 1_700_000_000_000_000, 1_700_000_060_000_000, b"{}"))
+        await store.close()
+
+    assert outbox() == []
+    path = tmp_path / "log" / "outbox.db"
+    assert not path.exists(), "a look makes no file"
+    asyncio.run(leave(path))
+    (found,) = outbox()
+    assert (found["verdict"], found["says"][:40]) == ("warn", "1 task asked for and not in the log yet,")
+    path.write_bytes(b"no outbox at all, " * 100)
+    (broken,) = [one for one in document(run("doctor", "--json", code=1))["checks"] if one["name"] == "outbox"]
+    assert broken["verdict"] == "fail"
 
 
 def test_doctor_sees_an_archive_that_topics_have_outrun(run: Run, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ ACTS = (*(f"read {t}" for t in TOPICS), *(f"write {t}" for t in TOPICS), *(f"joi
 _SOURCES = ("agent-events", "task-events", "workflow-events", "performance-events", "system-events")
 ALLOWED: Mapping[str, set[str]] = {
     "publisher": {f"write {topic}" for topic in _SOURCES},
+    "deciding-publisher": {f"{act} {topic}" for act in ("read", "write") for topic in _SOURCES},
     "state": {*(f"read {topic}" for topic in _SOURCES), "write dead-letters", "join state"},
     "analytics": {
         *(f"read {topic}" for topic in _SOURCES if topic != "system-events"),

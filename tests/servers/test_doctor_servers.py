@@ -15,7 +15,9 @@ from redis import Redis
 from services import NatsServer, RedisServer
 from typer.testing import CliRunner
 
+from tallyroll.adapters.redis.outbox import RedisOutbox
 from tallyroll.cli.app import app
+from tallyroll.ports import OutboxRow
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -110,6 +112,20 @@ def test_states_of_another_log_are_told_from_those_of_this_one(
     tallyroll("run", "redis", "--once", "--url", f"sqlite:///{tmp_path / 'other'}")
     found = checks(tallyroll("doctor", "--json", code=1))
     assert "belongs to another log" in next(one["says"] for one in found["redis"] if one["verdict"] == "fail")
+
+
+def test_created_tasks_that_the_log_does_not_know_of(tallyroll: Callable[..., str], servers: tuple[RedisServer, NatsServer]) -> None:
+    async def leave() -> None:
+        outbox = RedisOutbox("127.0.0.1", servers[0].port)
+        await outbox.put(OutboxRow("r1", 1_700_000_000_000_000, 1_700_000_060_000_000, b"{}", b"{}"))
+        await outbox.close()
+
+    asyncio.run(stream(servers[1], 1_200))
+    assert verdicts(checks(tallyroll("doctor", "--json")), "outbox") == ["ok"]
+    asyncio.run(leave())
+    (found,) = checks(tallyroll("doctor", "--json"))["outbox"]
+    assert (found["verdict"], "1 of them made" in found["says"]) == ("warn", True)
+    assert checks(tallyroll("doctor", "--json"))["outbox"], "a look takes nothing out"
 
 
 @pytest.mark.parametrize(("window_s", "says"), [(None, "no stream covers agents.*.status"), (120, "forgets ids after 2 min")])

@@ -52,7 +52,18 @@ def test_a_service_with_a_follower_reads_its_own_group_and_no_other(service: str
 
 
 def test_replay_and_publisher_have_no_group() -> None:
-    assert not [acl for service in ("replay", "publisher", "audit-writer") for acl in rules(service) if acl.resource == "group"]
+    assert not [
+        acl
+        for service in ("replay", "publisher", "deciding-publisher", "audit-writer")
+        for acl in rules(service)
+        if acl.resource == "group"
+    ]
+
+
+def test_who_publishes_with_expected_versions_reads_what_it_writes_to() -> None:
+    """And nothing else: a publisher without them reads nothing."""
+    assert topics("deciding-publisher", "Read") == topics("deciding-publisher", "Write") == topics("publisher", "Write")
+    assert not topics("publisher", "Read")
 
 
 def test_replay_writes_nothing() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tallyroll import Roll
+from tallyroll import AgentEvent, Roll
 from tallyroll.adapters.crypto import secret_in
 from tallyroll.errors import KeyRingUnavailable, SettingsError
 from tallyroll.opening import compliance_rules_of, open_audit_keys
@@ -115,6 +115,50 @@ async def test_a_log_in_memory_leaves_no_keys_behind(tmp_path: Path, monkeypatch
         assert made.encrypted
         assert folders_in(tmp_path)
     assert not folders_in(tmp_path)
+
+
+DERIVED = """
+version = "house 4"
+
+[derived]
+payload_types = ["tool."]
+categories = { "tool" = "data_modification", "task.completed" = "ai_decision" }
+retention_days = { "task-events" = 40, "system-events" = 3650 }
+"""
+
+
+def test_how_entries_are_derived_stands_beside_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(DERIVED)
+    usual, rules = compliance_rules_of(at(tmp_path)), compliance_rules_of(at(tmp_path, audit_rules=path))
+    assert (rules.version, rules.rules) == (f"{usual.version}+house 4", usual.rules)
+    assert usual.derived.days_of == {"performance-events": 30, "system-events": 90}
+    assert rules.derived.days_of == {"performance-events": 30, "system-events": 3650, "task-events": 40}
+    assert rules.derived.category_of == {**usual.derived.category_of, "tool": "data_modification", "task.completed": "ai_decision"}
+    assert (usual.derived.payload_types, rules.derived.payload_types) == (("auth.", "authz.", "data.accessed"), ("tool.",))
+
+
+async def test_derived_entries_are_made_as_the_rules_file_says(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(DERIVED)
+    events = [
+        AgentEvent("tool.invoked", "t-1", "task", {"amount": 7}),
+        AgentEvent("auth.failure", "s-1", "session", {"why": "expired"}),
+        AgentEvent("task.completed", "t-1", "task", {"ms": 5}),
+        AgentEvent("task.started", "t-1", "task", {"ms": 5}),
+    ]
+    async with Roll.open(at(tmp_path / "log", audit_rules=path)) as roll:
+        await roll.follow("audit")
+        for event in events:
+            await roll.caught_up((await roll.publish(event)).position, 30, follower="audit")
+        found = {one.event_type: one for one in (await roll.audit.query()).entries if one.origin == "derived" and one.event_id}
+    days = {name: (one.retention_date - one.timestamp).days for name, one in found.items()}
+    assert {name: one.category for name, one in found.items() if name in days} == {
+        "tool.invoked": "data_modification", "auth.failure": "authentication", "task.completed": "ai_decision",
+        "task.started": "task_execution",
+    }  # fmt: skip
+    assert days == {"tool.invoked": 40, "auth.failure": 3650, "task.completed": 40, "task.started": 40}
+    assert {name: one.payload for name, one in found.items() if one.payload} == {"tool.invoked": {"amount": 7}}
 
 
 def test_own_rules_stand_beside_the_library(tmp_path: Path) -> None:

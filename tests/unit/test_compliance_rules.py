@@ -238,6 +238,11 @@ def test_a_rule_that_contradicts_itself_is_refused(wrong: dict) -> None:
         'version = "1"\n[[rules]]\nrule_id = "no id"',
         'version = "1"\n[[rules]]\nrule_id = "A-001"\nframework = "sox"\ntitle = "t"\nno_such = 1',
         'version = "1"\n[[rules]]\nrule_id = "A-001"\nframework = "sox"\ntitle = "t"\nviolation = ["no_such_check"]',
+        'version = "1"\n[derived]\nretention_days = { "no-such-topic" = 3 }',
+        'version = "1"\n[derived]\nretention_days = { "audit-events" = 3 }',
+        'version = "1"\n[derived]\nretention_days = { "task-events" = 0 }',
+        'version = "1"\n[derived]\ncategories = { "task" = "no_such_category" }',
+        'version = "1"\n[derived]\npayload_types = ["auth.*"]',
         'version = "1"\n' + '[[rules]]\nrule_id = "A-001"\nframework = "sox"\ntitle = "t"\n' * 2,
     ],
 )

@@ -1,4 +1,4 @@
-"""What doctor makes of a Redis and a NATS that it has looked at."""
+"""What doctor makes of a Redis, a NATS and an outbox that it has looked at."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from tallyroll.adapters.nats.server_report import NatsReport
 from tallyroll.adapters.redis.server_report import RedisReport
 from tallyroll.cli.checks import Check
 from tallyroll.cli.doctor_bridges import nats_findings, redis_findings
+from tallyroll.cli.doctor_outbox import outbox_finding
+from tallyroll.ports import OutboxRow
 from tallyroll.settings import Settings
 
 NOW_US = 1_700_000_000_000_000
@@ -65,3 +67,27 @@ def test_nats(settings: Settings, change: dict[str, Any], verdict: str | None, s
     found = troubles(list(nats_findings(settings, NATS._replace(**change))))
     assert [one[0] for one in found] == ([verdict] if verdict else [])
     assert all(says in one[1] for one in found)
+
+
+def waiting(age_s: float, *, made: bool = True) -> OutboxRow:
+    since_us = NOW_US - int(age_s * 1_000_000)
+    return OutboxRow(f"r{age_s}", since_us, since_us + 60_000_000, b"canary", b"canary" if made else None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "says"),
+    [
+        ([], "ok", "empty"),
+        ([waiting(0.5, made=False)], "ok", "1 task asked for and not in the log yet, 0 of them made; the oldest for 500 ms"),
+        ([waiting(-3)], "ok", "the oldest for 0 ms"),
+        ([waiting(359), waiting(5)], "ok", "2 tasks"),
+        ([waiting(5), waiting(7_200), waiting(400, made=False)], "warn", "in the log yet, 2 of them made; the oldest for 2.0 h"),
+        ([waiting(float(age)) for age in range(1_000)], "warn", "1,000 tasks or more"),
+    ],
+)  # fmt: skip
+def test_an_outbox(rows: list[OutboxRow], verdict: str, says: str) -> None:
+    found = outbox_finding(rows, NOW_US)
+    assert found.verdict == verdict
+    assert says in found.says
+    assert bool(found.next) == (verdict != "ok")
+    assert "canary" not in found.says + found.next

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 from tallyroll.audit.compliance.pii import PiiScanner
 from tallyroll.audit.compliance.rules import RuleSet, retention_classes
@@ -31,8 +30,6 @@ from tallyroll.ports import Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Se
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Telemetry
-
-_SOON: Final = 0.4  # of the flush interval: what is stored then is in the ledger before the interval is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,11 @@ class OpenAudit:
             store, keys.ring, sealer, keys.log_id, clock=self.clock,
             rule_set=self.rules.version, classes=retention_classes(self.rules.rules), heartbeat_s=beat_s,
         )  # fmt: skip
-        deriver = Deriver(keys.log_id, subject_fields=settings.subject_fields_named, scanner=PiiScanner(self.finder))
+        derived = self.rules.derived
+        deriver = Deriver(
+            keys.log_id, subject_fields=settings.subject_fields_named, payload_types=derived.payload_types, categories=derived.category_of,
+            scanner=PiiScanner(self.finder),
+        )  # fmt: skip
 
         def refused(detail: str) -> None:
             follower.report(Finding("witness", f"ledger/{META}", detail))
@@ -169,10 +170,9 @@ class OpenAudit:
                 await checkpoints.check_partition(REGISTRY)
                 await checkpoints.check_noted(is_signed)
 
-        options = SealerOptions(settings.audit_default_retention_days, settings.flush_interval_ms * _SOON / 1_000)
         follower = AuditSealer(
             store, keys.ring, sealer, registrar, deriver, self.catalogue,
-            clock=self.clock, heartbeat_s=beat_s, options=options,
+            clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days, derived.days_of),
             publish=self._publisher.publish, telemetry=self.telemetry, check=check,
         )  # fmt: skip
         upkeep = Upkeep(

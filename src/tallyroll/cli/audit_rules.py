@@ -36,7 +36,7 @@ def rules(
     known = compliance_rules_of(session.settings()) if check is None else rule_set_from_toml(check.read_text("utf-8"), plain(check))
     shown = _of(known, framework)
     if session.json:
-        say_json({"version": known.version, "rules": [msgspec.to_builtins(rule) for rule in shown]})
+        say_json({"version": known.version, "rules": [msgspec.to_builtins(rule) for rule in shown], "derived": _derived(known)})
         return
     rows = [
         (markup(rule.rule_id, "bold"), markup(rule.title), markup(rule.category or "any"), markup(rule.severity), f"{rule.retention_days}",
@@ -48,6 +48,11 @@ def rules(
     say(f"{counted(len(shown), 'rule')}, version {plain(known.version)}")
     if check is not None:
         note("the file is right; AUDIT_RULES puts it in force")
+
+
+def _derived(known: RuleSet) -> dict[str, object]:
+    made = known.derived
+    return {"payload_types": [*made.payload_types], "categories": {**made.category_of}, "retention_days": {**made.days_of}}
 
 
 def _of(known: RuleSet, framework: str | None) -> list[ComplianceRule]:

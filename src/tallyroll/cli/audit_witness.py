@@ -11,6 +11,7 @@ import typer
 
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.http.server import Answer, served
+from tallyroll.adapters.system.core_dumps import forbid_core_dumps
 from tallyroll.audit.sealing.witnessing import PATH, KeptWitness, answer_to
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import note, say, say_json
@@ -53,6 +54,7 @@ def witness(  # noqa: PLR0913  # one parameter per option
     host, _, port = listen.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
         raise CommandError(ExitCode.USAGE, "--listen: expected HOST:PORT", "write 127.0.0.1:8091, or :0 for any free port")
+    forbid_core_dumps()
     kept = file_witness(folder, key, name=name)
     run(_serve(kept, host.strip("[]") or "127.0.0.1", int(port), json=session.json))
 

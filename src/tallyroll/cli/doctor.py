@@ -21,6 +21,7 @@ from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.cli.checks import Check, config_check, setting_checks, url_check
 from tallyroll.cli.doctor_bridges import bridge_checks
 from tallyroll.cli.doctor_followers import follower_checks
+from tallyroll.cli.doctor_outbox import outbox_checks
 from tallyroll.cli.exits import ExitCode, explain
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number
@@ -45,7 +46,7 @@ _FUTURE_MS: Final = 60_000  # clocks that are kept differ by less than a second;
 
 @app.command(epilog=examples("tallyroll doctor", "tallyroll doctor --url kafka://broker:9092 --json"))
 def doctor(context: typer.Context, *, url: Url = None, json: Json = False) -> None:
-    """Check settings, log, topics, rights, clocks, followers, Redis, NATS and spool; say what to do next.
+    """Check settings, log, topics, rights, clocks, followers, Redis, NATS, spool and outbox; say what to do next.
 
     Exit code 0 if nothing fails, warnings or not; 1 if something does.
 
@@ -76,7 +77,7 @@ async def _examine(session: Session) -> list[Check]:
                 found += await _look(settings, catalogue, log)
         except TallyrollError as error:
             found.append(_failed("log", error))
-    found.append(_spool(settings))
+    found += [_spool(settings), *await outbox_checks(settings)]
     return found
 
 

@@ -14,6 +14,7 @@ import typer
 
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.adapters.system.collector import serve_calmly
+from tallyroll.adapters.system.core_dumps import forbid_core_dumps
 from tallyroll.cli.exits import CommandError, ExitCode, explain
 from tallyroll.cli.freshness import behind
 from tallyroll.cli.logs import service_log, service_logs
@@ -26,7 +27,7 @@ from tallyroll.errors import TallyrollError
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
 from tallyroll.follow.loop import FollowLoop
-from tallyroll.roll import STATE_FOLLOWER, Roll
+from tallyroll.roll import AUDIT_FOLLOWER, STATE_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_RETRIES, FOLLOWED, Counters
 
@@ -78,6 +79,8 @@ def run_(  # noqa: PLR0913  # one parameter per option
         raise CommandError(ExitCode.USAGE, "--once ends before anybody could ask", "leave out --http, or --once")
     settings = session.settings()
     names, left_out = chosen(words, settings)
+    if AUDIT_FOLLOWER in names:  # it holds the ledger's keys
+        forbid_core_dumps()
     with service_logs(settings), _errors_as_lines(session, settings):
         for name, lack in left_out.items():
             service_log.info("%s is left out; it needs %s", name, lack, extra={"follower": name})

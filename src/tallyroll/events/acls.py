@@ -49,6 +49,9 @@ class Service:
 
 SERVICES: Final[Mapping[str, Service]] = {
     "publisher": Service("puts the events of agents into the log", writes=_SOURCES),
+    "deciding-publisher": Service(  # it learns who was first by reading what it writes to, and is a member of no group
+        "publishes with expected versions as well, and asks for them", _SOURCES, _SOURCES
+    ),
     "state": Service(
         "keeps the states of agents, tasks, workflows, and of what happens around them", _SOURCES, (DEAD_LETTER_TOPIC,), "state"
     ),

@@ -83,7 +83,7 @@ class Versions:
 
     The first question about a partition reads all of it, later ones what has come since. An aggregate's version counts
     those of its events in one topic that were published with an expected version, and no others: who writes it without
-    one is not noticed. Needs the right to read the topics.
+    one is not noticed. Needs the right to read the topics: those of the service ``deciding-publisher``.
     Not promised: versions older than the topic's retention; an aggregate of which nothing is left begins again at 0.
     """
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from tallyroll.audit.compliance.checksums import card_numbers
+from tallyroll.audit.compliance.derived import DerivedEntries
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework, field_of, has_value, texts_of
 from tallyroll.errors import SettingsError
 
@@ -83,10 +84,14 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class RuleSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rules under one version, which entries and the registry name. Raises ValueError for a rule id that comes twice."""
+    """Rules under one version, which entries and the registry name. ``derived`` says how entries are made of events.
+
+    Raises ValueError for a rule id that comes twice.
+    """
 
     version: Annotated[str, Meta(min_length=1, max_length=64)]
-    rules: tuple[ComplianceRule, ...]
+    rules: tuple[ComplianceRule, ...] = ()
+    derived: DerivedEntries = msgspec.field(default_factory=DerivedEntries)
 
     def __post_init__(self) -> None:
         ids = [rule.rule_id for rule in self.rules]
@@ -201,7 +206,7 @@ def retention_classes(rules: Iterable[ComplianceRule]) -> dict[int, int | None]:
 
 
 def rule_set_from_toml(text: str, source: str = "AUDIT_RULES") -> RuleSet:
-    """A rule set: ``version``, and tables ``[[rules]]`` with the fields of ``ComplianceRule``. Raises SettingsError."""
+    """A rule set: ``version``, tables ``[[rules]]`` of ``ComplianceRule``, a table ``[derived]``. Raises SettingsError."""
     try:
         return msgspec.convert(tomllib.loads(text), RuleSet)
     except (tomllib.TOMLDecodeError, ValueError) as error:  # a ValidationError is a ValueError

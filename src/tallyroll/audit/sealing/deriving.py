@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from tallyroll.audit.compliance.derived import CATEGORIES, PAYLOAD_TYPES
 from tallyroll.audit.compliance.pii import PERSONAL_KEYS, PiiScanner, plain_key
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
 from tallyroll.audit.ledger.contents import part_text
@@ -25,28 +26,6 @@ from tallyroll.events.chain import GENESIS, MAX_NUMBER_DIGITS, MAX_SESSIONS
 from tallyroll.events.codec import Head, decode_head
 from tallyroll.events.event import agent_of
 from tallyroll.ports import LedgerRow
-
-PAYLOAD_TYPES: Final = ("auth.", "authz.", "data.accessed")
-"""Types, or beginnings of types that end with a dot, whose payload is kept too, sealed: their topics forget sooner than rules allow."""
-
-_CATEGORIES: Final[Mapping[str, AuditEventCategory]] = {
-    "agent": AuditEventCategory.AGENT_LIFECYCLE,
-    "anomaly": AuditEventCategory.SECURITY_INCIDENT,
-    "audit": AuditEventCategory.AUDIT_SYSTEM,
-    "auth": AuditEventCategory.AUTHENTICATION,
-    "authz": AuditEventCategory.AUTHORIZATION,
-    "compliance": AuditEventCategory.COMPLIANCE_VIOLATION,
-    "configuration": AuditEventCategory.CONFIGURATION_CHANGE,
-    "data": AuditEventCategory.DATA_ACCESS,
-    "message": AuditEventCategory.WORKFLOW_EXECUTION,
-    "performance": AuditEventCategory.RESOURCE_USAGE,
-    "resource": AuditEventCategory.RESOURCE_USAGE,
-    "state": AuditEventCategory.DATA_MODIFICATION,
-    "task": AuditEventCategory.TASK_EXECUTION,
-    "tool": AuditEventCategory.TASK_EXECUTION,
-    "workflow": AuditEventCategory.WORKFLOW_EXECUTION,
-}
-"""By the first word of the type; another word's events are entries of SYSTEM_ACCESS."""
 
 _SEVERITIES: Final[Mapping[str, str]] = {"success": AuditSeverity.INFO.value, "failure": AuditSeverity.MEDIUM.value}
 _FAILURES: Final = frozenset({"failed", "failure", "denied", "exhausted", "cancelled", "violated", "violation"})
@@ -167,12 +146,14 @@ class Deriver:
         *,
         subject_fields: Collection[str] = (),
         payload_types: Collection[str] = PAYLOAD_TYPES,
+        categories: Mapping[str, AuditEventCategory] = CATEGORIES,
         scanner: PiiScanner | None = None,
     ) -> None:
         self._mixing = sha256(b"aud1/derived" + log_id)
         self._subject_keys = frozenset(map(plain_key, subject_fields))
         self._exact = frozenset(name for name in payload_types if not name.endswith("."))
         self._families = tuple(name for name in payload_types if name.endswith("."))
+        self._categories = categories
         self._scanner = scanner
         self._keys: dict[str, Literal["", "names", "personal"]] = {}
         self._plain: set[tuple[str, ...]] = set()
@@ -238,7 +219,7 @@ class Deriver:
 
     def _type(self, name: str) -> _Type:
         words = name.split(".")
-        category = _CATEGORIES.get(words[0], AuditEventCategory.SYSTEM_ACCESS)
+        category = self._categories.get(name) or self._categories.get(words[0], AuditEventCategory.SYSTEM_ACCESS)
         outcome = "failure" if words[-1] in _FAILURES else "success"
         keeps = name in self._exact or name.startswith(self._families)
         found = _Type(category.value, outcome, _SEVERITIES[outcome], words[-1], keeps)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from tallyroll.audit.compliance.derived import RETENTION_DAYS
 from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft
 from tallyroll.audit.ledger.envelope import record_in
@@ -38,7 +39,6 @@ log: Final = logging.getLogger("tallyroll.audit")
 
 DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
-_SHARE: Final = 3  # times what storing takes, at least, pass between two times
 _PUBLISHED: Final = 100  # findings of one flush that are published; all of them are sealed and counted
 _OWN_KEEP_DAYS: Final = 365
 
@@ -47,15 +47,10 @@ Publish = Callable[[AgentEvent], Awaitable[object]]
 
 @dataclass(frozen=True)
 class SealerOptions:
-    """How long entries are kept that no rule speaks of, by the base name of their topic, else ``keep_days``.
-
-    ``soon_s``: what was taken in is stored after so long, or after three times what storing took, whichever is longer; or
-    earlier, when the loop's interval is over. So a quiet ledger is up to date, and a busy one spends its time on sealing.
-    """
+    """How long entries are kept that no rule speaks of, by the base name of their topic, else ``keep_days``."""
 
     keep_days: int = 365
-    soon_s: float = 0.1
-    keep_days_of: Mapping[str, int] = field(default_factory=lambda: {"performance-events": 30, "system-events": 90})
+    keep_days_of: Mapping[str, int] = field(default_factory=lambda: RETENTION_DAYS)
 
     def days(self, base: str) -> int:
         """For a topic."""
@@ -104,8 +99,6 @@ class AuditSealer:
         self._findings: list[Finding] = []
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None
-        self._since_s: float | None = None  # when the first was taken in of what is not being stored yet
-        self._took_s = 0.0
         self._drifting: set[ChainKey] = set()
         self._publishing: set[asyncio.Task[object]] = set()
         self._start: Callable[[], None] = _nothing
@@ -174,15 +167,11 @@ class AuditSealer:
                     raise StoreUnavailable(error.where, error.reason) from error  # to be tried again, never put aside
                 raise
         lane.next = max(lane.next, batch.next_offset)
-        if self._since_s is None:
-            self._since_s = self._clock.monotonic()
         return ()
 
     def wants_flush(self, *, interval_over: bool) -> bool:
         """As the port says."""
-        if interval_over or self._conflict is not None or self._since_s is None:
-            return interval_over or self._conflict is not None
-        return self._clock.monotonic() - self._since_s >= max(self._options.soon_s, _SHARE * self._took_s)
+        return interval_over or self._conflict is not None
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
@@ -366,7 +355,6 @@ class AuditSealer:
         appends = [append for lane in lanes for append in lane.pending()]
         findings, unstored = self._findings, self._unstored
         self._findings, self._unstored = [], {**self._unstored}
-        self._since_s, began_s = None, self._clock.monotonic()
         try:
             await self.registrar.commit(LedgerCommit(appends, positions))
         except BaseException as error:
@@ -376,7 +364,6 @@ class AuditSealer:
                 self._findings.clear()
                 self._unstored.clear()
             raise
-        self._took_s = self._clock.monotonic() - began_s
         for lane in lanes:
             lane.taken(positions[lane.where][1])
         for audit_id in unstored:
