@@ -159,7 +159,7 @@ class StateSync:
     def wants_flush(self, *, interval_over: bool) -> bool:
         """Soon after something came, and when the target has not been looked at for a second.
 
-        Flushes take a quarter of the time at most: where much comes, or the target is slow, more of it is written at once.
+        Flushes take half of the time at most: where much comes, or the target is slow, more of it is written at once.
         """
         now = self._clock.monotonic()
         due = (self._fresh and now >= self._flush_due) or (bool(self._lanes) and now >= self._check_due)
@@ -179,7 +179,7 @@ class StateSync:
             self._lanes.clear()
             raise
         ended = self._clock.monotonic()
-        self._flush_due = ended + max(_PAUSE_S, 3 * (ended - began))
+        self._flush_due = ended + max(_PAUSE_S, ended - began)
         if sum(lane.fold.cached() for lane in self._lanes.values()) > self._max_cached_parts:
             for lane in self._lanes.values():
                 lane.fold.forget_old()
