@@ -23,6 +23,7 @@ from bench.analytics_load import Load
 from bench.flow_latency import measure
 from bench.report import ROOT, save, table
 from bench.workload import Meter, Wire, drop_topics, make_topics, wire
+from tallyroll.cli.collecting import collect_seldom
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
@@ -55,6 +56,7 @@ async def follow(settings: Settings, names: list[str]) -> dict[str, Any]:
     counters = Counters()
     async with Roll.open(settings, telemetry=counters) as roll:
         loops = {name: await roll.follow(name) for name in names}
+        collect_seldom()  # as a service does
         await _until(lambda: all(loop.assignment for loop in loops.values()))
         with Meter() as meter:
             ends = {name: {lag.partition: lag.end for lag in await roll.lag(name) if lag.end} for name in names}

@@ -41,6 +41,7 @@ _CHECK_S: Final = 1.0  # a target that was wiped while no event came is made ane
 _PAUSE_S: Final = 0.02  # between two flushes; events of the same owner that come within it cost one write
 _OWNERS_AT_ONCE: Final = 500  # one call of the target, some 5 ms; it serves nobody else meanwhile
 _BYTES_AT_ONCE: Final = 1_000_000  # the same for large parts
+_LOTS_AT_ONCE: Final = 3  # with two the target still waited for us, and we for it
 _PARTS_AT_ONCE: Final = 2_000  # as above; reading is cheaper
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -278,7 +279,7 @@ class StateSync:
             one.lane.fold.settle(one.awaited, found.get(one.lane.claim.partition, {}), one.next)
 
     async def _write(self, claims: Sequence[tuple[Claim, int]], written: Sequence[tuple[_Lane, list[Part]]]) -> None:
-        """Parts and views, some owners at a time, two such lots at once: one is under way while the next one is made."""
+        """Parts and views, some owners at a time, several such lots at once: some are under way while the next one is made."""
         owners: dict[str, dict[TopicPartition, Part]] = {}
         with no_collecting():
             for lane, parts in written:
@@ -296,7 +297,7 @@ class StateSync:
                 lots.close()  # nothing more is begun
                 raise
 
-        for result in await asyncio.gather(work(), work(), return_exceptions=True):
+        for result in await asyncio.gather(*(work() for _ in range(_LOTS_AT_ONCE)), return_exceptions=True):
             if result is not None:
                 raise result
 

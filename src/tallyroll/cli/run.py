@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.cli.collecting import collect_seldom
 from tallyroll.cli.exits import CommandError, ExitCode, explain
 from tallyroll.cli.freshness import behind
 from tallyroll.cli.logs import service_log, service_logs
@@ -133,8 +133,7 @@ async def _serve(  # noqa: PLR0913  # what the options say
         roll = await stack.enter_async_context(Roll.open(settings, telemetry=counters))
         loops = {name: await roll.follow(name) for name in names}
         watch.begin(loops)
-        gc.collect()
-        gc.freeze()  # what was loaded stays for good: looking through it again and again stops everything for tens of milliseconds
+        collect_seldom()
         _introduce(settings, names)
         watching: set[asyncio.Task[Any]] = {asyncio.create_task(roll.run(*names)), asyncio.create_task(stop.wait())}
         if url is not None:
