@@ -161,7 +161,9 @@ async def _make_stream(url: str) -> None:
 def main(argv: list[str]) -> None:
     """Prints the tables and writes bench-results/flow.json."""
     parser = argparse.ArgumentParser(prog="scripts/bench flow", description=__doc__)
-    parser.add_argument("--count", type=int, default=200_000, help="events to follow for the rates, of either kind (default %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=200_000, help="events to follow for the rates, of either kind; 0: none (default %(default)s)"
+    )
     parser.add_argument("--rates", default="1000,10000", help="events/s during which time to visibility is taken (default %(default)s)")
     parser.add_argument("--seconds", type=int, default=20, help="how long at each rate (default %(default)s)")
     parser.add_argument(
@@ -217,11 +219,10 @@ def _fleet(catalogue: Catalogue, count: int) -> Iterator[Wire]:
 
 
 def _show(figures: Mapping[str, Any]) -> None:
-    columns = ["events_per_s", "cpu_us_per_event", "views_per_s", "messages_per_s"]
-    rates = figures["rates"]
-    rows = [[step, *(found.get(name) for name in columns)] for step, found in rates.items() if isinstance(found, dict)]
-    print(table("Followers of the same topics, each alone in its process", ["step", *columns], rows))
-    if rates:
+    if rates := figures["rates"]:
+        columns = ["events_per_s", "cpu_us_per_event", "views_per_s", "messages_per_s"]
+        rows = [[step, *(found.get(name) for name in columns)] for step, found in rates.items() if isinstance(found, dict)]
+        print(table("Followers from the beginning of their topics, each step in a process of its own", ["step", *columns], rows))
         print(f"state updates to Redis, fleet: {rates['redis, fleet']['events_per_s']:,.0f} events/s, all of them to be seen in the views")
         print(f"views to Redis, spread: {rates['redis_to_set']:.2f} of pipelined SET of the same views\n")
     for run in figures["visible"]:

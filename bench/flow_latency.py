@@ -68,6 +68,7 @@ async def _measure(settings: Settings, rate: int, seconds: int, followers: Seque
         if "nats" in followers:
             came["NATS"] = {}
             await stack.enter_async_context(_listening(settings, came["NATS"]))
+        await asyncio.to_thread(_send_first, settings, catalogue)
         await _until_caught_up(settings, followers)
         reached: list[float] = []
         load = threading.Thread(target=_send, args=(settings, catalogue, rate, seconds, probes, reached))
@@ -177,6 +178,13 @@ def _send(  # noqa: PLR0913  # the load
         if (left := due - time.perf_counter()) > 0:
             time.sleep(left)  # a rate is what is wanted
     reached.append(number / (time.perf_counter() - began))
+    producer.flush(60)
+
+
+def _send_first(settings: Settings, catalogue: Catalogue) -> None:
+    """Who has this has begun to follow."""
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    _probe(producer, catalogue, {})
     producer.flush(60)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import nats
 import pytest
-from nats.js.api import StreamConfig
+from nats.js.api import DiscardPolicy, StreamConfig
 from services.nats import NatsServer
 from tests.flows.publishing import breathe
 
@@ -218,6 +218,30 @@ async def test_no_more_is_acknowledged_than_the_server_has(server: NatsServer, m
         assert sorted(ids(await kept(server))) == sorted(one.id for one in messages(200))
     with pytest.raises(SettingsError, match="max_payload"):
         await target.send(messages(1, size=2_000_000))
+    await target.close()
+
+
+async def test_what_no_stream_keeps_is_not_acknowledged(server: NatsServer) -> None:
+    target = NatsMessages([server.url])
+    assert not any(await target.send(messages(3)))
+    async with client(server) as connection:
+        config = StreamConfig(name=STREAM, subjects=["agents.*.status"], max_msgs=2, discard=DiscardPolicy.NEW)
+        await connection.jetstream().add_stream(config)
+    assert await target.send(messages(5)) == [True, True, False, False, False]
+    await target.close()
+
+
+@pytest.mark.fault
+async def test_a_connection_that_is_gone_is_not_waited_for(server: NatsServer) -> None:
+    await make_stream(server)
+    target = NatsMessages([server.url], timeout_s=600)
+    await target.send(messages(1))
+    server.freeze()
+    sending = asyncio.create_task(target.send(messages(100)))
+    await breathe()
+    server.kill()
+    async with asyncio.timeout(PATIENCE_S):
+        await sending
     await target.close()
 
 

@@ -133,8 +133,8 @@ async def test_states_lag_and_metrics(server: RedisServer, tmp_path: Path) -> No
         assert counters.value(REDIS_FOREIGN) == counters.value(FOLLOW_CONFLICTS) == counters.value(FOLLOW_RETRIES) == 0
 
 
-async def test_states_that_nobody_asks_for_are_pushed(server: RedisServer, tmp_path: Path) -> None:
-    async with mirrored(server, tmp_path) as (roll, redis, _):
+async def test_states_that_nobody_asks_for_are_pushed_without_waiting_for_the_interval(server: RedisServer, tmp_path: Path) -> None:
+    async with mirrored(server, tmp_path, flush_interval_ms=600_000) as (roll, redis, _):
         listener = redis.pubsub(ignore_subscribe_messages=True)
         listener.subscribe("tallyroll:agent:planner:state")
         listener.get_message(timeout=5)

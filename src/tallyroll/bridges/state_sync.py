@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -23,7 +24,7 @@ from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Claim, Clock, DeadLetter, Merged, PartAt, Progress, StateTarget
 from tallyroll.replay.fields import Place
 from tallyroll.replay.fold import Fold, Part, join
-from tallyroll.replay.partition import PartitionFold, PartOf
+from tallyroll.replay.partition import PartitionFold, PartOf, no_collecting
 from tallyroll.replay.views import AGENT, FOLD, TASK, WORKFLOW
 from tallyroll.telemetry import FOLLOW_REPEATS, REDIS_FOREIGN, REDIS_REBUILDS, REDIS_VIEWS, Telemetry
 
@@ -38,8 +39,9 @@ TOPICS: Final = sorted({topic for view in VIEWS for topic in view.topics})
 MAX_CACHED_PARTS: Final = 20_000
 _CHECK_S: Final = 1.0  # a target that was wiped while no event came is made anew after about so long
 _PAUSE_S: Final = 0.02  # between two flushes; events of the same owner that come within it cost one write
-_OWNERS_AT_ONCE: Final = 250  # one call of the target, some 5 ms; it serves nobody else meanwhile
+_OWNERS_AT_ONCE: Final = 500  # one call of the target, some 5 ms; it serves nobody else meanwhile
 _BYTES_AT_ONCE: Final = 1_000_000  # the same for large parts
+_LOTS_AT_ONCE: Final = 3  # with two the target still waited for us, and we for it
 _PARTS_AT_ONCE: Final = 2_000  # as above; reading is cheaper
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -159,7 +161,7 @@ class StateSync:
     def wants_flush(self, *, interval_over: bool) -> bool:
         """Soon after something came, and when the target has not been looked at for a second.
 
-        Flushes take a quarter of the time at most: where much comes, or the target is slow, more of it is written at once.
+        Flushes take half of the time at most: where much comes, or the target is slow, more of it is written at once.
         """
         now = self._clock.monotonic()
         due = (self._fresh and now >= self._flush_due) or (bool(self._lanes) and now >= self._check_due)
@@ -179,7 +181,7 @@ class StateSync:
             self._lanes.clear()
             raise
         ended = self._clock.monotonic()
-        self._flush_due = ended + max(_PAUSE_S, 3 * (ended - began))
+        self._flush_due = ended + max(_PAUSE_S, ended - began)
         if sum(lane.fold.cached() for lane in self._lanes.values()) > self._max_cached_parts:
             for lane in self._lanes.values():
                 lane.fold.forget_old()
@@ -277,13 +279,14 @@ class StateSync:
             one.lane.fold.settle(one.awaited, found.get(one.lane.claim.partition, {}), one.next)
 
     async def _write(self, claims: Sequence[tuple[Claim, int]], written: Sequence[tuple[_Lane, list[Part]]]) -> None:
-        """Parts and views, some owners at a time, two such lots at once: one is under way while the next one is made."""
+        """Parts and views, some owners at a time, several such lots at once: some are under way while the next one is made."""
         owners: dict[str, dict[TopicPartition, Part]] = {}
-        for lane, parts in written:
-            where = lane.claim.partition
-            for part in parts:
-                if part.view in self._names:
-                    owners.setdefault(f"{self._names[part.view]}:{part.owner}", {})[where] = part
+        with no_collecting():
+            for lane, parts in written:
+                where = lane.claim.partition
+                for part in parts:
+                    if part.view in self._names:
+                        owners.setdefault(f"{self._names[part.view]}:{part.owner}", {})[where] = part
         lots = _lots(owners)
 
         async def work() -> None:
@@ -294,7 +297,7 @@ class StateSync:
                 lots.close()  # nothing more is begun
                 raise
 
-        for result in await asyncio.gather(work(), work(), return_exceptions=True):
+        for result in await asyncio.gather(*(work() for _ in range(_LOTS_AT_ONCE)), return_exceptions=True):
             if result is not None:
                 raise result
 
@@ -302,7 +305,8 @@ class StateSync:
         self, claims: Sequence[tuple[Claim, int]], owners: Mapping[str, Mapping[TopicPartition, Part]], lot: Dumped
     ) -> None:
         merged = await self._target.write_parts(claims, lot)
-        views = [(owner, one.change, self._joined(owners[owner], lot[owner], one)) for owner, one in merged.items()]
+        with no_collecting():
+            views = [(owner, one.change, self._joined(owners[owner], lot[owner], one)) for owner, one in merged.items()]
         done = await self._target.write_views([view for view in views if view[2]], self._fold.fold_id)
         self._telemetry.count(REDIS_VIEWS, done.written)
         self._telemetry.count(REDIS_FOREIGN, done.foreign)
@@ -317,9 +321,14 @@ class StateSync:
             else:
                 part = Part(view, "", [])
                 part.load(data)
-            parts.append((Place(*where), part))
+            parts.append((_place(where), part))
         state = join(self._views[view], parts)
         return b"" if state is None else _encode(state)
+
+
+@lru_cache(maxsize=4_096)  # the same few partitions, once for every part
+def _place(where: TopicPartition) -> Place:
+    return Place(*where)
 
 
 def _lots(owners: Mapping[str, Mapping[TopicPartition, Part]]) -> Generator[Dumped]:

@@ -368,6 +368,8 @@ class OpenSet(Field):
 
     def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> list[str]:
         # Of the many ids that were closed only those matter that some part still has open.
+        if not any(opened for opened, _, _ in slots):
+            return []
         newest: dict[str, tuple[int, str, int, int]] = {}
         for (opened, _, _), place in zip(slots, places, strict=True):
             for name, (order_us, offset) in opened.items():

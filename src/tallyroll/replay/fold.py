@@ -214,8 +214,7 @@ def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
     places = [place for place, _ in met]
     columns = zip(*(part.slots for _, part in met), strict=True)
     state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
-    version, last_us = sum(part.version for _, part in met), max(part.order_us for _, part in met)
-    state["version"], state["last_updated_us"] = version, last_us
+    state["version"], state["last_updated_us"] = sum([part.version for _, part in met]), max([part.order_us for _, part in met])
     check_canonical(state)
     return state
 
