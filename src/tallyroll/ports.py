@@ -801,10 +801,14 @@ class Archive(Protocol):
         types: Collection[str] | None = None,
         until_us: int | None = None,
         whole: bool = False,
+        by_agent: bool = False,
+        agents: Callable[[str | None], bool] | None = None,
     ) -> Iterator[Rows]:
         """Every first copy of the span, in offset order, a segment or less at a time.
 
-        ``types`` and ``until_us`` (inclusive) are pushed down. ``whole`` asks for ids and values as well.
+        ``types``, ``until_us`` (inclusive) and ``agents`` are pushed down. ``whole`` asks for ids and values as well.
+        ``by_agent``: only the rows of each agent are in offset order; a segment then comes as it lies in its file, agent by
+        agent, which is quicker, also for whoever keeps something per agent.
         """
 
     def owner_rows(  # noqa: PLR0913  # as above

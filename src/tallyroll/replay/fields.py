@@ -54,6 +54,8 @@ class Value:
     ``name`` stands for the rule in the reducer id: another rule needs another name. ``get`` takes the decoded members,
     the head and the event time in µs since 1970; it raises ValueError when the members make no sense. A ``constant`` is
     the same for every event. Unless ``always``, the value is None when none of its members is there, and ``get`` is not called.
+    ``quick`` says the same as ``get`` for what is usual, as source over ``facts`` and ``head``: pairs of a condition and an
+    expression, tried in turn. A condition must not raise, whatever the members are.
     ``column`` names it where values are kept as columns, of integers if it is ``whole``, else of text; the empty name is for
     what is kept anyway, or is the same for all.
     """
@@ -65,6 +67,7 @@ class Value:
     always: bool = False
     column: str = ""
     whole: bool = False
+    quick: tuple[tuple[str, str], ...] = ()
 
 
 def constant(value: str | int) -> Value:
@@ -331,8 +334,10 @@ class OpenSet(Field):
         if value is None:
             return
         opened, here, elsewhere = slots[index]
-        here.pop(value, None)
-        elsewhere.pop(value, None)
+        if value in here:
+            del here[value]
+        if value in elsewhere:
+            del elsewhere[value]
         _remember(opened, value, (order_us, offset), MAX_OPEN)
 
     @staticmethod
@@ -385,7 +390,8 @@ _BEFORE_ALL: Final = (-1, "", -1, -1)
 
 def _remember(ids: dict[str, tuple[int, int]], name: str, key: tuple[int, int], most: int) -> None:
     """Puts an id last and forgets the oldest beyond ``most``: dicts keep the order of insertion."""
-    ids.pop(name, None)
+    if name in ids:
+        del ids[name]
     ids[name] = key
     if len(ids) > most:
         del ids[next(iter(ids))]

@@ -165,9 +165,10 @@ class Reading:
         types = self._selection.types if self._selection is not None else None
         if self._selection is not None and self._selection.until_us is not None:
             until_us = min(self._selection.until_us, until_us) if until_us is not None else self._selection.until_us
-        for rows in archive.rows(lane.partition, start, end, types=types, until_us=until_us, whole=self._whole):
+        by_agent = self.task.view.owner == "agent"
+        for rows in archive.rows(lane.partition, start, end, types=types, until_us=until_us, whole=self._whole, by_agent=by_agent):
             self._fold_rows(lane, rows)
-            self._reach(lane, rows.offsets[-1] + 1)
+            self._reach(lane, lane.at + len(rows))  # in whatever order they come, there are not more rows than offsets
         self._reach(lane, end)
 
     def _fold_rows(self, lane: _Lane, rows: Rows | None) -> None:
