@@ -217,11 +217,13 @@ class Max(Min):
 class Last(Field):
     """The newest value by order key; an event without the value (None) leaves it as it was.
 
-    Given as a map from event type to a Value, or to a constant.
+    Given as a map from event type to a Value, or to a constant. A kind made of this one that joins or shows in another way
+    needs a ``settle`` of its own.
     """
 
     values: Mapping[str, Value]
     kind: ClassVar[str] = "last"
+    choose: ClassVar[Callable[[Any], Any]] = max
 
     def __init__(self, values: Mapping[str, Value | str]) -> None:
         made = {name: value if isinstance(value, Value) else constant(value) for name, value in values.items()}
@@ -245,6 +247,11 @@ class Last(Field):
     def show(self, joined: Any) -> Any:  # noqa: ANN401  # Field
         return None if joined is None else joined[1]
 
+    def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> Any:  # noqa: ANN401  # Field
+        # The values are never compared: no two parts lie in one place.
+        found = [(slot[0], place, slot[2]) for slot, place in zip(slots, places, strict=True) if slot is not None]
+        return self.choose(found)[2] if found else None
+
     def describe(self) -> list[Any]:
         return [self.kind, {name: value.name for name, value in self.values.items()}]
 
@@ -254,6 +261,7 @@ class First(Last):
     """The oldest value by order key."""
 
     kind: ClassVar[str] = "first"
+    choose: ClassVar[Callable[[Any], Any]] = min
 
     def step(self, event_type: str) -> tuple[Value, Change] | None:
         value = self.values.get(event_type)
@@ -297,10 +305,10 @@ class CountBy(Field):
         return slot
 
     def join(self, left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
-        joined = dict(left)
-        for name, count in right.items():
-            joined[name] = joined.get(name, 0) + count
-        return joined
+        return _added(dict(left), right)
+
+    def settle(self, slots: Sequence[dict[str, int]], places: Sequence[Place]) -> dict[str, int]:  # noqa: ARG002  # sums have no order
+        return reduce(_added, slots, {})
 
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.name.name, MAX_NAMES]
@@ -383,6 +391,13 @@ class OpenSet(Field):
     def describe(self) -> list[Any]:
         bounds = [CLOSED_HERE, CLOSED_ELSEWHERE, MAX_OPEN]
         return [self.kind, self.id.name, sorted(self.opens), sorted(self.closes), bounds]
+
+
+def _added(counts: dict[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """The counts themselves, with some added."""
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 _BEFORE_ALL: Final = (-1, "", -1, -1)

@@ -181,9 +181,8 @@ class PartitionFold:
 
     def restore(self, view: int, owner: str, dumped: bytes) -> Part:
         """Puts a part that was kept elsewhere into memory; what is applied next goes on from there."""
-        part = self._fold.blank(view, owner)
+        part = self._young[view][owner] = Part(view, owner, [])
         part.load(dumped)
-        self._young[view][owner] = part
         return part
 
     def parts(self, view: int) -> Mapping[str, Part]:
