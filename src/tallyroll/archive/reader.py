@@ -62,14 +62,17 @@ class ArchiveReader:
         by_agent: bool = False,
         agents: Callable[[str | None], bool] | None = None,
     ) -> Iterator[Rows]:
-        asked = {"types": types, "until_us": until_us, "whole": whole}
         for found in self._pieces(partition, start, end):
             if isinstance(found, Segment):
                 if until_us is not None and (found.first_us is None or found.first_us > until_us):
                     continue
-                yield from self._read(partition, found, lambda reader: reader.rows(start, end, by_agent=by_agent, agents=agents, **asked))
+                yield from self._read(
+                    partition,
+                    found,
+                    lambda reader: reader.rows(start, end, types=types, until_us=until_us, whole=whole, by_agent=by_agent, agents=agents),
+                )
             else:
-                rows = found.rows(partition, agents=agents, **asked)
+                rows = found.rows(partition, types=types, until_us=until_us, whole=whole, agents=agents)
                 if rows is not None:
                     yield rows
 

@@ -317,23 +317,14 @@ def hold_open(plan: Plan, owned: OwnedRows, slots: Slots) -> None:
         opened, here, elsewhere = slots[owner]
         name = words[code]
         if opens:
-            if name in here:
-                del here[name]
-            if name in elsewhere:
-                del elsewhere[name]
-            if name in opened:
-                del opened[name]
-            opened[name] = mark
-            if len(opened) > MAX_OPEN:
-                del opened[next(iter(opened))]
-            continue
-        if name in opened:
-            del opened[name]
+            here.pop(name, None)
+            elsewhere.pop(name, None)
+            ids, most = opened, MAX_OPEN
+        elif opened.pop(name, None) is not None or name in here:
             ids, most = here, CLOSED_HERE
         else:
-            ids, most = (here, CLOSED_HERE) if name in here else (elsewhere, CLOSED_ELSEWHERE)
-        if name in ids:
-            del ids[name]
+            ids, most = elsewhere, CLOSED_ELSEWHERE
+        ids.pop(name, None)
         ids[name] = mark
         if len(ids) > most:
             del ids[next(iter(ids))]

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from operator import itemgetter
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 INT_MAX: Final = 2**63 - 1  # canonical integers are signed 64 bit, so that every reader and every column can hold them
@@ -223,7 +224,7 @@ class Last(Field):
 
     values: Mapping[str, Value]
     kind: ClassVar[str] = "last"
-    choose: ClassVar[Callable[[Any], Any]] = max
+    choose: ClassVar[Callable[..., Any]] = max
 
     def __init__(self, values: Mapping[str, Value | str]) -> None:
         made = {name: value if isinstance(value, Value) else constant(value) for name, value in values.items()}
@@ -242,7 +243,7 @@ class Last(Field):
     def join(self, left: Any, right: Any) -> Any:  # noqa: ANN401  # Field
         if left is None or right is None:
             return right if left is None else left
-        return left if left[0] > right[0] else right
+        return type(self).choose(left, right, key=itemgetter(0))
 
     def show(self, joined: Any) -> Any:  # noqa: ANN401  # Field
         return None if joined is None else joined[1]
@@ -250,7 +251,7 @@ class Last(Field):
     def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> Any:  # noqa: ANN401  # Field
         # The values are never compared: no two parts lie in one place.
         found = [(slot[0], place, slot[2]) for slot, place in zip(slots, places, strict=True) if slot is not None]
-        return self.choose(found)[2] if found else None
+        return type(self).choose(found)[2] if found else None
 
     def describe(self) -> list[Any]:
         return [self.kind, {name: value.name for name, value in self.values.items()}]
@@ -261,7 +262,7 @@ class First(Last):
     """The oldest value by order key."""
 
     kind: ClassVar[str] = "first"
-    choose: ClassVar[Callable[[Any], Any]] = min
+    choose: ClassVar[Callable[..., Any]] = min
 
     def step(self, event_type: str) -> tuple[Value, Change] | None:
         value = self.values.get(event_type)
@@ -271,11 +272,6 @@ class First(Last):
     def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401  # Update
         if value is not None and slots[index] is None:
             slots[index] = (order_us, offset, value)
-
-    def join(self, left: Any, right: Any) -> Any:  # noqa: ANN401  # Field
-        if left is None or right is None:
-            return right if left is None else left
-        return left if left[0] < right[0] else right
 
 
 @dataclass(frozen=True)
@@ -305,10 +301,10 @@ class CountBy(Field):
         return slot
 
     def join(self, left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
-        return _added(dict(left), right)
-
-    def settle(self, slots: Sequence[dict[str, int]], places: Sequence[Place]) -> dict[str, int]:  # noqa: ARG002  # sums have no order
-        return reduce(_added, slots, {})
+        joined = dict(left)
+        for name, count in right.items():
+            joined[name] = joined.get(name, 0) + count
+        return joined
 
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.name.name, MAX_NAMES]
@@ -342,10 +338,8 @@ class OpenSet(Field):
         if value is None:
             return
         opened, here, elsewhere = slots[index]
-        if value in here:
-            del here[value]
-        if value in elsewhere:
-            del elsewhere[value]
+        here.pop(value, None)
+        elsewhere.pop(value, None)
         _remember(opened, value, (order_us, offset), MAX_OPEN)
 
     @staticmethod
@@ -393,20 +387,12 @@ class OpenSet(Field):
         return [self.kind, self.id.name, sorted(self.opens), sorted(self.closes), bounds]
 
 
-def _added(counts: dict[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    """The counts themselves, with some added."""
-    for name, count in more.items():
-        counts[name] = counts.get(name, 0) + count
-    return counts
-
-
 _BEFORE_ALL: Final = (-1, "", -1, -1)
 
 
 def _remember(ids: dict[str, tuple[int, int]], name: str, key: tuple[int, int], most: int) -> None:
     """Puts an id last and forgets the oldest beyond ``most``: dicts keep the order of insertion."""
-    if name in ids:
-        del ids[name]
+    ids.pop(name, None)
     ids[name] = key
     if len(ids) > most:
         del ids[next(iter(ids))]
