@@ -816,8 +816,11 @@ class Archive(Protocol):
     ) -> Rows | None:
         """One owner's first copies of the span, in offset order, found by the locator; None if there are none."""
 
-    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str]) -> Columns:
-        """The first copies of a segment as columns, with these values. Only for a segment that has a projection."""
+    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str], *, aggregates: bool = True) -> Columns:
+        """The first copies of a segment as columns, with these values. Only for a segment that has a projection.
+
+        ``aggregates`` false: nobody asks for them, so that they are not read; none are told then.
+        """
 
     def records(self, partition: TopicPartition, start: int, end: int) -> Iterator[Batch]:
         """Every record of the span as it was in the log, byte for byte, copies and garbage among them, in offset order."""

@@ -95,8 +95,8 @@ class ArchiveReader:
             some.append(tail)
         return (some[0] if len(some) == 1 else merge_rows(some)) if some else None
 
-    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str]) -> Columns:
-        return self._read(partition, segment, lambda reader: reader.columns(values))
+    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str], *, aggregates: bool = True) -> Columns:
+        return self._read(partition, segment, lambda reader: reader.columns(values, aggregates=aggregates))
 
     def records(self, partition: TopicPartition, start: int, end: int) -> Iterator[Batch]:
         for piece in self.judged(partition, start, end):

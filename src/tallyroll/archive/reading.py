@@ -119,13 +119,14 @@ class SegmentReader:
                 values,
             )
 
-    def columns(self, values: Collection[str]) -> Columns:
+    def columns(self, values: Collection[str], *, aggregates: bool = True) -> Columns:
         """The first copies as columns, by agent and offset. Raises ValueError for a value that was not kept."""
+        names = FOLDED if aggregates else FOLDED[:-1]
         projected = [f"{PROJECTED}{name}" for name in values]
         if lacking := set(projected) - set(self._opened.names):
             raise ValueError(f"segment {self._segment.name} has no columns {', '.join(sorted(lacking))}")
         try:
-            columns = dict(zip((*FOLDED, *projected), self._opened.read_folded((*FOLDED, *projected)), strict=True))
+            columns = dict(zip((*names, *projected), self._opened.read_folded((*names, *projected)), strict=True))
         except OSError as error:
             raise SegmentDamaged(f"{self._partition}/{self._segment.name}", str(error)) from error
         return Columns(
@@ -134,7 +135,7 @@ class SegmentReader:
             _ints(columns["time_us"]),
             _words(columns["type"]),
             _words(columns["agent"]),
-            _words(columns["aggregate"]),
+            _words(columns["aggregate"]) if aggregates else TextColumn(np.full(len(_ints(columns["offset"])), -1, np.int32), ()),
             {name: cast("IntColumn | TextColumn", columns[f"{PROJECTED}{name}"]) for name in values},
         )
 

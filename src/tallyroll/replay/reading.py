@@ -195,7 +195,7 @@ class Reading:
                 self._fold_span(archive, lane, at, segment.base, until_us)
                 if _may_count(segment, until_us):
                     self._check_cancelled()
-                    columns = archive.columns(lane.partition, segment, columnar.columns)
+                    columns = archive.columns(lane.partition, segment, columnar.columns, aggregates=self.task.view.owner != "agent")
                     self.tally.folded += columnar.apply(columns, lane.fold.kept(self._view), until_us=until_us)
                     self.tally.columns += len(columns)
                     self.tally.archived += len(columns)
