@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Final
+
+from bench.report import ROOT
 
 BENCHES: Final = {
     "publish": "publishing beside raw clients",
@@ -26,6 +29,9 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:  # noqa: PLR2004  # a name is expected
         print("usage: scripts/bench NAME [--help]\n", *(f"  {name:10} {what}" for name, what in BENCHES.items()), sep="\n", file=sys.stderr)
         return 2
+    # Processes that a benchmark starts find their modules compiled, as they do where a package was installed.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".bench-data" / "bytecode"))
     importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
     return 0
 

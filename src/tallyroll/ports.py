@@ -812,10 +812,14 @@ class Archive(Protocol):
         types: Collection[str] | None = None,
         until_us: int | None = None,
         whole: bool = False,
+        by_agent: bool = False,
+        agents: Callable[[str | None], bool] | None = None,
     ) -> Iterator[Rows]:
         """Every first copy of the span, in offset order, a segment or less at a time.
 
-        ``types`` and ``until_us`` (inclusive) are pushed down. ``whole`` asks for ids and values as well.
+        ``types``, ``until_us`` (inclusive) and ``agents`` are pushed down. ``whole`` asks for ids and values as well.
+        ``by_agent``: only the rows of each agent are in offset order; a segment then comes as it lies in its file, agent by
+        agent, which is quicker, also for whoever keeps something per agent.
         """
 
     def owner_rows(  # noqa: PLR0913  # as above
@@ -823,8 +827,11 @@ class Archive(Protocol):
     ) -> Rows | None:
         """One owner's first copies of the span, in offset order, found by the locator; None if there are none."""
 
-    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str]) -> Columns:
-        """The first copies of a segment as columns, with these values. Only for a segment that has a projection."""
+    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str], *, aggregates: bool = True) -> Columns:
+        """The first copies of a segment as columns, with these values. Only for a segment that has a projection.
+
+        ``aggregates`` false: nobody asks for them, so that they are not read; none are told then.
+        """
 
     def records(self, partition: TopicPartition, start: int, end: int) -> Iterator[Batch]:
         """Every record of the span as it was in the log, byte for byte, copies and garbage among them, in offset order."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
+from operator import eq
 from pathlib import Path
 from random import Random
 
@@ -77,8 +79,19 @@ def rows_hold(archive: OpenArchive, whole: Batch) -> None:
         assert cells(found) == cells(expected, indexes)
     for segment in archive.reader.segments(partition):
         rows = all_rows(archive, partition, segment.base, segment.next)
+        if rows is not None:
+            agent_by_agent_holds(archive, partition, segment, rows)
         if segment.projection and rows is not None:
             columns_hold(archive, partition, segment, rows)
+
+
+def agent_by_agent_holds(archive, partition, segment, rows) -> None:
+    by_agent = sorted(range(len(rows)), key=lambda index: (rows.agents[index] or "", rows.offsets[index]))
+    assert cells(all_rows(archive, partition, segment.base, segment.next, by_agent=True)) == cells(rows, by_agent)
+    for chosen in (rows.agents[0], "nobody is called this"):
+        mine = [index for index in by_agent if rows.agents[index] == chosen]
+        found = all_rows(archive, partition, segment.base, segment.next, by_agent=True, agents=partial(eq, chosen))
+        assert cells(found) == cells(rows, mine)
 
 
 def columns_hold(archive, partition, segment, rows) -> None:
@@ -97,6 +110,8 @@ def columns_hold(archive, partition, segment, rows) -> None:
     for name in ("types", "agents", "aggregates"):
         assert shown(getattr(got, name)) == shown(getattr(expected, name))
     assert {name: shown(column) for name, column in got.values.items()} == {name: shown(column) for name, column in expected.values.items()}
+    bare = archive.reader.columns(partition, segment, (), aggregates=False)
+    assert (shown(bare.agents), shown(bare.aggregates)) == (shown(expected.agents), [None] * len(rows))
 
 
 decode = msgspec.json.decode  # parts are equal whatever order their maps are in

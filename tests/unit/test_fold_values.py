@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallyroll.replay.fields import Sum
+from tallyroll.events.event import agent_of
+from tallyroll.events.rows import Subject
+from tallyroll.replay.fields import Sum, Value
 from tallyroll.replay.fold import Fold, View, check_canonical, state_hash, states_hash
 from tallyroll.replay.projection import needs_column
-from tallyroll.replay.values import COST, DURATION, ERROR, TOKENS, micro, micros
+from tallyroll.replay.values import AGENT_ID, COST, DURATION, ERROR, EVENT_TIME, NULL, TOKENS, micro, micros
 from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS
 
 INT_MAX = 2**63 - 1
@@ -45,6 +47,38 @@ def test_decimal_text_and_its_float_may_differ() -> None:
 def test_what_is_no_number_within_53_bits_is_refused(number: object) -> None:
     with pytest.raises(ValueError, match=r"not a|beyond|cannot convert"):
         micro(number)
+
+
+NUMBERS = st.none() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.sampled_from(["", "1.5", "x", 2**53 - 1, 2**53, 9e9])
+MEMBERS = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(("tokens", "input_tokens", "cost", "progress_percent", "duration_ms", "execution_time", "steps"), NUMBERS)
+    | dict.fromkeys(
+        ("task_id", "agent_id", "task_type", "tool_name", "step", "workflow_type"), st.none() | st.sampled_from(["", "a", "é"])
+    ),
+)
+PROGRAMS = [program for topic in FOLD.topics for program in FOLD.programs(topic).values() if any(value.quick for value in program.values)]
+
+
+@given(st.sampled_from(PROGRAMS), MEMBERS, st.sampled_from(["task", "agent", "workflow"]))
+def test_what_is_taken_without_a_call_is_what_the_call_gives(program, members: dict, kind: str) -> None:
+    subject = Subject(kind, "it")
+    try:
+        facts = program.decode(msgspec.json.encode(members))
+        agent = agent_of(kind, "it", facts.agent_id)
+        expected = [told(value, facts, subject) for value in program.values]
+    except (msgspec.MsgspecError, ValueError):
+        expected = None
+    try:
+        assert [*program.take(program.decode(msgspec.json.encode(members)), subject, 7, agent)] == expected
+    except (msgspec.MsgspecError, ValueError):
+        assert expected is None
+
+
+def told(value: Value, facts, subject: Subject):
+    """A value by its rule alone."""
+    empty = [getattr(facts, name) in (None, NULL) for name, _ in value.reads]
+    return None if empty and all(empty) and not value.always and value not in (EVENT_TIME, AGENT_ID) else value.get(facts, subject, 7)
 
 
 class Facts:

@@ -59,14 +59,20 @@ class ArchiveReader:
         types: Collection[str] | None = None,
         until_us: int | None = None,
         whole: bool = False,
+        by_agent: bool = False,
+        agents: Callable[[str | None], bool] | None = None,
     ) -> Iterator[Rows]:
         for found in self._pieces(partition, start, end):
             if isinstance(found, Segment):
                 if until_us is not None and (found.first_us is None or found.first_us > until_us):
                     continue
-                yield from self._read(partition, found, lambda reader: reader.rows(start, end, types=types, until_us=until_us, whole=whole))
+                yield from self._read(
+                    partition,
+                    found,
+                    lambda reader: reader.rows(start, end, types=types, until_us=until_us, whole=whole, by_agent=by_agent, agents=agents),
+                )
             else:
-                rows = found.rows(partition, types=types, until_us=until_us, whole=whole)
+                rows = found.rows(partition, types=types, until_us=until_us, whole=whole, agents=agents)
                 if rows is not None:
                     yield rows
 
@@ -89,8 +95,8 @@ class ArchiveReader:
             some.append(tail)
         return (some[0] if len(some) == 1 else merge_rows(some)) if some else None
 
-    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str]) -> Columns:
-        return self._read(partition, segment, lambda reader: reader.columns(values))
+    def columns(self, partition: TopicPartition, segment: Segment, values: Collection[str], *, aggregates: bool = True) -> Columns:
+        return self._read(partition, segment, lambda reader: reader.columns(values, aggregates=aggregates))
 
     def records(self, partition: TopicPartition, start: int, end: int) -> Iterator[Batch]:
         for piece in self.judged(partition, start, end):

@@ -115,7 +115,15 @@ class TailPiece:
         """The head of each record, or why there is none."""
         return decode_heads([one.value for one in self.records])
 
-    def rows(self, partition: TopicPartition, *, types: Iterable[str] | None, until_us: int | None, whole: bool) -> Rows | None:
+    def rows(
+        self,
+        partition: TopicPartition,
+        *,
+        types: Iterable[str] | None,
+        until_us: int | None,
+        whole: bool,
+        agents: Callable[[str | None], bool] | None = None,
+    ) -> Rows | None:
         """The first copies among the records; None if there are none."""
         wanted, subjects = None if types is None else frozenset(types), Subjects()
         kept = [
@@ -125,6 +133,7 @@ class TailPiece:
             and (until_us is None or (one.time_us or 0) <= until_us)
             and not isinstance(head, Undecodable)
             and (wanted is None or head.type in wanted)
+            and (agents is None or agents(one.agent))
         ]
         if not kept:
             return None

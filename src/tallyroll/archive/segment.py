@@ -57,7 +57,7 @@ COLUMNS: Final = (
 PROJECTED: Final = "value."
 """Before the names of columns that a fold's values fill."""
 FOLDED: Final = ("offset", "time_us", "type", "agent", "aggregate")
-"""What folds of columns read besides those."""
+"""What folds of columns read besides those; the last one only who does not fold by agent."""
 LOOKED_UP: Final = ("offset", "time_us", "verdict", "type", "version", "aggregate", "aggregate_type", "agent", "data")
 """What a fold of one owner's rows reads."""
 

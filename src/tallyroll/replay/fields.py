@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from operator import itemgetter
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 INT_MAX: Final = 2**63 - 1  # canonical integers are signed 64 bit, so that every reader and every column can hold them
@@ -54,6 +55,8 @@ class Value:
     ``name`` stands for the rule in the reducer id: another rule needs another name. ``get`` takes the decoded members,
     the head and the event time in µs since 1970; it raises ValueError when the members make no sense. A ``constant`` is
     the same for every event. Unless ``always``, the value is None when none of its members is there, and ``get`` is not called.
+    ``quick`` says the same as ``get`` for what is usual, as source over ``facts`` and ``head``: pairs of a condition and an
+    expression, tried in turn. A condition must not raise, whatever the members are.
     ``column`` names it where values are kept as columns, of integers if it is ``whole``, else of text; the empty name is for
     what is kept anyway, or is the same for all.
     """
@@ -65,6 +68,7 @@ class Value:
     always: bool = False
     column: str = ""
     whole: bool = False
+    quick: tuple[tuple[str, str], ...] = ()
 
 
 def constant(value: str | int) -> Value:
@@ -214,11 +218,13 @@ class Max(Min):
 class Last(Field):
     """The newest value by order key; an event without the value (None) leaves it as it was.
 
-    Given as a map from event type to a Value, or to a constant.
+    Given as a map from event type to a Value, or to a constant. A kind made of this one that joins or shows in another way
+    needs a ``settle`` of its own.
     """
 
     values: Mapping[str, Value]
     kind: ClassVar[str] = "last"
+    choose: ClassVar[Callable[..., Any]] = max
 
     def __init__(self, values: Mapping[str, Value | str]) -> None:
         made = {name: value if isinstance(value, Value) else constant(value) for name, value in values.items()}
@@ -237,16 +243,15 @@ class Last(Field):
     def join(self, left: Any, right: Any) -> Any:  # noqa: ANN401  # Field
         if left is None or right is None:
             return right if left is None else left
-        return left if left[0] > right[0] else right
+        return type(self).choose(left, right, key=itemgetter(0))
 
     def show(self, joined: Any) -> Any:  # noqa: ANN401  # Field
         return None if joined is None else joined[1]
 
     def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> Any:  # noqa: ANN401  # Field
-        told = [slot for slot in slots if slot is not None]
-        if len(told) > 1:
-            return super().settle(slots, places)
-        return told[0][2] if told else None  # most values are told in one part, if at all
+        # The values are never compared: no two parts lie in one place.
+        found = [(slot[0], place, slot[2]) for slot, place in zip(slots, places, strict=True) if slot is not None]
+        return type(self).choose(found)[2] if found else None
 
     def describe(self) -> list[Any]:
         return [self.kind, {name: value.name for name, value in self.values.items()}]
@@ -257,6 +262,7 @@ class First(Last):
     """The oldest value by order key."""
 
     kind: ClassVar[str] = "first"
+    choose: ClassVar[Callable[..., Any]] = min
 
     def step(self, event_type: str) -> tuple[Value, Change] | None:
         value = self.values.get(event_type)
@@ -266,11 +272,6 @@ class First(Last):
     def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401  # Update
         if value is not None and slots[index] is None:
             slots[index] = (order_us, offset, value)
-
-    def join(self, left: Any, right: Any) -> Any:  # noqa: ANN401  # Field
-        if left is None or right is None:
-            return right if left is None else left
-        return left if left[0] < right[0] else right
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from typing import Any, Final
@@ -23,6 +23,7 @@ from tallyroll.replay.applied import Cut
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold
 from tallyroll.replay.kinds import StateType
+from tallyroll.replay.partition import no_collecting
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.projecting import Projecting
@@ -185,19 +186,26 @@ async def do_job(
         reading = Reading(fold, catalogue, task, plan)
         async for done in carry_out(reading, plan, log, archive):
             yield _encode(Told(done))
-        some: list[tuple[str, int, str, bytes]] = []
-        for partition, owner, part in reading.parts():
-            some.append((*partition, owner, part.dump()))
-            if len(some) >= _PARTS_A_MESSAGE:
-                yield _encode(Parts(some))
-                some = []
-        yield _encode(Parts(some))
+        for some in _parts(reading):
+            yield _encode(Parts(some))
         found = reading.findings
         listed = [(str(one.kind), str(one.position), one.reason, one.aggregate, one.missing) for one in found.listed]
         yield _encode(Ended(reading.tally, reading.passed_us, dict(found.counts), listed, os.getpid()))
     except Exception as error:  # noqa: BLE001  # the other side raises it again
         made_of = vars(error) if isinstance(error, errors.TallyrollError) else {}
         yield _encode(Failed(type(error).__name__, {name: value for name, value in made_of.items() if name[0] != "_"}, str(error)))
+
+
+def _parts(reading: Reading) -> Iterator[list[tuple[str, int, str, bytes]]]:
+    """What a reading has made, some thousands at a time."""
+    some: list[tuple[str, int, str, bytes]] = []
+    with no_collecting():
+        for partition, owner, part in reading.parts():
+            some.append((*partition, owner, part.dump()))
+            if len(some) >= _PARTS_A_MESSAGE:
+                yield some
+                some = []
+        yield some
 
 
 async def _project(told: _ProjectJob, log: EventLog, archive: Archive | None, fold: Fold) -> AsyncGenerator[bytes, None]:

@@ -145,9 +145,10 @@ class PartitionFold:
         if left:
             self._ahead = {where: end for where, end in self._ahead.items() if end > left[-1][1] + 1}
 
-    def apply_rows(self, rows: Rows) -> Applied:
+    def apply_rows(self, rows: Rows, *, owned: bool = False) -> Applied:
         """Folds rows that were judged before; they come before the batches that follow them in the log.
 
+        ``owned``: all of them are the owner's that the fold is narrowed to, so that nobody has to look.
         The indexes of what is found are those of the rows. ``repeats`` is left as it is: set it to what the archive kept
         before the first batch behind the rows comes.
         """
@@ -163,7 +164,7 @@ class PartitionFold:
                 if program is None:
                     applied.ignored += 1
                     continue
-                if narrow and not self._may_be_owned(of, data):
+                if narrow and not owned and not self._may_be_owned(of, data):
                     continue
                 try:
                     if version == program.current_version:
@@ -181,9 +182,8 @@ class PartitionFold:
 
     def restore(self, view: int, owner: str, dumped: bytes) -> Part:
         """Puts a part that was kept elsewhere into memory; what is applied next goes on from there."""
-        part = self._fold.blank(view, owner)
+        part = self._young[view][owner] = Part(view, owner, [])
         part.load(dumped)
-        self._young[view][owner] = part
         return part
 
     def parts(self, view: int) -> Mapping[str, Part]:

@@ -103,34 +103,40 @@ class Projecting:
                     return
 
     def _rows(self, archive: Archive | None) -> Iterator[Rows]:
-        types = self.projector.types(self.state_type)
+        types, by_agent = self.projector.types(self.state_type), self.view.owner == "agent"
+        agents = self._is_ours if by_agent and self.share[1] > 1 else None
         for one in self.plan.partitions:
             start, end = one.archive
             if archive is not None and start < end:
-                for rows in archive.rows(one.partition, start, end, types=types, until_us=self.until_us, whole=self.whole):
+                for rows in archive.rows(
+                    one.partition, start, end, types=types, until_us=self.until_us, whole=self.whole, by_agent=by_agent, agents=agents
+                ):
                     if self._stop.is_set():
                         return
-                    yield from self._ours(rows)
+                    yield from (rows,) if by_agent else self._ours(rows)
                 self.done += end - start
         while not self._stop.is_set() and (logged := self._logged.get()) is not None:
             yield from self._ours(logged)
 
     def _ours(self, rows: Rows) -> Iterator[Rows]:
         """The rows that fall to this process, up to the moment."""
-        number, count = self.share
-        if count == 1 and self.until_us is None:
+        if self.share[1] == 1 and self.until_us is None:
             yield rows
             return
-        mine: dict[str | None, bool] = {None: False}
+        mine: dict[str | None, bool] = {}
         kept = []
         for index, owner in enumerate(owners_by(self.view.owner)(rows)):
             ours = mine.get(owner)
             if ours is None:
-                ours = mine[owner] = owner is not None and crc32(owner.encode()) % count == number
+                ours = mine[owner] = self._is_ours(owner)
             if ours and (self.until_us is None or rows.times_us[index] <= self.until_us):
                 kept.append(index)
         if kept:
             yield take_rows(rows, kept)
+
+    def _is_ours(self, owner: str | None) -> bool:
+        number, count = self.share
+        return owner is not None and crc32(owner.encode()) % count == number
 
 
 @dataclass(frozen=True, slots=True)

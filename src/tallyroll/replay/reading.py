@@ -149,7 +149,7 @@ class Reading:
             if keys is not None:
                 looked_up = [archive.owner_rows(partition, key, base, end, until_us=until_us, whole=self._whole) for key in keys]
                 some = [rows for rows in looked_up if rows is not None]
-                self._fold_rows(lane, merge_rows(some) if some else None)
+                self._fold_rows(lane, merge_rows(some) if some else None, owned=task.owner is not None)
             elif task.columnar and self._selection is None:
                 self._fold_segments(archive, lane, base, end, until_us)
             else:
@@ -165,23 +165,24 @@ class Reading:
         types = self._selection.types if self._selection is not None else None
         if self._selection is not None and self._selection.until_us is not None:
             until_us = min(self._selection.until_us, until_us) if until_us is not None else self._selection.until_us
-        for rows in archive.rows(lane.partition, start, end, types=types, until_us=until_us, whole=self._whole):
+        by_agent = self.task.view.owner == "agent"
+        for rows in archive.rows(lane.partition, start, end, types=types, until_us=until_us, whole=self._whole, by_agent=by_agent):
             self._fold_rows(lane, rows)
-            self._reach(lane, rows.offsets[-1] + 1)
+            self._reach(lane, lane.at + len(rows))  # in whatever order they come, there are not more rows than offsets
         self._reach(lane, end)
 
-    def _fold_rows(self, lane: _Lane, rows: Rows | None) -> None:
+    def _fold_rows(self, lane: _Lane, rows: Rows | None, *, owned: bool = False) -> None:
         self._check_cancelled()
         if rows is None:
             return
         self.tally.archived += len(rows)
-        self._apply_rows(lane, rows)
+        self._apply_rows(lane, rows, owned=owned)
 
-    def _apply_rows(self, lane: _Lane, rows: Rows) -> None:
+    def _apply_rows(self, lane: _Lane, rows: Rows, *, owned: bool = False) -> None:
         chosen = rows if self._selection is None else self._selection.select(rows)
         self.tally.skipped += len(rows) - (len(chosen) if chosen is not None else 0)
         if chosen is not None:
-            self._note(lane, chosen, lane.fold.apply_rows(chosen))
+            self._note(lane, chosen, lane.fold.apply_rows(chosen, owned=owned))
 
     def _fold_segments(self, archive: Archive, lane: _Lane, start: int, end: int, until_us: int | None) -> None:
         from tallyroll.replay.columnar import ColumnarFold  # noqa: PLC0415  # needs the extra
@@ -194,7 +195,7 @@ class Reading:
                 self._fold_span(archive, lane, at, segment.base, until_us)
                 if _may_count(segment, until_us):
                     self._check_cancelled()
-                    columns = archive.columns(lane.partition, segment, columnar.columns)
+                    columns = archive.columns(lane.partition, segment, columnar.columns, aggregates=self.task.view.owner != "agent")
                     self.tally.folded += columnar.apply(columns, lane.fold.kept(self._view), until_us=until_us)
                     self.tally.columns += len(columns)
                     self.tally.archived += len(columns)

@@ -71,9 +71,24 @@ def _whole(number: float) -> int:
     raise ValueError("beyond 53 bits")
 
 
+def _quick_whole(member: str) -> tuple[tuple[str, str], ...]:
+    """``_whole`` of integers."""
+    return ((f"facts.{member}.__class__ is int and {-AMOUNT_MAX} <= facts.{member} <= {AMOUNT_MAX}", f"facts.{member}"),)
+
+
+def _quick_micro(member: str, scale: int = MICRO) -> tuple[tuple[str, str], ...]:
+    """``micro`` of numbers that are not near its bound."""
+    near = f"{-AMOUNT_MAX // scale // 2} < facts.{member} < {AMOUNT_MAX // scale // 2}"
+    return (
+        (f"facts.{member}.__class__ is float and {near}", f"round(facts.{member} * {scale})"),
+        (f"facts.{member}.__class__ is int and {near}", f"facts.{member} * {scale}"),
+    )
+
+
 def text(member: str) -> Value:
     """A payload member that is text; empty text counts as missing."""
-    return Value(member, ((member, str | None),), lambda facts, _head, _time_us: getattr(facts, member) or None, column=member)
+    quick = (("True", f"facts.{member} or None"),)
+    return Value(member, ((member, str | None),), lambda facts, _head, _time_us: getattr(facts, member) or None, column=member, quick=quick)
 
 
 def opaque(member: str) -> Value:
@@ -93,7 +108,7 @@ def micros(member: str) -> Value:
         number = getattr(facts, member)
         return None if number is None else micro(number)
 
-    return Value(f"micro({member})", ((member, _NUMBER),), get, column=f"{member}_micro", whole=True)
+    return Value(f"micro({member})", ((member, _NUMBER),), get, column=f"{member}_micro", whole=True, quick=_quick_micro(member))
 
 
 def whole(member: str) -> Value:
@@ -103,7 +118,7 @@ def whole(member: str) -> Value:
         number = getattr(facts, member)
         return None if number is None else _whole(number)
 
-    return Value(f"whole({member})", ((member, int | float | None),), get, column=member, whole=True)
+    return Value(f"whole({member})", ((member, int | float | None),), get, column=member, whole=True, quick=_quick_whole(member))
 
 
 def _event_time(_facts: Facts, _head: Of, time_us: int) -> int:
@@ -163,12 +178,31 @@ _COUNT: Final = int | float | None
 
 EVENT_TIME: Final = Value("event time", (), _event_time)
 AGENT_ID: Final = Value("agent", (("agent_id", Any),), _agent)
-TASK_ID: Final = Value("task", (("task_id", str | None),), _task, always=True, column="task_id")
-TOKENS: Final = Value(
-    "tokens", (("tokens", _COUNT), ("input_tokens", _COUNT), ("output_tokens", _COUNT)), _tokens, column="tokens", whole=True
+TASK_ID: Final = Value(
+    "task",
+    (("task_id", str | None),),
+    _task,
+    always=True,
+    column="task_id",
+    quick=(("head.aggregatetype == 'task'", "head.aggregateid"), ("True", "facts.task_id or None")),
 )
-COST: Final = Value("micro(cost)", (("cost", _NUMBER),), _cost, column="cost_micro", whole=True)
-DURATION: Final = Value("duration µs", (("duration_ms", _NUMBER), ("execution_time", _NUMBER)), _duration, column="duration_us", whole=True)
+TOKENS: Final = Value(
+    "tokens",
+    (("tokens", _COUNT), ("input_tokens", _COUNT), ("output_tokens", _COUNT)),
+    _tokens,
+    column="tokens",
+    whole=True,
+    quick=_quick_whole("tokens"),
+)
+COST: Final = Value("micro(cost)", (("cost", _NUMBER),), _cost, column="cost_micro", whole=True, quick=_quick_micro("cost"))
+DURATION: Final = Value(
+    "duration µs",
+    (("duration_ms", _NUMBER), ("execution_time", _NUMBER)),
+    _duration,
+    column="duration_us",
+    whole=True,
+    quick=_quick_micro("duration_ms", 1_000),
+)
 ERROR: Final = Value("error", (("error", msgspec.Raw), ("error_type", str | None), ("reason", str | None)), _error, column="error")
 SETTING: Final = Value("setting", (("setting", str | None), ("new_value", msgspec.Raw)), _setting, column="setting")
 SAMPLE: Final = Value("sample", (("metric_name", str | None), ("value", _NUMBER)), _sample, column="sample")

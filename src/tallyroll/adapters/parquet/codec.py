@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +25,8 @@ _TYPES: Final = {
     "bytes": pa.binary(),
     "json": pa.string(),
 }
+_AS_THEY_ARE: Final = ("bytes", "json")
+_MOST_BYTES: Final = 2**31 - 1  # of one array
 _KIND: Final = b"kind"
 _FOLDED: Final = b"folded"  # where in the file the columns for folds are: start, length, CRC-32
 _PIECES: Final = b"pieces"  # where the columns for look-ups are
@@ -47,6 +50,8 @@ class ParquetCodec:
 class ParquetSegmentWriter:
     """A ``SegmentWriter``. Cells become Arrow arrays as they come, and are sorted there, a row group at a time.
 
+    Bytes, which are nearly all there is, stay as they are until then: each is copied once, into its group.
+
     Not promised: to take anything after ``finish``.
     """
 
@@ -55,9 +60,12 @@ class ParquetSegmentWriter:
         self._chunks: list[list[Any]] = [[] for _ in columns]
 
     def add(self, cells: Sequence[Iterable[object]]) -> None:
-        arrays = [_array(values, column.kind) for values, column in zip(cells, self._columns, strict=True)]
-        for chunks, array in zip(self._chunks, arrays, strict=True):
-            chunks.append(array)
+        taken = [
+            [*values] if column.kind in _AS_THEY_ARE else _array(values, column.kind)
+            for values, column in zip(cells, self._columns, strict=True)
+        ]
+        for chunks, some in zip(self._chunks, taken, strict=True):
+            chunks.append(some)
 
     def finish(  # noqa: PLR0913  # as the port
         self,
@@ -74,7 +82,7 @@ class ParquetSegmentWriter:
         kept = [column for column in self._columns if column.name in names]
         fields = [pa.field(one.name, _TYPES[one.kind], metadata={_KIND: one.kind.encode()}) for one in kept]
         schema = pa.schema(fields, metadata=dict(footer))
-        table = pa.Table.from_arrays([self._whole(at) for at, column in enumerate(self._columns) if column.name in names], schema=schema)
+        wholes = {column.name: self._whole(at) for at, column in enumerate(self._columns) if column.name in names}
         sink, pieces, packed = (
             pa.BufferOutputStream(),
             PieceWriter([one for one in self._columns if one.name in looked_up], piece_rows),
@@ -91,7 +99,7 @@ class ParquetSegmentWriter:
             write_statistics=[one.name for one in kept if one.kind in ("int", "word")],
         ) as writer:
             for start in range(0, len(order), group_rows):
-                group = table.take(order[start : start + group_rows])
+                group = _sorted(wholes, order[start : start + group_rows], schema)
                 writer.write_table(_compact(group), row_group_size=group_rows)
                 if looked_up:
                     packed += pieces.add(group)
@@ -99,18 +107,22 @@ class ParquetSegmentWriter:
             if looked_up:
                 writer.add_key_value_metadata({_PIECES: pieces.places(sink.tell())})
                 sink.write(b"".join(packed))
-            if folded:
-                start, piece = sink.tell(), _streamed(table.select(list(folded)).take(folded_order))
+            if folded and folded_order is not None:
+                of_folds = pa.schema([schema.field(name) for name in folded], metadata=schema.metadata)
+                start, piece = sink.tell(), _streamed(_sorted(wholes, folded_order, of_folds))
                 sink.write(piece)
                 writer.add_key_value_metadata({_FOLDED: msgspec.json.encode((start, len(piece), zlib.crc32(piece)))})
         content: bytes = sink.getvalue().to_pybytes()
         return content
 
     def _whole(self, at: int) -> Any:  # noqa: ANN401  # pyarrow has no types
-        """One column in one piece; its pieces are let go."""
+        """One column in one piece, a list where the cells are kept as they are; its pieces are let go."""
         chunks, self._chunks[at] = self._chunks[at], []
+        kind = self._columns[at].kind
+        if kind in _AS_THEY_ARE:
+            return [*chain.from_iterable(chunks)]
         whole = pa.concat_arrays(chunks)
-        return whole.dictionary_encode() if self._columns[at].kind == "word" else whole
+        return whole.dictionary_encode() if kind == "word" else whole
 
 
 class ParquetSegment:
@@ -213,9 +225,29 @@ class _Cells:
         return taken
 
 
+def _sorted(wholes: Mapping[str, Any], rows: NDArray[np.intp], schema: Any) -> Any:  # noqa: ANN401  # pyarrow has no types
+    """Some rows of the columns that the schema names, in that order."""
+    places, numbers = pa.array(rows), np.asarray(rows).tolist()
+    arrays = [
+        _joined([*map(whole.__getitem__, numbers)], field.type) if isinstance(whole, list) else whole.take(places)
+        for field in schema
+        for whole in (wholes[field.name],)
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _joined(cells: Sequence[bytes | None], kind: Any) -> Any:  # noqa: ANN401  # as above
+    """Bytes as an array of a type; without a step per cell where all are there, and no text has to be looked at."""
+    if None not in cells:
+        content = b"".join(cells)  # type: ignore[arg-type]  # no None among them
+        if len(content) <= _MOST_BYTES and (kind == pa.binary() or content.isascii()):
+            bounds = np.zeros(len(cells) + 1, np.int32)
+            np.cumsum([*map(len, cells)], out=bounds[1:])  # type: ignore[arg-type]  # as above
+            return pa.Array.from_buffers(kind, len(cells), [None, pa.py_buffer(bounds), pa.py_buffer(content)])
+    return pa.array(cells, pa.binary()).cast(kind)
+
+
 def _array(cells: Iterable[object], kind: str) -> Any:  # noqa: ANN401  # pyarrow has no types
-    if kind == "json":
-        return pa.array(cells, pa.binary()).cast(pa.string())
     try:
         return pa.array(cells, pa.string() if kind == "word" else _TYPES[kind])
     except pa.ArrowInvalid as error:
