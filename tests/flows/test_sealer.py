@@ -14,7 +14,7 @@ from tallyroll.audit.ledger.chain import Draft, Writer
 from tallyroll.audit.ledger.contents import env_of
 from tallyroll.audit.ledger.layout import Kind, unpack_record
 from tallyroll.audit.ledger.subjects import part_about, text_of
-from tallyroll.errors import LedgerTampered, PositionConflict, StoreUnavailable
+from tallyroll.errors import KeyRingUnavailable, LedgerTampered, PositionConflict, StoreUnavailable
 from tallyroll.ports import Enrolment, LedgerCommit, LedgerWanted
 from tallyroll.testing.ledger import DAY_US
 
@@ -382,3 +382,54 @@ async def test_partitions_of_topics_are_numbered_once(house: House) -> None:
     assert other.sealer.registrar.registry.numbers == numbers
     assert numbers[TASKS] == 1_024 + 8
     assert len(set(numbers.values())) == len(numbers) == 28
+
+
+async def test_events_for_which_there_was_no_key_are_sealed_when_they_come_again(house: House) -> None:
+    before = await started(house)
+    house.say()
+    await before.seal()
+    await before.stop()
+    running = await started(house)
+    house.say()
+    house.say()
+    enrol = house.ring.enrol
+
+    def fails(*_: object, **__: object) -> Enrolment:
+        raise KeyRingUnavailable("keys", "no space")
+
+    house.ring.enrol = fails
+    with pytest.raises(StoreUnavailable):
+        running.take()
+    house.ring.enrol = enrol
+    await running.seal()
+    assert len(await house.found()) == 3
+    await running.note()
+    assert await house.findings() == {}
+
+
+async def test_what_was_taken_in_is_stored_before_long(house: House) -> None:
+    running = await started(house)
+    sealer = running.sealer
+    assert not sealer.wants_flush(interval_over=False), "there is nothing"
+    house.say()
+    running.take()
+    house.clock.advance(0.09)
+    assert not sealer.wants_flush(interval_over=False)
+    assert sealer.wants_flush(interval_over=True)
+    house.clock.advance(0.02)
+    assert sealer.wants_flush(interval_over=False)
+    commit = house.store.commit
+
+    async def slow(change: LedgerCommit) -> None:
+        await commit(change)
+        house.clock.advance(1.0)
+
+    house.store.commit = slow
+    await sealer.flush()
+    assert not sealer.wants_flush(interval_over=False), "all is stored"
+    house.say()
+    running.take()
+    house.clock.advance(2.9)
+    assert not sealer.wants_flush(interval_over=False), "storing takes long, so it is done seldom"
+    house.clock.advance(0.2)
+    assert sealer.wants_flush(interval_over=False)

@@ -65,6 +65,12 @@ class Offered(NamedTuple):
     leaf: bytes
     missing: int = 0
 
+    @property
+    def place(self) -> str:
+        """Where in which chain it claims to be, as findings name it; empty where it cannot be read."""
+        core = self.core
+        return "" if core is None else f"writer {core.chain.writer.hex()}, epoch {core.chain.epoch}, seq {core.seq}"
+
 
 class LedgerPartition:
     """One partition of the ledger: its tree and the tips of its chains.

@@ -27,9 +27,9 @@ from tallyroll.audit.sealing.intake import Intake, facts_of
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.registry import Admission, ChainKey
-from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable, TallyrollError, Undecodable
+from tallyroll.audit.sealing.telling import Publish, Telling
+from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable, Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
 from tallyroll.ports import Clock, DeadLetter, KeyRing, LedgerCommit, LedgerFacts, LedgerStore, Sealer
@@ -39,10 +39,7 @@ log: Final = logging.getLogger("tallyroll.audit")
 
 DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
-_PUBLISHED: Final = 100  # findings of one flush that are published; all of them are sealed and counted
 _OWN_KEEP_DAYS: Final = 365
-
-Publish = Callable[[AgentEvent], Awaitable[object]]
 
 
 @dataclass(frozen=True)
@@ -93,15 +90,14 @@ class AuditSealer:
         self._intake = Intake(ring, heartbeat_s=heartbeat_s)
         self._heartbeat_s = heartbeat_s
         self._options = options or SealerOptions()
-        self._publish = publish
+        self._telling = Telling(publish, registrar.log_id)
         self._telemetry = telemetry or Counters()
         self._check = check
         self._findings: list[Finding] = []
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None
         self._drifting: set[ChainKey] = set()
-        self._publishing: set[asyncio.Task[object]] = set()
-        self._start: Callable[[], None] = _nothing
+        self._start: Callable[[], None] = lambda: None
         self._stops: Sequence[Callable[[], Awaitable[object]]] = ()
 
     def beside(self, start: Callable[[], None], *stops: Callable[[], Awaitable[object]]) -> None:
@@ -192,7 +188,7 @@ class AuditSealer:
         self.drop(list(self.lanes))
         for stop in self._stops:
             await stop()
-        await asyncio.gather(*self._publishing, return_exceptions=True)
+        await self._telling.settled()
 
     # For upkeep, under ``turn``
 
@@ -251,7 +247,7 @@ class AuditSealer:
         arrived = self._intake.judge(lane, record, self.registrar.registry, self._admit, now_us)
         offered = arrived.offered
         if arrived.code:
-            self._find(lane, Finding(arrived.code, str(position), _chain_of(offered), value or b""), position)
+            self._find(lane, Finding(arrived.code, str(position), offered.place, value or b""), position)
             return Verdict.BROKEN
         if offered.verdict != Verdict.REPEAT:
             self._append(lane, offered, record, position, now_us)
@@ -263,12 +259,12 @@ class AuditSealer:
         if offered.verdict == Verdict.GAP:
             missing = Missing(lane.number, core.chain.writer, core.chain.epoch, offered.missing, core.seq)
             self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
-            self._find(lane, Finding("gap", str(position), f"{core.seq - offered.missing} of {_chain_of(offered)}"), position)
+            self._find(lane, Finding("gap", str(position), f"{core.seq - offered.missing} of {offered.place}"), position)
         chain = (core.chain.writer, core.chain.epoch)
         ahead_s = (core.ts_us - now_us) // _SECOND_US
         if ahead_s > CLOCK_BOUND_S and chain not in self._drifting:
             self._drifting.add(chain)  # said once an epoch
-            self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {_chain_of(offered)}"), position)
+            self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {offered.place}"), position)
         lane.take(offered, facts_of(record, core), position, now_us)
         lane.seen_us = core.ts_us
 
@@ -333,10 +329,10 @@ class AuditSealer:
                 drafts.append(Draft(Kind.ENTRY, item.env(log_id), own, 0, own_day))
                 facts.append(LedgerFacts(0, now_us, 0, own_day, handles, *item.found_by(log_id)))
             else:
-                self._unstored[item.found_by[0]] = item.digest
                 drafts.append(Draft(Kind.ENTRY, item.env, own, 0, day))
                 facts.append(LedgerFacts(0, now_us, 0, day, handles, *item.found_by))
         self._take_own(lane, drafts, facts, [position for _, position in items], now_us)
+        self._unstored.update([(item.found_by[0], item.digest) for item, _ in items if isinstance(item, Derived)])
         if len(items) > len(findings):
             self._telemetry.count(AUDIT_SEALED, len(items) - len(findings), outcome="derived")
         for finding in findings:
@@ -368,20 +364,7 @@ class AuditSealer:
             lane.taken(positions[lane.where][1])
         for audit_id in unstored:
             self._unstored.pop(audit_id, None)
-        self._tell(findings)
-
-    def _tell(self, findings: Sequence[Finding]) -> None:
-        for finding in findings[:_PUBLISHED] if self._publish is not None else ():
-            task: asyncio.Task[object] = asyncio.ensure_future(self._say(finding))
-            self._publishing.add(task)
-            task.add_done_callback(self._publishing.discard)
-
-    async def _say(self, finding: Finding) -> None:
-        assert self._publish is not None  # noqa: S101  # as _tell has seen
-        try:
-            await self._publish(finding.event(self.registrar.log_id))
-        except TallyrollError as error:  # it is sealed; that is what counts
-            log.warning("a finding could not be published: %s", error)
+        self._telling.tell(findings)
 
     def _first_lane(self) -> Lane | None:
         lanes = [lane for lane in self.lanes.values() if not self.registrar.burnt(lane.number)]
@@ -399,13 +382,3 @@ class AuditSealer:
             if partition.topic in counts:
                 counts[partition.topic] = max(counts[partition.topic], partition.partition + 1)
         return list(counts.items())
-
-
-def _nothing() -> None:
-    """Nothing runs beside a sealer that nobody keeps up."""
-
-
-def _chain_of(offered: Offered) -> str:
-    """A record's place in its chain, as findings name it."""
-    core = offered.core
-    return "" if core is None else f"writer {core.chain.writer.hex()}, epoch {core.chain.epoch}, seq {core.seq}"
