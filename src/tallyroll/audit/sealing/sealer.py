@@ -27,6 +27,7 @@ from tallyroll.audit.sealing.intake import Intake, facts_of
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.registry import Admission, ChainKey
+from tallyroll.audit.sealing.separating import Separating
 from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable, TallyrollError, Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.event import AgentEvent
@@ -80,6 +81,7 @@ class AuditSealer:
         publish: Publish | None = None,
         telemetry: Telemetry | None = None,
         check: Callable[[Sequence[int]], Awaitable[None]] | None = None,
+        separating: Separating | None = None,
     ) -> None:
         self.registrar = registrar
         self.lanes: dict[TopicPartition, Lane] = {}
@@ -96,6 +98,7 @@ class AuditSealer:
         self._publish = publish
         self._telemetry = telemetry or Counters()
         self._check = check
+        self._separating = separating
         self._findings: list[Finding] = []
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None
@@ -141,6 +144,8 @@ class AuditSealer:
             for one, number in numbers.items():
                 lane = self.lanes[one] = Lane(self.registrar.log_id, one, number, stored.get(one), tails.get(number), self._store.tip)
                 lane.settle(registry)
+            if self._separating is not None:
+                await self._separating.remember()
         self._start()
         return stored
 
@@ -247,6 +252,8 @@ class AuditSealer:
     def _append(self, lane: Lane, offered: Offered, record: Record, position: Position, now_us: int) -> None:
         core = offered.core
         assert core is not None  # noqa: S101  # judged
+        facts = facts_of(record, core)
+        shown = self._separating.look(record, facts, str(position)) if self._separating is not None else ()  # asks the ring: may raise
         if offered.verdict == Verdict.GAP:
             missing = Missing(lane.number, core.chain.writer, core.chain.epoch, offered.missing, core.seq)
             self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
@@ -256,9 +263,11 @@ class AuditSealer:
         if ahead_s > CLOCK_BOUND_S and chain not in self._drifting:
             self._drifting.add(chain)  # said once an epoch
             self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {_chain_of(offered)}"), position)
-        lane.take(offered, facts_of(record, core), position, now_us)
+        lane.take(offered, facts, position, now_us)
         lane.seen_us, lane.seen_s = core.ts_us, self._clock.monotonic()
         self._telemetry.count(AUDIT_SEALED, outcome="explicit")
+        for finding in shown:
+            self._find(lane, finding, position)
 
     def _admit(self, chain: ChainKey, admission: Admission) -> None:
         self.registrar.record(Kind.KEY, records.writer_key(*chain, admission.commitment, admission.opened_us, admission.heartbeat_s))
@@ -346,6 +355,8 @@ class AuditSealer:
         self._tell(findings)
 
     def _tell(self, findings: Sequence[Finding]) -> None:
+        if self._separating is not None:
+            self._separating.say(findings)
         for finding in findings[:_PUBLISHED] if self._publish is not None else ():
             task: asyncio.Task[object] = asyncio.ensure_future(self._say(finding))
             self._publishing.add(task)
