@@ -207,6 +207,16 @@ def overdue_reviews(rules: Iterable[ComplianceRule], last_us: int | None, now_us
     return sorted(rule.rule_id for rule in rules if rule.review_interval is not None and (waited is None or waited > rule.review_interval))
 
 
+def unchecked_citations(rules: Iterable[ComplianceRule]) -> str:
+    """A sentence that says whose citations nobody has read; empty where somebody has read all of them."""
+    rules = list(rules)
+    unread = sum(rule.sources_checked_on is None for rule in rules)
+    if not unread:
+        return ""
+    whose = "any of these rules" if unread == len(rules) else f"{unread} of these {len(rules)} rules"
+    return f"Nobody has checked the citations of {whose} against their sources yet (sources_checked_on)."
+
+
 def retention_classes(rules: Iterable[ComplianceRule]) -> dict[int, int | None]:
     """The classes that entries under these rules can be of: each is named by its days, 0 is that of entries without a most."""
     rules = list(rules)
