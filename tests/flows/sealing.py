@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing, SecretRoot, is_signed
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
-from tallyroll.audit.compliance.rules import ComplianceRule
+from tallyroll.audit.compliance.rules import ComplianceRule, RuleViolation
 from tallyroll.audit.ledger import proving
 from tallyroll.audit.ledger.chain import Draft, Part, Sealed, Writer
-from tallyroll.audit.ledger.contents import env_of
+from tallyroll.audit.ledger.contents import AuditEntry, env_of
 from tallyroll.audit.ledger.envelope import document_of
 from tallyroll.audit.ledger.layout import REGISTRY, Kind, take_out
 from tallyroll.audit.ledger.note import ED25519, NoteKey
@@ -21,6 +21,7 @@ from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.deriving import Deriver
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.sealer import AuditSealer
+from tallyroll.audit.sealing.separating import Separating
 from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.events.batch import Batch
@@ -56,6 +57,7 @@ class Running:
         self.sealer = AuditSealer(
             house.store, house.ring, AesGcm(), registrar, Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
             clock=house.clock, publish=house.publish, check=self._check,
+            separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock, tell=self._told),
         )  # fmt: skip
         self.upkeep = Upkeep(
             self.sealer, house.store, self.checkpoints, clock=house.clock, leading=lambda: AUDIT in self.sealer.lanes, rules=rules
@@ -87,6 +89,9 @@ class Running:
         await self.upkeep.finish()
         await self.sealer.close()
 
+    def _told(self, entry: AuditEntry, violations: Sequence[RuleViolation], monitors: Sequence[str]) -> None:
+        self.house.told += [(entry.audit_id, item.rule_id, tuple(monitors)) for item in violations]
+
     async def _check(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             await self.checkpoints.check_partition(number)
@@ -107,6 +112,7 @@ class House:
         self.log: dict[TopicPartition, list[bytes | None]] = {where: [] for where in ALL}
         self.published: list[AgentEvent] = []
         self.refusals: list[str] = []
+        self.told: list[tuple[str, str, tuple[str, ...]]] = []
         self.nonces: set[tuple[bytes, bytes]] = set()
         self.events = EventBuilder()
 
@@ -126,7 +132,7 @@ class House:
     def writer(self) -> Writer:
         return Writer(LOG_ID, self.ring.enrol(self.clock.now_us()), AesGcm(), rule_set="1")
 
-    def write(self, writer: Writer, *parts: Part, where: TopicPartition = AUDIT, kind: Kind = Kind.ENTRY, **clear: str) -> list[Sealed]:
+    def write(self, writer: Writer, *parts: Part, where: TopicPartition = AUDIT, kind: Kind = Kind.ENTRY, **clear: object) -> list[Sealed]:
         """Seals a record and does not send it."""
         fields = {"audit_id": f"id-{len(self.nonces)}-{self.clock.now_us()}", "event_type": "file.read", "action": "read", **clear}
         env = close("end") if kind == Kind.CLOSE else env_of(fields)

@@ -171,6 +171,8 @@ def test_exports_for_other_tools(desk: Desk) -> None:
 def test_rules_and_keys(desk: Desk) -> None:
     listed = desk.asked("rules", "--framework", "sox")
     assert {rule["framework"] for rule in listed["rules"]} == {"sox"}
+    assert "Nobody has checked the citations of any of these rules" in listed["unchecked"]
+    assert "Nobody has checked the citations" in desk.run("rules").replace("\n", " ")
     (desk.folder / "own.toml").write_text(
         'version = "house 3"\n[[rules]]\nrule_id = "HOUSE-002"\nframework = "custom"\ntitle = "Refunds"\nretention_days = 10\n'
     )

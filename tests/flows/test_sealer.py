@@ -11,10 +11,12 @@ from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, Hous
 from tallyroll.adapters.crypto import AesGcm
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule
 from tallyroll.audit.ledger.chain import Draft, Writer
-from tallyroll.audit.ledger.contents import env_of
+from tallyroll.audit.ledger.contents import env_of, part_text
 from tallyroll.audit.ledger.layout import Kind, unpack_record
 from tallyroll.audit.ledger.subjects import part_about, text_of
+from tallyroll.audit.sealing.finding import FINDING_EVENT
 from tallyroll.errors import KeyRingUnavailable, LedgerTampered, PositionConflict, StoreUnavailable
+from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Enrolment, LedgerCommit, LedgerWanted
 from tallyroll.testing.ledger import DAY_US
 
@@ -202,6 +204,70 @@ async def test_a_review_that_is_overdue_is_said_once_until_somebody_has_looked(h
     await running.seal()
     assert await wait(20) == ["overdue"]
     assert await wait(12) == ["overdue", "overdue"]
+
+
+TWO_PERSONS = ComplianceRule(
+    rule_id="HOUSE-003", framework="custom", title="two persons", severity="critical", real_time_monitoring=True,
+    match={"event_type": ("x.approved",)}, apart_from={"event_type": ("x.requested",)},
+)  # fmt: skip
+
+
+def say_of(house: House, writer: Writer, kind: str, user: str, where: TopicPartition = AUDIT) -> None:
+    """An entry whose user is sealed."""
+    part = part_about(house.ring, part_text({"user_id": user, "resource": "db"}), (user,))
+    clear = {"audit_id": f"{kind} by {user}", "event_type": f"x.{kind}", "action": kind, "compliance_frameworks": ("custom",)}
+    house.send(*house.write(writer, part, where=where, **clear), where=where)
+    house.clock.advance(1)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_who_approves_what_he_asked_for_is_a_finding_also_after_a_restart(house: House, restarted: bool) -> None:  # noqa: FBT001  # a case
+    running, writer = await Running(house, rules=[TWO_PERSONS]).hold(), house.writer()
+    say_of(house, writer, "requested", "anna")
+    await running.seal()
+    if restarted:  # killed: nothing of its memory is left
+        running = await Running(house, rules=[TWO_PERSONS]).hold()
+    other = house.writer()
+    say_of(house, other, "approved", "bert", AUDIT_1)
+    await running.seal()
+    assert (house.told, house.published) == ([], [])
+    say_of(house, other, "approved", "anna", AUDIT_1)
+    running.take()
+    assert house.told == [], "nobody is told of what is not stored"
+    await running.sealer.flush()
+    assert house.told == [("approved by anna", "HOUSE-003", ("HOUSE-003",))]
+    [row] = (await house.store.find(LedgerWanted(framework="custom", event_type=FINDING_EVENT), limit=9))[1]
+    assert b'"violations":[{"code":"one_person_decides","fields":["user_id"],"rule_id":"HOUSE-003","severity":"critical"}]' in row.raw
+    assert await house.found(severity="critical") == ["one_person_decides"]
+    await running.note()
+    assert [event.payload["code"] for event in house.published] == ["one_person_decides"]
+    assert await house.findings() == {}
+
+
+async def test_a_pair_is_found_though_the_flush_behind_it_went_to_another_writer(house: House) -> None:
+    first, writer = await Running(house, rules=[TWO_PERSONS]).hold(), house.writer()
+    say_of(house, writer, "requested", "anna")
+    await first.seal()
+    say_of(house, writer, "approved", "anna")
+    first.take()
+    await (await Running(house).hold()).seal()  # one that does not look
+    with pytest.raises(PositionConflict):
+        await first.sealer.flush()
+    assert house.told == []
+    third = await Running(house, rules=[TWO_PERSONS]).hold()
+    say_of(house, house.writer(), "approved", "anna")
+    await third.seal()
+    assert [rule_id for _, rule_id, _ in house.told] == ["HOUSE-003"]
+
+
+async def test_nothing_is_told_of_somebody_who_was_forgotten(house: House) -> None:
+    running, writer = await Running(house, rules=[TWO_PERSONS]).hold(), house.writer()
+    say_of(house, writer, "requested", "anna")
+    say_of(house, writer, "approved", "anna")
+    house.ring.destroy([key.handle for key in house.ring.subjects(["anna"])])
+    await running.seal()
+    assert house.told == []
+    assert sorted(await house.found()) == ["approved", "requested"]
 
 
 async def test_a_flush_that_failed_is_stored_as_it_was_sealed(house: House) -> None:
@@ -405,31 +471,3 @@ async def test_events_for_which_there_was_no_key_are_sealed_when_they_come_again
     assert len(await house.found()) == 3
     await running.note()
     assert await house.findings() == {}
-
-
-async def test_what_was_taken_in_is_stored_before_long(house: House) -> None:
-    running = await started(house)
-    sealer = running.sealer
-    assert not sealer.wants_flush(interval_over=False), "there is nothing"
-    house.say()
-    running.take()
-    house.clock.advance(0.09)
-    assert not sealer.wants_flush(interval_over=False)
-    assert sealer.wants_flush(interval_over=True)
-    house.clock.advance(0.02)
-    assert sealer.wants_flush(interval_over=False)
-    commit = house.store.commit
-
-    async def slow(change: LedgerCommit) -> None:
-        await commit(change)
-        house.clock.advance(1.0)
-
-    house.store.commit = slow
-    await sealer.flush()
-    assert not sealer.wants_flush(interval_over=False), "all is stored"
-    house.say()
-    running.take()
-    house.clock.advance(2.9)
-    assert not sealer.wants_flush(interval_over=False), "storing takes long, so it is done seldom"
-    house.clock.advance(0.2)
-    assert sealer.wants_flush(interval_over=False)

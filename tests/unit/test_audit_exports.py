@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,24 @@ AT_LEAST_ONE = {
     "src_endpoint": {"ip", "uid", "name", "hostname", "svc_name", "instance_uid", "interface_uid", "interface_name"},
     "attestation_list.0": {"fingerprint", "signatures"},
 }
+ENUMS = {
+    "class_uid": {6003}, "category_uid": {6}, "activity_id": {0, 1, 2, 3, 4, 99}, "severity_id": {0, 1, 2, 3, 4, 5, 6, 99},
+    "status_id": {0, 1, 2, 99}, "attestation_list.0.fingerprint.algorithm_id": {0, 1, 2, 3, 4, 5, 6, 7, 99},
+}  # fmt: skip
+KINDS: dict[str, dict[str, Any]] = {
+    "explicit": {},
+    "derived": {
+        "origin": "derived", "event_type": "task.failed", "category": "task_execution", "action": "failed", "outcome": "failure",
+        "user_id": None, "session_id": None, "resource": None, "payload": None, "description": None, "publisher_chain": "linked",
+    },
+    "finding": {
+        "origin": "derived", "event_type": "audit.finding.recorded", "category": "audit_system", "severity": "critical",
+        "action": "one_person_decides", "outcome": "failure", "user_id": None, "agent_id": None, "source": None, "description": None,
+    },
+    "read": {"event_type": "audit.read", "category": "audit_system", "action": "read", "purpose": "a case"},
+    "erased": {"user_id": None, "payload": {"erased": True}, "erased": ("user_id", "payload"), "state": "witnessed"},
+    "recorded": {"state": "recorded", "index": None, "position": None, "source_ip": None},
+}  # fmt: skip
 _MOMENT = datetime(2027, 1, 1, tzinfo=UTC)
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "=cmd|' /C calc'!A0"]
 
@@ -58,6 +77,7 @@ def conforms(event: dict[str, Any]) -> None:
     for path, names in AT_LEAST_ONE.items():
         assert names & set(at(event, path)), path
     assert REQUIRED[""] <= set(event)
+    assert {path: at(event, path) for path, known in ENUMS.items() if at(event, path) not in known} == {}
     assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
     assert isinstance(event["time"], int)
     assert json.loads(json.dumps(event)) == event
@@ -103,6 +123,22 @@ def test_an_entry_without_agent_or_with_nothing_but_its_core_is_one_too(office: 
     assert event["ai_model"]["ai_provider"] == "Unknown"
     office.house.ledger.drop_body(0, 1)
     conforms(ocsf_event(only(office)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_entry_of_every_kind_is_one(office: Office, kind: str) -> None:
+    office.house.entry("anna", subject="cust-123")
+    shown = {**msgspec.structs.asdict(only(office)), **KINDS[kind]}
+    event = ocsf_event(msgspec.convert(shown, AuditEntry))
+    conforms(event)
+    for path in ("api", "src_endpoint", "metadata.product", "class_uid"):  # and the check would notice
+        *above, name = path.split(".")
+        broken = json.loads(json.dumps(event))
+        del at(broken, ".".join(above))[name]
+        with pytest.raises((AssertionError, TypeError, KeyError)):
+            conforms(broken)
+    with pytest.raises(AssertionError):
+        conforms({**event, "severity_id": 17})
 
 
 def test_no_export_holds_more_than_its_reader_may_see(office: Office) -> None:

@@ -102,6 +102,7 @@ def test_what_a_report_says(report: ComplianceReport) -> None:
 
 def test_advice_follows_from_what_was_found(desk: Desk, report: ComplianceReport) -> None:
     assert any("lack some that a rule requires" in one for one in report["recommendations"])
+    assert "Nobody has checked the citations" in report["recommendations"][-1]
     assert not any("does not verify" in one for one in report["recommendations"])
     assert any(REVIEWED in one for one in desk.report("hipaa")["recommendations"]) == any(
         rule.review_interval for rule in library().rules if rule.framework == "hipaa"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tallyroll.audit.compliance.checksums import card_numbers, is_card_number
 from tallyroll.audit.compliance.library import library
-from tallyroll.audit.compliance.rules import ComplianceRule, ComplianceRuleEngine, RuleSet, judge, rule_set_from_toml
+from tallyroll.audit.compliance.rules import ComplianceRule, ComplianceRuleEngine, RuleSet, judge, rule_set_from_toml, unchecked_citations
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework
 from tallyroll.errors import SettingsError
 
@@ -103,10 +103,17 @@ def test_every_violation_of_the_library_fires(rule: ComplianceRule) -> None:
 
 
 def test_every_rule_cites_and_none_binds() -> None:
-    assert len(RULES) == 48
+    assert len(RULES) == 53
     assert {rule.framework for rule in RULES} == set(ComplianceFramework)
     assert all(rule.citation and rule.title and not rule.binding for rule in RULES)
     assert all(rule.required_fields or rule.violation for rule in RULES)
+
+
+def test_it_is_said_that_nobody_has_read_the_sources() -> None:
+    assert "the citations of any of these rules" in unchecked_citations(RULES)
+    read = [ComplianceRule(**HOUSE | {"rule_id": f"H-{number:03}", "sources_checked_on": date(2026, 1, 1)}) for number in (2, 3)]
+    assert unchecked_citations(read) == unchecked_citations([]) == ""
+    assert "1 of these 3 rules" in unchecked_citations([*read, RULES[0]])
 
 
 def test_a_framework_gives_its_baseline_whatever_the_category() -> None:

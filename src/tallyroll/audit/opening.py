@@ -22,6 +22,7 @@ from tallyroll.audit.sealing.deriving import Deriver
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.sealer import AuditSealer, SealerOptions
+from tallyroll.audit.sealing.separating import Separating
 from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify.ed25519 import is_signed
 from tallyroll.events.position import TopicPartition
@@ -174,6 +175,7 @@ class OpenAudit:
             store, keys.ring, sealer, registrar, deriver, self.catalogue,
             clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days, derived.days_of),
             publish=self._publisher.publish, telemetry=self.telemetry, check=check,
+            separating=Separating(self.rules.rules, store, keys.ring, sealer, clock=self.clock, tell=self.violations.tell),
         )  # fmt: skip
         upkeep = Upkeep(
             follower, store, checkpoints, clock=self.clock, leading=lambda: first in follower.lanes,

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from tallyroll.audit.compliance.rules import ComplianceRule, RuleSet, rule_set_from_toml
+from tallyroll.audit.compliance.rules import ComplianceRule, RuleSet, rule_set_from_toml, unchecked_citations
 from tallyroll.audit.entry import ComplianceFramework
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, plain, say, say_json, table
@@ -36,7 +36,14 @@ def rules(
     known = compliance_rules_of(session.settings()) if check is None else rule_set_from_toml(check.read_text("utf-8"), plain(check))
     shown = _of(known, framework)
     if session.json:
-        say_json({"version": known.version, "rules": [msgspec.to_builtins(rule) for rule in shown], "derived": _derived(known)})
+        say_json(
+            {
+                "version": known.version,
+                "rules": [msgspec.to_builtins(rule) for rule in shown],
+                "derived": _derived(known),
+                "unchecked": unchecked_citations(shown),
+            }
+        )
         return
     rows = [
         (markup(rule.rule_id, "bold"), markup(rule.title), markup(rule.category or "any"), markup(rule.severity), f"{rule.retention_days}",
@@ -46,6 +53,8 @@ def rules(
     if rows:
         table(("rule", "what", "category", "severity", "days", "protection", "citation"), rows, right=("days",))
     say(f"{counted(len(shown), 'rule')}, version {plain(known.version)}")
+    if unchecked := unchecked_citations(shown):
+        say(unchecked)
     if check is not None:
         note("the file is right; AUDIT_RULES puts it in force")
 

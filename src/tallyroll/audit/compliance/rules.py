@@ -40,7 +40,11 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     named checks, each of which is a breach if it holds. Days: ``retention_days`` is the least that an entry is kept,
     ``max_personal_days`` the most that its personal part is, ``hot_days`` how long it can be had at once, ``review_interval``
     how often somebody looks. ``binding`` is set by a person, where a law orders this operator to keep it: only then does it
-    outrank an erasure. Raises ValueError for what contradicts itself.
+    outrank an erasure.
+
+    ``apart_from`` are the tests of another entry that somebody else has to have made: who approved, in an entry of ``match``, is
+    not who asked, in the newest one of ``apart_from`` before it, at most ``within_days`` earlier, that has the same value in a
+    field of ``joined_by``. Both name their types. The sealer looks at it. Raises ValueError for what contradicts itself.
     """
 
     rule_id: _RuleId
@@ -62,6 +66,9 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     violation: tuple[Check | Tests, ...] = ()
     on_failure: OnFailure = "spill"
     binding: bool = False
+    apart_from: Tests = {}
+    joined_by: tuple[str, ...] = ("correlation_id", "resource")
+    within_days: _Days = 90
     applies_from: date | None = None
     sources_checked_on: date | None = None
 
@@ -72,6 +79,8 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("an entry is kept for a day at least")
         if self.binding and not self.citation:
             raise ValueError("a binding rule cites what binds")
+        if self.apart_from and not (self.apart_from.get("event_type") and self.match.get("event_type") and self.joined_by):
+            raise ValueError("apart_from, and match beside it, name values of event_type; joined_by names a field")
 
     @property
     def is_baseline(self) -> bool:
@@ -80,7 +89,7 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def applies_to(self, entry: Mapping[str, object]) -> bool:
         """Whether the entry is of its category and passes its tests. The framework is the caller's question."""
-        return self.category in (None, entry.get("category")) and _hold(self.match, entry)
+        return self.category in (None, entry.get("category")) and tests_hold(self.match, entry)
 
 
 class RuleSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -143,7 +152,7 @@ def judge(
     ``compliance_frameworks`` of the entry say whose rules; ``frameworks`` do where it names none. A declared framework gives
     the retention and the encryption of its baseline whatever the category. ``sealed`` are the fields that will be sealed.
     """
-    declared = tuple(sorted({ComplianceFramework(name) for name in _names(entry.get("compliance_frameworks")) or frameworks}))
+    declared = tuple(sorted({ComplianceFramework(name) for name in names_of(entry.get("compliance_frameworks")) or frameworks}))
     of_these = [rule for rule in rules if rule.framework in declared]
     applying = [rule for rule in of_these if rule.applies_to(entry)]
     joined = join(of_these, applying, declared, default_retention_days=default_retention_days)
@@ -196,6 +205,16 @@ def overdue_reviews(rules: Iterable[ComplianceRule], last_us: int | None, now_us
     """The ids of the rules whose interval has passed since the trail was looked at; of all that have one where it never was."""
     waited = None if last_us is None else (now_us - last_us) / _DAY_US
     return sorted(rule.rule_id for rule in rules if rule.review_interval is not None and (waited is None or waited > rule.review_interval))
+
+
+def unchecked_citations(rules: Iterable[ComplianceRule]) -> str:
+    """A sentence that says whose citations nobody has read; empty where somebody has read all of them."""
+    rules = list(rules)
+    unread = sum(rule.sources_checked_on is None for rule in rules)
+    if not unread:
+        return ""
+    whose = "any of these rules" if unread == len(rules) else f"{unread} of these {len(rules)} rules"
+    return f"Nobody has checked the citations of {whose} against their sources yet (sources_checked_on)."
 
 
 def retention_classes(rules: Iterable[ComplianceRule]) -> dict[int, int | None]:
@@ -264,7 +283,7 @@ def _violations(rule: ComplianceRule, entry: Mapping[str, object], sealed: Colle
         if isinstance(item, str):
             if fields := _CHECKS[item](entry, sealed):
                 found.append(RuleViolation(rule.rule_id, item, rule.severity, fields))
-        elif _hold(item, entry):
+        elif tests_hold(item, entry):
             found.append(RuleViolation(rule.rule_id, "forbidden", rule.severity, tuple(item)))
     return found
 
@@ -285,7 +304,8 @@ def _unsealed(rule: ComplianceRule, entry: Mapping[str, object], sealed: Collect
     return [RuleViolation(rule.rule_id, "missing_encryption", rule.severity, bare)] if bare else []
 
 
-def _hold(tests: Tests, entry: Mapping[str, object]) -> bool:
+def tests_hold(tests: Tests, entry: Mapping[str, object]) -> bool:
+    """Whether the entry passes every test."""
     for path, accepted in tests.items():
         value = field_of(entry, path)
         if not has_value(value) or (accepted and not any(_same(value, item) for item in accepted)):
@@ -309,7 +329,7 @@ def _one_person_decides(entry: Mapping[str, object], _: Collection[str]) -> tupl
 
 def _tool_outside_grant(entry: Mapping[str, object], _: Collection[str]) -> tuple[str, ...]:
     tool, granted = entry.get("tool") or field_of(entry, "payload.tool"), field_of(entry, "payload.granted_tools")
-    return ("tool", "payload.granted_tools") if has_value(tool) and tool not in _names(granted) else ()
+    return ("tool", "payload.granted_tools") if has_value(tool) and tool not in names_of(granted) else ()
 
 
 _CHECKS: Final = {
@@ -323,7 +343,8 @@ def _top(path: str) -> str:
     return path.partition(".")[0].partition("[")[0]
 
 
-def _names(value: object) -> Collection[Any]:
+def names_of(value: object) -> Collection[Any]:
+    """What is a collection, as one; nothing of anything else."""
     return value if isinstance(value, (list, tuple, set, frozenset)) else ()
 
 

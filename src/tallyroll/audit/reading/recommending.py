@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule, overdue_reviews
+from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule, overdue_reviews, unchecked_citations
 from tallyroll.audit.reading.integrity import Integrity
 
 _BY_CODE: Final[Mapping[str, str]] = {
@@ -29,7 +29,7 @@ def recommendations(  # noqa: PLR0913  # what a report knows
     now_us: int,
 ) -> list[str]:
     """The most urgent first; empty where nothing was found."""
-    found = []
+    found, rules = [], list(rules)
     coverage = integrity["coverage"]
     if integrity["counts"] and not integrity["valid"]:
         names = ", ".join(sorted(integrity["counts"]))
@@ -49,4 +49,6 @@ def recommendations(  # noqa: PLR0913  # what a report knows
         )
     if coverage.get("writer_epochs_with_keys", 0) < coverage.get("writer_epochs", 0):
         found.append("Find the key ring's lost entries: MACs of some writer epochs could not be checked.")
+    if unchecked := unchecked_citations(rules):
+        found.append(f"{unchecked} Have somebody read them before you rely on this report.")
     return found

@@ -6,8 +6,9 @@ from base64 import b64encode
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from tallyroll.audit.compliance.rules import ComplianceRule, RuleViolation, shown_violations
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
-from tallyroll.audit.ledger.contents import env_of, part_text
+from tallyroll.audit.ledger.contents import AuditEntry, env_of, part_text
 from tallyroll.events.event import AgentEvent
 
 FINDING_EVENT: Final = "audit.finding.recorded"
@@ -27,25 +28,38 @@ CODES: Final = {
     "silent": "a writer has stopped without saying so",
     "witness": "a witness will not cosign",
     "drift": "its writer's clock is ahead by more than a minute",
+    "one_person_decides": "who approved a thing is who asked for it",
     "overdue": "nobody has looked at the trail for longer than the rule allows",
 }
 """What a sealer may find. All but ``gap``, ``silent``, ``same_id`` and those behind it mean that a record was not appended."""
+
+
+class Breach(NamedTuple):
+    """What breaks a rule about several entries: the entry that completed it, for those who are told, and the rule."""
+
+    entry: AuditEntry
+    rule: ComplianceRule
+    violation: RuleViolation
+
 
 _HIGH: Final = ("gap", "silent", "same_id", "unreadable", "closed", "drift", "overdue")
 _MAX_RAW: Final = 1 << 20
 
 
 class Finding(NamedTuple):
-    """One of them: the code, where it showed, what more there is to say in clear, and the bytes in question."""
+    """One of them: the code, where it showed, what more there is to say in clear, the bytes in question, the rule that it breaks."""
 
     code: str
     where: str
     detail: str = ""
     raw: bytes = b""
+    breach: Breach | None = None
 
     @property
     def severity(self) -> AuditSeverity:
         """How much it matters."""
+        if self.breach is not None:
+            return self.breach.violation.severity
         return AuditSeverity.HIGH if self.code in _HIGH else AuditSeverity.CRITICAL
 
     def audit_id(self, log_id: bytes) -> str:
@@ -59,7 +73,7 @@ class Finding(NamedTuple):
             {
                 "audit_id": self.audit_id(log_id), "event_type": FINDING_EVENT, "category": AuditEventCategory.AUDIT_SYSTEM.value,
                 "severity": self.severity.value, "action": self.code, "outcome": "failure", "origin": "derived",
-                "reason": f"{CODES[self.code]}{': ' if self.detail else ''}{self.detail}", "position": self.where,
+                "reason": f"{CODES[self.code]}{': ' if self.detail else ''}{self.detail}", "position": self.where, **self._judged(),
             }
         )  # fmt: skip
 
@@ -71,9 +85,18 @@ class Finding(NamedTuple):
         kept = b64encode(self.raw[:_MAX_RAW]).decode()
         return (((), part_text({"payload": {"sha256": sha256(self.raw).hexdigest(), "bytes": len(self.raw), "raw": kept}})),)
 
-    def found_by(self, log_id: bytes) -> tuple[str, str, str, str, str]:
+    def found_by(self, log_id: bytes) -> tuple[str, str, str, str, str, str, str, str, tuple[str, ...]]:
         """What its entry is found by: the fields of its facts from the audit id on."""
-        return (self.audit_id(log_id), FINDING_EVENT, AuditEventCategory.AUDIT_SYSTEM.value, self.severity.value, "failure")
+        frameworks = () if self.breach is None else (self.breach.rule.framework.value,)
+        category, severity = AuditEventCategory.AUDIT_SYSTEM.value, self.severity.value
+        return (self.audit_id(log_id), FINDING_EVENT, category, severity, "failure", "", "", "", frameworks)
+
+    def _judged(self) -> dict[str, object]:
+        """Under which reports count it."""
+        if self.breach is None:
+            return {}
+        rule_id, framework = self.breach.rule.rule_id, self.breach.rule.framework.value
+        return {"rule_ids": [rule_id], "compliance_frameworks": [framework], "violations": shown_violations([self.breach.violation])}
 
     def event(self, log_id: bytes) -> AgentEvent:
         """What is published of it: nothing of the bytes."""

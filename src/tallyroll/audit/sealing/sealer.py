@@ -27,6 +27,7 @@ from tallyroll.audit.sealing.intake import Intake, facts_of
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.registry import Admission, ChainKey
+from tallyroll.audit.sealing.separating import Separating
 from tallyroll.audit.sealing.telling import Publish, Telling
 from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable, Undecodable
 from tallyroll.events.batch import Batch
@@ -77,6 +78,7 @@ class AuditSealer:
         publish: Publish | None = None,
         telemetry: Telemetry | None = None,
         check: Callable[[Sequence[int]], Awaitable[None]] | None = None,
+        separating: Separating | None = None,
     ) -> None:
         self.registrar = registrar
         self.lanes: dict[TopicPartition, Lane] = {}
@@ -93,6 +95,7 @@ class AuditSealer:
         self._telling = Telling(publish, registrar.log_id)
         self._telemetry = telemetry or Counters()
         self._check = check
+        self._separating = separating
         self._findings: list[Finding] = []
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None
@@ -137,6 +140,8 @@ class AuditSealer:
             for one, number in numbers.items():
                 lane = self.lanes[one] = Lane(self.registrar.log_id, one, number, stored.get(one), tails.get(number), self._store.tip)
                 lane.settle(registry)
+            if self._separating is not None:
+                await self._separating.remember()
         self._start()
         return stored
 
@@ -256,6 +261,8 @@ class AuditSealer:
     def _append(self, lane: Lane, offered: Offered, record: Record, position: Position, now_us: int) -> None:
         core = offered.core
         assert core is not None  # noqa: S101  # judged
+        facts = facts_of(record, core)
+        shown = self._separating.look(record, facts, str(position)) if self._separating is not None else ()  # asks the ring: may raise
         if offered.verdict == Verdict.GAP:
             missing = Missing(lane.number, core.chain.writer, core.chain.epoch, offered.missing, core.seq)
             self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
@@ -265,8 +272,10 @@ class AuditSealer:
         if ahead_s > CLOCK_BOUND_S and chain not in self._drifting:
             self._drifting.add(chain)  # said once an epoch
             self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {offered.place}"), position)
-        lane.take(offered, facts_of(record, core), position, now_us)
+        lane.take(offered, facts, position, now_us)
         lane.seen_us = core.ts_us
+        for finding in shown:
+            self._find(lane, finding, position)
 
     def _admit(self, chain: ChainKey, admission: Admission) -> None:
         self.registrar.record(Kind.KEY, records.writer_key(*chain, admission.commitment, admission.opened_us, admission.heartbeat_s))
@@ -364,6 +373,8 @@ class AuditSealer:
             lane.taken(positions[lane.where][1])
         for audit_id in unstored:
             self._unstored.pop(audit_id, None)
+        if self._separating is not None:
+            self._separating.say(findings)
         self._telling.tell(findings)
 
     def _first_lane(self) -> Lane | None:

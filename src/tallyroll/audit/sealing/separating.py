@@ -1,0 +1,92 @@
+"""The sealer's look at who asked and who approved: opens the few entries that count, and says where one person did both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from tallyroll.audit.compliance.rules import ComplianceRule, RuleViolation
+from tallyroll.audit.compliance.separation import Pair, Separation
+from tallyroll.audit.ledger.contents import SALT, AuditEntry, entry_of
+from tallyroll.audit.ledger.layout import Kind, PartType, Record, unpack_core, unpack_record
+from tallyroll.audit.ledger.subjects import text_of
+from tallyroll.audit.sealing.finding import Breach, Finding
+from tallyroll.errors import KeyGone, KeyRingUnavailable, SealBroken, StoreUnavailable
+from tallyroll.ports import Clock, KeyRing, LedgerFacts, LedgerStore, LedgerWanted, Sealer
+
+Tell = Callable[[AuditEntry, Sequence[RuleViolation], Sequence[str]], None]
+"""Tells handlers and monitors of an entry: what it breaks, and the rules that are watched at once. As ``Violations.tell``."""
+
+CODE: Final = "one_person_decides"
+_REMEMBERED: Final = 1_000  # entries of one type that are read back from the ledger: seconds at the most
+
+
+class Separating:
+    """One sealer's memory of requests and approvals; ``remember`` reads it back from the ledger, which other processes fill too.
+
+    Not promised: a pair of which each half is just being sealed by another process.
+    """
+
+    def __init__(  # noqa: PLR0913  # what opens entries, and who is told
+        self,
+        rules: Iterable[ComplianceRule],
+        store: LedgerStore,
+        ring: KeyRing,
+        sealer: Sealer,
+        *,
+        clock: Clock,
+        tell: Tell,
+    ) -> None:
+        self._separation = Separation(rules, secret=os.urandom(32))
+        self._store = store
+        self._ring = ring
+        self._sealer = sealer
+        self._clock = clock
+        self._tell = tell
+
+    async def remember(self) -> None:
+        """Reads back what was sealed, by whomever. Safe to do again. Raises StoreUnavailable, also for the key ring."""
+        for event_type, within_us in self._separation.within_us.items():
+            wanted = LedgerWanted(event_type=event_type, start_us=self._clock.now_us() - within_us)
+            _, rows = await self._store.find(wanted, limit=_REMEMBERED)
+            for row in reversed(rows):
+                try:
+                    self._see(unpack_record(row.raw))
+                except KeyRingUnavailable as error:
+                    raise StoreUnavailable(error.where, error.reason) from error  # to be tried again
+
+    def look(self, record: Record, facts: LedgerFacts, where: str) -> list[Finding]:
+        """What a record that has come at ``where`` shows together with those before it. Raises KeyRingUnavailable."""
+        if facts.kind != Kind.ENTRY or facts.event_type not in self._separation.within_us:
+            return []
+        entry, pairs = self._see(record)
+        return [_finding(pair, entry, where) for pair in pairs] if entry is not None else []
+
+    def say(self, findings: Iterable[Finding]) -> None:
+        """Tells whom it concerns of those that are breaches, once they are stored."""
+        for breach in [finding.breach for finding in findings if finding.breach is not None]:
+            rule = breach.rule
+            self._tell(breach.entry, [breach.violation], [rule.rule_id] if rule.real_time_monitoring else [])
+
+    def _see(self, record: Record) -> tuple[AuditEntry | None, list[Pair]]:
+        try:
+            entry = entry_of(record, [self._text(record, number) for number in range(len(record.parts))])
+        except msgspec.MsgspecError:  # an entry of another shape is about nothing that we know of
+            return None, []
+        return entry, self._separation.see(entry.audit_id, unpack_core(record.core).ts_us, msgspec.structs.asdict(entry))
+
+    def _text(self, record: Record, number: int) -> bytes | None:
+        try:
+            text = text_of(self._ring, self._sealer, record, number)
+        except (KeyGone, LookupError, SealBroken):  # erased, removed, or for the verifier to name
+            return None
+        return text[SALT:] if unpack_core(record.core).parts[number].part_type == PartType.PLAIN else text
+
+
+def _finding(pair: Pair, entry: AuditEntry, where: str) -> Finding:
+    rule = pair.rule
+    violation = RuleViolation(rule.rule_id, CODE, rule.severity, ("user_id",))
+    return Finding(CODE, where, f"{rule.rule_id}: {pair.approved} approves {pair.asked}", breach=Breach(entry, rule, violation))
