@@ -212,6 +212,7 @@ def test_correlate_and_backtest_look_at_the_past(fleet: Run, tmp_path: Path) -> 
     assert "a day" in fleet("analytics", "backtest", "response_time").stdout
     (tmp_path / "labels.json").write_text('[["yesterday"]]')
     assert "no list of pairs" in fleet("analytics", "backtest", "response_time", "--labels", str(tmp_path / "labels.json"), code=2).stderr
+    assert "which agent" in fleet("analytics", "backtest", "response_time", "--dimension", "agent", code=2).stderr
     assert (
         "nothing of response_time" in fleet("analytics", "backtest", "response_time", "--since", iso(utc_now() + timedelta(days=1))).stderr
     )

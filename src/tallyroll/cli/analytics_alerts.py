@@ -244,6 +244,8 @@ def backtest(  # noqa: PLR0913  # one parameter per option
     Counts that part of the log anew in memory; nothing that is stored is touched, and nobody is told.
     """
     session, begin = session_of(context, url, json), moment_of(since, "--since")
+    if dimension != "fleet" and not key:
+        raise usage(f"--key: which {plain(dimension)}?", f"'tallyroll analytics top --dimension {plain(dimension)}' lists some")
     windows = _labels(labels)
     try:
         chosen = new_detector(detector)
