@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import IO, Any, Final, Self, TypedDict
 
 import msgspec
@@ -39,7 +40,7 @@ _OF_ONE: Final = frozenset(
 _OF_NONE: Final = frozenset({"silent", "head_missing", "quorum"})
 """What is missing, which says nothing against what is there."""
 
-_OF_CORE: Final = ("kind", "ts_us", "retention_class", "keep_until_day", "handles")
+_OF_CORE: Final = attrgetter("kind", "ts_us", "retention_class", "keep_until_day", "handles")
 """Facts that stay in a record when its env is removed."""
 
 _DAY_US: Final = 86_400_000_000
@@ -245,15 +246,25 @@ def _strayed(rows: Sequence[tuple[LedgerRow, LedgerFacts]]) -> list[int]:
             said = facts_of(record, unpack_core(record.core))
         except Undecodable:
             continue
-        if record.env is None:  # removed: only what the core says is still there to compare with
-            said = facts._replace(**{name: getattr(said, name) for name in _OF_CORE})
-        if _comparable(said) != _comparable(facts) or row.leaf != leaf_hash(record.core):
+        # Of an env that was removed nothing is there any more to compare with.
+        agree = _OF_CORE(said) == _OF_CORE(facts) and (record.env is None or _of_env(said) == _of_env(facts))
+        if not agree or row.leaf != leaf_hash(record.core):
             found.append(row.number)
     return found
 
 
-def _comparable(facts: LedgerFacts) -> LedgerFacts:
-    return facts._replace(frameworks=tuple(sorted(facts.frameworks)))
+def _of_env(facts: LedgerFacts) -> tuple[object, ...]:
+    names = (
+        facts.audit_id,
+        facts.event_type,
+        facts.category,
+        facts.severity,
+        facts.outcome,
+        facts.agent_id,
+        facts.task_id,
+        facts.workflow_id,
+    )
+    return *names, sorted(facts.frameworks)
 
 
 def _in_doubt(broken: Sequence[Finding], counts: Mapping[str, int], counted: Counted) -> int:
