@@ -16,7 +16,7 @@ from tallyroll.adapters.extras import available, require
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.adapters.system.processes import PythonWorkers
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
-from tallyroll.errors import SettingsError, Undecodable
+from tallyroll.errors import KeyRingUnavailable, SettingsError, Undecodable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.ports import (
@@ -340,7 +340,11 @@ def _audit_root(settings: Settings, folder: Path) -> Root:
         return SecretRoot(key_bytes(settings.audit_secret_key))
     if settings.is_kafka:
         raise SettingsError("AUDIT_SECRET_KEY", "needed with Kafka, the same on every host; 'openssl rand -hex 32' makes one")
-    return SecretRoot(os.urandom(32) if settings.in_memory else secret_in(folder / "secret"))
+    if settings.in_memory:
+        return SecretRoot(os.urandom(32))
+    if (folder / "keys").exists() and not (folder / "secret").exists():  # a new one could open nothing, and hide what is missing
+        raise KeyRingUnavailable(str(folder / "secret"), "it is missing, and the keys beside it were made with it; restore it from a copy")
+    return SecretRoot(secret_in(folder / "secret"))
 
 
 def compliance_rules_of(settings: Settings) -> RuleSet:

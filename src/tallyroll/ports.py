@@ -1540,6 +1540,9 @@ class LedgerStore(Protocol):
     async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
         """Records from ``start`` on, by index; pruned ones are not there."""
 
+    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+        """As ``rows``, each beside what it is found by; facts stay when a body is removed."""
+
     async def find(
         self, wanted: LedgerWanted, *, limit: int, offset: int = 0, as_of: Mapping[int, int] | None = None
     ) -> tuple[int, Sequence[LedgerRow]]:

@@ -138,6 +138,7 @@ def test_tail_shows_the_newest_by_event_time(fleet: Run) -> None:
     everything = sorted(lines(fleet("tail", "--all", "--json")), key=lambda one: one["timestamp"])
     newest = lines(fleet("tail", "--last", "7", "--json"))
     assert [one["timestamp"] for one in newest] == [one["timestamp"] for one in everything[-7:]]
+    assert "no event matches" in fleet("tail", "--last", "0").stderr
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,7 @@ def test_an_alert_is_told_by_a_run_that_ends_at_once_and_a_silence_keeps_another
     assert len(lines(run("analytics", "anomalies", "--json"))) == 1
     assert "load test" in run("analytics", "alerts").stdout
     assert "no silence" in run("analytics", "silence", "--end", "nobody", code=4).stderr
+    assert "one of response_time, success" in run("analytics", "silence", "--metric", "error_rate", "--why", "x", code=2).stderr
     run("analytics", "silence", "--end", silence["id"])
     assert [one["kind"] for one in lines(run("analytics", "alerts", "--json"))] == ["alert", "alert"]
 
@@ -212,6 +213,7 @@ def test_correlate_and_backtest_look_at_the_past(fleet: Run, tmp_path: Path) -> 
     assert "a day" in fleet("analytics", "backtest", "response_time").stdout
     (tmp_path / "labels.json").write_text('[["yesterday"]]')
     assert "no list of pairs" in fleet("analytics", "backtest", "response_time", "--labels", str(tmp_path / "labels.json"), code=2).stderr
+    assert "which agent" in fleet("analytics", "backtest", "response_time", "--dimension", "agent", code=2).stderr
     assert (
         "nothing of response_time" in fleet("analytics", "backtest", "response_time", "--since", iso(utc_now() + timedelta(days=1))).stderr
     )

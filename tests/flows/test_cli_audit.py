@@ -102,6 +102,8 @@ def test_pages_of_one_moment(desk: Desk) -> None:
         (["report", "fun"], 2, "fun"),
         (["rules", "--framework", "fun"], 2, "fun"),
         (["keys", "rotate"], 2, "--yes"),
+        (["hold", "--who", "a", "--why", "b", "--partition", "3", "--start", "5", "--end", "2"], 2, "end: expected more than 5"),
+        (["hold", "--who", "a", "--why", "b", "--start", "5"], 2, "of a partition"),
     ],
 )
 def test_what_cannot_be_done_says_why(desk: Desk, words: list[str], code: int, says: str) -> None:

@@ -42,3 +42,19 @@ def test_an_entry_is_recorded_and_what_it_breaks_is_said(tmp_path: Path) -> None
 )
 def test_what_is_wrong_is_said(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
     assert says in run(tmp_path, *CALL, *words, code=2)
+
+
+def test_a_lost_secret_is_named_and_none_is_made_in_its_place(tmp_path: Path) -> None:
+    run(tmp_path, *CALL)
+    secret = tmp_path / "log" / "audit" / "secret"
+    kept = secret.rename(tmp_path / "kept")
+    said = run(tmp_path, *CALL, code=3)
+    assert f"{secret}: it is missing" in said
+    assert not secret.exists()
+    kept.rename(secret)
+    run(tmp_path, *CALL)
+
+
+def test_ids_are_shown_whole(tmp_path: Path) -> None:
+    made = run(tmp_path, *CALL, "--agent", "an-agent-of-a-name-that-takes-much-room-in-a-line-" * 2, "--json")
+    assert json.loads(made.splitlines()[0])["audit_id"] in run(tmp_path, "audit", "query")

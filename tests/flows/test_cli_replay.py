@@ -119,6 +119,13 @@ def test_a_lost_installation_is_restored_and_shown_to_be_the_same(folder: Path) 
     run(folder, "replay", "restore", "--expect", str(folder / "wrong.json"), "--json", code=1)
 
 
+def test_what_no_state_has_is_not_looked_for(folder: Path) -> None:
+    said = run(folder, "replay", "find", "agent", "researcher-001", "tokenz > 4 or tasks_started >= 2", code=2)
+    assert "have no tokenz" in said
+    assert "tokens, cost_micro" in said
+    assert "never true" in run(folder, "replay", "find", "agent", "researcher-001", "tools.nothing > 4", code=4)
+
+
 def test_a_damaged_segment_is_named(folder: Path) -> None:
     segment = max(folder.glob("log/archive/task-events/*/segments/*.parquet"), key=lambda path: path.stat().st_size)
     content = bytearray(segment.read_bytes())
@@ -127,3 +134,9 @@ def test_a_damaged_segment_is_named(folder: Path) -> None:
     found = json.loads(run(folder, "replay", "verify", "--sample", "0", "--json", code=1).splitlines()[0])
     assert [one["kind"] for one in found["wrong"]] == ["segment_damaged"]
     assert segment.name in found["wrong"][0]["where"]
+    assert [one["kind"] for one in json.loads(run(folder, "replay", "verify", "--json", code=1).splitlines()[0])["wrong"]] == [
+        "segment_damaged"
+    ]
+    segment.unlink()
+    found = json.loads(run(folder, "replay", "verify", "--json", code=1).splitlines()[0])
+    assert {(one["kind"], one["detail"]) for one in found["wrong"]} == {("segment_damaged", "the file is missing")}

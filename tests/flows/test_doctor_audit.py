@@ -31,3 +31,13 @@ def test_keys_and_ledger_are_looked_at_where_there_are_some(tmp_path: Path) -> N
     wrong = checks(tmp_path, {"AUDIT_SECRET_KEY": "6e" * 32}, "doctor")["audit"]
     assert wrong["verdict"] == "fail"
     assert "6e6e" not in str(wrong)
+
+
+@pytest.mark.slow
+def test_a_damaged_store_is_no_matter_of_a_broker(tmp_path: Path) -> None:
+    checks(tmp_path, SECRET, "publish", "agent.started", "a-1")
+    (tmp_path / "state.db").write_bytes(b"x" * 3_000)
+    found = checks(tmp_path, SECRET, "doctor")["stores"]
+    assert found["verdict"] == "fail"
+    assert "state.db" in found["says"]
+    assert "broker" not in found["next"]

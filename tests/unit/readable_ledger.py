@@ -20,7 +20,7 @@ from tallyroll.audit.ledger.subjects import part_about
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.intake import facts_of
 from tallyroll.events.position import Position
-from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerNote, LedgerRow, LedgerTail, LedgerWanted
+from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerFacts, LedgerNote, LedgerRow, LedgerTail, LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
 
@@ -39,6 +39,13 @@ class ReadableStore(StoredLedger):
             LedgerRow(partition, n, pack_record(part.records[n]), part.tree.node(0, n), 0, place and Position("audit-events", partition, n))
             for n in numbers
         ]
+
+    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+        found = []
+        for row in await self.rows(partition, start, limit):
+            record = self.ledger.partitions[partition].records[row.number]
+            found.append((row, facts_of(record, unpack_core(record.core))))
+        return found
 
     async def nodes(self, partition: int, wanted: Sequence[tuple[int, int]]) -> Sequence[bytes]:
         tree = self.ledger.meta if partition == META else self.ledger.partitions[partition].tree

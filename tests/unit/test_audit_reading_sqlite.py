@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,37 @@ def test_neighbours_swapped_in_the_store_show() -> None:
     memory, sqlite = on_both(ledger, ask)
     assert memory == sqlite
     assert "root" in memory["counts"]
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "UPDATE fact SET ts_us = ts_us - 1000000 WHERE id = {record}",
+        "UPDATE fact SET trait = (SELECT max(number) FROM trait WHERE number != trait) WHERE id = {record}",
+        "UPDATE fact SET agent_id = 'somebody' WHERE id = {record}",
+        "UPDATE fact SET day = 1 WHERE id = {record}",
+        "UPDATE record SET leaf = zeroblob(32) WHERE id = {record}",
+    ],
+)
+def test_an_entry_that_questions_would_miss_is_found(desk: Desk, tmp_path: Path, forgery: str) -> None:
+    ledger, record = desk.house.ledger, entries(desk.house.ledger)[1]
+
+    async def asked() -> Integrity:
+        store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite", take_out)
+        await put_into(store, ledger)
+        await store.close()
+        with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+            connection.execute(forgery.format(record=record))
+        connection.close()
+        store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite", take_out)
+        found = await verification(ledger, store).verify()
+        await store.close()
+        return found
+
+    found = asyncio.run(asked())
+    assert not found["valid"]
+    assert [(one["code"], one["partition"], one["index"]) for one in found["findings"]] == [("index", 0, record)]
+    assert found["verified_entries"] == found["total_entries"] - 1
 
 
 @pytest.mark.slow

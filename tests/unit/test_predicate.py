@@ -119,3 +119,7 @@ def test_depth_and_length_are_bounded(opening: str) -> None:
 
 def test_many_conditions_side_by_side_are_fine() -> None:
     assert parse_predicate(" or ".join(["tokens == 1"] * 500 + ["flag == true"]))(STATE)
+
+
+def test_the_members_that_are_looked_at() -> None:
+    assert parse_predicate('not (a.b == c and tools["x"] > 1) or active_tasks[0] in [d]').members == {"a", "tools", "active_tasks"}

@@ -163,6 +163,11 @@ def silence(  # noqa: PLR0913  # one parameter per option
         raise usage("--for: expected at least a second", "write --for 2h")
     if not why:
         raise usage("--why: say why it is silent", "write --why 'load test until five'")
+    from tallyroll.opening import metrics_of  # noqa: PLC0415  # a tenth of a second that --help need not spend
+
+    names = [spec.name for spec in metrics_of(session.settings())]
+    if metric is not None and metric not in names:  # alerts carry these names; another one would keep nothing quiet
+        raise usage(f"--metric: there is no {plain(metric)}", f"write one of {', '.join(names)}")
     from tallyroll.analytics.alerts.lifecycle import Silence  # noqa: PLC0415  # a tenth of a second that --help need not spend
 
     now = int(utc_now().timestamp())
@@ -244,6 +249,8 @@ def backtest(  # noqa: PLR0913  # one parameter per option
     Counts that part of the log anew in memory; nothing that is stored is touched, and nobody is told.
     """
     session, begin = session_of(context, url, json), moment_of(since, "--since")
+    if dimension != "fleet" and not key:
+        raise usage(f"--key: which {plain(dimension)}?", f"'tallyroll analytics top --dimension {plain(dimension)}' lists some")
     windows = _labels(labels)
     try:
         chosen = new_detector(detector)

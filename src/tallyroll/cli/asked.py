@@ -136,6 +136,9 @@ def find(  # noqa: PLR0913  # one parameter per option
         asked = parse_predicate(predicate)
     except ValueError as error:
         raise CommandError(ExitCode.USAGE, str(error), "paths are those of 'tallyroll replay step … --json'") from None
+    there = [*view.fields, "version", "last_updated_us"]
+    if unknown := sorted(asked.members.difference(there)):
+        raise CommandError(ExitCode.USAGE, f"states of this kind have no {plain(', '.join(unknown))}", f"they have {', '.join(there)}")
 
     async def look() -> Any:  # noqa: ANN401  # a FirstTrue
         async with session.roll() as roll:

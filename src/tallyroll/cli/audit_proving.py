@@ -101,7 +101,8 @@ def show_integrity(found: Integrity) -> None:
         table(("severity", "code", "partition", "index", "detail"), rows)
     coverage = found["coverage"]
     if found["snapshot"] is None:
-        note("nothing is recorded or signed yet")
+        if found["valid"]:
+            note("nothing is recorded or signed yet")
         return
     records = f"{number(coverage['entries'])} records of {counted(len(coverage['partitions']), 'partition')}"
     note(f"{records}, {number(coverage['macs_checked'])} MACs, {number(coverage['notes'])} signed notes")

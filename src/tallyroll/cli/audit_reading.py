@@ -122,7 +122,7 @@ def query(  # noqa: PLR0913  # one parameter per option
         )
         for entry in found.entries
     ]  # fmt: skip
-    table(("time", "type", "severity", "outcome", "who", "what", "id"), rows)
+    table(("time", "type", "severity", "outcome", "who", "what", "id"), rows, whole=("id",))
     note(f"{number(len(found.entries))} of {number(found.total_count)} entries")
 
 

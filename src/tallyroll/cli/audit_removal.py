@@ -169,6 +169,8 @@ async def _hold(session: Session, **covers: Any) -> list[str]:  # noqa: ANN401  
     async with session.roll() as roll:
         try:
             return await roll.audit.set_hold(**covers)
+        except ValueError as error:
+            raise CommandError(ExitCode.USAGE, str(error), "see --partition, --start and --end in --help") from None
         except LookupError as error:
             raise CommandError(ExitCode.NOT_FOUND, str(error), "hold a stretch or everything instead") from None
 
@@ -211,7 +213,7 @@ def holds(context: typer.Context, *, url: Url = None, json: Json = False) -> Non
         return
     if held:
         columns = list(held[0])
-        table(columns, [[markup("-" if one[name] is None else one[name]) for name in columns] for one in held])
+        table(columns, [[markup("-" if one[name] is None else one[name]) for name in columns] for one in held], whole=("hold",))
     cut = len(standing.pending)
     say(f"{counted(len(held), 'hold')}, {counted(len(restricted), 'restricted erasure')}, {counted(cut, 'erasure')} cut short")
     if standing.pending:

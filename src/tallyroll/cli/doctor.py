@@ -27,7 +27,7 @@ from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
 from tallyroll.cli.verdicts import show
-from tallyroll.errors import LogUnavailable, TallyrollError
+from tallyroll.errors import LogUnavailable, StoreUnavailable, TallyrollError
 from tallyroll.events.topic_plan import drift, replication_for
 from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.ports import EventLog
@@ -76,15 +76,18 @@ async def _examine(session: Session) -> list[Check]:
                 stack.push_async_callback(log.close)
                 found += await _look(settings, catalogue, log)
         except TallyrollError as error:
-            found.append(_failed("log", error))
+            found.append(_failed("stores" if isinstance(error, StoreUnavailable) else "log", error, kafka=settings.is_kafka))
     found += [_spool(settings), *await outbox_checks(settings)]
     return found
 
 
-def _failed(name: str, error: Exception) -> Check:
+def _failed(name: str, error: Exception, *, kafka: bool = False) -> Check:
     trouble = explain(error)
     # Within doctor, "see doctor" is no next step.
-    next_step = "start the broker, or mend the address" if trouble.code is ExitCode.UNAVAILABLE else "change that setting"
+    next_step = "change that setting"
+    if trouble.code is ExitCode.UNAVAILABLE:
+        ours = isinstance(error, StoreUnavailable) or not kafka
+        next_step = "do what it says, or look at the disk and at who may write there" if ours else "start the broker, or mend the address"
     return Check(name, "fail", trouble.what, next_step if "doctor" in trouble.next_step else trouble.next_step)
 
 

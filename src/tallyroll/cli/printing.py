@@ -74,16 +74,28 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), styles: Mapping[str, str] | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+    styles: Mapping[str, str] | None = None,
 ) -> None:
-    """Prints rows under headings, as wide as needed; columns named in ``right`` hold numbers. Cells may hold rich markup."""
+    """Prints rows under headings, as wide as needed; columns named in ``right`` hold numbers. Cells may hold rich markup.
+
+    Columns named in ``whole`` are never shortened: what other commands are given, such as ids.
+    """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415  # as above
 
     made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
     for name in columns:
         made.add_column(
-            name, justify="right" if name in right else "left", style=(styles or {}).get(name), overflow="ellipsis", no_wrap=name in right
+            name,
+            justify="right" if name in right else "left",
+            style=(styles or {}).get(name),
+            overflow="fold" if name in whole else "ellipsis",
+            no_wrap=name in right or name in whole,
         )
     for row in rows:
         made.add_row(*row)

@@ -44,7 +44,7 @@ group_of(
     "States from the history alone, at any moment, and how they came to be. Nothing here writes or publishes anything.",
     "tallyroll replay run agent --mode incremental",
     "tallyroll replay state agent coder-001 --at 2h",
-    "tallyroll replay find task task-7 'status = \"failed\"'",
+    "tallyroll replay find task task-7 'status == \"failed\"'",
 )
 
 _HASH_SHOWN = 16

@@ -23,7 +23,7 @@ from tallyroll.cli.printing import number, say, say_json
 from tallyroll.cli.services import WORDS, chosen
 from tallyroll.cli.serving import OFF, Watch, address_of, serving
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, span_of, verbs
-from tallyroll.errors import TallyrollError
+from tallyroll.errors import LogUnavailable, TallyrollError
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
 from tallyroll.follow.loop import FollowLoop
@@ -171,6 +171,7 @@ async def _report(roll: Roll, names: Sequence[str], lines: _Lines, every_s: floa
         for task in ended:
             task.result()
         left: int | None = None
+        unknown = "no answer yet how far behind"
         try:
             async with asyncio.timeout(_LAST_ANSWER_S if ended else _LOG_ANSWERS_S):
                 left = (await behind(roll, *names)).records
@@ -179,7 +180,8 @@ async def _report(roll: Roll, names: Sequence[str], lines: _Lines, every_s: floa
         except TallyrollError as error:  # the loops wait for the log too
             if not error.retriable:
                 raise
-        lines.line(left, every_s)
+            unknown = "the log cannot be reached" if isinstance(error, LogUnavailable) else "a store cannot be reached"
+        lines.line(left, every_s, unknown)
 
 
 def _introduce(settings: Settings, names: Sequence[str]) -> None:
@@ -202,7 +204,7 @@ class _Lines:
     counters: Counters
     _before: float = 0.0
 
-    def line(self, left: int | None, interval_s: float | None) -> None:
+    def line(self, left: int | None, interval_s: float | None, unknown: str = "") -> None:
         applied = self.counters.value(FOLLOWED)
         fresh, self._before = applied - self._before, applied
         letters, retries = int(self.counters.value(DEAD_LETTERS)), int(self.counters.value(FOLLOW_RETRIES))
@@ -211,6 +213,6 @@ class _Lines:
         else:
             speed = "" if interval_s is None else f" in {short_span(interval_s)}"
             trouble = "".join(f", {number(count)} {what}" for count, what in ((letters, "dead letters"), (retries, "retries")) if count)
-            rest = "the log cannot be reached" if left is None else f"{number(left)} behind"
+            rest = unknown if left is None else f"{number(left)} behind"
             say(f"{iso(utc_now())[:19]}Z  {number(int(fresh))} applied{speed}, {rest}{trouble}")
         sys.stdout.flush()

@@ -45,10 +45,11 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Predicate:
-    """A parsed predicate: call it with a state. Never raises, whatever the state."""
+    """A parsed predicate: call it with a state. Never raises, whatever the state. ``members`` of a state are what it looks at."""
 
     text: str
     test: Test = field(repr=False, compare=False)
+    members: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __call__(self, state: State) -> bool:
         return self.test(state)
@@ -58,7 +59,8 @@ def parse_predicate(text: str) -> Predicate:
     """The predicate that a text describes. Raises ValueError that names the column and what was expected there."""
     if len(text) > MAX_CHARS:
         raise ValueError(f"column {MAX_CHARS + 1}: a predicate has at most {MAX_CHARS} characters")
-    return Predicate(text, _Parser(_tokens(text)).whole())
+    parser = _Parser(_tokens(text))
+    return Predicate(text, parser.whole(), frozenset(parser.members))
 
 
 _TOKEN: Final = re.compile(
@@ -93,6 +95,7 @@ class _Parser:
         self._tokens = tokens
         self._at = 0
         self._depth = 0
+        self.members: set[str] = set()
 
     def whole(self) -> Test:
         test = self._either()
@@ -146,6 +149,8 @@ class _Parser:
                 self._at += 1
                 path.append(self._index())
                 self._expect("]")
+        if isinstance(path[0], str):
+            self.members.add(path[0])
         return tuple(path)
 
     def _index(self) -> str | int:

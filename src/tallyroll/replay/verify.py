@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from tallyroll.errors import SnapshotMismatch, SpanGone
+from tallyroll.errors import SegmentDamaged, SnapshotMismatch, SpanGone
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Archive
 from tallyroll.replay.fold import View, state_hash
@@ -54,6 +54,10 @@ async def verify_sample(replayer: Replayer, verified: Verified, *, sample: int, 
                 if not gone.pruned:
                     raise
                 verified.pruned += 1
+                continue
+            except SegmentDamaged as damaged:  # one finding however many owners need it, also where digests have named it
+                if ("segment_damaged", damaged.segment) not in {(one.kind, one.where) for one in verified.wrong}:
+                    verified.wrong.append(Wrong("segment_damaged", damaged.segment, damaged.reason))
                 continue
             verified.owners += 1
             verified.snapshots += quick.tally.snapshots

@@ -142,6 +142,7 @@ async def what_is_committed_can_be_read(opener: OpenStore) -> None:
         await store.commit(LedgerCommit([second], {_LOG: (20, 21)}))
         expect_equal(list(await store.rows(2, 0, 10)), [*first.rows, *second.rows], "rows")
         expect_equal(_ids(await store.rows(2, 1, 1)), [(2, 1)], "a page of rows")
+        expect_equal(list(await store.indexed(2, 1, 1)), [(first.rows[1], first.facts[1])], "a row beside what it is found by")
         expect_equal(dict(await store.progress()), {_LOG: 21}, "progress")
         tail = (await store.tails())[2]
         expect_equal((tail.size, list(tail.peaks), list(tail.tips), tail.start), (3, growing.range.peaks, tips[:1], 0), "tail")

@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _HASH: Final = 32
 _RUN: Final = 1_024  # leaves of pruned records in one row
+_STRETCH: Final = "fact.id BETWEEN ? AND ? ORDER BY fact.id LIMIT ?"
 
 
 class SqliteLedgerStore:
@@ -106,8 +107,12 @@ class SqliteLedgerStore:
         return dict(rows)
 
     async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
-        where, bounds = "fact.id BETWEEN ? AND ? ORDER BY fact.id LIMIT ?", [id_of(partition, start), id_of(partition, NUMBER), limit]
-        return await self._select(lambda connection: schema.select_rows(connection, where, bounds))
+        bounds = _stretch(partition, start, limit)
+        return await self._select(lambda connection: schema.select_rows(connection, _STRETCH, bounds))
+
+    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+        bounds = _stretch(partition, start, limit)
+        return await self._select(lambda connection: schema.select_with_facts(connection, _STRETCH, bounds))
 
     async def find(
         self, wanted: LedgerWanted, *, limit: int, offset: int = 0, as_of: Mapping[int, int] | None = None
@@ -329,6 +334,10 @@ def _tip(columns: Sequence[object]) -> LedgerTip:
 
 def _hashes(joined: bytes) -> list[bytes]:
     return [joined[at : at + _HASH] for at in range(0, len(joined), _HASH)]
+
+
+def _stretch(partition: int, start: int, limit: int) -> list[int]:
+    return [id_of(partition, start), id_of(partition, NUMBER), limit]
 
 
 def _behind(after: tuple[int, int]) -> int:

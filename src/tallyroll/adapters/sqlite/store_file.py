@@ -105,6 +105,8 @@ class StoreFile:
         except (sqlite3.Error, OSError) as error:
             # Only SQLite's own code: its text may quote values.
             reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
+            if reason.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                reason = f"the file is damaged, or no {self._kind.name}; {self._kind.remedy} ({reason})"
             raise StoreUnavailable(self._name, reason) from error
 
 

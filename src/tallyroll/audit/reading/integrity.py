@@ -9,20 +9,22 @@ from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import IO, Any, Final, Self, TypedDict
 
 import msgspec
 
-from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_record
+from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, leaf_hash, unpack_core, unpack_record
 from tallyroll.audit.ledger.proving import Noted, noted
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
 from tallyroll.audit.reading.query import us_of
+from tallyroll.audit.sealing.intake import facts_of
 from tallyroll.audit.verify import Report, Trust, verify_files
-from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding
-from tallyroll.errors import KeyGone
-from tallyroll.ports import Clock, KeyRing, LedgerStore
+from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
+from tallyroll.errors import KeyGone, Undecodable
+from tallyroll.ports import Clock, KeyRing, LedgerFacts, LedgerRow, LedgerStore
 
 Check = Callable[[bytes, bytes, bytes], bool]
 """(public key, message, signature) -> whether it is an Ed25519 signature of the message."""
@@ -31,12 +33,15 @@ LINK_CODES: Final = frozenset({"link", "sequence", "order", "duplicate", "fork",
 """What breaks a chain; every other finding that is broken is a failure of integrity."""
 
 _OF_ONE: Final = frozenset(
-    {"env_hash", "part_hash", "mac", "mac_missing", "core", "env_missing", "part_missing", "early_removal", "held", "backdated"}
+    {"env_hash", "part_hash", "mac", "mac_missing", "core", "env_missing", "part_missing", "early_removal", "held", "backdated", "index"}
 )
 """What is wrong with the one record that it names; the records around it are proven all the same."""
 
 _OF_NONE: Final = frozenset({"silent", "head_missing", "quorum"})
 """What is missing, which says nothing against what is there."""
+
+_OF_CORE: Final = attrgetter("kind", "ts_us", "retention_class", "keep_until_day", "handles")
+"""Facts that stay in a record when its env is removed."""
 
 _DAY_US: Final = 86_400_000_000
 _PAGE: Final = 1_000
@@ -126,7 +131,21 @@ class Verification:
                 notes=(*self._trusted.notes, *notes),
             )
             report, _ = await asyncio.to_thread(verify_files, files.mapped(), trust, check=self._check)
+        if known is not None:
+            report = await self._with_index(report, known)
         return await self._shown(report, counted, known)
+
+    async def _with_index(self, report: Report, known: Noted) -> Report:
+        """The report, and records that questions would miss: the store finds them by something that they do not say."""
+        found, named = Findings(), {(one.partition, one.index) for one in report.findings}
+        for partition, size in sorted(known.sizes.items()):
+            start = 0
+            while start < size and (rows := await self._store.indexed(partition, start, min(_PAGE, size - start))):
+                start = rows[-1][0].number + 1
+                for number in await asyncio.to_thread(_strayed, rows):
+                    if (partition, number) not in named:  # of a record that is not its own anything may be found
+                        found.add("index", partition, number)
+        return replace(report, findings=(*report.findings, *found.listed), counts={**report.counts, **found.counts})
 
     async def _mac_keys(self) -> Mapping[tuple[bytes, int], bytes]:
         admitted, start = [], 0
@@ -216,6 +235,36 @@ class _Files:
             found[name] = made = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._maps.append(made)
         return found
+
+
+def _strayed(rows: Sequence[tuple[LedgerRow, LedgerFacts]]) -> list[int]:
+    """Records of which the facts or the leaf are not their own. What cannot be read is left to the verifier, which names it."""
+    found = []
+    for row, facts in rows:
+        try:
+            record = unpack_record(row.raw)
+            said = facts_of(record, unpack_core(record.core))
+        except Undecodable:
+            continue
+        # Of an env that was removed nothing is there any more to compare with.
+        agree = _OF_CORE(said) == _OF_CORE(facts) and (record.env is None or _of_env(said) == _of_env(facts))
+        if not agree or row.leaf != leaf_hash(record.core):
+            found.append(row.number)
+    return found
+
+
+def _of_env(facts: LedgerFacts) -> tuple[object, ...]:
+    names = (
+        facts.audit_id,
+        facts.event_type,
+        facts.category,
+        facts.severity,
+        facts.outcome,
+        facts.agent_id,
+        facts.task_id,
+        facts.workflow_id,
+    )
+    return *names, sorted(facts.frameworks)
 
 
 def _in_doubt(broken: Sequence[Finding], counts: Mapping[str, int], counted: Counted) -> int:

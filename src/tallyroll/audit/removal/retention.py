@@ -70,8 +70,12 @@ class Retention:
         """From now on nothing it covers is removed: what is sealed about a person, or a stretch of a partition, or everything.
 
         ``who`` and ``why`` are in clear and for ever: give a case number, not a name. Returns the ids of the holds, one per
-        handle. Raises LookupError for a person about whom nothing is sealed.
+        handle. Raises LookupError for a person about whom nothing is sealed, ValueError for a stretch that holds nothing.
         """
+        if partition is None and (start or end is not None):
+            raise ValueError("partition: a stretch is one of a partition")
+        if end is not None and end <= start:
+            raise ValueError(f"end: expected more than {start}, where the stretch starts")
         hold_id = new_id()
         handles: list[bytes | None] = [None]
         if subject is not None:
