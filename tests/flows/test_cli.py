@@ -330,7 +330,7 @@ def test_an_altered_record_breaks_the_chain_and_ends_with_one(run: Run, tmp_path
 
 
 async def _copy_altered(source: Path, target: Path) -> None:
-    from tallyroll.cli.demo_forgery import forge_copy
+    from tallyroll.cli.demo.forgery import forge_copy
 
     async with Roll.open(Settings(url=f"sqlite:///{source}")) as original, Roll.open(Settings(url=f"sqlite:///{target}")) as forged:
         await forge_copy(original, forged)

@@ -13,7 +13,7 @@ from redis import Redis
 from services import NatsServer, RedisServer
 from tests.servers.test_run_service import environment, running, tallyroll
 
-from tallyroll.cli.services import SERVICES
+from tallyroll.cli.run.services import SERVICES
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

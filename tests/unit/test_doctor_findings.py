@@ -8,9 +8,9 @@ import pytest
 
 from tallyroll.adapters.nats.server_report import NatsReport
 from tallyroll.adapters.redis.server_report import RedisReport
-from tallyroll.cli.checks import Check
-from tallyroll.cli.doctor_bridges import nats_findings, redis_findings
-from tallyroll.cli.doctor_outbox import outbox_finding
+from tallyroll.cli.doctor.bridges import nats_findings, redis_findings
+from tallyroll.cli.doctor.checks import Check
+from tallyroll.cli.doctor.outbox import outbox_finding
 from tallyroll.ports import OutboxRow
 from tallyroll.settings import Settings
 

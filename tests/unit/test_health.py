@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tallyroll.cli.exits import CommandError
-from tallyroll.cli.serving import Watch, address_of
+from tallyroll.cli.run.serving import Watch, address_of
 from tallyroll.errors import LogUnavailable
 from tallyroll.follow.health import STUCK_S, FollowerHealth, why_not_alive, why_not_ready
 from tallyroll.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 
 from tallyroll.cli.exits import CommandError
 from tallyroll.cli.logs import json_line, service_log, service_logs
-from tallyroll.cli.services import GROUPS, SERVICES, chosen
+from tallyroll.cli.run.services import GROUPS, SERVICES, chosen
 from tallyroll.events.batch import Batch
 from tallyroll.events.codec import HEADERS, encode
 from tallyroll.events.event import AgentEvent, EventMetadata

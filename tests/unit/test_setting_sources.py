@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.test_settings import COMPANIONS, IDS, VARIABLES
 
-from tallyroll.cli.config_example import example_text
+from tallyroll.cli.config.example import example_text
 from tallyroll.errors import SecretInFile, SettingsError, UnknownSetting
 from tallyroll.settings import Secret, Settings, Source, settings_and_sources
 

@@ -30,7 +30,7 @@ class Verb(NamedTuple):
 
 
 VERBS: Final[Mapping[str, Verb]] = {
-    "demo": Verb("demo", "A fleet at work on an embedded log, live; under a minute."),
+    "demo": Verb("demo.command", "A fleet at work on an embedded log, live; under a minute."),
     "publish": Verb("publish", "Put one event into the log."),
     "tail": Verb("tail", "Show events as they come, filtered, or export them."),
     "events": Verb("events", "Event types, checks of event files, single events."),
@@ -39,17 +39,17 @@ VERBS: Final[Mapping[str, Verb]] = {
     "workflows": Verb("workflows", "A workflow's state, now or then."),
     "import": Verb("importing", "Recorded runs (OpenAI, Claude Code, OTLP) into the log."),
     "simulate": Verb("simulate", "Publish the events of a made-up fleet."),
-    "run": Verb("run", "Keep states, metrics or the archive current until stopped."),
-    "replay": Verb("replaying", "States from the history alone, at any moment, and how they came to be."),
-    "archive": Verb("archive", "What topics forget, kept for good: status, seal, rebuild, query."),
-    "analytics": Verb("analytics", "Live numbers of agents, tools, models, the fleet; anomalies and alerts."),
-    "audit": Verb("audit", "The audit trail: query, verify, prove, report; rules and keys."),
+    "run": Verb("run.command", "Keep states, metrics or the archive current until stopped."),
+    "replay": Verb("replay.command", "States from the history alone, at any moment, and how they came to be."),
+    "archive": Verb("archive.command", "What topics forget, kept for good: status, seal, rebuild, query."),
+    "analytics": Verb("analytics.command", "Live numbers of agents, tools, models, the fleet; anomalies and alerts."),
+    "audit": Verb("audit.command", "The audit trail: query, verify, prove, report; rules and keys."),
     "lag": Verb("lag", "How far the stored state is behind the log."),
     "verify": Verb("verify", "Check the publishers' chain: loss, reorder, alteration."),
     "dlq": Verb("dlq", "Dead letters: what a follower could not apply."),
     "topics": Verb("topics", "Topics and rights of a Kafka cluster."),
-    "config": Verb("config", "The settings in force and where they come from; a file of them, checked."),
-    "doctor": Verb("doctor", "Check settings, log, topics, followers, Redis, NATS, spool."),
+    "config": Verb("config.command", "The settings in force and where they come from; a file of them, checked."),
+    "doctor": Verb("doctor.command", "Check settings, log, topics, followers, Redis, NATS, spool."),
 }
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())

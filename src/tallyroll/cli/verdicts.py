@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from tallyroll.cli.checks import Check, Verdict
+from tallyroll.cli.doctor.checks import Check, Verdict
 from tallyroll.cli.exits import ExitCode
 from tallyroll.cli.printing import counted, paint, plain, say, say_json
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tallyroll.cli import pruning
+from tallyroll.cli.archive import pruning
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table

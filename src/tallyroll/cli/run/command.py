@@ -20,8 +20,8 @@ from tallyroll.cli.freshness import behind
 from tallyroll.cli.logs import service_log, service_logs
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import number, say, say_json
-from tallyroll.cli.services import WORDS, chosen
-from tallyroll.cli.serving import OFF, Watch, address_of, serving
+from tallyroll.cli.run.services import WORDS, chosen
+from tallyroll.cli.run.serving import OFF, Watch, address_of, serving
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, span_of, verbs
 from tallyroll.errors import LogUnavailable, TallyrollError
 from tallyroll.events.event import iso

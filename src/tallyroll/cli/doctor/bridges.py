@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.system.clock import SystemClock
-from tallyroll.cli.checks import Check
+from tallyroll.cli.doctor.checks import Check
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number
 from tallyroll.errors import MissingExtra, SettingsError, StoreUnavailable

@@ -12,7 +12,7 @@ import msgspec
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.http.server import Answer, Page, served
 from tallyroll.cli.exits import CommandError, ExitCode
-from tallyroll.cli.services import ALL
+from tallyroll.cli.run.services import ALL
 from tallyroll.errors import MissingExtra, TallyrollError
 from tallyroll.follow.health import FollowerHealth, why_not_alive, why_not_ready
 from tallyroll.follow.loop import FollowLoop

@@ -6,8 +6,12 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from tallyroll.cli import asked, proving
-from tallyroll.cli.asking import (
+from tallyroll.cli.exits import CommandError, ExitCode
+from tallyroll.cli.freshness import catch_up
+from tallyroll.cli.printing import counted, markup, number, paint, plain, say, say_json, spread, table
+from tallyroll.cli.progress import Progress
+from tallyroll.cli.replay import asked, proving
+from tallyroll.cli.replay.asking import (
     AllowTruncated,
     AsOf,
     At,
@@ -20,10 +24,6 @@ from tallyroll.cli.asking import (
     target_of,
     view_named,
 )
-from tallyroll.cli.exits import CommandError, ExitCode
-from tallyroll.cli.freshness import catch_up
-from tallyroll.cli.printing import counted, markup, number, paint, plain, say, say_json, spread, table
-from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, examples, group_of, moment_of, run, session_of, verbs
 from tallyroll.cli.states import readable, status_style
 from tallyroll.replay.differences import MISSING, Difference

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from tallyroll.cli.asking import AllowTruncated, AsOf, At, Kind, Owner, moment_or_offsets, target_of, view_named
 from tallyroll.cli.event_lines import facts
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, number, paint, plain, say, say_json, table
+from tallyroll.cli.replay.asking import AllowTruncated, AsOf, At, Kind, Owner, moment_or_offsets, target_of, view_named
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of
 from tallyroll.errors import InvalidEvent
 from tallyroll.events.event import iso

@@ -12,7 +12,7 @@ from tallyroll.audit.reading.evidence import Packed
 from tallyroll.audit.reading.integrity import Integrity
 from tallyroll.audit.reading.report import ComplianceReport
 from tallyroll.audit.reading.report_page import report_page
-from tallyroll.cli.audit_reading import Since, Until, trail_of
+from tallyroll.cli.audit.reading import Since, Until, trail_of
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.progress import Progress

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.cli.agents import show_timeline
-from tallyroll.cli.demo_alarm import hang, hour_of, show_alarm, show_figures
-from tallyroll.cli.demo_forgery import Forgery, forge_copy
-from tallyroll.cli.demo_screen import Screen, show_change
-from tallyroll.cli.demo_trail import forget, prove, show_forgotten, show_proof
+from tallyroll.cli.demo.alarm import hang, hour_of, show_alarm, show_figures
+from tallyroll.cli.demo.forgery import Forgery, forge_copy
+from tallyroll.cli.demo.screen import Screen, show_change
+from tallyroll.cli.demo.trail import forget, prove, show_forgotten, show_proof
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import behind, follow_until
 from tallyroll.cli.printing import number, paint, say, say_json

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from tallyroll.cli.analytics_asking import in_words
+from tallyroll.cli.analytics.asking import in_words
 from tallyroll.cli.printing import console, markup, number, paint, say, table
 from tallyroll.events.event import AgentEvent
 from tallyroll.roll import Roll

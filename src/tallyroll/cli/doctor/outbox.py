@@ -7,7 +7,7 @@ from typing import Final
 
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.bridges.outbox import STALE_S, SWEEP_S
-from tallyroll.cli.checks import Check
+from tallyroll.cli.doctor.checks import Check
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number
 from tallyroll.errors import TallyrollError

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tallyroll.cli import (
-    audit_keys,
-    audit_proving,
-    audit_reading,
-    audit_recording,
-    audit_removal,
-    audit_rules,
-    audit_witness,
+from tallyroll.cli.audit import (
+    keys,
+    proving,
+    reading,
+    recording,
+    removal,
+    rules,
+    witness,
 )
 from tallyroll.cli.session import group_of, verbs
 
@@ -21,10 +21,10 @@ group_of(
     "tallyroll audit verify",
     "tallyroll audit evidence gdpr evidence.zip",
 )
-audit_recording.add_to(app)
-audit_reading.add_to(app)
-audit_proving.add_to(app)
-audit_rules.add_to(app)
-audit_removal.add_to(app)
-audit_witness.add_to(app)
-app.add_typer(audit_keys.app, name="keys")
+recording.add_to(app)
+reading.add_to(app)
+proving.add_to(app)
+rules.add_to(app)
+removal.add_to(app)
+witness.add_to(app)
+app.add_typer(keys.app, name="keys")

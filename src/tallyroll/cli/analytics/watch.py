@@ -6,8 +6,8 @@ import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tallyroll.cli.analytics_asking import engine_at, usage
-from tallyroll.cli.chart import sparkline
+from tallyroll.cli.analytics.asking import engine_at, usage
+from tallyroll.cli.analytics.chart import sparkline
 from tallyroll.cli.printing import console, markup, note, say_json, width
 from tallyroll.cli.session import Session
 from tallyroll.errors import SettingsError

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.analytics.query import AnalyticsEngine
-from tallyroll.cli import analytics_alerts, analytics_watch
-from tallyroll.cli.analytics_asking import At, By, Dimension, Function, Key, Wait, Window, engine_at, in_words, usage
-from tallyroll.cli.chart import chart
+from tallyroll.cli.analytics import alerts, watch
+from tallyroll.cli.analytics.asking import At, By, Dimension, Function, Key, Wait, Window, engine_at, in_words, usage
+from tallyroll.cli.analytics.chart import chart
 from tallyroll.cli.exits import CommandError
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import markup, note, number, paint, plain, say, say_json, spread, table, width
@@ -20,7 +20,7 @@ from tallyroll.events.event import iso
 
 app = verbs()
 group_of(app, "Live numbers of agents, tools, models and the fleet; anomalies and alerts.")
-analytics_alerts.add_to(app)
+alerts.add_to(app)
 
 _KINDS: Final = ("fleet", "agent", "task-type", "tool", "model", "tenant")
 _ABOUT: Final = ("time_window", "window_start", "window_end", "watermark", "truncated", "coverage", "as_of")
@@ -122,8 +122,8 @@ def top(  # noqa: PLR0913  # one parameter per option
     Without a terminal, with --once, --at or --json: one table. Ctrl-C ends the live view.
     """
     session = session_of(context, url, json)
-    ranking = analytics_watch.Ranking(by, function, dimension, window, limit, lowest)
-    run(analytics_watch.top(session, ranking, at, wait, live=not (once or json or session.json or at is not None)))
+    ranking = watch.Ranking(by, function, dimension, window, limit, lowest)
+    run(watch.top(session, ranking, at, wait, live=not (once or json or session.json or at is not None)))
 
 
 @app.command(

@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from tallyroll.cli.asking import AllowTruncated
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, number, paint, say, say_json, table
 from tallyroll.cli.progress import Progress
+from tallyroll.cli.replay.asking import AllowTruncated
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of
 from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tallyroll.cli.analytics_asking import At, Dimension, Function, Key, Wait, engine_at, usage
+from tallyroll.cli.analytics.asking import At, Dimension, Function, Key, Wait, engine_at, usage
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.moments import age, short_span
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table

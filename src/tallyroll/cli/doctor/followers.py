@@ -12,7 +12,7 @@ from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.bridges.forward import topics_of, types_named
 from tallyroll.bridges.state_sync import TOPICS as REDIS_TOPICS
-from tallyroll.cli.checks import Check
+from tallyroll.cli.doctor.checks import Check
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted
 from tallyroll.errors import TallyrollError

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from tallyroll.cli.checks import Check, config_check, setting_checks, url_check
-from tallyroll.cli.config_example import example_text
+from tallyroll.cli.config.example import example_text
+from tallyroll.cli.doctor.checks import Check, config_check, setting_checks, url_check
 from tallyroll.cli.printing import paint, plain, say, say_json
 from tallyroll.cli.session import Json, Url, examples, group_of, session_of, verbs
 from tallyroll.cli.verdicts import show as show_checks

@@ -18,10 +18,10 @@ from tallyroll.adapters.extras import EXTRAS, available, require
 from tallyroll.adapters.sqlite.log import SqliteLog
 from tallyroll.adapters.sqlite.spool_report import spool_report
 from tallyroll.adapters.system.clock import SystemClock
-from tallyroll.cli.checks import Check, config_check, setting_checks, url_check
-from tallyroll.cli.doctor_bridges import bridge_checks
-from tallyroll.cli.doctor_followers import follower_checks
-from tallyroll.cli.doctor_outbox import outbox_checks
+from tallyroll.cli.doctor.bridges import bridge_checks
+from tallyroll.cli.doctor.checks import Check, config_check, setting_checks, url_check
+from tallyroll.cli.doctor.followers import follower_checks
+from tallyroll.cli.doctor.outbox import outbox_checks
 from tallyroll.cli.exits import ExitCode, explain
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number

@@ -1,0 +1,1 @@
+"""``tallyroll analytics``: numbers, anomalies, alerts; ``command`` is where it begins."""

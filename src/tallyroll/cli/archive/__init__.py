@@ -1,0 +1,1 @@
+"""``tallyroll archive``: what topics forget; ``command`` is where it begins."""

@@ -1,0 +1,1 @@
+"""``tallyroll config``: the settings in force; ``command`` is where it begins."""

@@ -1,0 +1,1 @@
+"""``tallyroll doctor``: is everything as it should be; ``command`` is where it begins."""

@@ -1,0 +1,1 @@
+"""``tallyroll replay``: states made from the history; ``command`` is where it begins."""

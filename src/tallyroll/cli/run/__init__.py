@@ -1,0 +1,1 @@
+"""``tallyroll run``: services; ``command`` is where it begins."""
