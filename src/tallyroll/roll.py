@@ -571,7 +571,7 @@ class Roll:
     def _violations(self) -> Violations:
         from tallyroll.audit.recording.violations import Violations  # noqa: PLC0415  # as above
 
-        return Violations(self.telemetry, self.publish)
+        return Violations(self.telemetry, self.publish_batch)
 
     async def _open_audit(self) -> OpenAudit:
         from tallyroll.audit.opening import OpenAudit  # noqa: PLC0415  # who has no audit does without

@@ -95,7 +95,7 @@ async def recording(folder: Path, *, rules: Sequence[ComplianceRule] = HOUSE, **
     """A recorder whose keys are in ``folder``, and its spool if there is one; nonces are watched."""
     async with publishing(folder, **options) as desk:
         ring, sealer = FileKeyRing(folder / "keys", SECRET), NonceWatch(AesGcm())
-        violations = Violations(desk.telemetry, desk.publisher.publish)
+        violations = Violations(desk.telemetry, desk.publisher.publish_batch)
         recorder = new_recorder(desk, ring, sealer, violations, rules)
         try:
             yield Booth(desk, ring, sealer, violations, recorder)

@@ -89,7 +89,7 @@ async def test_a_monitor_that_fails_stops_nobody(tmp_path: Path) -> None:
 async def test_what_waits_for_a_slow_monitor_is_bounded_and_counted(tmp_path: Path) -> None:
     async with recording(tmp_path) as booth:
         made = await booth.record(user_id="a", resource="r")
-        slow = Violations(booth.desk.telemetry, booth.desk.publisher.publish)
+        slow = Violations(booth.desk.telemetry, booth.desk.publisher.publish_batch)
         never = asyncio.Event()
 
         async def waiting(_: AuditEntry) -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 
 from tallyroll.audit.compliance.pii import PiiScanner, people_named
 from tallyroll.audit.compliance.rules import ComplianceRule, Judgement, RuleSet, join, shown_violations, violations_of
-from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, ComplianceFramework
+from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, ComplianceFramework, field_of, has_value
 from tallyroll.audit.ledger.contents import SEALABLE_FIELDS
 from tallyroll.audit.ledger.layout import write_json
 from tallyroll.audit.recording.new_entry import NewEntry
@@ -24,7 +24,7 @@ VIOLATION_EVENT: Final = "compliance.violation"
 _OF_PERSON: Final = ("user_id", "session_id", "source_ip", "user_agent")
 _OF_SUBJECTS: Final = tuple(sorted(SEALED_FIELDS - set(_OF_PERSON)))
 _FREE_TEXT: Final = tuple(sorted(SEALABLE_FIELDS - SEALED_FIELDS))
-_CACHED: Final = 4_096  # texts in clear that were looked at: actions repeat
+_CACHED: Final = 4_096  # texts in clear that were looked at, since actions repeat; and judgements of one scope
 
 
 class PartPlan(NamedTuple):
@@ -49,6 +49,27 @@ class Plan(NamedTuple):
     agent_id: str | None
 
 
+class _Judged(NamedTuple):
+    """What the rules make of an entry, and the fields that say so. Shared by entries: not to be changed."""
+
+    judgement: Judgement
+    fields: dict[str, Any]
+
+
+class _Scope(NamedTuple):
+    """The rules that can have a say in entries of a category under some frameworks, and what they ask.
+
+    Beside the names of the fields that an entry has, a judgement depends on these questions only: a path, and the values that
+    are asked for. ``looks_deeper``: a named check reads more than that, so every entry is judged for itself.
+    """
+
+    frameworks: tuple[ComplianceFramework, ...]
+    rules: Sequence[ComplianceRule]
+    questions: Sequence[tuple[str, tuple[str | int | bool, ...]]]
+    looks_deeper: bool
+    known: dict[tuple[object, ...], _Judged]
+
+
 class Drafter:
     """Makes plans of entries, by one set of rules. Used from one thread."""
 
@@ -64,8 +85,7 @@ class Drafter:
     ) -> None:
         self._version = rules.version
         self._rules = rules.rules
-        self._joined: dict[tuple[object, ...], Judgement] = {}
-        self._narrowed: dict[tuple[tuple[ComplianceFramework, ...], AuditEventCategory], Sequence[ComplianceRule]] = {}
+        self._scopes: dict[tuple[tuple[ComplianceFramework, ...], AuditEventCategory], _Scope] = {}
         self._scanner = scanner
         self._frameworks = tuple(sorted(frameworks))
         self._subject_fields = tuple(subject_fields)
@@ -79,22 +99,51 @@ class Drafter:
         fields: dict[str, Any] = {
             name: value for name, value in asdict(entry).items() if value and (type(value) is not str or not value.isspace())
         }
-        subjects: tuple[str, ...] = fields.pop("subjects", ()) or people_named(entry.payload, self._subject_fields)
+        subjects: tuple[str, ...] = fields.get("subjects") or people_named(entry.payload, self._subject_fields)
         person: dict[str, Any] = {name: fields[name] for name in _OF_PERSON if name in fields}
         about: dict[str, Any] = {name: fields[name] for name in _OF_SUBJECTS if name in fields}
         found = {name: text for name in _FREE_TEXT if (text := fields.get(name)) and self._is_personal(text)}
         about |= found
         if "user_id" not in person:
             about, person = {**person, **about}, {}
-        judgement = self._judged(entry, fields, SEALED_FIELDS | found.keys() if found else SEALED_FIELDS)
+        judgement, judged = self._judged(entry, fields, SEALED_FIELDS | found.keys() if found else SEALED_FIELDS)
         sealed = (True, True)
         if not self._encrypt and not judgement.encryption_required:
             sealed = (bool(self._scanner.in_value(person)), bool(subjects) or bool(self._scanner.in_value(about)))
             names = {name for part, is_sealed in zip((person, about), sealed, strict=True) if is_sealed for name in part}
-            judgement = self._judged(entry, fields, names)
+            judgement, judged = self._judged(entry, fields, names)
+        fields.pop("subjects", None)
         users = (person["user_id"],) if person else ()
         kinds = ((users, person, sealed[0]), (subjects, about, sealed[1]))
         parts = [PartPlan(people, write_json(part), is_sealed) for people, part, is_sealed in kinds if part]
+        if judgement.frameworks:
+            fields.pop("compliance_frameworks", None)
+        clear = {name: value for name, value in fields.items() if name not in SEALED_FIELDS and name not in found}
+        return Plan(fields, judged, clear | judged, parts, judgement, fields.get("agent_id"))
+
+    def _judged(self, entry: NewEntry, fields: Mapping[str, Any], sealed: Collection[str]) -> _Judged:
+        """As ``judge``. What it says is kept by the answers that rules of this scope have from an entry: few ever differ."""
+        if entry.event_type == VIOLATION_EVENT or entry.category == AuditEventCategory.COMPLIANCE_VIOLATION:
+            frameworks: tuple[ComplianceFramework, ...] = ()
+        else:
+            frameworks = entry.compliance_frameworks or self._frameworks
+        scope = self._scopes.get((frameworks, entry.category))
+        if scope is None:
+            scope = self._scopes[frameworks, entry.category] = _scope_of(self._rules, frameworks, entry.category)
+        if scope.looks_deeper or not SEALED_FIELDS.issubset(sealed):
+            return self._anew(scope, fields, sealed)
+        answers = (tuple(fields), *[_answer(field_of(fields, path), accepted) for path, accepted in scope.questions])
+        known = scope.known.get(answers)
+        if known is None:
+            if len(scope.known) >= _CACHED:
+                scope.known.clear()
+            known = scope.known[answers] = self._anew(scope, fields, sealed)
+        return known
+
+    def _anew(self, scope: _Scope, fields: Mapping[str, Any], sealed: Collection[str]) -> _Judged:
+        applying = [rule for rule in scope.rules if rule.applies_to(fields)]
+        joined = join(scope.rules, applying, scope.frameworks, default_retention_days=self._default_days)
+        judgement = joined.with_violations(violations_of(scope.rules, joined.rule_ids, fields, sealed))
         judged: dict[str, Any] = {"rule_set": self._version}
         if judgement.frameworks:
             judged["compliance_frameworks"] = judgement.frameworks
@@ -102,29 +151,22 @@ class Drafter:
             judged["rule_ids"] = judgement.rule_ids
         if judgement.violations:
             judged["violations"] = tuple(shown_violations(judgement.violations))
-        if judgement.frameworks:
-            fields.pop("compliance_frameworks", None)
-        clear = {name: value for name, value in fields.items() if name not in SEALED_FIELDS and name not in found}
-        return Plan(fields, judged, clear | judged, parts, judgement, fields.get("agent_id"))
+        return _Judged(judgement, judged)
 
-    def _judged(self, entry: NewEntry, fields: Mapping[str, object], sealed: Collection[str]) -> Judgement:
-        """As ``judge``; what rules demand together is kept, since few sets of rules ever apply."""
-        if entry.event_type == VIOLATION_EVENT or entry.category == AuditEventCategory.COMPLIANCE_VIOLATION:
-            frameworks: tuple[ComplianceFramework, ...] = ()
-        else:
-            frameworks = entry.compliance_frameworks or self._frameworks
-        place = (frameworks, entry.category)
-        rules = self._narrowed.get(place)
-        if rules is None:  # those that can have a say
-            rules = self._narrowed[place] = [
-                rule
-                for rule in self._rules
-                if rule.framework in frameworks and (rule.is_baseline or rule.category in (None, entry.category))
-            ]
-        applying = [rule for rule in rules if rule.applies_to(fields)]
-        key = (*place, *[rule.rule_id for rule in applying])
-        joined = self._joined.get(key)
-        if joined is None:
-            joined = self._joined[key] = join(rules, applying, frameworks, default_retention_days=self._default_days)
-        violations = violations_of(rules, joined.rule_ids, fields, sealed)
-        return joined.with_violations(violations) if violations else joined
+
+def _scope_of(rules: Sequence[ComplianceRule], frameworks: tuple[ComplianceFramework, ...], category: AuditEventCategory) -> _Scope:
+    own = [rule for rule in rules if rule.framework in frameworks and (rule.is_baseline or rule.category in (None, category))]
+    asking = [rule for rule in own if rule.category in (None, category)]
+    breaches = [item for rule in asking for item in rule.violation]
+    tests = [*[rule.match for rule in asking], *[item for item in breaches if not isinstance(item, str)]]
+    asked = [item for test in tests for item in test.items()]
+    asked += [(path, ()) for rule in asking for wanted in rule.required_fields for path in wanted.split("|") if "." in path]
+    return _Scope(frameworks, own, tuple(dict.fromkeys(asked)), any(isinstance(item, str) for item in breaches), {})
+
+
+def _answer(value: object, accepted: Sequence[object]) -> int:
+    """All that a test finds out: which of the values it is, or whether it is any."""
+    for number, item in enumerate(accepted):
+        if value == item and isinstance(value, bool) == isinstance(item, bool):
+            return number
+    return -1 if has_value(value) else -2

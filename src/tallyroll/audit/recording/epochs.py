@@ -85,14 +85,17 @@ class Epochs:
         time = iso(moment_at(ts_us))
         bodies: list[Body] = []
         placed = []
+        topic, source, partitions = self._topic, self._source, self._topic.partitions
         for agent_id, audit_id, draft in drafts:
             key = key_of(agent_id, writer.writer)
-            partition = partition_for(key.encode(), self._topic.partitions)
+            raw_key = key.encode()
+            partition = partition_for(raw_key, partitions)
             sealed = writer.seal(partition, draft, ts_us)
             if len(sealed) > 1:  # the chain begins
                 bodies.append(self._body(sealed[0], id_at(ts_us, sealed[0].leaf), key_of(None, writer.writer), time))
-            placed.append(Placed(sealed[-1], ts_us, len(bodies)))
-            bodies.append(self._body(sealed[-1], audit_id, key, time))
+            one = sealed[-1]
+            placed.append(Placed(one, ts_us, len(bodies)))
+            bodies.append(Body(audit_id, topic, partition, raw_key, document_of(one.record, audit_id, key, source, time)))
         return bodies, placed
 
     def beat(self) -> list[Body]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
@@ -65,10 +66,11 @@ class NewEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return cls(event_type=event_type, category=category, action=action, description=description, **fields)  # type: ignore[arg-type]  # __post_init__ reads it
 
     def __post_init__(self) -> None:
-        for name in _TEXTS:
-            value = getattr(self, name)
-            if value is not None and not (type(value) is str and len(value) <= MAX_TEXT and value.isascii()):
-                _check_text(name, value)
+        values = _texts_of(self)
+        if not (_PLAIN.issuperset(map(type, values)) and len(text := "".join(filter(None, values))) <= MAX_TEXT and text.isascii()):
+            for name, value in zip(_TEXTS, values, strict=True):
+                if value is not None:
+                    _check_text(name, value)
         for name in ("event_type", "action", "outcome"):
             if not has_value(getattr(self, name)):
                 raise InvalidEvent(name, "expected text that is not blank")
@@ -88,6 +90,8 @@ _TEXTS: Final = tuple(
     for name in NewEntry.__struct_fields__
     if name not in ("category", "severity", "compliance_frameworks", "subjects", "on_behalf_of", "payload", "agent", "model")
 )
+_texts_of: Final = attrgetter(*_TEXTS)
+_PLAIN: Final = frozenset({str, type(None)})
 
 
 def _read_enums(entry: NewEntry) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from functools import lru_cache
-from typing import Final, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import force_setattr
 
 from tallyroll.audit.compliance.bursts import Bursts
 from tallyroll.audit.compliance.pii import PiiScanner
-from tallyroll.audit.compliance.rules import OnFailure, RuleSet
+from tallyroll.audit.compliance.rules import Judgement, OnFailure, RuleSet
 from tallyroll.audit.entry import ComplianceFramework
 from tallyroll.audit.ledger import envelope
 from tallyroll.audit.ledger.chain import Draft, Part
@@ -28,7 +31,7 @@ from tallyroll.audit.recording.epochs import DAY_US, Epochs, Placed
 from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.audit.recording.sending import Sending
 from tallyroll.audit.recording.violations import Violations
-from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable, PublishUncertain
+from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable, PublishUncertain, TallyrollError
 from tallyroll.events.codec import moment_at
 from tallyroll.events.ids import new_id
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
@@ -59,18 +62,18 @@ class _Ready(NamedTuple):
 class _Handed(NamedTuple):
     """Entries that are sealed and on their way: what becomes of their bodies in the end, and how they stand once they are kept."""
 
-    ready: Sequence[_Ready]
-    drafts: Sequence[Draft]
+    entries: Sequence[AuditEntry]
     placed: Sequence[Placed]
     settled: asyncio.Task[list[Outcome]]
     kept: asyncio.Task[list[Outcome] | None]
 
 
-class _Group(NamedTuple):
-    """Entries of one turn of the event loop: they are handed over together."""
+class _Call(NamedTuple):
+    """Entries that are recorded in one go, what their caller waits for, and what he gets."""
 
-    ready: list[_Ready]
-    task: asyncio.Task[_Handed]
+    ready: Sequence[_Ready]
+    policy: OnFailure
+    made: asyncio.Future[list[AuditEntry]]
 
 
 class Recorder:
@@ -127,7 +130,8 @@ class Recorder:
         self._sending = Sending(
             self._publisher, self._topic, clock=self._clock, telemetry=self._telemetry, stall_ms=self._settings.stall_ms
         )
-        self._joining: _Group | None = None
+        self._calls: deque[_Call] = deque()
+        self._recording: asyncio.Task[None] | None = None
         self._bursts = Bursts()
         self._keys = DataKeys(self._ring, self._clock.monotonic)
         self._epochs = Epochs(
@@ -146,40 +150,25 @@ class Recorder:
         """
         self._enter()
         one = self._ready(entry)
-        group = self._joining
-        if group is None or len(group.ready) >= _CHUNK:
-            ready: list[_Ready] = []
-            group = self._joining = _Group(ready, asyncio.get_running_loop().create_task(self._together(ready)))
-        place = len(group.ready)
-        group.ready.append(one)
-        try:
-            handed = await asyncio.shield(group.task)
-        except (AuditError, LogError):
-            if len(group.ready) == 1:
-                raise
-            handed, place = await self._hand_over([one]), 0  # what the group lacked, this one may not need
-        policy = one.plan.judgement.on_failure
-        return _entry_at(handed, place, await self._outcomes(handed, policy), policy)
+        return (await self._call([one], one.plan.judgement.on_failure))[0]
 
     async def record_batch(self, entries: Sequence[NewEntry]) -> list[AuditEntry]:
         """As ``record``, of many, in their order; all wait for the strictest of them.
 
-        Raises what the first failure means; those before and after it may be recorded all the same.
+        Raises what the first failure means; others may be recorded all the same, but none if it is InvalidEvent.
         """
         self._enter()
-        handed: list[_Handed] = []
-        policy: OnFailure = "count"
+        chunks: list[list[_Ready]] = []
         for start in range(0, len(entries), _CHUNK):
             if start:
                 await asyncio.sleep(0)  # noqa: TID251  # lets the loop breathe, waits for nothing
-            ready = [self._ready(entry) for entry in entries[start : start + _CHUNK]]
-            policy = max(policy, *(one.plan.judgement.on_failure for one in ready), key=_ORDER.index)
-            handed.append(await self._hand_over(ready))
-        made = []
-        for one in handed:
-            outcomes = await self._outcomes(one, policy)
-            made += [_entry_at(one, place, outcomes, policy) for place in range(len(one.ready))]
-        return made
+            chunks.append([self._ready(entry) for entry in entries[start : start + _CHUNK]])
+        strictness = {one.plan.judgement.on_failure for ready in chunks for one in ready}
+        calls = [self._call(ready, max(strictness, key=_ORDER.index)) for ready in chunks]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        if failure := next((result for result in results if isinstance(result, BaseException)), None):
+            raise failure
+        return [entry for result in results if isinstance(result, list) for entry in result]
 
     name: Final = "recorder"
 
@@ -208,7 +197,7 @@ class Recorder:
             raise LogUnavailable("audit", "closed")
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._joining = loop, None
+            self._loop, self._calls, self._recording = loop, deque(), None
             self._sending.begin()
             self._beating = loop.create_task(self._beat())
 
@@ -223,11 +212,48 @@ class Recorder:
             raise InvalidEvent("payload", f"{size} bytes as a record, at most {self._settings.max_record_bytes} are allowed")
         return _Ready(plan, audit_id, env, size)
 
-    async def _together(self, ready: Sequence[_Ready]) -> _Handed:
-        """Begins when the turn of the loop is over in which the first of them came; nobody joins any more."""
-        if self._joining is not None and self._joining.ready is ready:
-            self._joining = None
-        return await self._hand_over(ready)
+    def _call(self, ready: Sequence[_Ready], policy: OnFailure) -> asyncio.Future[list[AuditEntry]]:
+        """The entries as they will be recorded, which goes on whoever waits: after all that were called for before, and with some."""
+        loop = asyncio.get_running_loop()
+        made: asyncio.Future[list[AuditEntry]] = loop.create_future()
+        self._calls.append(_Call(ready, policy, made))
+        if self._recording is None or self._recording.done():
+            self._recording = loop.create_task(self._record_calls())
+        return made
+
+    async def _record_calls(self) -> None:
+        """Seals what was called for, in its order: together what came in one turn of the loop, or while others were waited for."""
+        while calls := self._next_calls():
+            try:
+                handed = await self._hand_over([one for call in calls for one in call.ready])
+            except (AuditError, LogError) as error:
+                if len(calls) == 1:
+                    _fail(calls, error)
+                else:
+                    await self._record_singly(calls)
+            except BaseException as error:
+                _fail([*calls, *self._calls], error)
+                self._calls.clear()
+                raise
+            else:
+                _answer_when_known(handed, calls)
+            await asyncio.sleep(0)  # noqa: TID251  # lets the loop breathe, waits for nothing
+
+    async def _record_singly(self, calls: Sequence[_Call]) -> None:
+        """What all together lacked, some may not need."""
+        for call in calls:
+            try:
+                _answer_when_known(await self._hand_over(call.ready), [call])
+            except (AuditError, LogError) as error:
+                _fail([call], error)
+
+    def _next_calls(self) -> list[_Call]:
+        calls: list[_Call] = []
+        count = 0
+        while self._calls and (not calls or count + len(self._calls[0].ready) <= _CHUNK):
+            calls.append(self._calls.popleft())
+            count += len(calls[-1].ready)
+        return calls
 
     async def _hand_over(self, ready: Sequence[_Ready]) -> _Handed:
         people = [part.subjects for one in ready for part in one.plan.parts if part.sealed]
@@ -249,17 +275,17 @@ class Recorder:
         finally:
             self._sealing = False
         self._telemetry.count(AUDIT_CREATED, len(ready))
-        for one, draft, where in zip(ready, drafts, placed, strict=True):
-            self._tell(one, draft, where)
-        return _Handed(ready, drafts, placed, settled, kept)
+        entries = [_shown(one, draft, where) for one, draft, where in zip(ready, drafts, placed, strict=True)]
+        for one, entry, where in zip(ready, entries, placed, strict=True):
+            self._tell(one.plan.judgement, entry, where.ts_us)
+        return _Handed(entries, placed, settled, kept)
 
-    def _tell(self, one: _Ready, draft: Draft, where: Placed) -> None:
-        fields, judgement, violations = one.plan.fields, one.plan.judgement, one.plan.judgement.violations
-        actor = fields.get("user_id") or one.plan.agent_id
-        if burst := self._bursts.see(actor, fields["category"], fields["outcome"], where.ts_us):
+    def _tell(self, judgement: Judgement, entry: AuditEntry, ts_us: int) -> None:
+        violations = judgement.violations
+        if burst := self._bursts.see(entry.user_id or entry.agent_id, entry.category, entry.outcome, ts_us):
             violations = (*violations, burst)
         if violations or judgement.monitors:
-            self._violations.tell(_shown(one, draft, where), violations, judgement.monitors)
+            self._violations.tell(entry, violations, judgement.monitors)
 
     async def _begin_epoch(self) -> None:
         if not self._epochs.is_current and (closing := await self._epochs.begin()):
@@ -275,12 +301,6 @@ class Recorder:
         return Draft(Kind.ENTRY, one.env, parts, judgement.max_personal_days or 0, day + judgement.retention_days)
 
     # On the way
-
-    async def _outcomes(self, handed: _Handed, policy: OnFailure) -> Sequence[Outcome] | None:
-        """What became of the bodies, as far as the policy waits for it; None where it is enough that they are on their way."""
-        if policy == "count":
-            return None
-        return await asyncio.shield(handed.settled if policy == "block" else handed.kept)
 
     async def _beat(self) -> None:
         """Says every few seconds how far the chains have come, also when nothing is recorded; begins epochs that are due."""
@@ -303,15 +323,59 @@ class Recorder:
         return [*self._epochs.close("exit"), *self._sending.unsent]
 
 
-def _entry_at(handed: _Handed, place: int, outcomes: Sequence[Outcome] | None, policy: OnFailure) -> AuditEntry:
-    """An entry as its caller gets it. Raises what its outcome means, if it is not good enough."""
-    one, where = handed.ready[place], handed.placed[place]
-    position = None if outcomes is None else _position(one, outcomes[where.slot], policy)
-    return _shown(one, handed.drafts[place], where, position)
+def _answer_when_known(handed: _Handed, calls: Sequence[_Call]) -> None:
+    """Gives each call its entries as soon as its policy is content; or what stands against it."""
+    start = 0
+    waiting: dict[OnFailure, list[tuple[_Call, slice]]] = {}
+    for call in calls:
+        waiting.setdefault(call.policy, []).append((call, slice(start, start + len(call.ready))))
+        start += len(call.ready)
+    for policy, those in waiting.items():
+        if policy == "count":
+            _answer(handed, those, None)
+        else:
+            task: asyncio.Future[Any] = handed.settled if policy == "block" else handed.kept
+            task.add_done_callback(partial(_answer, handed, those))
 
 
-def _shown(one: _Ready, draft: Draft, where: Placed, position: str | None = None) -> AuditEntry:
-    """The entry as its caller gets it: what was sealed, in clear."""
+def _answer(handed: _Handed, calls: Sequence[tuple[_Call, slice]], task: asyncio.Future[Any] | None) -> None:
+    if task is not None and task.cancelled():
+        _fail([call for call, _ in calls], asyncio.CancelledError())
+        return
+    error = None if task is None else task.exception()
+    outcomes = None if task is None or error is not None else task.result()
+    for call, part in calls:
+        if error is not None:
+            _fail([call], error)
+        elif outcomes is None:
+            _give(call, handed.entries[part])
+        else:
+            pairs = zip(handed.entries[part], handed.placed[part], strict=True)
+            try:
+                made = [_at(entry, outcomes[where.slot], call.policy) for entry, where in pairs]
+            except TallyrollError as refused:
+                _fail([call], refused)
+            else:
+                _give(call, made)
+
+
+def _give(call: _Call, made: Sequence[AuditEntry]) -> None:
+    if not call.made.done():  # whoever called may be gone
+        call.made.set_result([*made])
+
+
+def _fail(calls: Iterable[_Call], error: BaseException) -> None:
+    for call in calls:
+        if call.made.done():
+            continue
+        if isinstance(error, asyncio.CancelledError):
+            call.made.cancel()
+        else:
+            call.made.set_exception(error)
+
+
+def _shown(one: _Ready, draft: Draft, where: Placed) -> AuditEntry:
+    """The entry as handlers and monitors get it, at once: what was sealed, in clear, before anybody knows its position."""
     chain, record = where.sealed.chain, where.sealed.record
     sealed = [part.handle.hex() for part in draft.parts if part.part_type != PartType.PLAIN]
     return AuditEntry(
@@ -323,7 +387,6 @@ def _shown(one: _Ready, draft: Draft, where: Placed, position: str | None = None
         mac=record.mac.hex(),
         chain=f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{where.sealed.seq}",
         partition=chain.partition,
-        position=position,
         subjects=tuple(sealed),
         encrypted=bool(sealed),
         **one.plan.fields,
@@ -339,11 +402,14 @@ def _end_of(day: int) -> datetime:
     return moment_at((day + 1) * DAY_US - 1)
 
 
-def _position(one: _Ready, outcome: Outcome, policy: OnFailure) -> str | None:
+def _at(entry: AuditEntry, outcome: Outcome, policy: OnFailure) -> AuditEntry:
+    """The entry at its position, as its caller gets it. Raises what the outcome means, if it is not good enough."""
     if isinstance(outcome, Delivered):
-        return str(outcome.position)
+        there: AuditEntry = entry.__copy__()  # type: ignore[attr-defined]  # every Struct has it
+        force_setattr(there, "position", str(outcome.position))
+        return there
     if isinstance(outcome, Rejected):
         raise outcome.error
     if policy == "spill" and outcome.kept:
-        return None
-    raise PublishUncertain(one.audit_id, "no answer of the log", kept=True)
+        return entry
+    raise PublishUncertain(entry.audit_id, "no answer of the log", kept=True)

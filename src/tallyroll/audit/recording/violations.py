@@ -17,6 +17,7 @@ from tallyroll.audit.recording.drafting import VIOLATION_EVENT
 from tallyroll.errors import TallyrollError
 from tallyroll.events.context import no_context
 from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.ports import Outcome, Rejected, Unknown
 from tallyroll.telemetry import AUDIT_CALLBACK_ERRORS, AUDIT_UNTOLD, VIOLATIONS, Telemetry
 
 log: Final = logging.getLogger("tallyroll.audit")
@@ -27,22 +28,24 @@ ViolationHandler = Callable[[AuditEntry, Sequence[RuleViolation]], Awaitable[Non
 Monitor = Callable[[AuditEntry], Awaitable[None] | None]
 """Given every entry that a rule with real-time monitoring applies to. Its exceptions are counted and logged, never raised."""
 
-Publish = Callable[[AgentEvent], Awaitable[object]]
-"""Publishes an event; durable when it has been awaited, else it raises."""
+Publish = Callable[[Sequence[AgentEvent]], Awaitable[Sequence[Outcome]]]
+"""Publishes events together, and gives what became of each, as ``EventPublisher.publish_batch``."""
 
 MAX_WAITING: Final = 10_000  # tellings; a monitor that takes longer than entries come would fill memory
 _CALL_S: Final = 10.0  # for one handler or monitor; the next one must not wait for ever
 _CLOSE_S: Final = 5.0
+_TOGETHER: Final = 250  # events that are made and published at once, some 5 ms of work
 _T = TypeVar("_T")
 
 
 class _Queue(Generic[_T]):
     """A bounded queue with a task of its own, begun anew in another event loop or process. What does not fit is counted."""
 
-    def __init__(self, what: str, telemetry: Telemetry, work: Callable[[_T], Awaitable[None]]) -> None:
+    def __init__(self, what: str, telemetry: Telemetry, work: Callable[[Sequence[_T]], Awaitable[None]], *, together: int = 1) -> None:
         self._what = what
         self._telemetry = telemetry
         self._work = work
+        self._together = together
         self._waiting: deque[_T] = deque()
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -60,7 +63,7 @@ class _Queue(Generic[_T]):
 
     async def _run(self) -> None:
         while self._waiting:
-            await self._work(self._waiting.popleft())
+            await self._work([self._waiting.popleft() for _ in range(min(len(self._waiting), self._together))])
 
     async def close(self) -> None:
         """Gives what waits a moment, then ends."""
@@ -85,7 +88,7 @@ class Violations:
         self._handlers: list[ViolationHandler] = []
         self._monitors: defaultdict[str, list[Monitor]] = defaultdict(list)
         self._calls: _Queue[Callable[[], Awaitable[None] | None]] = _Queue("call", telemetry, self._call)
-        self._events: _Queue[AgentEvent] = _Queue("event", telemetry, self._say)
+        self._events: _Queue[tuple[AuditEntry, Sequence[RuleViolation]]] = _Queue("event", telemetry, self._say, together=_TOGETHER)
 
     def add_handler(self, handler: ViolationHandler) -> None:
         """From now on it is told."""
@@ -106,14 +109,15 @@ class Violations:
             self._telemetry.count(VIOLATIONS, rule=violation.rule_id, severity=violation.severity.value)
         for handler in self._handlers:
             self._calls.put(lambda handler=handler: handler(entry, violations))  # type: ignore[misc]  # bound now
-        self._events.put(violation_event(entry, violations))
+        self._events.put((entry, violations))
 
     async def close(self) -> None:
         """Lets what waits be told, for some seconds at most."""
         await self._calls.close()
         await self._events.close()
 
-    async def _call(self, call: Callable[[], Awaitable[None] | None]) -> None:
+    async def _call(self, calls: Sequence[Callable[[], Awaitable[None] | None]]) -> None:
+        (call,) = calls
         try:
             result = call()
             if inspect.isawaitable(result):
@@ -122,12 +126,19 @@ class Violations:
             self._telemetry.count(AUDIT_CALLBACK_ERRORS)
             log.exception("a handler or monitor of the audit trail failed; the entry is recorded all the same")
 
-    async def _say(self, event: AgentEvent) -> None:
+    async def _say(self, told: Sequence[tuple[AuditEntry, Sequence[RuleViolation]]]) -> None:
+        events = [violation_event(entry, violations) for entry, violations in told]
+        errors: list[Exception]
         try:
-            await self._publish(event)
+            outcomes = await self._publish(events)
         except TallyrollError as error:
-            self._telemetry.count(AUDIT_UNTOLD, reason="event")
-            log.error("a violation could not be published as an event (%s); the entry is recorded all the same", type(error).__name__)  # noqa: TRY400  # no traceback needed
+            errors = [error] * len(events)
+        else:
+            errors = [one.error for one in outcomes if isinstance(one, Rejected) or (isinstance(one, Unknown) and not one.kept)]
+        if errors:
+            self._telemetry.count(AUDIT_UNTOLD, len(errors), reason="event")
+            log.error("%d violations could not be published as events (%s); the entries are recorded all the same",
+                      len(errors), type(errors[0]).__name__)  # fmt: skip
 
 
 def violation_event(entry: AuditEntry, violations: Sequence[RuleViolation]) -> AgentEvent:
