@@ -37,10 +37,11 @@ class Gated(SqliteWindowStore):
 
 
 class Caller(Quiet):
-    """An observer with a document whenever it is told to have one."""
+    """An observer with a document whenever it is told to have one, which by default cannot wait."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.can_wait = False
         self.runs = 0
         self.has: int | None = None
         self.asked: int | None = None
@@ -48,7 +49,7 @@ class Caller(Quiet):
 
     @property
     def is_urgent(self) -> bool:
-        return self.has is not None
+        return self.has is not None and not self.can_wait
 
     def observed(self, run: KernelRun) -> None:
         self.runs += bool(run.observed)
@@ -113,9 +114,9 @@ async def test_alerts_are_stored_ahead_while_panes_are_being_written():
     follower = follower_on(store, clock=clock, observers=[free, asked])
     await follower.positions([PLACE])
     follower.apply(batch(PLACE, RECORDS[:20], 0))
-    asked.has = 1
+    asked.has, asked.can_wait = 1, True
     flush = await begun(store, follower)
-    free.has, asked.has = 1, 2
+    free.has, asked.has, asked.can_wait = 1, 2, False
     await turns(clock, follower)
     assert await store.documents("call") == {"free": b"1"}, "who gave nothing to the flush need not wait for it"
     store.gate.set()
@@ -123,6 +124,22 @@ async def test_alerts_are_stored_ahead_while_panes_are_being_written():
     assert await store.documents("call") == {"free": b"1", "asked": b"1"}
     await turns(clock, follower)
     assert await store.documents("call") == {"free": b"1", "asked": b"2"}
+
+
+async def test_what_is_urgent_when_a_flush_begins_does_not_wait_for_its_panes():
+    store, clock = await memory_store(Gated), FakeClock(NOW)
+    caller = Caller("one")
+    follower = follower_on(store, clock=clock, observers=[caller])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    caller.has = 1
+    flush = await begun(store, follower)
+    assert await store.documents("call") == {"one": b"1"}
+    caller.has = 2
+    await turns(clock, follower)
+    assert await store.documents("call") == {"one": b"2"}, "nor does what follows while they are being written"
+    store.gate.set()
+    assert await flush == {PLACE: 20}
 
 
 async def test_who_is_being_stored_ahead_when_a_flush_begins_is_asked_after_that():
@@ -151,7 +168,7 @@ async def test_after_a_conflict_everything_is_void_and_everybody_has_been_answer
     follower = follower_on(store, clock=clock, observers=[asked, free])
     await follower.positions([PLACE])
     follower.apply(batch(PLACE, RECORDS[:20], 0))
-    asked.has = 1
+    asked.has, asked.can_wait = 1, True
     flush = await begun(store, follower)
     other = follower_on(store, clock=clock)
     await other.positions([PLACE])

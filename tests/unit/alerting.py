@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tallyroll.analytics.alerts.notice import body_of
 from tallyroll.analytics.pane import EMPTY, Pane, bin_of, merge, pack
-from tallyroll.analytics.run import Observed
 from tallyroll.analytics.signal import Evidence, Severity, Signal
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec
 from tallyroll.events.ids import id_at
@@ -51,6 +52,18 @@ class Value:
     start: int = START
 
 
+class Seen(NamedTuple):
+    """Values of a run, as ``Observed`` says."""
+
+    spec: MetricSpec
+    dimension: str
+    keys: Sequence[str]
+    key_of: NDArray[np.int32]
+    values: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int32]
+
+
 class Kernel:
     """Keeps panes as the kernel does, and gives runs of one metric and dimension."""
 
@@ -66,7 +79,7 @@ class Kernel:
         for value in values:
             at = (value.key, value.start)
             self.panes[at] = merge([self.panes.get(at, EMPTY), pane_of([value.value])])
-        observed = Observed(
+        observed = Seen(
             self.spec, self.dimension, keys, np.array([keys.index(value.key) for value in values], np.int32),
             np.array([value.value for value in values], np.float64), np.array([value.start for value in values], np.int64),
             np.arange(len(values), dtype=np.int32),
@@ -78,7 +91,7 @@ class Kernel:
 @dataclass
 class Run:
     kernel: Kernel
-    observed: list[Observed]
+    observed: list[Seen]
     first: int
 
     def evidence(self, row: int) -> tuple[str, Position]:

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.alerting import SPECS, START, Kernel, Run, Value, event_id
+from tests.unit.alerting import SPECS, START, Kernel, Run, Seen, Value, event_id
 
 from tallyroll.analytics.alerts.evaluate import Window, judge_threshold
 from tallyroll.analytics.alerts.live import OLDEST_S, LiveRules
 from tallyroll.analytics.alerts.rules import ThresholdRule
-from tallyroll.analytics.run import Observed
 
 
 def rule(**members: object) -> ThresholdRule:
@@ -130,7 +129,7 @@ def test_ten_thousand_events_a_second_cost_a_small_part_of_a_core() -> None:
     runs = []
     for _ in range(250):  # five seconds
         which, key_of = np.unique(rng.integers(0, 1_000, 200), return_inverse=True)
-        observed = Observed(
+        observed = Seen(
             SPECS["response_time"], "agent", [keys[at] for at in which], key_of.astype(np.int32), rng.lognormal(6, 1, 200),
             np.full(200, START), np.arange(200, dtype=np.int32),
         )  # fmt: skip

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.alerting import Seen
 
 from tallyroll.analytics.exposition import Exposition
 from tallyroll.analytics.pane import EMPTY, Pane
-from tallyroll.analytics.run import Observed
 from tallyroll.analytics.spec import BUILT_IN, FLEET
 from tallyroll.events.position import Position
 from tallyroll.telemetry import MAX_VALUES, OTHER_VALUE, TASK_DURATION, TASKS, TOKENS, TOOL_CALLS, Counters
@@ -21,7 +21,7 @@ SPECS = {spec.name: spec for spec in BUILT_IN}
 
 
 class Run(NamedTuple):
-    observed: Sequence[Observed]
+    observed: Sequence[Seen]
 
     def evidence(self, row: int) -> tuple[str, Position]:
         return str(row), Position("task-events", 0, row)
@@ -30,17 +30,17 @@ class Run(NamedTuple):
         return EMPTY
 
 
-def seen(metric: str, values: Sequence[float], dimension: str = FLEET, keys: Sequence[str] | None = None) -> Observed:
+def seen(metric: str, values: Sequence[float], dimension: str = FLEET, keys: Sequence[str] | None = None) -> Seen:
     names = list(dict.fromkeys(keys)) if keys is not None else [""]
     key_of = [names.index(key) for key in keys] if keys is not None else [0] * len(values)
     count = len(values)
-    return Observed(
+    return Seen(
         SPECS[metric], dimension, names, np.array(key_of, np.int32), np.array(values, np.float64), np.zeros(count, np.int64),
         np.arange(count, dtype=np.int32),
     )  # fmt: skip
 
 
-def exposed(*runs: Sequence[Observed]) -> Counters:
+def exposed(*runs: Sequence[Seen]) -> Counters:
     counters = Counters()
     exposition = Exposition(counters)
     for observed in runs:

@@ -129,6 +129,14 @@ class Columns:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def of_each(self, numbers: Sequence[int]) -> NDArray[np.int32]:
+        """For each event the number of its partition, given one for each."""
+        return np.repeat(np.array(numbers, np.int32), self._sizes)
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        return np.diff(self.bounds)
+
     @cached_property
     def _types(self) -> NDArray[np.int16]:
         """The number of each event's type, 0 for types that no metric names, -1 for anomalies."""

@@ -96,7 +96,7 @@ class AnalyticsFollower:
         self._urgent: asyncio.Task[None] | None = None
         self._urgent_due = 0.0
         self._ahead_of: Sequence[Observer] = ()  # who is being stored ahead
-        self._busy: list[Observer] = []  # who is a flush's: asked and not answered, or to be asked
+        self._busy: list[Observer] = []  # whom a flush has asked and not answered
         self.rebuilding: set[TopicPartition] = set()
         announce(self._telemetry, [catalogue[base].name for base in self.topics], specs)
 
@@ -143,22 +143,22 @@ class AnalyticsFollower:
         now = self._clock.monotonic()
         if self._waiting and now - self._waiting_since >= RUN_S:
             self._run()
-        if (self._urgent is None or self._urgent.done()) and now >= self._urgent_due:
-            self._ahead_of = urgent = [one for one in self._observers if one.is_urgent and one not in self._busy]
-            self._urgent = asyncio.create_task(self._store_ahead(urgent), name="analytics, ahead") if urgent else None
+        self._go_ahead()
         return interval_over and (now - self._unflushed_since >= FLUSH_S or self._unflushed >= FLUSH_ROWS)
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
         begin = self._clock.monotonic()
         self._run()
+        self._go_ahead()  # what this very run found does not wait for its panes either
         flush = self._begin()
         try:
-            await self._ahead()
-            self._ask(flush, [observer for observer in self._observers if observer not in flush.asked])
             for _ in flush.cut:
                 await asyncio.sleep(0)  # noqa: TID251  # a step takes some milliseconds; records are read and looked at between
             await self._read_missing(flush.cut)
+            self._go_ahead()
+            await self._ahead()
+            self._ask(flush, [observer for observer in self._observers if observer not in flush.asked])
             writes = [lane.write(progressed, flush.cut.rows[lane]) for lane, progressed in flush.lanes.items()]
             if writes or flush.documents:
                 await self._store.commit(writes, flush.documents)
@@ -236,7 +236,7 @@ class AnalyticsFollower:
     # Storing
 
     def _begin(self) -> _Flush:
-        """Takes what is to be stored. Observers that are just being stored ahead are asked later, when that is done."""
+        """Takes what is to be stored. Observers that go ahead, now or next, are asked last: who is asked waits for the flush."""
         flush = _Flush(self._kernel.cut(), self._unflushed, self._unflushed_since)
         self._unflushed, self._unflushed_since = 0, self._clock.monotonic()
         for lane in self._lanes.values():
@@ -244,8 +244,7 @@ class AnalyticsFollower:
                 flush.lanes[lane] = progressed = lane.take_progress(self._spec_id)
                 if progressed.keyrings:
                     flush.documents.append(self._keys_of(lane))
-        self._busy = list(self._observers)
-        self._ask(flush, [observer for observer in self._observers if observer not in self._ahead_of])
+        self._ask(flush, [one for one in self._observers if one not in self._ahead_of and not one.is_urgent])
         return flush
 
     def _ask(self, flush: _Flush, observers: Sequence[Observer]) -> None:
@@ -254,9 +253,10 @@ class AnalyticsFollower:
             documents = observer.take_documents()
             flush.asked.append(observer)
             flush.documents += documents
-            if not documents:
+            if documents:
+                self._busy.append(observer)
+            else:
                 observer.stored()
-                self._busy.remove(observer)
 
     async def _read_missing(self, cut: Cut) -> None:
         """Late values whose panes are not in memory any more: reads these, and counts into them."""
@@ -267,6 +267,12 @@ class AnalyticsFollower:
             for lane, (wanted, rows) in found.items():
                 lane.take(wanted, rows)
             cut.put_left()
+
+    def _go_ahead(self) -> None:
+        """Begins to store what cannot wait, unless that is under way, or the store is away."""
+        if (self._urgent is None or self._urgent.done()) and self._clock.monotonic() >= self._urgent_due:
+            self._ahead_of = urgent = [one for one in self._observers if one.is_urgent and one not in self._busy]
+            self._urgent = asyncio.create_task(self._store_ahead(urgent), name="analytics, ahead") if urgent else None
 
     async def _store_ahead(self, urgent: Sequence[Observer]) -> None:
         """Stores the documents of these observers. One at a time, and none that a flush has asked: who takes has to answer first."""
@@ -287,9 +293,12 @@ class AnalyticsFollower:
 
     async def _ahead(self) -> None:
         """Waits for what is being stored ahead; raises what came of it."""
-        task, self._urgent = self._urgent, None
-        if task is not None:
-            await task
+        while (task := self._urgent) is not None:  # the next may have begun since it ended
+            try:
+                await task
+            finally:
+                if self._urgent is task:
+                    self._urgent = None
 
     async def _give_back(self, flush: _Flush, error: BaseException) -> None:
         flush.cut.give_back()
@@ -297,9 +306,8 @@ class AnalyticsFollower:
         for lane, progressed in flush.lanes.items():
             lane.give_back(progressed, flush.cut.rows[lane])
         self._unflushed, self._unflushed_since = self._unflushed + flush.count, flush.since
-        for observer in flush.asked:
-            if observer in self._busy:
-                observer.give_back()
+        for observer in self._busy:
+            observer.give_back()
         self._busy.clear()
         if isinstance(error, PositionConflict):
             await self._ahead()

@@ -7,6 +7,7 @@ panes and gives the rows that are to be stored, in steps between which runs go o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tallyroll.analytics.cells import Part, Waiting, group, join, settle
 from tallyroll.analytics.columns import Columns, Layout, dimension_paths
 from tallyroll.analytics.gathering import Tally, gather
-from tallyroll.analytics.keyring import OTHER, KeyNames, Keyring
+from tallyroll.analytics.keyring import DAY_US, OTHER, KeyNames, Keyring
 from tallyroll.analytics.lane import HeldRow, Judged, Lane, Taken, Timing, judge
 from tallyroll.analytics.measuring import NEGATIVE, Measured, measure
 from tallyroll.analytics.pairs import OpenPairs, pair_kinds, pairs_of
@@ -139,6 +140,47 @@ class Run:
         return self._kernel.pane(metric, dimension, key, start)
 
 
+class Seen:
+    """Some values of a run; implements ``Observed``. ``uncounted``: bad ones may be among them."""
+
+    def __init__(self, spec: MetricSpec, table: Table, part: Part, waiting: tuple[NDArray[np.int32], Waiting], *, uncounted: bool) -> None:
+        self.spec = spec
+        self.dimension = table.dimension
+        self.part = part.only(part.places < NEGATIVE) if uncounted else part
+        self._table = table
+        self._run_rows, self._waiting = waiting
+
+    @cached_property
+    def _keys(self) -> tuple[list[str], NDArray[np.int32]]:
+        codes = self._waiting.key[self.part.at]
+        marks = np.zeros(len(self._table.names.names), np.int32)
+        marks[codes] = 1
+        distinct = np.flatnonzero(marks)
+        marks[distinct] = np.arange(len(distinct))
+        names = self._table.names.names
+        return [names[code] for code in distinct.tolist()], marks[codes]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        return self._keys[0]
+
+    @property
+    def key_of(self) -> NDArray[np.int32]:
+        return self._keys[1]
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        return self.part.values.astype(np.float64, copy=False) / self.spec.scale
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        return self._waiting.pane[self.part.at] * self._table.pane_s
+
+    @cached_property
+    def rows(self) -> NDArray[np.int32]:
+        return self._run_rows[self.part.at]
+
+
 class Kernel:
     """Folds the events of many partitions into panes of some metrics. Raises ValueError for a path that no event has.
 
@@ -171,7 +213,9 @@ class Kernel:
 
     def close(self, lane: Lane) -> None:
         """Forgets a lane and everything of it that waits."""
-        self.lanes.pop(lane.number, None)
+        if self.lanes.pop(lane.number, None) is not None:
+            for ring in lane.keyrings:
+                ring.close()
         for table in self.tables:
             table.waiting = [left for one in table.waiting if len((left := one.only(one.lane != lane.number)).lane)]
 
@@ -185,14 +229,14 @@ class Kernel:
         observed: list[Observed] = []
         if len(columns):
             columns.match(self.kinds)
-            lane_of = np.repeat(np.array([lane.number for lane in lanes], np.int32), np.diff(columns.bounds))
+            lane_of = columns.of_each([lane.number for lane in lanes])
             measured = self._measure(columns, tally)
             for place, table in enumerate(self.tables):
                 waiting = _wait(table, place, columns, lane_of, measured)
                 if waiting is not None:
                     self._count_overflow(waiting, tally)
                     if observe:
-                        observed += self._observe(table, *waiting)
+                        observed += self._seen(table, waiting, measured)
                     table.waiting.append(waiting[1])
                     if table.rows >= SETTLE_ROWS:
                         self._settle(table)
@@ -226,18 +270,13 @@ class Kernel:
             for number, part in waiting[1].parts.items():
                 tally.overflowed[self.specs[number].name] += int(others[part.at].sum())
 
-    def _observe(self, table: Table, rows: NDArray[np.int32], waiting: Waiting) -> Iterator[Observed]:
-        for number, part in waiting.parts.items():
-            spec = self.specs[number]
-            counted = part.places < NEGATIVE
-            at, values = (part.at, part.values) if counted.all() else (part.at[counted], part.values[counted])
-            if len(at):
-                distinct, key_of = np.unique(waiting.key[at], return_inverse=True)
-                keys = [table.names.names[key] for key in distinct.tolist()]
-                shown = values.astype(np.float64, copy=False) / spec.scale
-                yield Observed(
-                    spec, table.dimension, keys, key_of.astype(np.int32), shown, waiting.pane[at] * table.pane_s, rows[at]
-                )  # fmt: skip
+    def _seen(
+        self, table: Table, waiting: tuple[NDArray[np.int32], Waiting], measured: Mapping[int, tuple[Measured, Judged]]
+    ) -> Iterator[Seen]:
+        for number, part in waiting[1].parts.items():
+            seen = Seen(self.specs[number], table, part, waiting, uncounted=measured[number][0].uncounted)
+            if len(seen.part.at):
+                yield seen
 
     def cut(self) -> Cut:
         """Takes what waits now, to be stored; what is measured from here on is not in it. One at a time."""
@@ -329,9 +368,13 @@ def _places(table: Table, place: int, columns: Columns, rows: NDArray[np.int32])
         return np.full(len(rows), _FLEET_CODE, np.int32)
     keys = columns.keys(table.paths, rows)
     codes = table.names.codes(keys)
+    watermarks_us = columns.watermarks_us[rows]
+    row_of = columns.of_each([lane.keyrings[place].row for lane in columns.lanes])[rows]
+    if table.names.are_seen(row_of, codes, watermarks_us // DAY_US):
+        return codes
     ends = np.searchsorted(rows, columns.bounds).tolist()
     found = [
-        lane.keyrings[place].places(keys[start:stop], codes[start:stop], columns.watermarks_us[rows[start:stop]])
+        lane.keyrings[place].places(keys[start:stop], codes[start:stop], watermarks_us[start:stop])
         for lane, start, stop in zip(columns.lanes, ends[:-1], ends[1:], strict=True)
         if start < stop
     ]

@@ -30,8 +30,11 @@ class KeyNames:
 
     def __init__(self) -> None:
         self.names: list[str] = [OTHER_KEY]
+        # Of all keyrings, so that one look tells of all: a row each, by number the day on which the key was last seen.
+        self.seen = np.full((1, 64), _LONG_AGO, np.int32)
         self._codes: dict[str | None, int] = {None: NO_KEY, "": NO_KEY, OTHER_KEY: OTHER}
         self._free: list[int] = []
+        self._free_rows = [0]
 
     def __len__(self) -> int:
         return len(self.names) - len(self._free)
@@ -57,6 +60,32 @@ class KeyNames:
             self._codes[key] = code
         return code
 
+    def are_seen(self, rows: NDArray[np.int32], codes: NDArray[np.int32], days: NDArray[np.int64]) -> bool:
+        """Whether these keys, or what stands for none, were all seen in the keyrings of these rows on these days."""
+        if (codes == _UNKNOWN).any():
+            return False
+        return bool(((self.seen[rows, codes] == days) | (codes <= OTHER)).all())
+
+    def take_row(self) -> int:
+        """A row of ``seen`` for a keyring."""
+        if not self._free_rows:
+            count = len(self.seen)
+            self._free_rows = list(range(2 * count - 1, count - 1, -1))
+            self.seen = np.concatenate([self.seen, np.full_like(self.seen, _LONG_AGO)])
+        return self._free_rows.pop()
+
+    def give_row(self, row: int) -> None:
+        """It is nobody's any more."""
+        self.seen[row] = _LONG_AGO
+        self._free_rows.append(row)
+
+    def grow(self) -> None:
+        """Makes room for every number there is."""
+        missing = len(self.names) - self.seen.shape[1]
+        if missing > 0:
+            room = np.full((len(self.seen), max(missing, self.seen.shape[1])), _LONG_AGO, np.int32)
+            self.seen = np.concatenate([self.seen, room], axis=1)
+
     def keep(self, held: NDArray[np.bool_], rings: Iterable[Keyring]) -> None:
         """Gives numbers back that are not held; nobody but these keyrings may know them."""
         for code in np.flatnonzero(~held).tolist():
@@ -75,10 +104,19 @@ class Keyring:
     def __init__(self, names: KeyNames, max_keys: int) -> None:
         self._names = names
         self._max_keys = max_keys
-        self._seen = np.full(64, _LONG_AGO, np.int32)
+        self.row = names.take_row()
         self._held = 0
-        self._day = _LONG_AGO
+        self.day = _LONG_AGO
         self.changed = False
+
+    @property
+    def _seen(self) -> NDArray[np.int32]:
+        seen: NDArray[np.int32] = self._names.seen[self.row]
+        return seen
+
+    def close(self) -> None:
+        """Forgets everything; not to be used any more."""
+        self._names.give_row(self.row)
 
     def places(self, keys: Sequence[str | None], codes: NDArray[np.int32], watermarks_us: NDArray[np.int64]) -> NDArray[np.int32]:
         """The number under which each record's values are counted: of its own key, OTHER, or NO_KEY; in record order.
@@ -86,10 +124,9 @@ class Keyring:
         ``codes`` as ``KeyNames.codes`` gives them for the keys, ``watermarks_us`` the largest event time at each record.
         """
         first, last = int(watermarks_us[0] // DAY_US), int(watermarks_us[-1] // DAY_US)
-        if first == last == self._day:
+        if first == last == self.day:
             known = codes > OTHER
             if not (codes == _UNKNOWN).any():
-                self._grow()
                 own = codes[known]
                 if (self._seen[own] == last).all():
                     return codes
@@ -98,13 +135,13 @@ class Keyring:
     def _one_by_one(self, keys: Sequence[str | None], watermarks_us: NDArray[np.int64]) -> NDArray[np.int32]:
         names, places = self._names, []
         for key, day in zip(keys, (watermarks_us // DAY_US).tolist(), strict=True):
-            if day > self._day:
+            if day > self.day:
                 self._begin(day)
             places.append(NO_KEY if not key else self._place(names, key))
         return np.array(places, np.int32)
 
     def _begin(self, day: int) -> None:
-        self._day = day
+        self.day = day
         self._held = int((self._seen >= day - 1).sum())
         self.changed = True
 
@@ -112,22 +149,17 @@ class Keyring:
         code = names.code(key)
         if code == OTHER or len(key) > MAX_KEY_LENGTH:
             return OTHER
-        held = _UNKNOWN < code < len(self._seen) and self._seen[code] >= self._day - 1
+        held = code != _UNKNOWN and self._seen[code] >= self.day - 1
         if not held:
             if self._held >= self._max_keys:
                 return OTHER
             code = names.add(key)
-            self._grow()
+            names.grow()
             self._held += 1
-        if self._seen[code] != self._day:
-            self._seen[code] = self._day
+        if self._seen[code] != self.day:
+            self._seen[code] = self.day
             self.changed = True
         return code
-
-    def _grow(self) -> None:
-        missing = len(self._names.names) - len(self._seen)
-        if missing > 0:
-            self._seen = np.concatenate([self._seen, np.full(max(missing, len(self._seen)), _LONG_AGO, np.int32)])
 
     @property
     def count(self) -> int:
@@ -136,21 +168,20 @@ class Keyring:
 
     def held(self) -> NDArray[np.intp]:
         """The numbers that have a place."""
-        return np.flatnonzero(self._seen >= self._day - 1)
+        return np.flatnonzero(self._seen >= self.day - 1)
 
     def forget(self, codes: NDArray[np.bool_]) -> None:
         """These numbers will mean other keys."""
-        known = codes[: len(self._seen)]
-        self._seen[: len(known)][known] = _LONG_AGO
+        self._seen[: len(codes)][codes] = _LONG_AGO
 
     def dump(self) -> tuple[int, Mapping[str, int]]:
         """The state as plain values: the day, and the last day of each key that has a place."""
-        return self._day, {self._names.names[code]: int(self._seen[code]) for code in self.held().tolist()}
+        return self.day, {self._names.names[code]: int(self._seen[code]) for code in self.held().tolist()}
 
     def load(self, dumped: tuple[int, Mapping[str, int]]) -> None:
         """Sets a new keyring to what ``dump`` gave."""
-        self._day, seen = dumped
+        self.day, seen = dumped
         codes = [self._names.add(key) for key in seen]
-        self._grow()
+        self._names.grow()
         self._seen[codes] = list(seen.values())
         self._held = len(codes)

@@ -58,6 +58,11 @@ class Measured(NamedTuple):
     places: NDArray[np.int32]
     invalid: int = 0
 
+    @property
+    def uncounted(self) -> bool:
+        """Whether some are in no sum."""
+        return bool(len(self.places)) and int(self.places.max()) >= NEGATIVE
+
 
 def measure(spec: MetricSpec, events: Events) -> Measured:
     """The values of a metric."""

@@ -7,7 +7,7 @@ when much does. Whoever alarms on live values, keeps baselines or evaluates rule
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tallyroll.analytics.pane import Pane
 from tallyroll.analytics.spec import MetricSpec
@@ -19,23 +19,43 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Observed(NamedTuple):
+class Observed(Protocol):
     """The values of one metric over one dimension in one run; at least one. Columns of equal length ``n``, read-only.
 
-    ``keys``: the distinct keys touched, no two alike; ``__other__`` is among them where the metric has too many keys.
-    ``key_of``: ``(n,) int32``, indexes into ``keys``. ``values``: ``(n,) float64`` in the unit of the spec, as shown (an
-    exact metric's are divided by its scale); of ``Success`` 1 or 0; never NaN or infinite, and negative only where the spec
-    is signed. ``starts``: ``(n,) int64``, the pane's first second since 1970. ``rows``: ``(n,) int32``, rows of the run,
-    ascending, for ``KernelRun.evidence``. Values that came too late for their pane are left out.
+    They are made when first asked for: ``spec`` and ``dimension`` tell whether they are worth a look. Values that came too
+    late for their pane are left out.
     """
 
-    spec: MetricSpec
-    dimension: str
-    keys: Sequence[str]
-    key_of: NDArray[np.int32]
-    values: NDArray[np.float64]
-    starts: NDArray[np.int64]
-    rows: NDArray[np.int32]
+    @property
+    def spec(self) -> MetricSpec:
+        """The metric."""
+
+    @property
+    def dimension(self) -> str:
+        """The dimension."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The distinct keys touched, no two alike; ``__other__`` is among them where the metric has too many keys."""
+
+    @property
+    def key_of(self) -> NDArray[np.int32]:
+        """``(n,) int32``: indexes into ``keys``."""
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """``(n,) float64``, as shown: in the unit of the spec, an exact metric's divided by its scale; of ``Success`` 1 or 0.
+
+        Never NaN or infinite, and negative only where the spec is signed.
+        """
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """``(n,) int64``: the pane's first second since 1970."""
+
+    @property
+    def rows(self) -> NDArray[np.int32]:
+        """``(n,) int32``: rows of the run, ascending, for ``KernelRun.evidence``."""
 
 
 class KernelRun(Protocol):
