@@ -69,10 +69,10 @@ class Layout:
             next(columns).extend(map(attrgetter(path), documents))
         agents: Sequence[str | None] = ()
         for (path, _), column in self._inside:
-            values = column.take(members)
-            next(columns).extend(values)
+            column_of = next(columns)
+            column_of.extend(column.take(members))
             if path == _AGENT_ID:
-                agents = values
+                agents = column_of[len(column_of) - len(members) :]
         if agents:
             # The rule of events.event.agent_of, without a call for each.
             pairs = zip(documents, agents, strict=True)
@@ -193,6 +193,10 @@ class Columns:
                 if first < last:
                     lane.pairs.take(kind.name, ids[first:last], islice(steps, last - first), found, took_us)
             self._pairs[kind.name] = np.array(found, np.int32), np.array(took_us, np.int64)
+
+    def has_keys(self, paths: Sequence[str]) -> bool:
+        """Whether any event may have a key of these parts: of tenants there are often none."""
+        return all(any(self._taken[self._layout.place[path, "text"]]) for path in paths)
 
     def keys(self, paths: Sequence[str], rows: NDArray[np.int32]) -> Sequence[str | None]:
         """The key of each of some rows; None where a part of it is missing."""

@@ -337,7 +337,7 @@ def _wait(
 ) -> tuple[NDArray[np.int32], Waiting] | None:
     """The values of a table's metrics as they wait, and which row of the run each of its rows is; None if there are none."""
     own = [(number, *measured[number]) for number in table.metrics if number in measured]
-    if not own:
+    if not own or not columns.has_keys(table.paths):
         return None
     touched = np.zeros(len(columns), np.bool_)
     for _, values, _ in own:

@@ -122,9 +122,10 @@ def _first(found: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]) -> tu
 
 
 def _present(path: Path, spec: MetricSpec, events: Events, kind: Kind) -> tuple[NDArray[np.int32], list[Any]]:
-    column = events.column(path.path, kind, spec.event_types)
+    column, rows = events.column(path.path, kind, spec.event_types), events.rows_of(spec.event_types)
+    if column.count(None) == len(column):
+        return rows[:0], []
     there = [index for index, one in enumerate(column) if one is not None]
-    rows = events.rows_of(spec.event_types)
     return (rows if len(there) == len(column) else rows[there]), [column[index] for index in there]
 
 

@@ -143,10 +143,10 @@ class Column(NamedTuple):
     mixed: bool
     otherwise: float | None
 
-    def take(self, members: Sequence[Any]) -> list[Any]:
+    def take(self, members: Sequence[Any]) -> Iterable[Any]:
         """The values, None where there is none; where the path is read as something else, too, only values of this kind."""
         (first, _), *others = self.steps
-        values: list[Any] = list(map(first, members))
+        values: Iterable[Any] = map(first, members)
         for get, inside in others:
             values = [get(one) if type(one) is inside else None for one in values]
         if self.mixed:

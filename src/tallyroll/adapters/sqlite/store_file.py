@@ -24,9 +24,10 @@ _RETRY_S: Final = 0.01
 class FileKind:
     """What tells one kind of store from others: how it is called, the mark in its files, and its tables.
 
-    Pages of ``page_bytes``; after ``checkpoint_pages`` of them the write-ahead log is folded into the file. ``synchronous``
-    FULL makes each commit outlive a crash of the machine. ``erasing``: what is deleted is overwritten. ``remedy`` says what to
-    do about a file that cannot be read.
+    Pages of ``page_bytes``; after ``checkpoint_pages`` of them a commit folds the write-ahead log into the file. After
+    ``beside_rows`` changed rows ``fold_beside`` is due, so that no commit has to; 0 for never. ``synchronous`` FULL makes each
+    commit outlive a crash of the machine. ``erasing``: what is deleted is overwritten. ``remedy`` says what to do about a file
+    that cannot be read.
     """
 
     name: str
@@ -36,6 +37,7 @@ class FileKind:
     cache_kib: int
     page_bytes: int = 4_096
     checkpoint_pages: int = 1_000
+    beside_rows: int = 0
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     erasing: bool = False
     remedy: str = "move it away, it can be made anew from the log"
@@ -63,6 +65,10 @@ class StoreFile:
                 raise
         self._write_lock = threading.Lock()
         self._read_lock = self._write_lock if path is None else threading.Lock()
+        self._path = path
+        self._folder: sqlite3.Connection | None = None  # made when it is needed
+        self._fold_lock = threading.Lock()
+        self._changed = self._folded = 0  # rows changed so far, and when it was last folded
         self._closed = False
 
     def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
@@ -75,6 +81,23 @@ class StoreFile:
         """One transaction; it is committed when the block ends, and undone when the block raises."""
         with self._write_lock, self._translated(), transaction(self._writer, "IMMEDIATE"):
             yield self._writer
+            self._changed = self._writer.total_changes
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the write-ahead log has grown so that ``fold_beside`` is due."""
+        return self._path is not None and 0 < self._kind.beside_rows <= self._changed - self._folded
+
+    def fold_beside(self) -> None:
+        """Folds into the file what is in the write-ahead log by now; nobody who reads or commits waits for it.
+
+        Not promised: all of it; what readers still look at, or another process is folding, is left for the next time.
+        """
+        with self._fold_lock, self._translated():
+            if self._path is not None and not self._closed:
+                self._folded = self._changed
+                self._folder = self._folder or _connect(self._path, self._kind)
+                self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def fold(self) -> None:
         """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted."""
@@ -93,6 +116,9 @@ class StoreFile:
             if self._closed:
                 return
             self._closed = True
+            with self._fold_lock:
+                if self._folder is not None:
+                    self._folder.close()
             if self._reader is not self._writer:
                 with self._read_lock:
                     self._reader.close()

@@ -7,7 +7,7 @@ how far it has come. So it is the same in one process and in several, and after 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -21,7 +21,7 @@ from tallyroll.analytics.pane import Pane, load_row, merge_rows
 from tallyroll.analytics.signal import Signal
 from tallyroll.analytics.spec import MINUTE_S, OTHER_KEY, MetricSpec
 from tallyroll.errors import DocumentConflict
-from tallyroll.ports import DocumentWrite, WindowStore
+from tallyroll.ports import DocumentWrite, PaneRow, WindowStore
 
 BASELINE: Final = "baseline"
 DETECTOR: Final = "detector"
@@ -159,14 +159,9 @@ class Watcher:
     async def _panes(self, start: int) -> Panes:
         found: dict[SeriesName, Pane] = {}
         for dimension in self._dimensions:
-            by_key: dict[str, list[Mapping[str, Pane]]] = {}
-            for row in await self._store.rows(dimension, MINUTE_S, start, start + MINUTE_S):
-                by_key.setdefault(row.at.key, []).append(load_row(row.data))
-            for key, rows in by_key.items():
-                if key != OTHER_KEY:
-                    for metric, pane in merge_rows(rows).items():
-                        if metric in self._specs and dimension in self._specs[metric].per:
-                            found[SeriesName(metric, dimension, key)] = pane
+            rows = await self._store.rows(dimension, MINUTE_S, start, start + MINUTE_S)
+            wanted = frozenset(name for name, spec in self._specs.items() if dimension in spec.per)
+            found.update(await asyncio.to_thread(_merged, dimension, rows, wanted))  # of ten thousand keys it takes a second
         return found
 
     def _judge(self, minutes: Sequence[_Minute], now: int) -> Found:
@@ -209,6 +204,14 @@ class Watcher:
         for name in new:
             self._series[name] = Series(self._specs[name.metric])
         return new
+
+
+def _merged(dimension: str, rows: Iterable[PaneRow], wanted: frozenset[str]) -> Panes:
+    by_key: dict[str, list[Mapping[str, Pane]]] = {}
+    for row in rows:
+        if row.at.key != OTHER_KEY:
+            by_key.setdefault(row.at.key, []).append({name: pane for name, pane in load_row(row.data).items() if name in wanted})
+    return {SeriesName(metric, dimension, key): pane for key, some in by_key.items() for metric, pane in merge_rows(some).items()}
 
 
 def _signal(spec: MetricSpec, name: SeriesName, start: int, scored: Scored) -> Signal:
