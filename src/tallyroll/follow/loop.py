@@ -67,10 +67,11 @@ class FollowLoop:
         self._held: dict[tuple[str, TopicPartition], Held] = {}
         self._restarted: set[str] = set()  # followers whose part of the present poll lies beyond what they have now
         self._subscription: Subscription | None = None
-        interval_s = settings.flush_interval_ms / 1000
-        self._flushes = Flushes(self._followers, interval_s=interval_s, stored=self._stored, clock=clock, telemetry=telemetry)
+        self._interval_s = settings.flush_interval_ms / 1000
+        self._flushes = Flushes(self._followers, interval_s=self._interval_s, stored=self._stored, clock=clock, telemetry=telemetry)
         self._flush_asked = False
         self._commit_due = False
+        self._last_commit_s = 0.0
         self._choked = False
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -227,7 +228,7 @@ class FollowLoop:
             if follower.name in self._flushes.conflicted:
                 await self._start_over(follower)
         self._choke()
-        if self._commit_due:
+        if self._commit_due and self._clock.monotonic() - self._last_commit_s >= self._interval_s:  # a hint need not be newer
             await self._commit()
 
     async def _offer(self, follower: Follower, batch: Batch) -> None:
@@ -361,7 +362,7 @@ class FollowLoop:
 
     async def _commit(self) -> None:
         """Commits the lowest stored position per partition."""
-        self._commit_due = False
+        self._commit_due, self._last_commit_s = False, self._clock.monotonic()
         lowest: dict[TopicPartition, int] = {}
         for partition in self.assignment:
             stored = [self._flushed[name].get(partition) for name, applied in self._applied.items() if partition in applied]
