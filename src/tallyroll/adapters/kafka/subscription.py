@@ -25,7 +25,7 @@ from tallyroll.ports import AssignmentListener
 log: Final = logging.getLogger("tallyroll.kafka")
 
 _REBALANCE_S: Final = 60.0  # a flush that takes longer is a broken store; the group must not wait for it for ever
-_LINGER_S: Final = 0.01  # a batch costs each follower more than a record does; a slow stream comes in batches, too, if it may wait
+_LINGER_S: Final = 0.005  # a batch costs each follower more than a record does; a slow stream comes in batches, too, if it may wait
 _COMMITTED_S: Final = 10.0  # one look-up at the coordinator
 T = TypeVar("T")
 
