@@ -57,7 +57,7 @@ def _settings(folder: Path) -> Settings:
 async def record(folder: Path, count: int, *, purpose: str | None = "support") -> dict[str, Any]:
     """Batches of five hundred, each awaited: judged, sealed, and on disk in the embedded log when it returns."""
     async with Roll.open(_settings(folder)) as roll:
-        await roll.audit.create_audit_entries(list(_entries(_BATCH)))  # keys are drawn, rules are read
+        await roll.audit.create_audit_entries(list(_entries(_CUSTOMERS)))  # every customer has a key, rules are read
         source = _entries(count, purpose=purpose)
         with Meter() as meter:
             while batch := list(islice(source, _BATCH)):
@@ -73,7 +73,7 @@ async def durable(folder: Path, rate: int, seconds: int) -> dict[str, Any]:
     """
     took: list[float] = []
     async with Roll.open(_settings(folder)) as roll:
-        await roll.audit.create_audit_entries(list(_entries(_BATCH)))
+        await roll.audit.create_audit_entries(list(_entries(_CUSTOMERS)))  # every customer has a key: the ring's file is not what is timed
         gc.collect()
         gc.freeze()
 

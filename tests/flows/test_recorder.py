@@ -404,3 +404,32 @@ def put_away(folder: Path, what: str, to: str) -> None:
 async def _pass(booth: Booth, seconds: float) -> None:
     end = booth.desk.clock.monotonic() + seconds
     await booth.desk.until(lambda: booth.desk.clock.monotonic() >= end)
+
+
+async def test_single_calls_and_batches_of_one_agent_are_recorded_in_the_order_of_the_calls(tmp_path: Path) -> None:
+    async with recording(tmp_path) as booth:
+        calls = [
+            booth.recorder.record(entry(task_id="0")),
+            booth.recorder.record_batch([entry(task_id="1"), entry(task_id="2")]),
+            booth.recorder.record(entry(task_id="3")),
+        ]
+        await booth.desk.passing(asyncio.gather(*calls))
+        assert [one.env["task_id"] for one in entries_in(await booth.arrived())] == ["0", "1", "2", "3"]
+
+
+async def test_of_a_batch_with_an_entry_that_is_too_large_nothing_is_sealed(tmp_path: Path) -> None:
+    async with recording(tmp_path, max_record_bytes=4_000) as booth:
+        with pytest.raises(InvalidEvent):
+            await booth.recorder.record_batch([*[entry()] * 300, entry(description="x" * 4_000)])
+        assert not await booth.arrived()
+
+
+async def test_a_caller_who_is_gone_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    async with recording(tmp_path) as booth:
+        booth.log.hold()
+        gone, stays = (asyncio.ensure_future(booth.recorder.record(entry(task_id=name))) for name in ("gone", "stays"))
+        await booth.desk.until(lambda: booth.desk.publisher.unsettled)
+        gone.cancel()
+        booth.log.heal()
+        assert (await booth.desk.passing(stays)).task_id == "stays"
+        assert [one.env["task_id"] for one in entries_in(await booth.arrived())] == ["gone", "stays"]

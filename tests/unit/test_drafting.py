@@ -83,3 +83,13 @@ def test_what_is_kept_of_the_rules_judges_as_the_rules_do(event_type: str, field
 def test_who_is_named_outright_is_the_subject_whatever_the_payload_says(people: list[str]) -> None:
     entry = NewEntry.of("file.read", "data_access", "read", "x", subjects=people, payload={"customer_id": "carl"})
     assert [part.subjects for part in drafter().plan(entry).parts] == [tuple(people)]
+
+
+@pytest.mark.parametrize(("people", "missing"), [(["anna"], ()), ([], ("subjects",))])
+def test_a_rule_that_asks_for_subjects_sees_those_that_are_named(people: list[str], missing: tuple[str, ...]) -> None:
+    entry = NewEntry.of(
+        "privacy.request", "privacy", "ask", "x", agent_id="a", subjects=people, payload={"due_at": "2030-01-01"},
+        compliance_frameworks=["gdpr"],
+    )  # fmt: skip
+    found = [item.fields for item in drafter().plan(entry).judgement.violations if item.rule_id == "GDPR-003"]
+    assert found == [missing] * bool(missing)

@@ -10,12 +10,10 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
-from typing import Any, Final, NamedTuple
-
-from msgspec.structs import force_setattr
+from functools import lru_cache
+from typing import Final
 
 from tallyroll.audit.compliance.bursts import Bursts
 from tallyroll.audit.compliance.pii import PiiScanner
@@ -25,17 +23,18 @@ from tallyroll.audit.ledger import envelope
 from tallyroll.audit.ledger.chain import Draft, Part
 from tallyroll.audit.ledger.contents import SALT, AuditEntry
 from tallyroll.audit.ledger.layout import CORE_BYTES, MAC_BYTES, PART_BYTES, Kind, PartType, prev_of, write_json
+from tallyroll.audit.recording.calls import Call, Handed, Ready, answer, fail
 from tallyroll.audit.recording.data_keys import DataKeys
-from tallyroll.audit.recording.drafting import Drafter, Plan
+from tallyroll.audit.recording.drafting import Drafter
 from tallyroll.audit.recording.epochs import DAY_US, Epochs, Placed
 from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.audit.recording.sending import Sending
 from tallyroll.audit.recording.violations import Violations
-from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable, PublishUncertain, TallyrollError
+from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable
 from tallyroll.events.codec import moment_at
 from tallyroll.events.ids import new_id
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
-from tallyroll.ports import Clock, Delivered, KeyRing, Outcome, PiiFinder, Rejected, Sealer
+from tallyroll.ports import Clock, KeyRing, PiiFinder, Sealer
 from tallyroll.publish.load import Body
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
@@ -43,37 +42,13 @@ from tallyroll.telemetry import AUDIT_CREATED, Telemetry
 
 log: Final = logging.getLogger("tallyroll.audit")
 
+# At the most, calls are gathered while those before them are being written: each commit costs as much as ten entries.
+_GATHER_S: Final = 0.02
 _CHUNK: Final = 250  # entries sealed between two looks at the event loop: some 20 ms
 _LINK_BYTES: Final = 320  # what the publisher's link adds, at the most
 _TAG_BYTES: Final = 16
 _CACHED_DAYS: Final = 64
 _ORDER: Final[tuple[OnFailure, ...]] = ("count", "spill", "block")
-
-
-class _Ready(NamedTuple):
-    """A plan with its id and env: all that can be said before it is sealed."""
-
-    plan: Plan
-    audit_id: str
-    env: bytes
-    size: int
-
-
-class _Handed(NamedTuple):
-    """Entries that are sealed and on their way: what becomes of their bodies in the end, and how they stand once they are kept."""
-
-    entries: Sequence[AuditEntry]
-    placed: Sequence[Placed]
-    settled: asyncio.Task[list[Outcome]]
-    kept: asyncio.Task[list[Outcome] | None]
-
-
-class _Call(NamedTuple):
-    """Entries that are recorded in one go, what their caller waits for, and what he gets."""
-
-    ready: Sequence[_Ready]
-    policy: OnFailure
-    made: asyncio.Future[list[AuditEntry]]
 
 
 class Recorder:
@@ -130,7 +105,7 @@ class Recorder:
         self._sending = Sending(
             self._publisher, self._topic, clock=self._clock, telemetry=self._telemetry, stall_ms=self._settings.stall_ms
         )
-        self._calls: deque[_Call] = deque()
+        self._calls: deque[Call] = deque()
         self._recording: asyncio.Task[None] | None = None
         self._bursts = Bursts()
         self._keys = DataKeys(self._ring, self._clock.monotonic)
@@ -158,7 +133,7 @@ class Recorder:
         Raises what the first failure means; others may be recorded all the same, but none if it is InvalidEvent.
         """
         self._enter()
-        chunks: list[list[_Ready]] = []
+        chunks: list[list[Ready]] = []
         for start in range(0, len(entries), _CHUNK):
             if start:
                 await asyncio.sleep(0)  # noqa: TID251  # lets the loop breathe, waits for nothing
@@ -201,7 +176,7 @@ class Recorder:
             self._sending.begin()
             self._beating = loop.create_task(self._beat())
 
-    def _ready(self, entry: NewEntry) -> _Ready:
+    def _ready(self, entry: NewEntry) -> Ready:
         plan = self._drafter.plan(entry)
         audit_id = new_id()
         env = write_json({"audit_id": audit_id, **plan.clear})
@@ -210,52 +185,55 @@ class Recorder:
         size = _LINK_BYTES + envelope.size_of(CORE_BYTES + MAC_BYTES + 4 + len(env) + texts, names)
         if size > self._settings.max_record_bytes:
             raise InvalidEvent("payload", f"{size} bytes as a record, at most {self._settings.max_record_bytes} are allowed")
-        return _Ready(plan, audit_id, env, size)
+        return Ready(plan, audit_id, env, size)
 
-    def _call(self, ready: Sequence[_Ready], policy: OnFailure) -> asyncio.Future[list[AuditEntry]]:
+    def _call(self, ready: Sequence[Ready], policy: OnFailure) -> asyncio.Future[list[AuditEntry]]:
         """The entries as they will be recorded, which goes on whoever waits: after all that were called for before, and with some."""
         loop = asyncio.get_running_loop()
         made: asyncio.Future[list[AuditEntry]] = loop.create_future()
-        self._calls.append(_Call(ready, policy, made))
+        self._calls.append(Call(ready, policy, made))
         if self._recording is None or self._recording.done():
             self._recording = loop.create_task(self._record_calls())
         return made
 
     async def _record_calls(self) -> None:
-        """Seals what was called for, in its order: together what came in one turn of the loop, or while others were waited for."""
+        """Seals what was called for, in its order: together what came in one turn, or while others were written."""
         while calls := self._next_calls():
             try:
                 handed = await self._hand_over([one for call in calls for one in call.ready])
             except (AuditError, LogError) as error:
                 if len(calls) == 1:
-                    _fail(calls, error)
+                    fail(calls, error)
                 else:
                     await self._record_singly(calls)
             except BaseException as error:
-                _fail([*calls, *self._calls], error)
+                fail([*calls, *self._calls], error)
                 self._calls.clear()
                 raise
             else:
-                _answer_when_known(handed, calls)
+                answer(handed, calls)
+                if sum(len(call.ready) for call in self._calls) < _CHUNK:
+                    await asyncio.wait({handed.kept}, timeout=_GATHER_S)
+                    continue
             await asyncio.sleep(0)  # noqa: TID251  # lets the loop breathe, waits for nothing
 
-    async def _record_singly(self, calls: Sequence[_Call]) -> None:
+    async def _record_singly(self, calls: Sequence[Call]) -> None:
         """What all together lacked, some may not need."""
         for call in calls:
             try:
-                _answer_when_known(await self._hand_over(call.ready), [call])
+                answer(await self._hand_over(call.ready), [call])
             except (AuditError, LogError) as error:
-                _fail([call], error)
+                fail([call], error)
 
-    def _next_calls(self) -> list[_Call]:
-        calls: list[_Call] = []
+    def _next_calls(self) -> list[Call]:
+        calls: list[Call] = []
         count = 0
         while self._calls and (not calls or count + len(self._calls[0].ready) <= _CHUNK):
             calls.append(self._calls.popleft())
             count += len(calls[-1].ready)
         return calls
 
-    async def _hand_over(self, ready: Sequence[_Ready]) -> _Handed:
+    async def _hand_over(self, ready: Sequence[Ready]) -> Handed:
         people = [part.subjects for one in ready for part in one.plan.parts if part.sealed]
         while not self._closed:
             await self._keys.prepare(people)
@@ -278,7 +256,7 @@ class Recorder:
         entries = [_shown(one, draft, where) for one, draft, where in zip(ready, drafts, placed, strict=True)]
         for one, entry, where in zip(ready, entries, placed, strict=True):
             self._tell(one.plan.judgement, entry, where.ts_us)
-        return _Handed(entries, placed, settled, kept)
+        return Handed(entries, placed, settled, kept)
 
     def _tell(self, judgement: Judgement, entry: AuditEntry, ts_us: int) -> None:
         violations = judgement.violations
@@ -291,7 +269,7 @@ class Recorder:
         if not self._epochs.is_current and (closing := await self._epochs.begin()):
             self._sending.send(closing)
 
-    def _draft(self, one: _Ready, day: int) -> Draft:
+    def _draft(self, one: Ready, day: int) -> Draft:
         plan, keys = one.plan, self._keys
         parts = [
             keys.part(part.subjects, part.text) if part.sealed else Part(PartType.PLAIN, bytes(16), b"", os.urandom(SALT) + part.text)
@@ -323,58 +301,7 @@ class Recorder:
         return [*self._epochs.close("exit"), *self._sending.unsent]
 
 
-def _answer_when_known(handed: _Handed, calls: Sequence[_Call]) -> None:
-    """Gives each call its entries as soon as its policy is content; or what stands against it."""
-    start = 0
-    waiting: dict[OnFailure, list[tuple[_Call, slice]]] = {}
-    for call in calls:
-        waiting.setdefault(call.policy, []).append((call, slice(start, start + len(call.ready))))
-        start += len(call.ready)
-    for policy, those in waiting.items():
-        if policy == "count":
-            _answer(handed, those, None)
-        else:
-            task: asyncio.Future[Any] = handed.settled if policy == "block" else handed.kept
-            task.add_done_callback(partial(_answer, handed, those))
-
-
-def _answer(handed: _Handed, calls: Sequence[tuple[_Call, slice]], task: asyncio.Future[Any] | None) -> None:
-    if task is not None and task.cancelled():
-        _fail([call for call, _ in calls], asyncio.CancelledError())
-        return
-    error = None if task is None else task.exception()
-    outcomes = None if task is None or error is not None else task.result()
-    for call, part in calls:
-        if error is not None:
-            _fail([call], error)
-        elif outcomes is None:
-            _give(call, handed.entries[part])
-        else:
-            pairs = zip(handed.entries[part], handed.placed[part], strict=True)
-            try:
-                made = [_at(entry, outcomes[where.slot], call.policy) for entry, where in pairs]
-            except TallyrollError as refused:
-                _fail([call], refused)
-            else:
-                _give(call, made)
-
-
-def _give(call: _Call, made: Sequence[AuditEntry]) -> None:
-    if not call.made.done():  # whoever called may be gone
-        call.made.set_result([*made])
-
-
-def _fail(calls: Iterable[_Call], error: BaseException) -> None:
-    for call in calls:
-        if call.made.done():
-            continue
-        if isinstance(error, asyncio.CancelledError):
-            call.made.cancel()
-        else:
-            call.made.set_exception(error)
-
-
-def _shown(one: _Ready, draft: Draft, where: Placed) -> AuditEntry:
+def _shown(one: Ready, draft: Draft, where: Placed) -> AuditEntry:
     """The entry as handlers and monitors get it, at once: what was sealed, in clear, before anybody knows its position."""
     chain, record = where.sealed.chain, where.sealed.record
     sealed = [part.handle.hex() for part in draft.parts if part.part_type != PartType.PLAIN]
@@ -400,16 +327,3 @@ _moment: Final = lru_cache(1)(moment_at)  # a batch has one
 @lru_cache(_CACHED_DAYS)
 def _end_of(day: int) -> datetime:
     return moment_at((day + 1) * DAY_US - 1)
-
-
-def _at(entry: AuditEntry, outcome: Outcome, policy: OnFailure) -> AuditEntry:
-    """The entry at its position, as its caller gets it. Raises what the outcome means, if it is not good enough."""
-    if isinstance(outcome, Delivered):
-        there: AuditEntry = entry.__copy__()  # type: ignore[attr-defined]  # every Struct has it
-        force_setattr(there, "position", str(outcome.position))
-        return there
-    if isinstance(outcome, Rejected):
-        raise outcome.error
-    if policy == "spill" and outcome.kept:
-        return entry
-    raise PublishUncertain(entry.audit_id, "no answer of the log", kept=True)
