@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +15,7 @@ from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.audit.ledger.layout import Record, leaf_hash, pack_core, pack_mark, pack_record, take_out
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.errors import StoreUnavailable
-from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerFacts, LedgerRemoval, LedgerRow
+from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerFacts, LedgerRemoval, LedgerRow, LedgerWanted
 from tallyroll.testing.ledger_store_contract import CASES, SHARED_CASES, Case
 
 
@@ -93,3 +95,27 @@ async def test_the_contract_notices_a_store_that_does_not_compare() -> None:
     broken = next(case for case in CASES if case.__name__ == "who_does_not_build_on_what_is_stored_is_refused")
     with pytest.raises(AssertionError, match="refused"):
         await broken(partial(Loose.open, None, take_out))
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path, plain = tmp_path / "ledger.sqlite", bytes(16)
+    store = await SqliteLedgerStore.open(path, take_out)
+    append = append_of([b"sealed", b"in clear"])
+    facts = [append.facts[0], replace(append.facts[1], handles=(b"h" * 16, plain))]
+    await store.commit(LedgerCommit([append._replace(facts=facts)]))
+    wanted = LedgerWanted(handles=(plain,))
+    assert [row.number for row in (await store.find(wanted, limit=9))[1]] == [1]
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM handle WHERE handle = zeroblob(16)")
+        connection.execute("CREATE INDEX fact_plain ON fact (ts_us) WHERE instr(handles, zeroblob(16))")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    store = await SqliteLedgerStore.open(path, take_out)
+    assert [row.number for row in (await store.find(wanted, limit=9))[1]] == [1]
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT part FROM handle WHERE handle = zeroblob(16)").fetchall() == [(1,)]
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(StoreUnavailable, match="it may be evidence"):
+        await SqliteLedgerStore.open(path, take_out)

@@ -54,6 +54,15 @@ CREATE INDEX leaf_partition ON leaf (partition, size);
 CREATE TABLE note (size INTEGER PRIMARY KEY, text BLOB NOT NULL) STRICT;
 """
 
+# Version 1 had an index of its own for plain parts, whose handle is of zeros, where there are rows among the handles now.
+_FROM_1: Final = """
+INSERT OR IGNORE INTO handle
+    WITH RECURSIVE place (part) AS (SELECT 0 UNION ALL SELECT part + 1 FROM place WHERE part < 255)
+    SELECT zeroblob(16), fact.id, part FROM fact JOIN place ON part < length(handles) / 16
+    WHERE instr(handles, zeroblob(16)) AND substr(handles, part * 16 + 1, 16) = zeroblob(16);
+DROP INDEX fact_plain;
+"""
+
 KIND: Final = FileKind(
     "audit ledger",
     application_id=0x74726C67,  # "trlg": tells the file from other SQLite files
@@ -65,6 +74,7 @@ KIND: Final = FileKind(
     synchronous="FULL",
     erasing=True,
     remedy="keep it as it is, it may be evidence, and start the version that wrote it",
+    upgrades={1: _FROM_1},
 )
 
 HANDLE: Final = 16  # bytes

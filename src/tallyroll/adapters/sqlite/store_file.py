@@ -6,8 +6,8 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -27,7 +27,7 @@ class FileKind:
     Pages of ``page_bytes``; after ``checkpoint_pages`` of them a commit folds the write-ahead log into the file. After
     ``beside_rows`` changed rows ``fold_beside`` is due, so that no commit has to; 0 for never. ``synchronous`` FULL makes each
     commit outlive a crash of the machine. ``erasing``: what is deleted is overwritten. ``remedy`` says what to do about a file
-    that cannot be read.
+    that cannot be read. ``upgrades`` holds, by version, the statements that make a file of it one of the next version.
     """
 
     name: str
@@ -41,6 +41,7 @@ class FileKind:
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     erasing: bool = False
     remedy: str = "move it away, it can be made anew from the log"
+    upgrades: Mapping[int, str] = field(default_factory=dict)
 
 
 class StoreFile:
@@ -157,9 +158,20 @@ def _create(connection: sqlite3.Connection, name: str, kind: FileKind) -> None:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         blank = connection.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()[0]
         if application_id == 0 and blank:
-            for statement in kind.tables.split(";")[:-1]:
-                connection.execute(statement)
+            _run(connection, kind.tables)
             connection.execute(f"PRAGMA application_id = {kind.application_id}")
             connection.execute(f"PRAGMA user_version = {kind.version}")
-        elif application_id != kind.application_id or connection.execute("PRAGMA user_version").fetchone()[0] != kind.version:
+            return
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        while application_id == kind.application_id and version in kind.upgrades:
+            _run(connection, kind.upgrades[version])
+            version += 1
+            connection.execute(f"PRAGMA user_version = {version}")
+        if application_id != kind.application_id or version != kind.version:
             raise StoreUnavailable(name, f"the file is no {kind.name} of this version; {kind.remedy}")
+
+
+def _run(connection: sqlite3.Connection, statements: str) -> None:
+    """One after the other, in the transaction that is open."""
+    for statement in statements.split(";")[:-1]:
+        connection.execute(statement)
