@@ -29,7 +29,7 @@ from tallyroll.cli.session import Json, Session, Url, examples, run, session_of,
 from tallyroll.cli.verdicts import show
 from tallyroll.errors import LogUnavailable, StoreUnavailable, TallyrollError
 from tallyroll.events.topic_plan import drift, replication_for
-from tallyroll.events.topics import Catalogue, catalogue_of
+from tallyroll.events.topics import DEAD_LETTER_TOPIC, Catalogue, catalogue_of
 from tallyroll.ports import EventLog
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters
@@ -46,7 +46,7 @@ _FUTURE_MS: Final = 60_000  # clocks that are kept differ by less than a second;
 
 @app.command(epilog=examples("tallyroll doctor", "tallyroll doctor --url kafka://broker:9092 --json"))
 def doctor(context: typer.Context, *, url: Url = None, json: Json = False) -> None:
-    """Check settings, log, topics, rights, clocks, followers, Redis, NATS, spool and outbox; say what to do next.
+    """Check settings, log, topics, rights, clocks, dead letters, followers, Redis, NATS, spool and outbox; say what to do next.
 
     Exit code 0 if nothing fails, warnings or not; 1 if something does.
 
@@ -208,8 +208,19 @@ async def _look(settings: Settings, catalogue: Catalogue, log: EventLog) -> list
         )
     else:
         found.append(Check("clock", "ok", "no record comes from the future (the log tells no time of its own to compare with)"))
+    found.append(await _dead_letters(catalogue, log))
     found += [check async for check in follower_checks(settings, catalogue, log)]
     return found
+
+
+async def _dead_letters(catalogue: Catalogue, log: EventLog) -> Check:
+    topic = catalogue[DEAD_LETTER_TOPIC].name
+    starts, ends = await log.starts([topic]), await log.ends([topic])
+    kept = sum(end - starts.get(partition, 0) for partition, end in ends.items())
+    if kept:
+        said = f"{counted(kept, 'record')} that a follower could not apply, also those that were applied since"
+        return Check("dead letters", "warn", said, "see 'tallyroll dlq ls', then 'tallyroll dlq redrive'")
+    return Check("dead letters", "ok", "none")
 
 
 def _spool(settings: Settings) -> Check:
