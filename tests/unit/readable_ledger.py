@@ -14,11 +14,11 @@ from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.audit.ledger import note
 from tallyroll.audit.ledger.chain import Part
 from tallyroll.audit.ledger.contents import SALT, env_of, part_text
+from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, PartType, pack_record, unpack_core
 from tallyroll.audit.ledger.note import Checkpoint
 from tallyroll.audit.ledger.subjects import part_about
 from tallyroll.audit.ledger.tree import CompactRange
-from tallyroll.audit.sealing.intake import facts_of
 from tallyroll.events.position import Position
 from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerFacts, LedgerNote, LedgerRow, LedgerTail, LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger

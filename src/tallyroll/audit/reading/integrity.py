@@ -16,11 +16,11 @@ from typing import IO, Any, Final, Self, TypedDict
 
 import msgspec
 
+from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, leaf_hash, unpack_core, unpack_record
 from tallyroll.audit.ledger.proving import Noted, noted
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
 from tallyroll.audit.reading.query import us_of
-from tallyroll.audit.sealing.intake import facts_of
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
 from tallyroll.errors import KeyGone, Undecodable

@@ -23,7 +23,7 @@ from tallyroll.audit.ledger.partition import Offered, Verdict
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.registry import Admission, ChainKey, Registry
 from tallyroll.errors import KeyGone
-from tallyroll.ports import KeyRing, LedgerFacts
+from tallyroll.ports import KeyRing
 
 _ANYWHERE: Final = (Kind.ENTRY, Kind.GENESIS, Kind.HEADS, Kind.CLOSE)
 _SECOND_US: Final = 1_000_000
@@ -33,41 +33,11 @@ _NO_NONCE: Final = bytes(12)
 Admit = Callable[[ChainKey, Admission], None]
 
 
-class _Named(msgspec.Struct, gc=False):
-    """What of an entry's env it is found by."""
-
-    audit_id: str = ""
-    event_type: str = ""
-    category: str = ""
-    severity: str = ""
-    outcome: str = ""
-    agent_id: str = ""
-    task_id: str = ""
-    workflow_id: str = ""
-    compliance_frameworks: tuple[str, ...] = ()
-
-
 class Arrived(NamedTuple):
     """A record, judged. ``code`` says why it is not appended; empty where it is, or was before."""
 
     offered: Offered
     code: str
-
-
-def facts_of(record: Record, core: Core) -> LedgerFacts:
-    """What the record is found by. An env of another shape is found by its core alone."""
-    handles = tuple(mark.handle for mark in core.parts)
-    facts = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day, handles)
-    if core.kind != Kind.ENTRY or record.env is None:
-        return facts
-    try:
-        named = _decode_named(record.env)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return facts
-    return LedgerFacts(
-        core.kind, core.ts_us, core.retention_class, core.keep_until_day, handles, named.audit_id, named.event_type, named.category,
-        named.severity, named.outcome, named.agent_id, named.task_id, named.workflow_id, named.compliance_frameworks,
-    )  # fmt: skip
 
 
 class Intake:
@@ -150,5 +120,4 @@ def _well_marked(core: Core, index: int) -> bool:
     return mark.part_type in (PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN) and mark.nonce == nonce_of(index, core.seq)
 
 
-_decode_named: Final = msgspec.json.Decoder(_Named).decode
 _decode_any: Final = msgspec.json.Decoder(dict[str, Any]).decode

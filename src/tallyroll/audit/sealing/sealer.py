@@ -17,13 +17,14 @@ from tallyroll.audit.compliance.derived import RETENTION_DAYS
 from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft
 from tallyroll.audit.ledger.envelope import record_in
+from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind, Record
 from tallyroll.audit.ledger.partition import Offered, Verdict
 from tallyroll.audit.ledger.records import Missing
 from tallyroll.audit.ledger.subjects import parts_about, text_of
 from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers, digest_of
 from tallyroll.audit.sealing.finding import Finding
-from tallyroll.audit.sealing.intake import Intake, facts_of
+from tallyroll.audit.sealing.intake import Intake
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.registry import Admission, ChainKey
