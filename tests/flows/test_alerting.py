@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tallyroll.analytics.pane import Pane, dump_row
 from tallyroll.analytics.signal import Severity
 from tallyroll.errors import DocumentConflict, SinkRefused, SinkUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import AlertSink, DocumentWrite, PaneAt, WindowProgress, WindowWrite
+from tallyroll.ports import AlertSink, Clock, DocumentWrite, PaneAt, WindowProgress, WindowWrite
 from tallyroll.telemetry import ALERT_LATENCY, ALERTS_SENT, ANOMALIES, Counters
 from tallyroll.testing.clock import FakeClock
 
@@ -535,10 +536,37 @@ async def test_panes_are_not_judged_while_a_partition_with_records_has_not_been_
     await store.close()
 
 
-def detection(store: SqliteWindowStore, sinks: Sequence[AlertSink], log: Mapping[TopicPartition, int] | None = None) -> Detection:
+async def test_panes_of_a_history_that_is_being_published_are_judged_when_they_are_whole() -> None:
+    store, place, log = await SqliteWindowStore.open(None), TopicPartition("task-events", 0), dict[TopicPartition, int]()
+    clock = FakeClock(datetime.fromtimestamp(START + 7_200, UTC))
+    joined = detection(store, [], log, clock)
+
+    async def judged_through() -> int:
+        await joined.step()
+        (mark,) = (await store.documents("watched")).values()
+        return int(mark)
+
+    async def comes(expected: int | None, offset: int, minutes: int) -> None:
+        log[place] = offset
+        progress = WindowProgress("spec", 0, offset, (START + 60 * minutes) * 1_000_000)
+        row = (PaneAt("fleet", "", 60, START + 60 * (minutes - 3)), 0, dump_row({"response_time": pane_of([10])}))
+        await store.commit([WindowWrite(place, expected, progress, [row])])
+
+    await comes(None, 10, 5)
+    assert await judged_through() <= START + 60 * 5, "it is read to its end, and yet more comes"
+    await comes(10, 20, 30)
+    assert START + 60 * 5 < await judged_through() <= START + 60 * 30
+    assert await judged_through() > START + 7_000, "nothing has come since the last look: silence passes as time does"
+    await joined.stop()
+    await store.close()
+
+
+def detection(
+    store: SqliteWindowStore, sinks: Sequence[AlertSink], log: Mapping[TopicPartition, int] | None = None, clock: Clock | None = None
+) -> Detection:
     async def ends() -> Mapping[TopicPartition, int] | None:
-        return log
+        return None if log is None else dict(log)
 
     return Detection(
-        store, list(SPECS.values()), [UNUSUAL], sinks, ends=ends, leading=lambda: False, clock=SystemClock(), telemetry=Counters()
+        store, list(SPECS.values()), [UNUSUAL], sinks, ends=ends, leading=lambda: False, clock=clock or SystemClock(), telemetry=Counters()
     )

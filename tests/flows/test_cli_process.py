@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+from tallyroll.cli.demo.command import fleet_until
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +96,15 @@ def test_help_imports_no_client_and_no_table_maker() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=WAIT_S)
     assert done.stderr == "[]\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hour", [3, 9, 14, 22])
+def test_the_demos_fleet_is_at_work_until_now_at_any_hour(hour: int) -> None:
+    now = datetime(2026, 3, 4, hour, 20, tzinfo=UTC)
+    events = fleet_until(now, 3_000)
+    assert len(events) >= 3_000
+    assert now - timedelta(minutes=2) < max(event.timestamp for event in events) < now
 
 
 def test_everything_the_demo_shows_holds(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ class Detection:
     """What looks at values and panes, and tells.
 
     ``observers`` belong to the follower. ``leading`` says whether this process is the one of its group that judges closed
-    panes; the others judge values as they come. Panes close with the wall clock once the log has been followed to its end,
-    and with the partition that is furthest behind before that. The store stays its opener's; the sinks are closed.
+    panes; the others judge values as they come. Panes close with the partition that is furthest behind until the log has been
+    followed to its end, then with the newest event while events come, which may be a history that is being published, and
+    with the wall clock once none does. The store stays its opener's; the sinks are closed.
     Not promised: detection while nobody follows; what was missed is judged when somebody does.
     """
 
@@ -65,6 +66,7 @@ class Detection:
         self.observers: Sequence[Observer] = (live, self.alerting)
         self._disorder_s = max((spec.disorder_s for spec in specs), default=0.0)
         self._watch: Watch | None = None
+        self._before: Mapping[TopicPartition, int] | None = None  # how far the log went at the last look
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -90,11 +92,13 @@ class Detection:
         caught_up = ends is not None and all(one in progress and progress[one].next >= end for one, end in ends.items() if end)
         marks = [one.watermark_us // 1_000_000 for one in progress.values() if one.watermark_us >= 0]
         if marks and all(one in progress for one, end in (ends or {}).items() if end):  # else panes lack what is not read yet
-            closed = int((self._now() if caught_up else min(marks)) - self._disorder_s)
+            mark = min(marks) if not caught_up else self._now() if ends == self._before else min(self._now(), max(marks))
+            closed = int(mark - self._disorder_s)
             while await self._watcher.step(closed, now=self._now()):
                 pass
             if over := quiet_again(self._live_alerts(), closed):
                 await self.alerting.tell(over)
+        self._before = ends
         lag_s = 0 if caught_up or not marks else max(0, self._now() - min(marks))
         self._watch = Watch(caught_up, {"log_unavailable": float(ends is None), "watermark_lag_seconds": float(lag_s)})
 

@@ -11,7 +11,7 @@ from tallyroll.cli.printing import console, markup, number, paint, say, table
 from tallyroll.events.event import AgentEvent
 from tallyroll.roll import Roll
 
-TOOLS: Final = ("read_file", "vector_lookup", "run_tests")  # quick in every fleet: a call that hangs stands out; the next if one does not
+TOOL: Final = "read_file"  # quick in every fleet: a call that hangs stands out
 _HANGS_MS: Final = 600_000
 _CALLS: Final = 4  # the first one may come before anybody knows what is usual
 _PATIENCE_S: Final = 3.0
@@ -36,24 +36,24 @@ async def hour_of(roll: Roll, at: datetime) -> Mapping[str, Any]:
 
 async def hang(roll: Roll, agent: str, at: datetime) -> Alarm | None:
     """Publishes calls that take ten minutes, until one of them is an alert; None if none ever is."""
-    for call, tool in enumerate(tool for tool in TOOLS for _ in range(_CALLS)):
+    for call in range(_CALLS):
         payload = {
-            "agent_id": agent, "task_id": "hanging", "tool_name": tool, "invocation_id": f"hanging-{call}", "duration_ms": _HANGS_MS,
+            "agent_id": agent, "task_id": "hanging", "tool_name": TOOL, "invocation_id": f"hanging-{call}", "duration_ms": _HANGS_MS,
             "status": "ok",
         }  # fmt: skip
         event = AgentEvent("tool.completed", "hanging", "task", payload, timestamp=at)
         await roll.publish(event)
         begun = roll.clock.monotonic()
         while (passed := roll.clock.monotonic() - begun) < _PATIENCE_S:
-            if (alert := await _alert_about(roll, tool, event.event_id)) is not None:
+            if (alert := await _alert_about(roll, event.event_id)) is not None:
                 return Alarm(call + 1, passed * 1_000, alert, event)
             await roll.clock.sleep(_LOOK_S)
     return None
 
 
-async def _alert_about(roll: Roll, tool: str, event_id: str) -> Mapping[str, Any] | None:
+async def _alert_about(roll: Roll, event_id: str) -> Mapping[str, Any] | None:
     alerts, _ = await roll.open_alerts()
-    about = [one for one in alerts if one["key"] == tool and any(seen["event_id"] == event_id for seen in one["evidence"])]
+    about = [one for one in alerts if one["key"] == TOOL and any(seen["event_id"] == event_id for seen in one["evidence"])]
     return about[0] if about else None
 
 

@@ -7,10 +7,9 @@ import logging
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -40,7 +39,8 @@ app = verbs()
 
 _AGENTS: Final = 12  # as many as fit on a screen
 _RATE: Final = 500.0  # events per second: lively, and far from what the log takes
-_PAST: Final = 6_000  # events before the demo begins, some twenty minutes of work: what is usual has to be known
+_PAST: Final = 6_000  # events, at least, before the demo begins: what is usual has to be known
+_SPAN: Final = timedelta(minutes=25)  # in which a busy fleet has as many
 _SEED: Final = 11
 _LOOK_S: Final = 0.25  # between two looks at the store while the fleet is at work
 _WAIT_S: Final = 30.0  # for the store to catch up after the last event; it takes well under a second
@@ -173,13 +173,14 @@ async def _trail(roll: Roll, folder: Path, agent: str, found: Findings, talk: _T
 
 async def _watch(roll: Roll, seconds: float, *, silent: bool) -> Sent:
     """Lets the fleet work, and shows its stored state as it changes."""
-    events = _fleet(_PAST + int(seconds * _RATE))
+    live = int(seconds * _RATE)
+    events = fleet_until(utc_now(), _PAST + live)
     await roll.follow()
     await roll.follow(ANALYTICS_FOLLOWER)
     await roll.follow(AUDIT_FOLLOWER)
     with Screen(silent=silent) as screen, Progress("", None, silent=True) as progress:
-        past = await send(roll, islice(events, _PAST), rate=None, progress=progress)
-        work = asyncio.ensure_future(send(roll, events, rate=_RATE, progress=progress))
+        past = await send(roll, iter(events[:-live]), rate=None, progress=progress)
+        work = asyncio.ensure_future(send(roll, iter(events[-live:]), rate=_RATE, progress=progress))
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=_LOOK_S)
@@ -193,11 +194,14 @@ async def _watch(roll: Roll, seconds: float, *, silent: bool) -> Sent:
     return sent
 
 
-def _fleet(count: int) -> Iterator[AgentEvent]:
-    """So many events of a fleet, the last one about now."""
-    fleet = Fleet(seed=_SEED, agents=_AGENTS, tasks_per_agent_hour=75.0)
-    *_, last = fleet.run(events=count)
-    return replace(fleet, start=utc_now() - (last.timestamp - fleet.start)).run(events=count)
+def fleet_until(now: datetime, count: int) -> Sequence[AgentEvent]:
+    """At least so many events of a fleet that is at work until now. By night it works less, so it began earlier."""
+    span = _SPAN
+    while True:
+        fleet = Fleet(seed=_SEED, agents=_AGENTS, start=now - span, tasks_per_agent_hour=75.0)
+        if len(events := list(fleet.run(duration=span))) >= count:
+            return events
+        span *= 2
 
 
 async def _alarm(roll: Roll, agent: str, found: Findings, talk: _Talk) -> None:
