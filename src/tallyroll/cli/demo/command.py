@@ -201,7 +201,7 @@ def fleet_until(now: datetime, count: int) -> Sequence[AgentEvent]:
         fleet = Fleet(seed=_SEED, agents=_AGENTS, start=now - span, tasks_per_agent_hour=75.0)
         if len(events := list(fleet.run(duration=span))) >= count:
             return events
-        span *= 2
+        span *= 1.5
 
 
 async def _alarm(roll: Roll, agent: str, found: Findings, talk: _Talk) -> None:
