@@ -356,7 +356,7 @@ def test_a_record_that_cannot_be_read_is_listed_shown_and_not_redriven(run: Run,
     asyncio.run(_append_bytes(tmp_path / "log", b"not json"))
     run("run", "--once")
     (letter,) = lines(run("dlq", "ls", "--json"))
-    (check,) = [one for one in document(run("doctor", "--json"))["checks"] if one["name"] == "dead letters"]
+    (check,) = [one for one in document(run("doctor", "--json"))["checks"] if one["name"] == "letters"]
     assert check["verdict"] == "warn"
     assert check["says"].startswith("1 record ")
     assert letter["record"] == "task-events/0/0"

@@ -218,9 +218,9 @@ async def _dead_letters(catalogue: Catalogue, log: EventLog) -> Check:
     starts, ends = await log.starts([topic]), await log.ends([topic])
     kept = sum(end - starts.get(partition, 0) for partition, end in ends.items())
     if kept:
-        said = f"{counted(kept, 'record')} that a follower could not apply, also those that were applied since"
-        return Check("dead letters", "warn", said, "see 'tallyroll dlq ls', then 'tallyroll dlq redrive'")
-    return Check("dead letters", "ok", "none")
+        said = f"{counted(kept, 'record')} in the dead letters, also those that were applied since"
+        return Check("letters", "warn", said, "see 'tallyroll dlq ls', then 'tallyroll dlq redrive'")
+    return Check("letters", "ok", "no dead letters")
 
 
 def _spool(settings: Settings) -> Check:
