@@ -201,7 +201,7 @@ def main(argv: list[str]) -> None:
             make_topics(bootstrap, catalogue)
             stack.callback(drop_topics, bootstrap, catalogue)
             send(bootstrap, load(catalogue, options.count))
-        figures["rates"] = _throughput(fleet, alone) if options.count else {}
+        # First, since what the rates leave behind (logs to be rewritten and flushed) keeps the servers busy for a while.
         figures["visible"] = [
             measure(
                 _settings({**fleet, "data_dir": f"{folder}/{who}{rate}", "group_prefix": f"{who}{rate}."}), rate, options.seconds, names
@@ -209,6 +209,7 @@ def main(argv: list[str]) -> None:
             for who, names in ((who, FOLLOWERS if who == "all" else (who,)) for who in options.visible.split(","))
             for rate in map(int, options.rates.split(","))
         ]
+        figures["rates"] = _throughput(fleet, alone) if options.count else {}
     _show(figures)
     print(save("flow", figures))
 
