@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 _SLICE_S: Final = 0.01
-_LOOK_S: Final = 0.005
+_LOOK_S: Final = 0.02  # onlookers share the cores: looking oftener would slow down what is looked at
 _PROBES_PER_S: Final = 10
 _PATIENCE_S: Final = 120
 
@@ -125,7 +125,7 @@ async def _look(heads: Heads, probes: Mapping[str, Probe], seen: dict[str, int])
         for event_id, probe in list(probes.items())[-1_000:]:
             if event_id not in seen and found.get(probe.where, 0) > probe.offset:
                 seen[event_id] = now
-        await asyncio.sleep(_LOOK_S)  # noqa: TID251  # how often a place is looked at
+        await asyncio.sleep(_LOOK_S)  # noqa: TID251
 
 
 @asynccontextmanager

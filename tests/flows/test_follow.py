@@ -508,6 +508,7 @@ async def test_who_stores_slowly_stores_more_seldom():
 
         assert await begins_after(0.2, takes_s=0.01)
         assert await begins_after(0.2, takes_s=1.0)
+        assert await begins_after(0.2, takes_s=1.0), "one slow flush may have been the disk"
         assert not await begins_after(3.9, takes_s=0.01)
         assert await begins_after(0.2, takes_s=0.01)
         assert await begins_after(0.2, takes_s=0.01)

@@ -29,8 +29,8 @@ log: Final = logging.getLogger("tallyroll.analytics")
 
 RUN_ROWS: Final = 8_192  # records of one run of the kernel: more gain little, and would be looked at later
 RUN_S: Final = 0.02  # how long records may wait for their run: part of an alert's 100 ms
-FLUSH_S: Final = 0.2  # seconds; a flush costs by the panes that changed, so the same ones come several times a second
-FLUSH_ROWS: Final = 200_000
+AWAY_S: Final = 0.2  # how long a store that was away is left alone
+TURN_S: Final = 0.005  # how long a flush may hold up others that share the event loop
 MAX_ROWS: Final = 150_000  # rows in memory that need not be there; some 3 KB each
 KEYS: Final = "analytics-keys"
 
@@ -42,10 +42,8 @@ _decode: Final = msgspec.msgpack.Decoder(_Kept).decode
 class _Flush:
     """What one flush stores: taken at one moment, but for documents of observers that were just being stored ahead then."""
 
-    def __init__(self, cut: Cut, count: int, since: float) -> None:
+    def __init__(self, cut: Cut) -> None:
         self.cut = cut
-        self.count = count
-        self.since = since
         self.lanes: dict[Lane, Progressed] = {}
         self.documents: list[DocumentWrite] = []
         self.asked: list[Observer] = []
@@ -91,8 +89,6 @@ class AnalyticsFollower:
         self._lanes: dict[TopicPartition, Lane] = {}
         self._waiting = 0
         self._waiting_since = 0.0
-        self._unflushed = 0
-        self._unflushed_since = 0.0
         self._urgent: asyncio.Task[None] | None = None
         self._urgent_due = 0.0
         self._ahead_of: Sequence[Observer] = ()  # who is being stored ahead
@@ -139,12 +135,11 @@ class AnalyticsFollower:
         return ()
 
     def wants_flush(self, *, interval_over: bool) -> bool:
-        """As the port says: five times a second at most, or when there is much."""
-        now = self._clock.monotonic()
-        if self._waiting and now - self._waiting_since >= RUN_S:
+        """As the port says."""
+        if self._waiting and self._clock.monotonic() - self._waiting_since >= RUN_S:
             self._run()
         self._go_ahead()
-        return interval_over and (now - self._unflushed_since >= FLUSH_S or self._unflushed >= FLUSH_ROWS)
+        return interval_over
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
@@ -153,8 +148,11 @@ class AnalyticsFollower:
         self._go_ahead()  # what this very run found does not wait for its panes either
         flush = self._begin()
         try:
+            turn = begin
             for _ in flush.cut:
-                await asyncio.sleep(0)  # noqa: TID251  # a step takes some milliseconds; records are read and looked at between
+                if self._clock.monotonic() - turn >= TURN_S:
+                    await asyncio.sleep(0)  # noqa: TID251  # records are read and looked at between
+                    turn = self._clock.monotonic()
             await self._read_missing(flush.cut)
             self._go_ahead()
             await self._ahead()
@@ -222,9 +220,6 @@ class AnalyticsFollower:
         if not self._waiting:
             return
         begin = self._clock.monotonic()
-        if not self._unflushed:
-            self._unflushed_since = self._waiting_since
-        self._unflushed += self._waiting
         self._waiting = 0
         run = self._kernel.run(self._clock.now_us(), observe=bool(self._observers))
         if run is not None:
@@ -237,8 +232,7 @@ class AnalyticsFollower:
 
     def _begin(self) -> _Flush:
         """Takes what is to be stored. Observers that go ahead, now or next, are asked last: who is asked waits for the flush."""
-        flush = _Flush(self._kernel.cut(), self._unflushed, self._unflushed_since)
-        self._unflushed, self._unflushed_since = 0, self._clock.monotonic()
+        flush = _Flush(self._kernel.cut())
         for lane in self._lanes.values():
             if lane.next != (lane.expected or 0):
                 flush.lanes[lane] = progressed = lane.take_progress(self._spec_id)
@@ -284,7 +278,7 @@ class AnalyticsFollower:
                 observer.give_back()
             if not isinstance(error, StoreUnavailable):
                 raise
-            self._urgent_due = self._clock.monotonic() + FLUSH_S  # the loop's own flush tells of it, and tries again
+            self._urgent_due = self._clock.monotonic() + AWAY_S  # the loop's own flush tells of it, and tries again
         else:
             for observer in urgent:
                 observer.stored()
@@ -305,7 +299,6 @@ class AnalyticsFollower:
         self._kernel.end_cut()
         for lane, progressed in flush.lanes.items():
             lane.give_back(progressed, flush.cut.rows[lane])
-        self._unflushed, self._unflushed_since = self._unflushed + flush.count, flush.since
         for observer in self._busy:
             observer.give_back()
         self._busy.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -24,9 +25,12 @@ Stored = Callable[[Follower, Mapping[TopicPartition, int]], Awaitable[None]]
 """Takes what a flush has stored: the next offsets of a follower."""
 
 
-def rest_s(interval_s: float, took_s: float) -> float:
-    """How long a follower rests after a flush that took so long: the interval, and longer where storing is slow."""
-    return max(interval_s, _SPARING * took_s)
+def rest_s(interval_s: float, took_s: Sequence[float]) -> float:
+    """How long a follower rests after its newest flushes took so long: the interval, and longer where storing is slow.
+
+    The shortest of them counts: one that a disk held up says little of the next.
+    """
+    return max(interval_s, _SPARING * min(took_s, default=0.0))
 
 
 class Flushes:
@@ -44,7 +48,7 @@ class Flushes:
         self._telemetry = telemetry
         self._fresh = {follower.name: 0 for follower in followers}
         self._last = {follower.name: 0.0 for follower in followers}
-        self._rest_s = {follower.name: interval_s for follower in followers}
+        self._took_s: dict[str, deque[float]] = {follower.name: deque(maxlen=2) for follower in followers}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._backoff = Backoff()
         self._due = 0.0
@@ -104,7 +108,7 @@ class Flushes:
     def _wants(self, follower: Follower, now: float) -> bool:
         """Asks the follower, also during its flush; its interval is over, too, when memory holds as much as it should."""
         fresh, waited, runs = self._fresh[follower.name], now - self._last[follower.name], follower.name in self._tasks
-        over = not runs and fresh > 0 and (waited >= self._rest_s[follower.name] or fresh >= _FLUSH_RECORDS)
+        over = not runs and fresh > 0 and (waited >= rest_s(self._interval_s, self._took_s[follower.name]) or fresh >= _FLUSH_RECORDS)
         return follower.wants_flush(interval_over=over)
 
     def _start(self, followers: Sequence[Follower]) -> None:
@@ -134,7 +138,7 @@ class Flushes:
         else:
             self._backoff.reset()
             self._last[name] = end = self._clock.monotonic()
-            self._rest_s[name] = rest_s(self._interval_s, end - begin)
+            self._took_s[name].append(end - begin)
             await self._stored(follower, stored)
         finally:
             del self._tasks[name]

@@ -26,6 +26,7 @@ from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAI
 log: Final = logging.getLogger("tallyroll.follow")
 
 _POLL_MS: Final = 50  # how long an idle loop waits before it looks at its timers
+_COMMIT_S: Final = 0.5  # how often positions are committed: a hint need not be newer
 _BUSY_POLL_MS: Final = 10  # the same while something is not flushed: a follower may want to, within an alert's 100 ms
 
 
@@ -228,7 +229,7 @@ class FollowLoop:
             if follower.name in self._flushes.conflicted:
                 await self._start_over(follower)
         self._choke()
-        if self._commit_due and self._clock.monotonic() - self._last_commit_s >= self._interval_s:  # a hint need not be newer
+        if self._commit_due and self._clock.monotonic() - self._last_commit_s >= max(self._interval_s, _COMMIT_S):
             await self._commit()
 
     async def _offer(self, follower: Follower, batch: Batch) -> None:

@@ -18,16 +18,17 @@ T = TypeVar("T")
 
 _LOCK_TIMEOUT_S: Final = 10.0  # a commit of another process takes well below a second
 _RETRY_S: Final = 0.01
+_MOST_WAL_BYTES: Final = 128 * 1024 * 1024  # then a commit folds what is left, which also lets the log begin anew
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
     """What tells one kind of store from others: how it is called, the mark in its files, and its tables.
 
-    Pages of ``page_bytes``; after ``checkpoint_pages`` of them a commit folds the write-ahead log into the file. After
-    ``beside_rows`` changed rows ``fold_beside`` is due, so that no commit has to; 0 for never. ``synchronous`` FULL makes each
-    commit outlive a crash of the machine. ``erasing``: what is deleted is overwritten. ``remedy`` says what to do about a file
-    that cannot be read. ``upgrades`` holds, by version, the statements that make a file of it one of the next version.
+    Pages of ``page_bytes``. After ``fold_rows`` changed rows the write-ahead log is folded into the file beside the commits.
+    ``synchronous`` FULL makes each commit outlive a crash of the machine. ``erasing``: what is deleted is overwritten.
+    ``remedy`` says what to do about a file that cannot be read. ``upgrades`` holds, by version, the statements that make a file
+    of it one of the next version.
     """
 
     name: str
@@ -36,8 +37,7 @@ class FileKind:
     tables: str
     cache_kib: int
     page_bytes: int = 4_096
-    checkpoint_pages: int = 1_000
-    beside_rows: int = 0
+    fold_rows: int = 4_000
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     erasing: bool = False
     remedy: str = "move it away, it can be made anew from the log"
@@ -47,6 +47,7 @@ class FileKind:
 class StoreFile:
     """One SQLite file (write-ahead log), or a database in memory: a connection that writes, and one that reads beside it.
 
+    Folding the log into the file waits for the disk; a thread does it now and then, and nobody who reads or commits waits for it.
     Durability: a commit survives the end of the process; with ``synchronous`` NORMAL a crash of the machine may take the
     newest commits back, each as a whole. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
     Not promised: use from several hosts or over a network file system, where file locks do not hold.
@@ -67,9 +68,8 @@ class StoreFile:
         self._write_lock = threading.Lock()
         self._read_lock = self._write_lock if path is None else threading.Lock()
         self._path = path
-        self._folder: sqlite3.Connection | None = None  # made when it is needed
-        self._fold_lock = threading.Lock()
-        self._changed = self._folded = 0  # rows changed so far, and when it was last folded
+        self._folding: threading.Thread | None = None
+        self._folded = 0  # rows changed when it was last folded
         self._closed = False
 
     def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
@@ -82,23 +82,9 @@ class StoreFile:
         """One transaction; it is committed when the block ends, and undone when the block raises."""
         with self._write_lock, self._translated(), transaction(self._writer, "IMMEDIATE"):
             yield self._writer
-            self._changed = self._writer.total_changes
-
-    @property
-    def is_long(self) -> bool:
-        """Whether the write-ahead log has grown so that ``fold_beside`` is due."""
-        return self._path is not None and 0 < self._kind.beside_rows <= self._changed - self._folded
-
-    def fold_beside(self) -> None:
-        """Folds into the file what is in the write-ahead log by now; nobody who reads or commits waits for it.
-
-        Not promised: all of it; what readers still look at, or another process is folding, is left for the next time.
-        """
-        with self._fold_lock, self._translated():
-            if self._path is not None and not self._closed:
-                self._folded = self._changed
-                self._folder = self._folder or _connect(self._path, self._kind)
-                self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            changed = self._writer.total_changes
+        if changed - self._folded >= self._kind.fold_rows:
+            self._begin_to_fold(changed)
 
     def fold(self) -> None:
         """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted."""
@@ -117,13 +103,29 @@ class StoreFile:
             if self._closed:
                 return
             self._closed = True
-            with self._fold_lock:
-                if self._folder is not None:
-                    self._folder.close()
+            if self._folding is not None:
+                self._folding.join()
             if self._reader is not self._writer:
                 with self._read_lock:
                     self._reader.close()
             self._writer.close()
+
+    def _begin_to_fold(self, changed: int) -> None:
+        with self._write_lock:
+            if self._path is None or self._closed or (self._folding is not None and self._folding.is_alive()):
+                return
+            self._folded = changed
+            self._folding = threading.Thread(target=self._fold_beside, args=(self._path,), name=f"folding {self._kind.name}")
+            self._folding.start()
+
+    def _fold_beside(self, path: Path) -> None:
+        """Folds what is in the log by now. What readers still look at, or another process is folding, is left for the next time."""
+        with (
+            contextlib.suppress(StoreUnavailable),  # if that is still so, the next commit tells
+            self._translated(),
+            contextlib.closing(_connect(path, self._kind)) as connection,
+        ):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -148,7 +150,7 @@ def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
     if kind.erasing:
         connection.execute("PRAGMA secure_delete = ON")
     connection.execute(f"PRAGMA cache_size = -{kind.cache_kib}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {kind.checkpoint_pages}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_WAL_BYTES // kind.page_bytes}")
     return connection
 
 

@@ -56,8 +56,6 @@ KIND: Final = FileKind(
     tables=_TABLES,
     cache_kib=32_768,  # the rows of the open minute, which every flush writes again
     page_bytes=8_192,
-    checkpoint_pages=16_000,  # 128 MB: only where folding beside the commits does not keep up
-    beside_rows=4_000,  # some 32 MB: a checkpoint takes 50 ms, in which an alert would wait
 )
 
 

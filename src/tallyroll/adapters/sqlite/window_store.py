@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ import msgspec
 from tallyroll.adapters.sqlite import window_rows as schema
 from tallyroll.adapters.sqlite.store_file import StoreFile
 from tallyroll.adapters.sqlite.window_rows import Series
-from tallyroll.errors import DocumentConflict, PositionConflict, StoreUnavailable
+from tallyroll.errors import DocumentConflict, PositionConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import DocumentWrite, OpenPair, PaneAt, PaneRow, WindowProgress, WindowWrite
 
@@ -34,7 +33,6 @@ class SqliteWindowStore:
 
     def __init__(self, path: Path | None) -> None:
         self._file = StoreFile(path, schema.KIND)
-        self._folding: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, path: Path | None) -> SqliteWindowStore:
@@ -92,8 +90,6 @@ class SqliteWindowStore:
     async def commit(self, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite] = ()) -> None:
         if writes or documents:
             await asyncio.to_thread(self._commit, writes, documents)
-            if self._file.is_long and (self._folding is None or self._folding.done()):
-                self._folding = asyncio.create_task(self._fold(), name="window store, folding")
 
     async def rows(  # noqa: PLR0913  # the port says so
         self, dimension: str, width_s: int, start: int, end: int, keys: Sequence[str] | None = None, *, rolled_s: int | None = None
@@ -137,13 +133,7 @@ class SqliteWindowStore:
         )
 
     async def close(self) -> None:
-        if self._folding is not None:
-            await asyncio.wait([self._folding])
         await asyncio.to_thread(self._file.close)
-
-    async def _fold(self) -> None:
-        with contextlib.suppress(StoreUnavailable):  # if that is still so, the next commit tells
-            await asyncio.to_thread(self._file.fold_beside)
 
     def _commit(self, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite]) -> None:
         with self._file.writing() as connection:
