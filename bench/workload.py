@@ -53,7 +53,7 @@ def make_topics(bootstrap: str, catalogue: Catalogue) -> None:
     """The catalogue's topics, one copy each, on an empty prefix."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics(
-        [NewTopic(t.name, t.partitions, 1, config={"retention.ms": "600000"}) for t in catalogue.topics]
+        [NewTopic(t.name, t.partitions, 1, config={"retention.ms": "-1"}) for t in catalogue.topics]
     ).values():
         future.result()
 
