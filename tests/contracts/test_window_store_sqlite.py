@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -51,32 +49,6 @@ async def test_the_file_of_another_store_is_refused(tmp_path: Path) -> None:
     await (await SqliteStateStore.open(tmp_path / "state.db")).close()
     with pytest.raises(StoreUnavailable, match="no window store"):
         await SqliteWindowStore.open(tmp_path / "state.db")
-
-
-async def test_the_write_ahead_log_is_folded_beside_the_commits(tmp_path: Path) -> None:
-    path = tmp_path / "analytics.db"
-    store = await SqliteWindowStore.open(path)
-
-    async def commit(count: int, since: int) -> None:
-        rows = [(PaneAt("agent", str(since + key), 60, 0), 0, b"") for key in range(count)]
-        progress = WindowProgress("s", 0, since + count, 0, b"")
-        await store.commit([WindowWrite(TopicPartition("t", 0), since or None, progress, rows, [], [])])
-
-    def in_the_file() -> int:
-        """Rows that are there without the log. While it is being folded in, what is there may be no database."""
-        with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as file:
-            try:
-                return file.execute("SELECT count(*) FROM pane").fetchone()[0]
-            except sqlite3.DatabaseError:
-                return 0
-
-    await commit(100, 0)
-    assert in_the_file() == 0
-    await commit(4_000, 100)
-    async with asyncio.timeout(10):
-        while in_the_file() < 4_100:
-            await asyncio.to_thread(in_the_file)
-    await store.close()
 
 
 async def test_a_closed_store_is_unavailable_and_can_be_closed_again() -> None:

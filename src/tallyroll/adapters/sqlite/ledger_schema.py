@@ -70,7 +70,6 @@ KIND: Final = FileKind(
     tables=_TABLES,
     page_bytes=8_192,
     cache_kib=65_536,  # inner pages of the indexes over some tens of millions of records
-    fold_rows=40_000,  # an entry is some rows, of which most are small
     synchronous="FULL",
     erasing=True,
     remedy="keep it as it is, it may be evidence, and start the version that wrote it",

@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 _LOCK_TIMEOUT_S: Final = 10.0  # a commit of another process takes well below a second
 _RETRY_S: Final = 0.01
-_MOST_WAL_BYTES: Final = 128 * 1024 * 1024  # then a commit folds what is left, which also lets the log begin anew
+_FOLD_BYTES: Final = 16 * 1024 * 1024  # of write-ahead log; folding them takes some 50 ms, in which an alert would wait
+_MOST_BYTES: Final = 4 * _FOLD_BYTES  # then a commit folds what is left, after which the log begins anew
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
     """What tells one kind of store from others: how it is called, the mark in its files, and its tables.
 
-    Pages of ``page_bytes``. After ``fold_rows`` changed rows the write-ahead log is folded into the file beside the commits.
-    ``synchronous`` FULL makes each commit outlive a crash of the machine. ``erasing``: what is deleted is overwritten.
-    ``remedy`` says what to do about a file that cannot be read. ``upgrades`` holds, by version, the statements that make a file
-    of it one of the next version.
+    Pages of ``page_bytes``. ``synchronous`` FULL makes each commit outlive a crash of the machine. ``erasing``: what is deleted
+    is overwritten. ``remedy`` says what to do about a file that cannot be read. ``upgrades`` holds, by version, the statements
+    that make a file of it one of the next version.
     """
 
     name: str
@@ -37,7 +37,6 @@ class FileKind:
     tables: str
     cache_kib: int
     page_bytes: int = 4_096
-    fold_rows: int = 4_000
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     erasing: bool = False
     remedy: str = "move it away, it can be made anew from the log"
@@ -69,7 +68,7 @@ class StoreFile:
         self._read_lock = self._write_lock if path is None else threading.Lock()
         self._path = path
         self._folding: threading.Thread | None = None
-        self._folded = 0  # rows changed when it was last folded
+        self._folded_bytes = 0  # how long the log was when folding last began
         self._closed = False
 
     def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
@@ -80,11 +79,10 @@ class StoreFile:
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction; it is committed when the block ends, and undone when the block raises."""
-        with self._write_lock, self._translated(), transaction(self._writer, "IMMEDIATE"):
-            yield self._writer
-            changed = self._writer.total_changes
-        if changed - self._folded >= self._kind.fold_rows:
-            self._begin_to_fold(changed)
+        with self._write_lock, self._translated():
+            with transaction(self._writer, "IMMEDIATE"):
+                yield self._writer
+            self._fold_when_long()
 
     def fold(self) -> None:
         """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted."""
@@ -110,11 +108,16 @@ class StoreFile:
                     self._reader.close()
             self._writer.close()
 
-    def _begin_to_fold(self, changed: int) -> None:
-        with self._write_lock:
-            if self._path is None or self._closed or (self._folding is not None and self._folding.is_alive()):
-                return
-            self._folded = changed
+    def _fold_when_long(self) -> None:
+        if self._path is None or (self._folding is not None and self._folding.is_alive()):
+            return
+        try:
+            length = self._path.with_name(f"{self._path.name}-wal").stat().st_size
+        except OSError:
+            return  # what is committed is committed; whatever became of the file, the next commit tells
+        self._folded_bytes = min(self._folded_bytes, length)  # it has begun anew
+        if length - self._folded_bytes >= _FOLD_BYTES:
+            self._folded_bytes = length
             self._folding = threading.Thread(target=self._fold_beside, args=(self._path,), name=f"folding {self._kind.name}")
             self._folding.start()
 
@@ -150,7 +153,8 @@ def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
     if kind.erasing:
         connection.execute("PRAGMA secure_delete = ON")
     connection.execute(f"PRAGMA cache_size = -{kind.cache_kib}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_WAL_BYTES // kind.page_bytes}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_BYTES // kind.page_bytes}")
+    connection.execute("PRAGMA journal_size_limit = 0")  # a log that begins anew is short, so its length tells what is to be folded
     return connection
 
 
