@@ -21,6 +21,7 @@
     ├── TopicConflict            the topics of the log contradict the catalogue
     ├── StoreError
     │   ├── StoreUnavailable *   the store of a follower cannot be reached now
+    │   │   └── StoreFilling *   it was empty, and is being filled from the archive
     │   ├── PositionConflict     another writer of the same results is running
     │   │   └── DocumentConflict a document was changed since it was read
     │   └── SegmentDamaged       a file of the archive is missing or altered
@@ -273,8 +274,18 @@ class StoreUnavailable(StoreError):
         super().__init__(f"{store}: {reason}")
 
 
+class StoreFilling(StoreUnavailable):
+    """The store was found empty and is being filled from the archive; until then nobody knows where to go on.
+
+    Operator: nothing to do, it passes by itself. Not StoreUnavailable in general: the store answers.
+    """
+
+    def __init__(self, store: str) -> None:
+        super().__init__(store, "it is being filled from the archive")
+
+
 class PositionConflict(StoreError):
-    """The store is at another position than this writer expects: a second writer is running, or took over.
+    """The store is at another position than this writer expects: a second writer is running or took over, or it was emptied.
 
     Operator: nothing is lost; if it repeats, two services share a store without sharing a group. Not a damaged store.
     """
@@ -283,7 +294,12 @@ class PositionConflict(StoreError):
         self.where = where
         self.stored = stored
         self.expected = expected
-        super().__init__(f"{where}: the store is at {stored}, this writer expected {expected}; it yields to the other")
+        if stored is None:
+            why = f"the store holds nothing any more, this writer had brought it to {expected}; it begins anew"
+        else:
+            found = "an empty one" if expected is None else f"{expected}"
+            why = f"the store is at {stored}, this writer expected {found}; it goes on from what is stored"
+        super().__init__(f"{where}: {why}")
 
 
 class DocumentConflict(PositionConflict):

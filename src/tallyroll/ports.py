@@ -241,6 +241,7 @@ class Follower(Protocol):
     async def flush(self) -> Mapping[TopicPartition, int]:
         """Writes results and positions in one transaction; durable when it returns. Gives the stored next offsets.
 
+        An offset beyond what was applied says that the results up to there came from elsewhere: reading goes on from there.
         What is written is what has been applied when it is called: it is taken before anything is awaited. What comes while
         it is being written belongs to the next flush.
         Raises StoreUnavailable (nothing was written, try again) or PositionConflict (another writer is at work).

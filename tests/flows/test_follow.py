@@ -10,7 +10,7 @@ import pytest
 from tests.flows.following import Accountant, Ledger, Unhurried, office, running
 from tests.flows.publishing import breathe
 
-from tallyroll.errors import LogUnavailable, PositionConflict, SpanGone, StoreUnavailable
+from tallyroll.errors import LogUnavailable, PositionConflict, SpanGone, StoreFilling, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.follow import flushing
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED
@@ -625,3 +625,37 @@ async def test_a_cancelled_loop_leaves_its_group():
         async with running(desk, desk.loop(Accountant(ledger))):
             await desk.until(lambda: len(ledger.all()) >= 10)
         await breathe()
+
+
+class Refilled(Accountant):
+    """Its store is empty, and a flush fills one partition up to ``end`` from elsewhere; before that it takes nothing of it."""
+
+    stuck, end = TopicPartition("task-events", 0), 20
+    filled = False
+
+    def apply(self, batch):
+        if batch.topic_partition != self.stuck or self.filled:
+            return super().apply(batch)
+        raise StoreFilling("ledger")
+
+    def wants_flush(self, *, interval_over):
+        return interval_over or not self.filled
+
+    async def flush(self):
+        if not self.filled:
+            self._ledger.applied[self.stuck] += range(self.end)
+            self._ledger.positions[self.stuck] = self.expected[self.stuck] = self.end
+            self.filled = True
+            return {**await super().flush(), self.stuck: self.end}
+        return await super().flush()
+
+
+async def test_what_a_flush_has_from_elsewhere_is_not_offered_and_counts_as_no_trouble():
+    async with office(batch_records=7) as desk:
+        ledger = Ledger()
+        await desk.append(desk.records(400))
+        async with running(desk, desk.loop(Refilled(ledger))) as loop:
+            await desk.until(lambda: len(ledger.all()) >= 400)
+            assert loop.flushed["accountant"][Refilled.stuck] > Refilled.end
+        assert once(ledger, 400)
+        assert desk.telemetry.value(FOLLOW_CONFLICTS) == desk.telemetry.value(FOLLOW_RETRIES) == 0

@@ -80,14 +80,15 @@ class Process:
         try:
             self.sync.apply(batch_of(partition, values, start))
         except StoreUnavailable:
-            return True  # held; a flush finds the beginning
+            return True  # held; a flush finds the beginning, and gives it
         self.next[partition] = start + len(values)
         return True
 
     async def flush(self) -> bool:
         try:
             self.clock.advance(self.rng.choice((0, 2)))
-            await self.sync.flush()
+            for partition, offset in (await self.sync.flush()).items():
+                self.next[partition] = max(offset, self.next.get(partition, offset))
         except StoreUnavailable:
             return False
         except PositionConflict:

@@ -258,6 +258,21 @@ async def test_what_the_log_has_forgotten_comes_from_the_archive(server: RedisSe
     forget(tmp_path / "log", moment)
     with Redis(port=server.port) as redis:
         redis.flushall()
-        async with mirrored(server, tmp_path) as (roll, _, _):
+        async with mirrored(server, tmp_path) as (roll, _, counters):
             assert any((await roll.log.starts(["task-events"])).values())
             await until(lambda: {owner: sha256(body).hexdigest() for owner, body in states_in(redis).items()} == want)
+            assert counters.value(FOLLOW_CONFLICTS) == counters.value(FOLLOW_RETRIES) == 0  # nobody else writes, nothing was away
+
+
+async def test_who_waits_for_what_another_member_writes_holds_nothing_of_it(server: RedisServer, tmp_path: Path) -> None:
+    async with mirrored(server, tmp_path) as (roll, _, _), mirrored(server, tmp_path) as (other, _, counters):
+        loops = [await one.follow(REDIS_FOLLOWER) for one in (roll, other)]
+        await until(lambda: all(loop.assignment for loop in loops) and not loops[0].assignment & loops[1].assignment)
+        clock, seed = SystemClock(), 0
+        over = clock.monotonic() + 2.5  # twice as long as it takes until a bridge looks at what it holds
+        while clock.monotonic() < over:
+            seed += 1
+            await roll.publish_batch(fleet(seed, 200))
+            for partition, end in (await roll.log.ends([roll.catalogue[base].name for base in TOPICS])).items():
+                assert not end or await other.caught_up(Position(*partition, end - 1), PATIENCE_S, follower=REDIS_FOLLOWER)
+        assert counters.value(FOLLOW_CONFLICTS) == 0

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from tallyroll.errors import PositionConflict, StoreUnavailable
+from tallyroll.errors import PositionConflict, StoreFilling, StoreUnavailable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
@@ -111,6 +111,7 @@ class StateSync:
         self._names = {number: view.name for number, view in self._views.items()}
         self._lanes: dict[TopicPartition, _Lane] = {}
         self._no_history: set[TopicPartition] = set()
+        self._away = False
         self._check_due = 0.0
         self._fresh = False
         self._flush_due = 0.0
@@ -131,18 +132,30 @@ class StateSync:
             stored = await self._target.progress(partitions)
         except StoreUnavailable as error:
             log.warning("%s; waiting for it", error, extra={"follower": self.name})
+            self._away = True
             self._lanes.update({partition: self._lane(partition, None, lost=True) for partition in partitions})
             return {}
         self._lanes.update({partition: self._lane(partition, stored.get(partition)) for partition in partitions})
         return {where: lane.next for where in partitions if (lane := self._lanes[where]).claim.next is not None}
 
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As ``ports.LooksFirst``: another member may hold these partitions."""
+        try:
+            found = await self._target.progress(partitions)
+        except StoreUnavailable:
+            return {}
+        return {where: one.next for where, one in found.items() if one.fold_id == self._fold.fold_id}
+
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
-        """As the port says. Raises StoreUnavailable until it is known where to begin; RuntimeError before ``positions``."""
+        """As the port says. Raises StoreUnavailable while the target is away, StoreFilling until it is known where to begin.
+
+        RuntimeError before ``positions``.
+        """
         lane = self._lanes.get(batch.topic_partition)
         if lane is None:
             raise RuntimeError(f"positions() of {batch.topic_partition} come before its batches")
         if lane.lost:
-            raise StoreUnavailable("redis", "it is not known yet where to begin")
+            raise StoreUnavailable(self.name, "it did not answer") if self._away else StoreFilling(self.name)
         fresh = batch.since(lane.next)
         letters: list[DeadLetter] = []
         if fresh is not None:
@@ -170,7 +183,7 @@ class StateSync:
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
         began, self._fresh = self._clock.monotonic(), False
-        taken = [_take(lane) for lane in self._lanes.values() if lane.next != (lane.claim.next or 0)]
+        taken = [_take(lane) for lane in self._lanes.values() if not lane.lost and lane.next != (lane.claim.next or 0)]
         try:
             await self._find_lost()
             await self._store(taken)
@@ -209,20 +222,23 @@ class StateSync:
     # What a flush does
 
     async def _find_lost(self) -> None:
-        """Finds where lost lanes begin: at the log's start, as the loop has it, or else the loop is made to begin anew with them.
+        """Finds where lost lanes begin: where the target is, behind what the history has, or at the log's start.
 
-        A partition that was only asked about may be among them; who follows it goes on from what is written here.
+        The loop learns it from what the flush gives, and goes on from there.
         """
         lost = {where: lane for where, lane in self._lanes.items() if lane.lost}
         stored = await self._target.progress(list(lost)) if lost else {}
-        found: list[TopicPartition] = []
+        self._away = False
+        filled = 0
         for where, lane in lost.items():
             known = stored.get(where)
-            if (known is not None and known.fold_id == self._fold.fold_id) or await self._from_history(where, lane):
-                found.append(where)
+            if known is not None and known.fold_id == self._fold.fold_id:
+                self._lanes[where] = self._lane(where, known)
+                continue
+            filled += await self._from_history(where, lane)
             lane.lost = False
-        if found:
-            raise PositionConflict(str(found[0]), stored=self._lanes[found[0]].next, expected=None)
+        if filled:
+            log.info("what Redis lacked of %d partitions was made anew from the archive", filled, extra={"follower": self.name})
 
     async def _from_history(self, where: TopicPartition, lane: _Lane) -> bool:
         """Writes what the history knows of a partition; false if that is nothing."""

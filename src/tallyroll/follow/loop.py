@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tallyroll.errors import LogError, PositionConflict, SpanGone, TallyrollError
+from tallyroll.errors import LogError, PositionConflict, SpanGone, StoreFilling, TallyrollError
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue
@@ -66,6 +66,7 @@ class FollowLoop:
         self._flushed: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
         self._committed: dict[TopicPartition, int] = {}
         self._held: dict[tuple[str, TopicPartition], Held] = {}
+        self._ahead: set[TopicPartition] = set()  # of which a follower has stored more than it was offered
         self._restarted: set[str] = set()  # followers whose part of the present poll lies beyond what they have now
         self._subscription: Subscription | None = None
         self._interval_s = settings.flush_interval_ms / 1000
@@ -225,23 +226,27 @@ class FollowLoop:
         asked, self._flush_asked = self._flush_asked, False
         if not await self._flushes.begin(asked=asked) and asked:
             self._flush_asked = True
-        for follower in self._followers:
-            if follower.name in self._flushes.conflicted:
-                await self._start_over(follower)
+        await self._heed_flushes()
         self._choke()
         if self._commit_due and self._clock.monotonic() - self._last_commit_s >= max(self._interval_s, _COMMIT_S):
             await self._commit()
 
-    async def _offer(self, follower: Follower, batch: Batch) -> None:
-        """Applies the new part of a batch, unless the partition waits for an earlier batch."""
+    async def _heed_flushes(self) -> None:
+        """Begins anew where a flush met another writer, and goes on from where one found more than was applied."""
+        for follower in [one for one in self._followers if one.name in self._flushes.conflicted]:
+            await self._start_over(follower)
+        while self._ahead:
+            await self._go_on(self._ahead.pop())
+
+    async def _offer(self, follower: Follower, batch: Batch, held: Held | None = None) -> None:
+        """Applies the new part of a batch, unless the partition waits for an earlier batch; ``held`` is then that one."""
         partition = batch.topic_partition
         applied = self._applied[follower.name].get(partition)
-        held = self._held.get((follower.name, partition))
-        if applied is None or held is not None:
+        if applied is None or self._held.get((follower.name, partition)) is not held:
             return  # given up meanwhile; or paused, and offered again from the held batch on
         fresh = batch.since(applied)
         if fresh is not None:
-            await self._apply(follower, fresh)
+            await self._apply(follower, fresh, held)
         else:
             self._applied[follower.name][partition] = max(applied, batch.next_offset)
 
@@ -253,7 +258,7 @@ class FollowLoop:
             letters = follower.apply(batch) if self._tracing is None else self._traced(self._tracing, follower, batch)
         except Exception as error:  # noqa: BLE001  # whatever a follower raises is retried, or becomes a dead letter
             if isinstance(error, TallyrollError) and error.retriable:
-                self._hold(follower, batch, held)
+                self._hold(follower, batch, held, retried=not isinstance(error, StoreFilling))
                 return
             if isinstance(error, PositionConflict):
                 await self._start_over(follower)
@@ -297,7 +302,7 @@ class FollowLoop:
                 )
         return letters
 
-    def _hold(self, follower: Follower, batch: Batch, held: Held | None) -> None:
+    def _hold(self, follower: Follower, batch: Batch, held: Held | None, *, retried: bool) -> None:
         partition = batch.topic_partition
         if held is None:
             held = self._held[follower.name, partition] = Held(follower, batch, 0.0, self._clock.now_us())
@@ -305,14 +310,14 @@ class FollowLoop:
                 self._subscription.pause(partition)
         held.batch = batch
         held.due = self._clock.monotonic() + held.backoff.next_s()
-        self._telemetry.count(FOLLOW_RETRIES, follower=follower.name)
+        self._telemetry.count(FOLLOW_RETRIES, int(retried), follower=follower.name)
 
     async def _retry_held(self) -> None:
         now = self._clock.monotonic()
         for where, held in list(self._held.items()):
             if held.due <= now and where in self._held:
                 due = held.due
-                await self._apply(held.follower, held.batch, held)
+                await self._offer(held.follower, held.batch, held)
                 if held.due == due and self._held.pop(where, None) is not None:
                     await self._go_on(where[1])
 
@@ -345,7 +350,14 @@ class FollowLoop:
         await self._commit()
 
     async def _stored(self, follower: Follower, positions: Mapping[TopicPartition, int]) -> None:
-        """Takes what a flush has stored; the commit follows at the end of the turn."""
+        """Takes what a flush has stored; the commit follows at the end of the turn, and a seek where it is more than was applied."""
+        applied = self._applied[follower.name]
+        for partition in positions:
+            if positions[partition] > applied.get(partition, positions[partition]):
+                applied[partition] = positions[partition]
+                self._ahead.add(partition)
+                if (held := self._held.get((follower.name, partition))) is not None:
+                    held.due = 0.0
         self._flushed[follower.name].update(positions)
         self._commit_due = True
         async with self._progress:
