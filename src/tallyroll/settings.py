@@ -176,7 +176,7 @@ class Settings:
     flush_interval_ms: int = _setting(
         "TALLYROLL_FLUSH_INTERVAL_MS",
         100,
-        "How often followers write results and positions; less often where writing takes more than a fifth of the time.",
+        "How often followers write results and positions; writing takes half of the time at most, a fifth while they are behind.",
         unit="ms",
     )
     session_timeout_ms: int = _setting("TALLYROLL_SESSION_TIMEOUT_MS", 10_000, "How long a dead follower keeps its partitions.", unit="ms")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -19,18 +18,18 @@ log: Final = logging.getLogger("tallyroll.follow")
 _FLUSH_RECORDS: Final = 50_000  # records not flushed that force a flush, whatever the clock says: bounds memory
 _MOST_RECORDS: Final = 4 * _FLUSH_RECORDS  # the same beside a flush that is under way: nothing more is read then
 
-_SPARING: Final = 4.0  # a follower that flushes rests so many times as long: storing takes a fifth of the time at most
+# A follower that has flushed rests so many times as long as that took. Who keeps up with the log stores half of the time at most,
+# since results should be seen soon; who is behind a fifth, since more records come to each result then.
+_KEEPING_UP: Final = 1.0
+_BEHIND: Final = 4.0
 
 Stored = Callable[[Follower, Mapping[TopicPartition, int]], Awaitable[None]]
 """Takes what a flush has stored: the next offsets of a follower."""
 
 
-def rest_s(interval_s: float, took_s: Sequence[float]) -> float:
-    """How long a follower rests after its newest flushes took so long: the interval, and longer where storing is slow.
-
-    The shortest of them counts: one that a disk held up says little of the next.
-    """
-    return max(interval_s, _SPARING * min(took_s, default=0.0))
+def rest_s(interval_s: float, took_s: float, *, behind: bool) -> float:
+    """How long a follower rests after a flush that took so long: the interval, and longer where storing is slow."""
+    return max(interval_s, (_BEHIND if behind else _KEEPING_UP) * took_s)
 
 
 class Flushes:
@@ -48,7 +47,7 @@ class Flushes:
         self._telemetry = telemetry
         self._fresh = {follower.name: 0 for follower in followers}
         self._last = {follower.name: 0.0 for follower in followers}
-        self._took_s: dict[str, deque[float]] = {follower.name: deque(maxlen=2) for follower in followers}
+        self._took_s = dict.fromkeys(self._last, 0.0)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._backoff = Backoff()
         self._due = 0.0
@@ -74,10 +73,13 @@ class Flushes:
         """Whether memory holds as much as it should. While the store is away that is less."""
         return max(self._fresh.values()) >= (_FLUSH_RECORDS if self._is_away() else _MOST_RECORDS)
 
-    async def begin(self, *, asked: bool) -> bool:
-        """Begins to flush whoever wants to, or with ``asked`` everybody. False if the store is not to be asked again yet."""
+    async def begin(self, *, asked: bool, behind: bool) -> bool:
+        """Begins to flush whoever wants to, or with ``asked`` everybody. False if the store is not to be asked again yet.
+
+        ``behind``: whether there was as much to read as is read at once.
+        """
         now = self._clock.monotonic()
-        wanting = [follower for follower in self._followers if self._wants(follower, now) or asked]
+        wanting = [follower for follower in self._followers if self._wants(follower, now, behind=behind) or asked]
         away = self._is_away()
         if wanting and not away:
             self._start(wanting)
@@ -105,10 +107,11 @@ class Flushes:
     def _is_away(self) -> bool:
         return self._clock.monotonic() < self._due
 
-    def _wants(self, follower: Follower, now: float) -> bool:
+    def _wants(self, follower: Follower, now: float, *, behind: bool) -> bool:
         """Asks the follower, also during its flush; its interval is over, too, when memory holds as much as it should."""
         fresh, waited, runs = self._fresh[follower.name], now - self._last[follower.name], follower.name in self._tasks
-        over = not runs and fresh > 0 and (waited >= rest_s(self._interval_s, self._took_s[follower.name]) or fresh >= _FLUSH_RECORDS)
+        rest = rest_s(self._interval_s, self._took_s[follower.name], behind=behind)
+        over = not runs and fresh > 0 and (waited >= rest or fresh >= _FLUSH_RECORDS)
         return follower.wants_flush(interval_over=over)
 
     def _start(self, followers: Sequence[Follower]) -> None:
@@ -138,7 +141,7 @@ class Flushes:
         else:
             self._backoff.reset()
             self._last[name] = end = self._clock.monotonic()
-            self._took_s[name].append(end - begin)
+            self._took_s[name] = end - begin
             await self._stored(follower, stored)
         finally:
             del self._tasks[name]

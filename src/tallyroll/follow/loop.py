@@ -224,7 +224,8 @@ class FollowLoop:
             raise
         await self._retry_held()
         asked, self._flush_asked = self._flush_asked, False
-        if not await self._flushes.begin(asked=asked) and asked:
+        behind = sum(map(len, batches)) >= self._settings.batch_records
+        if not await self._flushes.begin(asked=asked, behind=behind) and asked:
             self._flush_asked = True
         await self._heed_flushes()
         self._choke()
