@@ -186,9 +186,6 @@ class TopicAdmin(Protocol):
     async def create(self, topic: Topic, *, replication: int, config: Mapping[str, str]) -> None:
         """Creates one topic; one that exists already is left as it is."""
 
-    async def add_partitions(self, name: str, total: int) -> None:
-        """Raises the partition count."""
-
     async def set_config(self, name: str, config: Mapping[str, str]) -> None:
         """Sets the given configuration entries and leaves the others."""
 
