@@ -1,6 +1,6 @@
 """The Merkle tree of RFC 6962: roots, proofs of inclusion and of consistency, and the compact range that a writer keeps.
 
-Leaves come in as hashes (``layout.leaf_hash``). A node is named by (height, number): it covers the leaves from
+Leaves come in as hashes (``audit.ledger.layout.leaf_hash``). A node is named by (height, number): it covers the leaves from
 ``number << height`` on, ``1 << height`` of them. Nodes live wherever ``Nodes`` gets them from: a list, a table in a store.
 Pure: no clock, no randomness, no I/O.
 
