@@ -106,6 +106,13 @@ def test_every_metric_is_sent_by_somebody() -> None:
     assert sorted(name for name in names if not re.search(rf"(count|observe|observe_many)\(\s*{name}\b", text)) == []
 
 
+def test_the_contract_of_independence_names_every_adapter() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (independent,) = [contract["modules"] for contract in contracts if contract["type"] == "independence"]
+    folders = [path.parent.name for path in (ROOT / "src/tallyroll/adapters").glob("*/__init__.py")]
+    assert sorted(independent) == sorted(f"tallyroll.adapters.{name}" for name in folders)
+
+
 def test_pinned_files_name_no_address() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text()
