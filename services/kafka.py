@@ -189,26 +189,9 @@ class KafkaCluster:
         """The TLS listeners; only with `tls`."""
         return self._addresses({node: ports.tls for node, ports in self._ports.items()})
 
-    @property
-    def bypass_bootstrap(self) -> str:
-        """The listeners that brokers use among themselves: for an observer that no proxy disturbs."""
-        return self._addresses({node: ports.internal for node, ports in self._ports.items()})
-
     def listen_port(self, node: int) -> int:
         """The real CLIENT port of a node: what a proxy before it connects to."""
         return self._ports[node].client
-
-    def client_settings(self, user: str = ADMIN) -> dict[str, str]:
-        """Settings for a librdkafka client on the CLIENT listener, with the password of `user` where SASL is on."""
-        settings = {"bootstrap.servers": self.bootstrap}
-        if self._passwords is not None:
-            settings |= {
-                "security.protocol": "SASL_PLAINTEXT",
-                "sasl.mechanism": "PLAIN",
-                "sasl.username": user,
-                "sasl.password": self._passwords[user],
-            }
-        return settings
 
     def pid(self, node: int) -> int:
         """Process id of a node's last start; it may have ended since."""

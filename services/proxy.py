@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PRODUCE = 0
-FETCH = 1
 
 _MAX_FRAME_BYTES = 128 * 1024 * 1024  # more than a broker takes; a TLS client's first bytes read as a size exceed it
 _MAX_WAITING = 1_000  # delayed responses per connection; clients keep some tens in flight

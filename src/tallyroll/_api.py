@@ -110,9 +110,9 @@ async def create_audit_log(
     description: str,
     **fields: Any,  # noqa: ANN401  # see NewEntry
 ) -> AuditEntry:
-    """The entry as it was recorded, with its hashes, once it is as durable as its rules demand; see ``audit.recorder``.
+    """The entry as it was recorded, with its hashes, once it is as durable as its rules demand; see ``audit.recording.recorder``.
 
-    ``fields`` as those of ``audit.new_entry.NewEntry``: ``user_id``, ``agent_id``, ``payload``, ``compliance_frameworks``,
+    ``fields`` as those of ``audit.recording.new_entry.NewEntry``: ``user_id``, ``agent_id``, ``payload``, ``compliance_frameworks``,
     ``subjects`` (the people it is about), and so on. Raises as ``AuditTrail.create_audit_entry``.
     """
     return await (await get_audit_manager()).create_audit_entry(event_type, category, action, description, **fields)

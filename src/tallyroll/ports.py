@@ -186,9 +186,6 @@ class TopicAdmin(Protocol):
     async def create(self, topic: Topic, *, replication: int, config: Mapping[str, str]) -> None:
         """Creates one topic; one that exists already is left as it is."""
 
-    async def add_partitions(self, name: str, total: int) -> None:
-        """Raises the partition count."""
-
     async def set_config(self, name: str, config: Mapping[str, str]) -> None:
         """Sets the given configuration entries and leaves the others."""
 
@@ -1381,7 +1378,7 @@ LEDGER_META: Final = 65_534
 
 TakeOut = Callable[[bytes, Collection[int | None]], tuple[bytes, int, bool, Sequence[int]]]
 """(record, its parts to be removed, None: the whole body) -> the record without, how many there were, whether the env and which
-parts are left: ``audit.layout.take_out``, for a store that does not know how a record is laid out."""
+parts are left: ``audit.ledger.layout.take_out``, for a store that does not know how a record is laid out."""
 
 
 class LedgerFacts(msgspec.Struct, frozen=True, gc=False):
@@ -1410,7 +1407,7 @@ class LedgerFacts(msgspec.Struct, frozen=True, gc=False):
 class LedgerRow(msgspec.Struct, frozen=True, gc=False):
     """A record where it lies in the ledger: ``number`` is its index in the tree of its partition.
 
-    ``raw`` is as ``audit.layout.pack_record`` makes it; removed bodies are absent in it.
+    ``raw`` is as ``audit.ledger.layout.pack_record`` makes it; removed bodies are absent in it.
     ``source`` is the position in the log of the event that it came with; None in the registry.
     """
 
@@ -1446,8 +1443,8 @@ class LedgerTail(NamedTuple):
 class LedgerAppend(NamedTuple):
     """Records to be appended to one partition at ``size``, what they are found by, the nodes they complete, and what changed.
 
-    ``nodes`` are as ``audit.tree.CompactRange.extend`` returns them, ``peaks`` those behind the records, ``tips`` those of the
-    chains that moved. To the tree over all partitions (``audit.layout.META``) the partitions' notes of the same commit are
+    ``nodes`` are as ``audit.ledger.tree.CompactRange.extend`` returns them, ``peaks`` those behind the records, ``tips`` those of the
+    chains that moved. To the tree over all partitions (``audit.ledger.layout.META``) the partitions' notes of the same commit are
     appended; it has no rows.
     """
 
@@ -1461,7 +1458,7 @@ class LedgerAppend(NamedTuple):
 
 
 class LedgerNote(NamedTuple):
-    """A checkpoint that was made: of a partition its text, unsigned; over all partitions (``audit.layout.META``) the signed note.
+    """A checkpoint that was made: of a partition its text, unsigned; over all partitions (``audit.ledger.layout.META``) the signed note.
 
     A signed note of the size of an earlier one takes its place: it has more signatures.
     """

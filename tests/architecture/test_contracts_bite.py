@@ -17,6 +17,8 @@ BREAKS = {
     "an import hidden in a function": ("events/names.py", "def f() -> None:\n    import tallyroll.roll", "Imports point one way"),
     "a client outside adapters": ("publish/publisher.py", "import confluent_kafka", "Client libraries only under adapters"),
     "a database outside adapters": ("replay/engine.py", "import sqlite3", "Client libraries only under adapters"),
+    "a client where adapters are opened": ("opening.py", "import redis", "Client libraries only under adapters"),
+    "an adapter imports the clock's": ("adapters/kafka/log.py", "import tallyroll.adapters.system.clock", "Adapters are independent"),
     "a fold reads the clock": ("replay/fold.py", "import time", "Folds and chains are pure"),
     "a columnar twin reads the clock": ("replay/columnar.py", "import time", "Folds and chains are pure"),
     "the chain draws a random number": ("events/chain.py", "import random", "Folds and chains are pure"),

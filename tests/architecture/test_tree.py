@@ -1,6 +1,7 @@
 """What the style guide promises of the tree, held by reading it."""
 
 import ast
+import pkgutil
 import re
 import subprocess
 import sys
@@ -105,6 +106,13 @@ def test_every_metric_is_sent_by_somebody() -> None:
     assert sorted(name for name in names if not re.search(rf"(count|observe|observe_many)\(\s*{name}\b", text)) == []
 
 
+def test_the_contract_of_independence_names_every_adapter() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (independent,) = [contract["modules"] for contract in contracts if contract["type"] == "independence"]
+    folders = [path.parent.name for path in (ROOT / "src/tallyroll/adapters").glob("*/__init__.py")]
+    assert sorted(independent) == sorted(f"tallyroll.adapters.{name}" for name in folders)
+
+
 def test_pinned_files_name_no_address() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text()
@@ -127,6 +135,36 @@ def test_every_suppression_says_why() -> None:
             if re.search(r"#\s*type:\s*ignore(?!\[)", line):
                 bare.append(f"{path.name}:{number}")
     assert not bare
+
+
+TOP = {path.stem for path in (ROOT / "src/tallyroll").iterdir()}
+
+
+def names_of_nothing(text: str) -> list[str]:
+    """Dotted names in double backticks that begin with a part of the package and lead nowhere; a text in quotes is no such name."""
+    named = re.findall(r"``((?:tallyroll\.)?(\w+)(?:\.\w+)+)``", text)
+    return [
+        name for name, first in named if first in TOP and f'"{name}' not in TEXT and not leads_somewhere(name.removeprefix("tallyroll."))
+    ]
+
+
+def leads_somewhere(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(f"tallyroll.{name}")
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+TEXT = "\n".join(path.read_text() for path in SOURCES)
+
+
+def test_names_in_docstrings_lead_somewhere() -> None:
+    assert names_of_nothing(TEXT) == []
+
+
+def test_a_name_that_leads_nowhere_is_found() -> None:
+    assert names_of_nothing("``ports.Clock``, ``audit.ledger.layout.gone``, ``audit.read``") == ["audit.ledger.layout.gone"]
 
 
 def test_no_todo_is_left_in_the_source() -> None:

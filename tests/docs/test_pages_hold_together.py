@@ -8,17 +8,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import typer.main
 from tests.docs.pages import PAGES, ROOT, blocks_of, broken_links, commands_of, prose_of
 
 import tallyroll
-from tallyroll import errors
+from tallyroll import errors, ports
 from tallyroll.analytics.alerts.rules import DEFAULT_RULES
 from tallyroll.analytics.spec import BUILT_IN as METRIC_SPECS
 from tallyroll.audit.compliance.library import library
+from tallyroll.audit.trail import AuditTrail
 from tallyroll.audit.verify.report import CODES
 from tallyroll.cli.app import app
 from tallyroll.events.topics import BUILT_IN
@@ -94,6 +95,32 @@ def test_the_api_page_lists_every_method_of_the_roll() -> None:
     ]
     section = (REFERENCE / "python-api.md").read_text().partition("## Methods of `Roll`")[2].partition("\n## ")[0]
     assert sorted(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == sorted(public)
+
+
+def test_the_api_page_lists_every_method_of_the_audit_trail() -> None:
+    section = (REFERENCE / "python-api.md").read_text().partition("## Methods of `Roll.audit`")[2].partition("\n## ")[0]
+    public = [name for name, value in vars(AuditTrail).items() if not name.startswith("_") and callable(value)]
+    listed = [name for row in section.splitlines() if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(listed) == sorted(public)
+
+
+def test_the_architecture_says_what_belongs_into_each_part() -> None:
+    text = (ROOT / "docs/explanation/architecture.md").read_text()
+    parts = [path for path in (ROOT / "src/tallyroll").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    names = [path.name if path.suffix else f"{path.name}/" for path in parts if path.name != "__init__.py"]
+    assert [name for name in names if not re.search(rf"^\|[^|]*`{re.escape(name)}`", text, re.MULTILINE)] == []
+
+
+def test_every_port_and_every_contract_suite_is_told_to_who_writes_an_adapter() -> None:
+    text = (ROOT / "docs/how-to/write-an-adapter.md").read_text()
+    names = [name for name, value in vars(ports).items() if getattr(value, "_is_protocol", False) and value is not Protocol]
+    suites = [path.stem for path in (ROOT / "src/tallyroll/testing").glob("*_contract.py")]
+    assert [name for name in (*names, *suites) if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_glossary_is_in_order() -> None:
+    words = re.findall(r"^\| (.*?) \|", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)[2:]
+    assert words == sorted(words, key=str.lower)
 
 
 @pytest.mark.parametrize("page", TEXTS)

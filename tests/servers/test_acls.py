@@ -52,7 +52,7 @@ TOPICS = (
     "dead-letters",
     "foreign",
 )
-GROUPS = ("state", "analytics", "audit-sealer", "bridge", "foreign")
+GROUPS = ("state", "analytics", "archive", "audit", "redis", "nats", "foreign")
 CARE = ("create-topic", "delete-topic", "alter-config", "describe-config", "add-partitions")
 ACTS = (*(f"read {t}" for t in TOPICS), *(f"write {t}" for t in TOPICS), *(f"join {g}" for g in GROUPS), *CARE, "create-acl")
 
@@ -68,9 +68,11 @@ ALLOWED: Mapping[str, set[str]] = {
         "join analytics",
     },
     "audit-writer": {"write audit-events"},
-    "audit-sealer": {*(f"read {topic}" for topic in _SOURCES), "read audit-events", "join audit-sealer"},
-    "replay": {f"read {topic}" for topic in _SOURCES},
-    "bridge": {*(f"read {topic}" for topic in _SOURCES), "write dead-letters", "join bridge"},
+    "archive": {*(f"read {topic}" for topic in _SOURCES), "join archive"},
+    "audit-sealer": {*(f"read {topic}" for topic in _SOURCES), "read audit-events", "write system-events", "join audit"},
+    "redis": {*(f"read {topic}" for topic in _SOURCES), "write dead-letters", "join redis"},
+    "nats": {*(f"read {topic}" for topic in _SOURCES), "write dead-letters", "join nats"},
+    "replay": {f"read {topic}" for topic in (*_SOURCES, "dead-letters")},
     "operations": set(CARE),
 }
 

@@ -9,6 +9,7 @@ import pytest
 
 from tallyroll.events.acls import OPERATIONS, SERVICES, Acl, acls_of, commands, matrix, principal_of
 from tallyroll.events.topics import AUDIT_TOPIC, DEAD_LETTER_TOPIC, Catalogue
+from tallyroll.roll import FOLLOWERS
 
 CATALOGUE = Catalogue()
 TENANT = Catalogue(prefix="acme.")
@@ -37,7 +38,11 @@ def test_only_the_audit_writer_writes_audit_entries() -> None:
 
 
 def test_only_followers_that_put_records_aside_write_dead_letters() -> None:
-    assert {service for service in SERVICES if DEAD_LETTER_TOPIC in topics(service, "Write")} == {"state", "analytics", "bridge"}
+    assert {service for service in SERVICES if DEAD_LETTER_TOPIC in topics(service, "Write")} == {"state", "analytics", "redis", "nats"}
+
+
+def test_every_follower_has_a_service_that_may_join_its_group() -> None:
+    assert sorted(service.follower for service in SERVICES.values() if service.follower) == sorted(FOLLOWERS)
 
 
 def test_analytics_writes_to_no_topic_that_it_reads() -> None:

@@ -51,11 +51,11 @@ class AuditTrail:
         description: str,
         **fields: Any,  # noqa: ANN401  # see NewEntry
     ) -> AuditEntry:
-        """The entry, recorded; see ``audit.recorder.Recorder.record``."""
+        """The entry, recorded; see ``audit.recording.recorder.Recorder.record``."""
         return await (await self._opened()).recorder.record(NewEntry.of(event_type, category, action, description, **fields))
 
     async def create_audit_entries(self, entries: Sequence[NewEntry]) -> list[AuditEntry]:
-        """Many at once, in their order; see ``audit.recorder.Recorder.record_batch``."""
+        """Many at once, in their order; see ``audit.recording.recorder.Recorder.record_batch``."""
         return await (await self._opened()).recorder.record_batch(entries)
 
     async def anonymize_subject_data(
@@ -65,7 +65,7 @@ class AuditTrail:
 
         Where a hold or a law stands against it, nothing is destroyed and no reader sees it any more: the receipt says so.
         ``deep`` also looks for the id in everything that can still be opened. ``reason`` and ``operator`` go into an entry of
-        the trail, sealed; the id goes nowhere. See ``audit.erasure``. Raises ValueError for a reason that names the person.
+        the trail, sealed; the id goes nowhere. See ``audit.removal.erasure``. Raises ValueError for a reason that names the person.
         """
         opened = await self._opened()
         receipt = await (await opened.eraser()).erase(subject_id, deep=deep)
@@ -79,7 +79,7 @@ class AuditTrail:
         return await (await (await self._opened()).eraser()).resume()
 
     async def apply_retention(self, *, operator: str = "retention", prune: bool = False) -> RetentionRun:
-        """Removes what is past its day, and with ``prune`` whole beginnings of the ledger; see ``audit.retention``."""
+        """Removes what is past its day, and with ``prune`` whole beginnings of the ledger; see ``audit.removal.retention``."""
         return await (await (await self._opened()).retention()).run(operator=operator, prune=prune)
 
     async def cleanup_expired_entries(self) -> int:
@@ -89,7 +89,7 @@ class AuditTrail:
     async def set_hold(  # noqa: PLR0913  # what it covers, and who says so
         self, *, who: str, why: str, subject_id: str | None = None, partition: int | None = None, start: int = 0, end: int | None = None
     ) -> list[str]:
-        """From now on nothing it covers is removed or erased; see ``audit.retention.Retention.set_hold``."""
+        """From now on nothing it covers is removed or erased; see ``audit.removal.retention.Retention.set_hold``."""
         retention = await (await self._opened()).retention()
         return await retention.set_hold(who=who, why=why, subject=subject_id, partition=partition, start=start, end=end)
 
@@ -177,7 +177,7 @@ class AuditTrail:
     async def verify_audit_integrity(
         self, start_time: datetime | None = None, end_time: datetime | None = None, *, notes: Sequence[bytes] = ()
     ) -> Integrity:
-        """Verifies the whole ledger; the period says which entries are counted. See ``audit.integrity.Verification``.
+        """Verifies the whole ledger; the period says which entries are counted. See ``audit.reading.integrity.Verification``.
 
         ``notes`` are signed checkpoints that were kept (``snapshot["note"]``): a ledger that was cut or rewritten since shows.
         """
@@ -203,7 +203,7 @@ class AuditTrail:
         seed: str | None = None,
         sample: int = 5,
     ) -> ComplianceReport:
-        """What the rules of a framework made of a period, with proofs; nothing personal is in it. See ``audit.report``."""
+        """What the rules of a framework made of a period, with proofs; nothing personal is in it. See ``audit.reading.report``."""
         return await (await self._reading()).reporting.report(framework, start_time, end_time, seed=seed, sample=sample)
 
     async def write_evidence(  # noqa: PLR0913  # what a pack is about
@@ -218,7 +218,7 @@ class AuditTrail:
         plain: bool = False,
         progress: Progress | None = None,
     ) -> Packed:
-        """Writes a zip for an auditor who has plain Python and nothing of ours; see ``audit.evidence``."""
+        """Writes a zip for an auditor who has plain Python and nothing of ours; see ``audit.reading.evidence``."""
         reading = await self._reading()
         return await reading.pack(path, framework, start_time, end_time, progress, seed=seed, sample=sample, plain=plain)
 

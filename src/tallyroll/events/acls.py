@@ -61,12 +61,14 @@ SERVICES: Final[Mapping[str, Service]] = {
         (SYSTEM_TOPIC, DEAD_LETTER_TOPIC),
         "analytics",
     ),
+    "archive": Service("keeps every record for good", _SOURCES, follower="archive"),  # also those that it cannot read
     "audit-writer": Service("seals audit entries and puts them into the log", writes=(AUDIT_TOPIC,)),
     "audit-sealer": Service(  # it seals what it cannot read instead of writing a dead letter
-        "checks sealed entries and keeps the ledger", (*_SOURCES, AUDIT_TOPIC), follower="audit-sealer"
+        "checks sealed entries, keeps the ledger, and publishes what it finds", (*_SOURCES, AUDIT_TOPIC), (SYSTEM_TOPIC,), "audit"
     ),
-    "replay": Service("reads spans of the log and changes nothing, not even an offset", _SOURCES),
-    "bridge": Service("carries events to other systems", _SOURCES, (DEAD_LETTER_TOPIC,), "bridge"),
+    "redis": Service("keeps the states in Redis", _SOURCES, (DEAD_LETTER_TOPIC,), "redis"),
+    "nats": Service("forwards events to NATS", _SOURCES, (DEAD_LETTER_TOPIC,), "nats"),
+    "replay": Service("reads spans of the log and changes nothing, not even an offset", (*_SOURCES, DEAD_LETTER_TOPIC)),
 }
 
 

@@ -26,7 +26,6 @@ from tallyroll.ports import Clock, DeadLetter, Delivered, Encoded, EventLog, Spa
 from tallyroll.telemetry import DEAD_LETTERS, Telemetry
 
 HEADER: Final = "tallyroll-letter"
-_WRITE_S: Final = 30.0  # a letter that cannot be written holds its partition: nothing may be dropped unseen
 
 
 class LetterInfo(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -35,14 +35,6 @@ class Load:
         self.owners: list[tuple[Ticket, int, int]] = []
         self.size = 0
 
-    def owner_of(self, index: int) -> tuple[Ticket, int]:
-        """The ticket and slot of one record."""
-        for ticket, slot, count in self.owners:
-            if index < count:
-                return ticket, slot + index
-            index -= count
-        raise IndexError(index)
-
     def each(self) -> Iterator[tuple[Encoded, Lane, Ticket, int]]:
         """Record by record."""
         index = 0

@@ -1,6 +1,6 @@
 """Personal fields of an event, sealed one by one: the rest stays readable, and who has the keys gets the fields back.
 
-What is personal is found by ``audit.pii``, as in the audit trail, and sealed under the same keys: who erases a person has
+What is personal is found by ``audit.compliance.pii``, as in the audit trail, and sealed under the same keys: who erases a person has
 erased these fields too, in every copy of the log.
 """
 
@@ -39,7 +39,7 @@ class FieldSealer:
 
     ``tenant`` is what sealed fields are bound to beside their event and their place in it; ``subject_fields`` name the people
     whose data an event is: each field is sealed under the key of them all, or under a key of its event where none is named.
-    Raises KeyRingUnavailable. Not promised: that everything personal is found; see ``audit.pii``. Nor thread-safety.
+    Raises KeyRingUnavailable. Not promised: that everything personal is found; see ``audit.compliance.pii``. Nor thread-safety.
     """
 
     def __init__(self, scanner: PiiScanner, ring: KeyRing, sealer: Sealer, *, tenant: bytes, subject_fields: Collection[str] = ()) -> None:

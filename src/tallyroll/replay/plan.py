@@ -70,18 +70,7 @@ class AsOfEventTime:
         return self.skew // _MICROSECOND
 
 
-@dataclass(frozen=True, slots=True)
-class AsOfVersion:
-    """The first ``version`` events of one owner. Only where all of them lie in one partition, so that they have one order."""
-
-    version: int
-
-    def __post_init__(self) -> None:
-        if self.version < 1:
-            raise ValueError("version: expected 1 or more")
-
-
-Target = AsOfOffsets | AsOfEventTime | AsOfVersion
+Target = AsOfOffsets | AsOfEventTime
 
 
 def as_of_offsets(ends: Mapping[TopicPartition, int]) -> AsOfOffsets:
@@ -92,11 +81,6 @@ def as_of_offsets(ends: Mapping[TopicPartition, int]) -> AsOfOffsets:
 def as_of_event_time(moment: datetime, skew: timedelta = SKEW) -> AsOfEventTime:
     """Events up to a moment, inclusive. Raises ValueError for a moment without a zone."""
     return AsOfEventTime(moment, skew)
-
-
-def as_of_version(version: int) -> AsOfVersion:
-    """The first so many events of one owner."""
-    return AsOfVersion(version)
 
 
 @dataclass(frozen=True, slots=True)

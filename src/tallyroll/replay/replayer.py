@@ -23,7 +23,7 @@ from tallyroll.replay.fold import Fold, Part, State, View, join
 from tallyroll.replay.jobs import Ended, Failed, Message, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
 from tallyroll.replay.kinds import StateType
 from tallyroll.replay.partition import no_collecting
-from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, AsOfVersion, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
+from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
 from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.projecting import ProjectedAll, Projecting
 from tallyroll.replay.projector import Projected, StateProjector, Verdict
@@ -69,8 +69,6 @@ class Ask:
             raise ValueError("SELECTIVE needs a filter")
         if self.only is not None and self.mode is not ReplayMode.SELECTIVE:
             raise ValueError(f"a filter makes a SELECTIVE replay; the mode is {self.mode.name}")
-        if isinstance(self.target, AsOfVersion):
-            raise ValueError("as_of_version: ask for the owner's history, which gives the state after each event")  # noqa: TRY004  # the type is right, the place is not
         if self.workers is not None and not 1 <= self.workers <= _MAX_WORKERS:
             raise ValueError(f"workers: expected 1 to {_MAX_WORKERS}")
 

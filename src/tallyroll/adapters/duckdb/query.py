@@ -10,7 +10,6 @@ import duckdb
 
 from tallyroll.errors import SettingsError
 
-EVENTS: Final = "events"
 _ROWS_AT_ONCE: Final = 1_000
 # What people ask for, in the order in which they look; the raw bytes stay in ``records``. What views take out of payloads
 # follows, without the prefix that keeps it apart from the rest in the files.

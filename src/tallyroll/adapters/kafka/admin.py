@@ -18,7 +18,6 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    NewPartitions,
     NewTopic,
     ResourcePatternType,
     ResourceType,
@@ -135,11 +134,6 @@ class KafkaAdmin:
         )
 
         await self._until_usable(topic.name)
-
-    async def add_partitions(self, name: str, total: int) -> None:
-        await self._change(
-            self._client.create_partitions([NewPartitions(name, total)], request_timeout=self._request_s), "add partitions to it"
-        )
 
     async def set_config(self, name: str, config: Mapping[str, str]) -> None:
         entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()]

@@ -50,7 +50,6 @@ class KafkaSubscription:
         self._held: set[TopicPartition] = set()
         self._owed: dict[TopicPartition, int] | None = None
         self._closed = False
-        self._start_at_latest = False
 
     async def start(self) -> None:
         """Joins the group; partitions come with a later poll."""

@@ -140,10 +140,6 @@ class RedisStateTarget:
     async def close(self) -> None:
         await self._client.aclose()
 
-    def view_key(self, owner: str) -> str:
-        """The key at which others read the view of ``view:id``, and the channel on which its changes are published."""
-        return f"{self._views}{owner}:state"
-
     def _sync(self, partition: TopicPartition) -> str:
         return f"{self._own}sync:{partition}"
 

@@ -56,7 +56,7 @@ class SqliteLedgerStore:
     async def open(cls, path: Path | None, take_out: TakeOut) -> SqliteLedgerStore:
         """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable.
 
-        ``take_out`` knows how records are laid out: ``audit.layout.take_out``.
+        ``take_out`` knows how records are laid out: ``audit.ledger.layout.take_out``.
         """
         return await asyncio.to_thread(cls, path, take_out)
 

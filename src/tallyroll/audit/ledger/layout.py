@@ -26,7 +26,6 @@ REGISTRY: Final = 65_535
 META: Final = LEDGER_META  # no partition: the tree over the partitions' notes, where one number has to name it
 MAX_ENV: Final = 1 << 20
 MAX_PART: Final = 1 << 24
-MAX_PARTS: Final = 255  # one byte counts them
 MAX_MAC_EPOCH: Final = 1 << 17  # seconds: a day and a half, more than a writer epoch lasts
 CLOCK_BOUND_S: Final = 60  # how far a writer's wall clock may fall behind its own seconds before its records look backdated
 ABSENT: Final = 0xFFFF_FFFF

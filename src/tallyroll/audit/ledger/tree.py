@@ -1,6 +1,6 @@
 """The Merkle tree of RFC 6962: roots, proofs of inclusion and of consistency, and the compact range that a writer keeps.
 
-Leaves come in as hashes (``layout.leaf_hash``). A node is named by (height, number): it covers the leaves from
+Leaves come in as hashes (``audit.ledger.layout.leaf_hash``). A node is named by (height, number): it covers the leaves from
 ``number << height`` on, ``1 << height`` of them. Nodes live wherever ``Nodes`` gets them from: a list, a table in a store.
 Pure: no clock, no randomness, no I/O.
 
@@ -11,20 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 EMPTY_ROOT: Final = sha256(b"").digest()
 _new_node: Final = sha256(b"\1").copy
 
 Nodes = Callable[[int, int], bytes]
 """The hash of the complete node (height, number); raises LookupError for one that is not kept."""
-
-
-class Peak(NamedTuple):
-    """A complete node at the left edge of a tree: together the peaks of a size make up its root."""
-
-    height: int
-    hash: bytes
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -168,24 +161,6 @@ def consistency(old: int, new: int, nodes: Nodes) -> list[bytes]:
     if not whole:
         path.append(_span(start, end, nodes))
     return path[::-1]
-
-
-def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
-    """The root that the path leads to; None for a path of the wrong length."""
-    if not 0 <= index < size:
-        return None
-    found, number, last = leaf, index, size - 1
-    for sibling in path:
-        if not last:
-            return None
-        if number & 1 or number == last:
-            found = node_hash(sibling, found)
-            while number and not number & 1:
-                number, last = number >> 1, last >> 1
-        else:
-            found = node_hash(found, sibling)
-        number, last = number >> 1, last >> 1
-    return None if last else found
 
 
 def is_consistent(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 from .checkpoints import Ledger, read_proofs
 from .ed25519 import is_signed
@@ -17,7 +16,6 @@ from .registry import Prune, Registry
 from .report import Findings, Report
 from .trust import Checkpoint, Trust
 
-_LOG_ID_HEX: Final = 32
 _Proofs = list[tuple[int, int, list[bytes]]]
 
 

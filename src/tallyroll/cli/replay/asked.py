@@ -115,7 +115,7 @@ async def _explained(  # noqa: PLR0913  # as above
         later = None if until is None else moment_or_offsets(until, "--until")
         found = await _history(engine, view, owner, later, allow_truncated=allow_truncated)
         earlier = moment_or_offsets(since, "--since")
-        moment = earlier.ends if isinstance(earlier, AsOfOffsets) else earlier.moment  # type: ignore[union-attr]  # one of the two
+        moment = earlier.ends if isinstance(earlier, AsOfOffsets) else earlier.moment
         return explain(engine.reduction(view, owner), found.rows, moment, found.as_of)
 
 
