@@ -16,11 +16,13 @@ from tests.unit.test_audit_integrity import Keys, _swapped, entries
 from tests.unit.test_audit_report import Desk, lively
 
 from tallyroll.adapters.crypto import is_signed
+from tallyroll.adapters.sqlite.ledger_schema import id_of
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.audit.ledger import proving
 from tallyroll.audit.ledger.layout import take_out
 from tallyroll.audit.reading.integrity import Integrity, Trusted, Verification
 from tallyroll.audit.reading.query import LedgerReader, Wanted
+from tallyroll.ports import LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
 
@@ -105,6 +107,11 @@ def test_neighbours_swapped_in_the_store_show() -> None:
         "UPDATE fact SET agent_id = 'somebody' WHERE id = {record}",
         "UPDATE fact SET day = 1 WHERE id = {record}",
         "UPDATE record SET leaf = zeroblob(32) WHERE id = {record}",
+        "DELETE FROM handle WHERE id = {record} AND part = 0",
+        "UPDATE handle SET handle = x'11112222333344445555666677778888' WHERE id = {record} AND part = 0",
+        "INSERT INTO handle SELECT (SELECT handle FROM handle WHERE id != {record} LIMIT 1), {record}, 7",
+        "UPDATE fact SET body = 0 WHERE id = {record}",
+        "UPDATE fact SET parts = 0 WHERE id = {record}",
     ],
 )
 def test_an_entry_that_questions_would_miss_is_found(desk: Desk, tmp_path: Path, forgery: str) -> None:
@@ -126,6 +133,31 @@ def test_an_entry_that_questions_would_miss_is_found(desk: Desk, tmp_path: Path,
     assert not found["valid"]
     assert [(one["code"], one["partition"], one["index"]) for one in found["findings"]] == [("index", 0, record)]
     assert found["verified_entries"] == found["total_entries"] - 1
+
+
+@pytest.mark.parametrize("place", [(0, 9_999), (9, 0)], ids=["behind the end", "in no partition"])
+def test_a_record_that_is_no_part_of_the_ledger_is_found(desk: Desk, tmp_path: Path, place: tuple[int, int]) -> None:
+    """Questions would give it, though no tree has it."""
+    ledger, record, path = desk.house.ledger, entries(desk.house.ledger)[1], tmp_path / "ledger.sqlite"
+
+    async def asked() -> Integrity:
+        store = await SqliteLedgerStore.open(path, take_out)
+        await put_into(store, ledger)
+        assert (await verification(ledger, store).verify())["valid"]
+        with sqlite3.connect(path) as connection:
+            columns = [name for _, name, *_ in connection.execute("PRAGMA table_info (fact)")][1:]
+            new = id_of(*place)
+            connection.execute("INSERT INTO record SELECT ?, leaf, raw FROM record WHERE id = ?", (new, record))
+            connection.execute(f"INSERT INTO fact SELECT ?, {', '.join(columns)} FROM fact WHERE id = ?", (new, record))  # noqa: S608  # its own columns
+        connection.close()
+        assert place in [(row.partition, row.number) for row in (await store.find(LedgerWanted(), limit=1_000))[1]]
+        found = await verification(ledger, store).verify()
+        await store.close()
+        return found
+
+    found = asyncio.run(asked())
+    assert not found["valid"]
+    assert [(one["code"], one["partition"], one["index"]) for one in found["findings"]] == [("index", *place)]
 
 
 @pytest.mark.slow

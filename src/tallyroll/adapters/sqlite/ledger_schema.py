@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
@@ -11,7 +12,7 @@ import msgspec
 
 from tallyroll.adapters.sqlite.store_file import FileKind
 from tallyroll.events.position import Position
-from tallyroll.ports import LedgerFacts, LedgerRow, LedgerWanted
+from tallyroll.ports import LedgerFacts, LedgerIndexed, LedgerRow, LedgerWanted
 
 # A record's id holds its partition and its number, so that a partition lies together and grows at its end. What a record is
 # found by lies apart from it: searches read a tenth of the pages. What few values have (type, category, severity, outcome,
@@ -87,6 +88,27 @@ _FACTS: Final = (
     "coalesce(task_id, ''), coalesce(workflow_id, ''), frameworks"
 )
 
+STRETCH: Final = "fact.id BETWEEN ? AND ? ORDER BY fact.id LIMIT ?"
+_ABOUT: Final = """
+WITH RECURSIVE
+    stretch AS MATERIALIZED (SELECT id, handles FROM fact WHERE id BETWEEN ? AND ?),
+    place (part) AS (SELECT 0 UNION ALL SELECT part + 1 FROM place WHERE part < (SELECT max(length(handles)) / 16 - 1 FROM stretch))
+SELECT stretch.id, place.part FROM stretch CROSS JOIN place CROSS JOIN handle
+    ON handle.handle = substr(handles, place.part * 16 + 1, 16) AND handle.id = stretch.id AND handle.part = place.part
+    WHERE place.part < length(handles) / 16
+"""
+_STRAYS: Final = f"""
+SELECT id FROM (
+    SELECT fact.id FROM fact LEFT JOIN tail ON tail.partition = fact.id >> {NUMBER_BITS}
+        WHERE size IS NULL OR fact.id & {NUMBER} NOT BETWEEN start AND size - 1
+    UNION
+    SELECT record.id FROM record LEFT JOIN fact USING (id) WHERE fact.id IS NULL
+    UNION
+    SELECT handle.id FROM handle LEFT JOIN fact USING (id)
+        WHERE handles IS NULL OR substr(handles, part * 16 + 1, 16) != handle.handle
+) ORDER BY id LIMIT ?
+"""  # noqa: S608  # made here
+
 Trait = tuple[int, str, str, str, str, tuple[str, ...]]
 
 
@@ -123,6 +145,27 @@ def select_with_facts(connection: sqlite3.Connection, where: str, parameters: Se
         parameters,
     )
     return [(row_of(columns[:7]), _facts(columns[7:])) for columns in found]
+
+
+def select_indexed(connection: sqlite3.Connection, bounds: Sequence[int]) -> list[LedgerIndexed]:
+    """The records of a stretch beside everything that they are found by."""
+    found = connection.execute(
+        f"SELECT {_ROW}, body, parts, {_FACTS} FROM {_FROM} JOIN trait ON trait.number = trait WHERE {STRETCH}",  # noqa: S608  # made here
+        bounds,
+    ).fetchall()
+    about: defaultdict[int, set[int]] = defaultdict(set)
+    if found:
+        for record_id, part in connection.execute(_ABOUT, (found[0][0], found[-1][0])):
+            about[record_id].add(part)
+    return [
+        LedgerIndexed(row_of(columns[:7]), _facts(columns[9:]), frozenset(about[columns[0]]), bool(columns[7]), columns[8])
+        for columns in found
+    ]
+
+
+def select_strays(connection: sqlite3.Connection, limit: int) -> list[tuple[int, int]]:
+    """Places of rows that are no part of the ledger."""
+    return [place_of(record_id) for (record_id,) in connection.execute(_STRAYS, (limit,))]
 
 
 def _facts(columns: Sequence[Any]) -> LedgerFacts:

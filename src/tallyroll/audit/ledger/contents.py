@@ -161,7 +161,7 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
         "encrypted": any(mark.part_type != PartType.PLAIN for mark in core.parts),
         "previous_hash": core.prev.hex(), "current_hash": leaf_hash(record.core).hex(), "mac": record.mac.hex(),
         "chain": f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{core.seq}",
-        "partition": chain.partition, "index": index, "position": env.get("position") if source is None else str(source), "state": state,
+        "partition": chain.partition, "index": index, "position": env.get("position", source and str(source)), "state": state,
     }  # fmt: skip
     if unread:
         fields["erased"] = tuple(sorted(SEALED_FIELDS - personal.keys()))

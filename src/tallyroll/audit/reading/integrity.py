@@ -9,7 +9,7 @@ from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from typing import IO, Any, Final, Self, TypedDict
@@ -24,7 +24,7 @@ from tallyroll.audit.reading.query import us_of
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
 from tallyroll.errors import KeyGone, Undecodable
-from tallyroll.ports import Clock, KeyRing, LedgerFacts, LedgerRow, LedgerStore
+from tallyroll.ports import Clock, KeyRing, LedgerFacts, LedgerIndexed, LedgerStore
 
 Check = Callable[[bytes, bytes, bytes], bool]
 """(public key, message, signature) -> whether it is an Ed25519 signature of the message."""
@@ -45,6 +45,7 @@ _OF_CORE: Final = attrgetter("kind", "ts_us", "retention_class", "keep_until_day
 
 _DAY_US: Final = 86_400_000_000
 _PAGE: Final = 1_000
+_STRAYS: Final = 1_000
 _FOREVER: Final = (1 << 64) - 1
 _env: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -136,16 +137,22 @@ class Verification:
         return await self._shown(report, counted, known)
 
     async def _with_index(self, report: Report, known: Noted) -> Report:
-        """The report, and records that questions would miss: the store finds them by something that they do not say."""
+        """The report, and what questions would miss, or find though it is not there: the index against the records themselves."""
         found, named = Findings(), {(one.partition, one.index) for one in report.findings}
+        strays = await self._store.strays(_STRAYS)
+        for partition, number in strays:
+            found.add("index", partition, number, detail="something is found there that is no part of the ledger")
+        named.update(strays)
         for partition, size in sorted(known.sizes.items()):
             start = 0
             while start < size and (rows := await self._store.indexed(partition, start, min(_PAGE, size - start))):
-                start = rows[-1][0].number + 1
+                start = rows[-1].row.number + 1
                 for number in await asyncio.to_thread(_strayed, rows):
                     if (partition, number) not in named:  # of a record that is not its own anything may be found
                         found.add("index", partition, number)
-        return replace(report, findings=(*report.findings, *found.listed), counts={**report.counts, **found.counts})
+        sizes = await self._store.sizes()
+        beyond = sum(max(0, size - known.sizes.get(partition, 0)) for partition, size in sizes.items())
+        return Report((*report.findings, *found.listed), report.counts | found.counts, {**report.coverage, "beyond_notes": beyond})
 
     async def _mac_keys(self) -> Mapping[tuple[bytes, int], bytes]:
         admitted, start = [], 0
@@ -237,18 +244,20 @@ class _Files:
         return found
 
 
-def _strayed(rows: Sequence[tuple[LedgerRow, LedgerFacts]]) -> list[int]:
-    """Records of which the facts or the leaf are not their own. What cannot be read is left to the verifier, which names it."""
+def _strayed(rows: Sequence[LedgerIndexed]) -> list[int]:
+    """Records that are found by something else than they say. What cannot be read is left to the verifier, which names it."""
     found = []
-    for row, facts in rows:
+    for row, facts, about, body, parts in rows:
         try:
             record = unpack_record(row.raw)
             said = facts_of(record, unpack_core(record.core))
         except Undecodable:
             continue
+        there = {number for number, part in enumerate(record.parts) if part is not None}
         # Of an env that was removed nothing is there any more to compare with.
         agree = _OF_CORE(said) == _OF_CORE(facts) and (record.env is None or _of_env(said) == _of_env(facts))
-        if not agree or row.leaf != leaf_hash(record.core):
+        kept = there <= about and parts == len(there) and body == (record.env is not None)
+        if not agree or not kept or row.leaf != leaf_hash(record.core):
             found.append(row.number)
     return found
 
