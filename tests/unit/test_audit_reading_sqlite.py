@@ -22,6 +22,7 @@ from tallyroll.audit.ledger import proving
 from tallyroll.audit.ledger.layout import take_out
 from tallyroll.audit.reading.integrity import Integrity, Trusted, Verification
 from tallyroll.audit.reading.query import LedgerReader, Wanted
+from tallyroll.errors import LedgerTampered
 from tallyroll.ports import LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
@@ -116,23 +117,64 @@ def test_neighbours_swapped_in_the_store_show() -> None:
 )
 def test_an_entry_that_questions_would_miss_is_found(desk: Desk, tmp_path: Path, forgery: str) -> None:
     ledger, record = desk.house.ledger, entries(desk.house.ledger)[1]
-
-    async def asked() -> Integrity:
-        store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite", take_out)
-        await put_into(store, ledger)
-        await store.close()
-        with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
-            connection.execute(forgery.format(record=record))
-        connection.close()
-        store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite", take_out)
-        found = await verification(ledger, store).verify()
-        await store.close()
-        return found
-
-    found = asyncio.run(asked())
+    found = asyncio.run(_forged(ledger, tmp_path / "ledger.sqlite", forgery.format(record=record)))
     assert not found["valid"]
     assert [(one["code"], one["partition"], one["index"]) for one in found["findings"]] == [("index", 0, record)]
     assert found["verified_entries"] == found["total_entries"] - 1
+
+
+BESIDE = [
+    ("UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 0 AND height = 1", "index"),
+    ("UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 65534 AND height = 0", "index"),
+    ("DELETE FROM node WHERE height = 1", "index"),
+    ("UPDATE tail SET peaks = zeroblob(length(peaks)) WHERE partition = 0", "index"),
+    ("UPDATE tail SET size = size + 1 WHERE partition = 0", "index"),
+    ("UPDATE tail SET size = 1 << 46 WHERE partition = 0", "index"),
+    ("UPDATE tail SET partition = 1 << 40 WHERE partition = 0", "index"),
+    ("UPDATE tail SET start = -1 WHERE partition = 0", "size"),
+    ("DELETE FROM trait WHERE number = (SELECT trait FROM fact WHERE id = {record})", "index"),
+    ("DELETE FROM fact WHERE id = {record}", "index"),
+    ("UPDATE trait SET frameworks = '[' WHERE frameworks != '[]'", "index"),
+    ("UPDATE leaf SET text = 'no note' WHERE number = (SELECT max(number) FROM leaf)", "note"),
+    ("UPDATE note SET text = x'ff' WHERE size = (SELECT max(size) FROM note)", "note"),
+    ("UPDATE record SET raw = x'00' WHERE id = (SELECT max(id) FROM record)", "size"),
+]
+
+
+@pytest.mark.parametrize(("forgery", "code"), BESIDE, ids=[forgery for forgery, _ in BESIDE])
+def test_what_lies_beside_records_is_verified_too(desk: Desk, tmp_path: Path, forgery: str, code: str) -> None:
+    ledger, record = desk.house.ledger, entries(desk.house.ledger)[1]
+    found = asyncio.run(_forged(ledger, tmp_path / "ledger.sqlite", forgery.format(record=record)))
+    assert not found["valid"]
+    assert code in found["counts"], found["counts"]
+
+
+def test_no_proof_is_given_that_would_not_hold(desk: Desk, tmp_path: Path) -> None:
+    ledger, path = desk.house.ledger, tmp_path / "ledger.sqlite"
+
+    async def asked() -> None:
+        await _forged(ledger, path, "UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 0")
+        store = await SqliteLedgerStore.open(path, take_out)
+        (row,) = await store.rows(0, entries(ledger)[1], 1)
+        with pytest.raises(LedgerTampered):
+            await proving.proof_of(store, row)
+        await store.close()
+
+    asyncio.run(asked())
+
+
+async def _forged(ledger: MemoryLedger, path: Path, forgery: str) -> Integrity:
+    """What verification says of the ledger in a store, after somebody wrote into its file."""
+    store = await SqliteLedgerStore.open(path, take_out)
+    await put_into(store, ledger)
+    await store.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute(forgery).rowcount > 0
+    connection.close()
+    store = await SqliteLedgerStore.open(path, take_out)
+    found = await verification(ledger, store).verify()
+    await store.close()
+    return found
 
 
 @pytest.mark.parametrize("place", [(0, 9_999), (9, 0)], ids=["behind the end", "in no partition"])

@@ -14,7 +14,7 @@ import msgspec
 from tallyroll.adapters.sqlite import ledger_schema as schema
 from tallyroll.adapters.sqlite.ledger_schema import NUMBER, id_of, place_of
 from tallyroll.adapters.sqlite.store_file import StoreFile
-from tallyroll.errors import PositionConflict
+from tallyroll.errors import LedgerTampered, PositionConflict, Undecodable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import (
     LEDGER_META,
@@ -253,7 +253,10 @@ class SqliteLedgerStore:
         if stored is None:
             return 0
         whole, handles, *known = stored
-        raw, removed, body, left = self._take_out(whole, parts)
+        try:
+            raw, removed, body, left = self._take_out(whole, parts)
+        except Undecodable as error:
+            raise LedgerTampered("frame", *place_of(record_id), error.reason) from None
         if removed or known != [body, len(left)]:
             connection.execute("UPDATE record SET raw = ? WHERE id = ?", (raw, record_id))
             connection.execute("UPDATE fact SET body = ?, parts = ? WHERE id = ?", (body, len(left), record_id))

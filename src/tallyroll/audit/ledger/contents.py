@@ -15,6 +15,7 @@ import msgspec
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework, has_value
 from tallyroll.audit.ledger.layout import PartType, Record, leaf_hash, unpack_core, write_json
 from tallyroll.events.position import Position
+from tallyroll.ports import LedgerRow
 
 SALT: Final = 16
 """Bytes before the text of a plain part."""
@@ -128,6 +129,11 @@ def part_text(fields: Mapping[str, object]) -> bytes:
     if strange := sorted(set(fields) - SEALABLE_FIELDS):
         raise ValueError(f"not a field of a part: {', '.join(strange)}")
     return write_json({name: value for name, value in fields.items() if has_value(value)})
+
+
+def altered_entry(row: LedgerRow, record: Record) -> AuditEntry:
+    """What the core says of an entry whose env or parts were altered so that nobody can read them."""
+    return entry_of(record._replace(env=None, parts=()), (), index=row.number, source=row.source, state="broken")
 
 
 def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader make of it
