@@ -14,6 +14,7 @@ import msgspec
 from tallyroll.audit.ledger.layout import Kind
 from tallyroll.audit.ledger.stored import record_in, steering
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
 from tallyroll.ports import LedgerRow
 
 FIRST_NUMBER: Final = 1_024
@@ -111,3 +112,12 @@ class Registry:
             self.rule_sets.add(said["version"])
         elif what == "checkpoint":
             self.vkeys.add(said["vkey"])
+
+
+def partition_counts(catalogue: Catalogue, partitions: Sequence[TopicPartition]) -> list[tuple[str, int]]:
+    """How many partitions each topic has that is numbered by the registry; those that are there may be more than were planned."""
+    counts = {topic.name: topic.partitions for topic in catalogue.topics if topic.user}
+    for partition in partitions:
+        if partition.topic in counts:
+            counts[partition.topic] = max(counts[partition.topic], partition.partition + 1)
+    return list(counts.items())

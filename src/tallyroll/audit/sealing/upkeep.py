@@ -89,6 +89,7 @@ class Upkeep:
                 if self._leading():
                     await self._silent()
                     await self._reviews(now_s)
+                    await sealer.look_around()
             await sealer.store_now()
         if self._leading() and now_s - self._noted_s >= self._checkpoint_s:
             self._noted_s = now_s
