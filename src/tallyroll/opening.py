@@ -324,13 +324,15 @@ def file_witness(folder: Path, keys: Sequence[str], *, name: str = "tallyroll/wi
     """
     from tallyroll.adapters.crypto import Ed25519Signer, is_signed, secret_in  # noqa: PLC0415  # needs the extra
     from tallyroll.adapters.system.shared_file import SharedFile  # noqa: PLC0415  # opened when first needed
+    from tallyroll.audit.ledger.note import NoteKey  # noqa: PLC0415  # as above
     from tallyroll.audit.sealing.witnessing import KeptWitness  # noqa: PLC0415  # as above
 
-    signer = Ed25519Signer(name, secret_in(folder / "key", what="the key of a witness"))
     try:
-        return KeptWitness(signer, SharedFile(folder / "seen"), is_signed, clock=SystemClock(), trusted=keys)
-    except Undecodable as error:
+        trusted = [NoteKey.parse(key) for key in keys]
+    except Undecodable as error:  # before anything is made
         raise SettingsError("--key", str(error)) from None
+    signer = Ed25519Signer(name, secret_in(folder / "key", what="the key of a witness"))
+    return KeptWitness(signer, SharedFile(folder / "seen"), is_signed, clock=SystemClock(), trusted=trusted)
 
 
 def _audit_root(settings: Settings, folder: Path) -> Root:

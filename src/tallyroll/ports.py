@@ -1419,6 +1419,20 @@ class LedgerRow(msgspec.Struct, frozen=True, gc=False):
     source: Position | None
 
 
+class LedgerIndexed(NamedTuple):
+    """A record beside everything that it can be found by, so that the one can be held against the other.
+
+    ``about``: its parts that ``LedgerStore.about`` gives under their own handles. ``body``: whether ``due`` takes it for one that
+    has a body; ``parts``: how many of its parts ``overdue`` takes to be there.
+    """
+
+    row: LedgerRow
+    facts: LedgerFacts
+    about: frozenset[int]
+    body: bool
+    parts: int
+
+
 class LedgerTip(NamedTuple):
     """Where one chain of a partition stands, as its owner packs it; ``open``: more of it may come."""
 
@@ -1538,8 +1552,15 @@ class LedgerStore(Protocol):
     async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
         """Records from ``start`` on, by index; pruned ones are not there."""
 
-    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[LedgerIndexed]:
         """As ``rows``, each beside what it is found by; facts stay when a body is removed."""
+
+    async def strays(self, limit: int) -> Sequence[tuple[int, int]]:
+        """Places (partition, number) at which something is found that no part of the ledger is: in order, at most so many.
+
+        A record before the start or behind the end that its partition's tail says, or in none; or one that ``about`` gives under
+        a handle that none of its facts is. There are some only where somebody else than the store has written.
+        """
 
     async def find(
         self, wanted: LedgerWanted, *, limit: int, offset: int = 0, as_of: Mapping[int, int] | None = None

@@ -91,7 +91,8 @@ async def test_a_memory_that_cannot_be_written_gives_no_cosignature(tmp_path: Pa
 
 def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
-        file_witness(tmp_path, ["no key"])
+        file_witness(tmp_path / "witness", ["no key"])
+    assert not (tmp_path / "witness").exists(), "nothing is made before the words are looked at"
 
 
 @given(

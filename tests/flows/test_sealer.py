@@ -260,6 +260,40 @@ async def test_a_pair_is_found_though_the_flush_behind_it_went_to_another_writer
     assert [rule_id for _, rule_id, _ in house.told] == ["HOUSE-003"]
 
 
+@pytest.mark.parametrize("asked", [AUDIT, AUDIT_1])
+async def test_two_halves_that_two_processes_seal_at_once_are_found_at_a_later_look(house: House, asked: TopicPartition) -> None:
+    first = await Running(house, rules=[TWO_PERSONS]).hold(AUDIT, TASKS, SYSTEM)
+    second = await Running(house, rules=[TWO_PERSONS]).hold(AUDIT_1)
+    say_of(house, house.writer(), "requested", "anna", asked)
+    say_of(house, house.writer(), "approved", "anna", AUDIT_1 if asked == AUDIT else AUDIT)
+    await first.seal()
+    await second.seal()
+    assert (house.told, await house.found(severity="critical")) == ([], []), "neither has seen both"
+    await second.upkeep.turn()
+    assert house.told == [], "it is for the one that makes checkpoints"
+    for _ in range(3):
+        house.clock.advance(5)
+        await first.upkeep.turn()
+    assert house.told == [("approved by anna" if asked == AUDIT else "requested by anna", "HOUSE-003", ("HOUSE-003",))]
+    assert await house.found(severity="critical") == ["one_person_decides"], "once"
+    again = await Running(house, rules=[TWO_PERSONS]).hold()
+    house.clock.advance(5)
+    await again.upkeep.turn()
+    assert await house.found(severity="critical") == ["one_person_decides"], "also after a restart"
+
+
+async def test_a_pair_that_one_process_has_found_is_not_said_by_another(house: House) -> None:
+    first = await Running(house, rules=[TWO_PERSONS]).hold(AUDIT, TASKS, SYSTEM)
+    second = await Running(house, rules=[TWO_PERSONS]).hold(AUDIT_1)
+    writer = house.writer()
+    for kind in ("requested", "approved"):
+        say_of(house, writer, kind, "anna", AUDIT_1)
+    await second.seal()
+    await first.upkeep.turn()
+    await first.seal()
+    assert (len(house.told), await house.found(severity="critical")) == (1, ["one_person_decides"])
+
+
 async def test_nothing_is_told_of_somebody_who_was_forgotten(house: House) -> None:
     running, writer = await Running(house, rules=[TWO_PERSONS]).hold(), house.writer()
     say_of(house, writer, "requested", "anna")

@@ -20,7 +20,7 @@ from tallyroll.audit.ledger.note import Checkpoint
 from tallyroll.audit.ledger.subjects import part_about
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.events.position import Position
-from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerFacts, LedgerNote, LedgerRow, LedgerTail, LedgerWanted
+from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerIndexed, LedgerNote, LedgerRemoval, LedgerRow, LedgerTail, LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
 
@@ -40,12 +40,16 @@ class ReadableStore(StoredLedger):
             for n in numbers
         ]
 
-    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[LedgerIndexed]:
         found = []
         for row in await self.rows(partition, start, limit):
             record = self.ledger.partitions[partition].records[row.number]
-            found.append((row, facts_of(record, unpack_core(record.core))))
+            there = frozenset(number for number, part in enumerate(record.parts) if part is not None)
+            found.append(LedgerIndexed(row, facts_of(record, unpack_core(record.core)), there, record.env is not None, len(there)))
         return found
+
+    async def strays(self, limit: int) -> Sequence[tuple[int, int]]:  # noqa: ARG002  # as the port says
+        return []
 
     async def nodes(self, partition: int, wanted: Sequence[tuple[int, int]]) -> Sequence[bytes]:
         tree = self.ledger.meta if partition == META else self.ledger.partitions[partition].tree
@@ -149,6 +153,9 @@ async def put_into(store: SqliteLedgerStore, ledger: MemoryLedger) -> None:
         facts = [facts_of(one, unpack_core(one.core)) for one in part.records]
         nodes = tree.extend(leaves)
         await store.commit(LedgerCommit([LedgerAppend(number, 0, rows, facts, nodes, tree.peaks)]))
+        gone = [LedgerRemoval(number, at) for at, one in enumerate(part.records) if one.env is None]
+        gone += [LedgerRemoval(number, at, n) for at, one in enumerate(part.records) for n, body in enumerate(one.parts) if body is None]
+        await store.remove(gone)
     tree = CompactRange()
     nodes = tree.extend([sha256(b"\0" + text.encode()).digest() for text in ledger.leaves])
     notes = [LedgerNote(int(one.origin.rpartition("/")[2]), one.size, one.text().encode()) for one in map(Checkpoint.parse, ledger.leaves)]

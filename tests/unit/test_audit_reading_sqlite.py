@@ -16,11 +16,14 @@ from tests.unit.test_audit_integrity import Keys, _swapped, entries
 from tests.unit.test_audit_report import Desk, lively
 
 from tallyroll.adapters.crypto import is_signed
+from tallyroll.adapters.sqlite.ledger_schema import id_of
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.audit.ledger import proving
 from tallyroll.audit.ledger.layout import take_out
 from tallyroll.audit.reading.integrity import Integrity, Trusted, Verification
 from tallyroll.audit.reading.query import LedgerReader, Wanted
+from tallyroll.errors import LedgerTampered
+from tallyroll.ports import LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
 
@@ -105,27 +108,98 @@ def test_neighbours_swapped_in_the_store_show() -> None:
         "UPDATE fact SET agent_id = 'somebody' WHERE id = {record}",
         "UPDATE fact SET day = 1 WHERE id = {record}",
         "UPDATE record SET leaf = zeroblob(32) WHERE id = {record}",
+        "DELETE FROM handle WHERE id = {record} AND part = 0",
+        "UPDATE handle SET handle = x'11112222333344445555666677778888' WHERE id = {record} AND part = 0",
+        "INSERT INTO handle SELECT (SELECT handle FROM handle WHERE id != {record} LIMIT 1), {record}, 7",
+        "UPDATE fact SET body = 0 WHERE id = {record}",
+        "UPDATE fact SET parts = 0 WHERE id = {record}",
     ],
 )
 def test_an_entry_that_questions_would_miss_is_found(desk: Desk, tmp_path: Path, forgery: str) -> None:
     ledger, record = desk.house.ledger, entries(desk.house.ledger)[1]
+    found = asyncio.run(_forged(ledger, tmp_path / "ledger.sqlite", forgery.format(record=record)))
+    assert not found["valid"]
+    assert [(one["code"], one["partition"], one["index"]) for one in found["findings"]] == [("index", 0, record)]
+    assert found["verified_entries"] == found["total_entries"] - 1
+
+
+BESIDE = [
+    ("UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 0 AND height = 1", "index"),
+    ("UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 65534 AND height = 0", "index"),
+    ("DELETE FROM node WHERE height = 1", "index"),
+    ("UPDATE tail SET peaks = zeroblob(length(peaks)) WHERE partition = 0", "index"),
+    ("UPDATE tail SET size = size + 1 WHERE partition = 0", "index"),
+    ("UPDATE tail SET size = 1 << 46 WHERE partition = 0", "index"),
+    ("UPDATE tail SET partition = 1 << 40 WHERE partition = 0", "index"),
+    ("UPDATE tail SET start = -1 WHERE partition = 0", "size"),
+    ("DELETE FROM trait WHERE number = (SELECT trait FROM fact WHERE id = {record})", "index"),
+    ("DELETE FROM fact WHERE id = {record}", "index"),
+    ("UPDATE trait SET frameworks = '[' WHERE frameworks != '[]'", "index"),
+    ("UPDATE leaf SET text = 'no note' WHERE number = (SELECT max(number) FROM leaf)", "note"),
+    ("UPDATE note SET text = x'ff' WHERE size = (SELECT max(size) FROM note)", "note"),
+    ("UPDATE record SET raw = x'00' WHERE id = (SELECT max(id) FROM record)", "size"),
+]
+
+
+@pytest.mark.parametrize(("forgery", "code"), BESIDE, ids=[forgery for forgery, _ in BESIDE])
+def test_what_lies_beside_records_is_verified_too(desk: Desk, tmp_path: Path, forgery: str, code: str) -> None:
+    ledger, record = desk.house.ledger, entries(desk.house.ledger)[1]
+    found = asyncio.run(_forged(ledger, tmp_path / "ledger.sqlite", forgery.format(record=record)))
+    assert not found["valid"]
+    assert code in found["counts"], found["counts"]
+
+
+def test_no_proof_is_given_that_would_not_hold(desk: Desk, tmp_path: Path) -> None:
+    ledger, path = desk.house.ledger, tmp_path / "ledger.sqlite"
+
+    async def asked() -> None:
+        await _forged(ledger, path, "UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 0")
+        store = await SqliteLedgerStore.open(path, take_out)
+        (row,) = await store.rows(0, entries(ledger)[1], 1)
+        with pytest.raises(LedgerTampered):
+            await proving.proof_of(store, row)
+        await store.close()
+
+    asyncio.run(asked())
+
+
+async def _forged(ledger: MemoryLedger, path: Path, forgery: str) -> Integrity:
+    """What verification says of the ledger in a store, after somebody wrote into its file."""
+    store = await SqliteLedgerStore.open(path, take_out)
+    await put_into(store, ledger)
+    await store.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute(forgery).rowcount > 0
+    connection.close()
+    store = await SqliteLedgerStore.open(path, take_out)
+    found = await verification(ledger, store).verify()
+    await store.close()
+    return found
+
+
+@pytest.mark.parametrize("place", [(0, 9_999), (9, 0)], ids=["behind the end", "in no partition"])
+def test_a_record_that_is_no_part_of_the_ledger_is_found(desk: Desk, tmp_path: Path, place: tuple[int, int]) -> None:
+    """Questions would give it, though no tree has it."""
+    ledger, record, path = desk.house.ledger, entries(desk.house.ledger)[1], tmp_path / "ledger.sqlite"
 
     async def asked() -> Integrity:
-        store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite", take_out)
+        store = await SqliteLedgerStore.open(path, take_out)
         await put_into(store, ledger)
-        await store.close()
-        with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
-            connection.execute(forgery.format(record=record))
+        assert (await verification(ledger, store).verify())["valid"]
+        with sqlite3.connect(path) as connection:
+            columns = [name for _, name, *_ in connection.execute("PRAGMA table_info (fact)")][1:]
+            new = id_of(*place)
+            connection.execute("INSERT INTO record SELECT ?, leaf, raw FROM record WHERE id = ?", (new, record))
+            connection.execute(f"INSERT INTO fact SELECT ?, {', '.join(columns)} FROM fact WHERE id = ?", (new, record))  # noqa: S608  # its own columns
         connection.close()
-        store = await SqliteLedgerStore.open(tmp_path / "ledger.sqlite", take_out)
+        assert place in [(row.partition, row.number) for row in (await store.find(LedgerWanted(), limit=1_000))[1]]
         found = await verification(ledger, store).verify()
         await store.close()
         return found
 
     found = asyncio.run(asked())
     assert not found["valid"]
-    assert [(one["code"], one["partition"], one["index"]) for one in found["findings"]] == [("index", 0, record)]
-    assert found["verified_entries"] == found["total_entries"] - 1
+    assert [(one["code"], one["partition"], one["index"]) for one in found["findings"]] == [("index", *place)]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, Never
 
 
 class AuditEventCategory(StrEnum):
@@ -54,6 +54,10 @@ class ComplianceFramework(StrEnum):
     NIST = "nist"
     EU_AI_ACT = "eu_ai_act"
     CUSTOM = "custom"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Never:
+        raise ValueError(f"framework: there is no {value!r}; expected one of {', '.join(cls)}")
 
 
 SEALED_FIELDS: Final = frozenset(

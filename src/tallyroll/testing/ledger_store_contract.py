@@ -30,6 +30,7 @@ from tallyroll.ports import (
     LedgerAppend,
     LedgerCommit,
     LedgerFacts,
+    LedgerIndexed,
     LedgerNote,
     LedgerRemoval,
     LedgerRow,
@@ -142,7 +143,8 @@ async def what_is_committed_can_be_read(opener: OpenStore) -> None:
         await store.commit(LedgerCommit([second], {_LOG: (20, 21)}))
         expect_equal(list(await store.rows(2, 0, 10)), [*first.rows, *second.rows], "rows")
         expect_equal(_ids(await store.rows(2, 1, 1)), [(2, 1)], "a page of rows")
-        expect_equal(list(await store.indexed(2, 1, 1)), [(first.rows[1], first.facts[1])], "a row beside what it is found by")
+        beside = LedgerIndexed(first.rows[1], first.facts[1], frozenset(), body=True, parts=0)
+        expect_equal(list(await store.indexed(2, 1, 1)), [beside], "a row beside what it is found by")
         expect_equal(dict(await store.progress()), {_LOG: 21}, "progress")
         tail = (await store.tails())[2]
         expect_equal((tail.size, list(tail.peaks), list(tail.tips), tail.start), (3, growing.range.peaks, tips[:1], 0), "tail")
@@ -234,6 +236,7 @@ async def a_pruned_beginning_is_gone(opener: OpenStore) -> None:
         expect_equal((await store.find(LedgerWanted(), limit=9))[0], 3, "found")
         expect_equal(list(await store.about([_handle("one")])), [(4, 3, 0), (4, 4, 0)], "handles")
         expect_equal((await store.entry("1"), (await store.tails())[4].start), (None, 3), "entry and start")
+        expect_equal(list(await store.strays(9)), [], "nothing is left of it")
         await store.commit(LedgerCommit([growing.append(_facts())]))
         expect_equal(((await store.tails())[4].size, (await store.tails())[4].start), (6, 3), "afterwards")
 
@@ -252,6 +255,8 @@ async def bodies_are_removed(opener: OpenStore) -> None:
         expect_equal((second.env, second.parts), (None, (None, None)), "the second record")
         expect_equal([row.leaf for row in await store.rows(4, 0, 2)], growing.leaves, "leaves")
         expect_equal(list(await store.about(both)), [(4, 0, 0)], "what is still there")
+        beside = [(found.about, found.body, found.parts) for found in await store.indexed(4, 0, 2)]
+        expect_equal(beside, [(frozenset([0]), True, 1), (frozenset(), False, 0)], "what they are found by then")
         expect_equal(_ids((await store.find(LedgerWanted(), limit=9))[1]), [(4, 1), (4, 0)], "found")
 
 

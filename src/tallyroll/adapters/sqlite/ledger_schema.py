@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
@@ -11,7 +13,7 @@ import msgspec
 
 from tallyroll.adapters.sqlite.store_file import FileKind
 from tallyroll.events.position import Position
-from tallyroll.ports import LedgerFacts, LedgerRow, LedgerWanted
+from tallyroll.ports import LedgerFacts, LedgerIndexed, LedgerRow, LedgerWanted
 
 # A record's id holds its partition and its number, so that a partition lies together and grows at its end. What a record is
 # found by lies apart from it: searches read a tenth of the pages. What few values have (type, category, severity, outcome,
@@ -86,6 +88,27 @@ _FACTS: Final = (
     "coalesce(task_id, ''), coalesce(workflow_id, ''), frameworks"
 )
 
+STRETCH: Final = "fact.id BETWEEN ? AND ? ORDER BY fact.id LIMIT ?"
+_ABOUT: Final = """
+WITH RECURSIVE
+    stretch AS MATERIALIZED (SELECT id, handles FROM fact WHERE id BETWEEN ? AND ?),
+    place (part) AS (SELECT 0 UNION ALL SELECT part + 1 FROM place WHERE part < (SELECT max(length(handles)) / 16 - 1 FROM stretch))
+SELECT stretch.id, place.part FROM stretch CROSS JOIN place CROSS JOIN handle
+    ON handle.handle = substr(handles, place.part * 16 + 1, 16) AND handle.id = stretch.id AND handle.part = place.part
+    WHERE place.part < length(handles) / 16
+"""
+_STRAYS: Final = f"""
+SELECT id FROM (
+    SELECT fact.id FROM fact LEFT JOIN tail ON tail.partition = fact.id >> {NUMBER_BITS}
+        WHERE size IS NULL OR fact.id & {NUMBER} NOT BETWEEN start AND size - 1
+    UNION
+    SELECT record.id FROM record LEFT JOIN fact USING (id) WHERE fact.id IS NULL
+    UNION
+    SELECT handle.id FROM handle LEFT JOIN fact USING (id)
+        WHERE handles IS NULL OR substr(handles, part * 16 + 1, 16) != handle.handle
+) ORDER BY id LIMIT ?
+"""  # noqa: S608  # made here
+
 Trait = tuple[int, str, str, str, str, tuple[str, ...]]
 
 
@@ -124,10 +147,31 @@ def select_with_facts(connection: sqlite3.Connection, where: str, parameters: Se
     return [(row_of(columns[:7]), _facts(columns[7:])) for columns in found]
 
 
+def select_indexed(connection: sqlite3.Connection, bounds: Sequence[int]) -> list[LedgerIndexed]:
+    """The records of a stretch beside everything that they are found by."""
+    found = connection.execute(
+        f"SELECT {_ROW}, body, parts, {_FACTS} FROM {_FROM} JOIN trait ON trait.number = trait WHERE {STRETCH}",  # noqa: S608  # made here
+        bounds,
+    ).fetchall()
+    about: defaultdict[int, set[int]] = defaultdict(set)
+    if found:
+        for record_id, part in connection.execute(_ABOUT, (found[0][0], found[-1][0])):
+            about[record_id].add(part)
+    return [
+        LedgerIndexed(row_of(columns[:7]), _facts(columns[9:]), frozenset(about[columns[0]]), bool(columns[7]), columns[8])
+        for columns in found
+    ]
+
+
+def select_strays(connection: sqlite3.Connection, limit: int) -> list[tuple[int, int]]:
+    """Places of rows that are no part of the ledger."""
+    return [place_of(record_id) for (record_id,) in connection.execute(_STRAYS, (limit,))]
+
+
 def _facts(columns: Sequence[Any]) -> LedgerFacts:
     kind, ts_us, retention_class, day, handles, *names, frameworks = columns
     each = tuple(handles[at : at + HANDLE] for at in range(0, len(handles), HANDLE))
-    named = (*names, msgspec.json.decode(frameworks, type=tuple[str, ...]))
+    named = (*names, _frameworks(frameworks))
     return LedgerFacts(kind, ts_us, retention_class, day, each, *named)
 
 
@@ -168,8 +212,15 @@ def _traits(connection: sqlite3.Connection, wanted: LedgerWanted) -> list[int] |
     return [
         number
         for number, frameworks in connection.execute(f"SELECT number, frameworks FROM trait WHERE {where}", list(asked.values()))  # noqa: S608  # made here
-        if wanted.framework is None or wanted.framework in msgspec.json.decode(frameworks, type=list[str])
+        if wanted.framework is None or wanted.framework in _frameworks(frameworks)
     ]
+
+
+def _frameworks(text: str) -> tuple[str, ...]:
+    """None where they were altered so that nothing can be read: a verification says so, and questions go on."""
+    with contextlib.suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(text, type=tuple[str, ...])
+    return ()
 
 
 def _marks(values: Collection[object]) -> str:

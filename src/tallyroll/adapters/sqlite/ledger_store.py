@@ -14,13 +14,14 @@ import msgspec
 from tallyroll.adapters.sqlite import ledger_schema as schema
 from tallyroll.adapters.sqlite.ledger_schema import NUMBER, id_of, place_of
 from tallyroll.adapters.sqlite.store_file import StoreFile
-from tallyroll.errors import PositionConflict
+from tallyroll.errors import LedgerTampered, PositionConflict, Undecodable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import (
     LEDGER_META,
     LedgerAppend,
     LedgerCommit,
     LedgerFacts,
+    LedgerIndexed,
     LedgerNote,
     LedgerRemoval,
     LedgerRow,
@@ -34,7 +35,6 @@ T = TypeVar("T")
 
 _HASH: Final = 32
 _RUN: Final = 1_024  # leaves of pruned records in one row
-_STRETCH: Final = "fact.id BETWEEN ? AND ? ORDER BY fact.id LIMIT ?"
 
 
 class SqliteLedgerStore:
@@ -108,11 +108,14 @@ class SqliteLedgerStore:
 
     async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
         bounds = _stretch(partition, start, limit)
-        return await self._select(lambda connection: schema.select_rows(connection, _STRETCH, bounds))
+        return await self._select(lambda connection: schema.select_rows(connection, schema.STRETCH, bounds))
 
-    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[tuple[LedgerRow, LedgerFacts]]:
+    async def indexed(self, partition: int, start: int, limit: int) -> Sequence[LedgerIndexed]:
         bounds = _stretch(partition, start, limit)
-        return await self._select(lambda connection: schema.select_with_facts(connection, _STRETCH, bounds))
+        return await self._select(lambda connection: schema.select_indexed(connection, bounds))
+
+    async def strays(self, limit: int) -> Sequence[tuple[int, int]]:
+        return await self._select(lambda connection: schema.select_strays(connection, limit))
 
     async def find(
         self, wanted: LedgerWanted, *, limit: int, offset: int = 0, as_of: Mapping[int, int] | None = None
@@ -244,14 +247,19 @@ class SqliteLedgerStore:
         return removed
 
     def _take_out_of(self, connection: sqlite3.Connection, record_id: int, parts: Collection[int | None]) -> int:
-        stored = connection.execute("SELECT raw FROM record WHERE id = ?", (record_id,)).fetchone()
+        stored = connection.execute(
+            "SELECT raw, handles, body, parts FROM record JOIN fact USING (id) WHERE id = ?", (record_id,)
+        ).fetchone()
         if stored is None:
             return 0
-        raw, removed, body, left = self._take_out(stored[0], parts)
-        if removed:
+        whole, handles, *known = stored
+        try:
+            raw, removed, body, left = self._take_out(whole, parts)
+        except Undecodable as error:
+            raise LedgerTampered("frame", *place_of(record_id), error.reason) from None
+        if removed or known != [body, len(left)]:
             connection.execute("UPDATE record SET raw = ? WHERE id = ?", (raw, record_id))
             connection.execute("UPDATE fact SET body = ?, parts = ? WHERE id = ?", (body, len(left), record_id))
-            handles = connection.execute("SELECT handles FROM fact WHERE id = ?", (record_id,)).fetchone()[0]
             connection.executemany(
                 "DELETE FROM handle WHERE handle = ? AND id = ? AND part = ?",
                 [

@@ -15,6 +15,7 @@ import msgspec
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework, has_value
 from tallyroll.audit.ledger.layout import PartType, Record, leaf_hash, unpack_core, write_json
 from tallyroll.events.position import Position
+from tallyroll.ports import LedgerRow
 
 SALT: Final = 16
 """Bytes before the text of a plain part."""
@@ -130,6 +131,11 @@ def part_text(fields: Mapping[str, object]) -> bytes:
     return write_json({name: value for name, value in fields.items() if has_value(value)})
 
 
+def altered_entry(row: LedgerRow, record: Record) -> AuditEntry:
+    """What the core says of an entry whose env or parts were altered so that nobody can read them."""
+    return entry_of(record._replace(env=None, parts=()), (), index=row.number, source=row.source, state="broken")
+
+
 def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader make of it
     record: Record,
     texts: Sequence[bytes | None],
@@ -161,7 +167,7 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
         "encrypted": any(mark.part_type != PartType.PLAIN for mark in core.parts),
         "previous_hash": core.prev.hex(), "current_hash": leaf_hash(record.core).hex(), "mac": record.mac.hex(),
         "chain": f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{core.seq}",
-        "partition": chain.partition, "index": index, "position": env.get("position") if source is None else str(source), "state": state,
+        "partition": chain.partition, "index": index, "position": env.get("position", source and str(source)), "state": state,
     }  # fmt: skip
     if unread:
         fields["erased"] = tuple(sorted(SEALED_FIELDS - personal.keys()))

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from tallyroll.audit.ledger import note, tree
-from tallyroll.audit.ledger.layout import META, Record, pack_record, unpack_record
+from tallyroll.audit.ledger.layout import META, Record, pack_record
 from tallyroll.audit.ledger.note import Checkpoint
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.ledger.tree import Nodes
+from tallyroll.errors import LedgerTampered, Undecodable
 from tallyroll.ports import LedgerNote, LedgerRow, LedgerStore
 
 PROOF_SUFFIX: Final = ".tlog-proof"
@@ -62,6 +64,7 @@ async def _last_of_another_key(store: LedgerStore, newer: LedgerNote) -> LedgerN
 
 def _keys(signed: LedgerNote) -> tuple[frozenset[bytes], bool]:
     """The ids of the ledger's own keys under a note, and whether somebody else signed it too."""
+    read_signed(signed.text)
     read = note.parse(signed.text)
     own = read.text.partition("\n")[0]
     return frozenset(line.key_id for line in read.signatures if line.name == own), any(line.name != own for line in read.signatures)
@@ -72,17 +75,34 @@ async def noted(store: LedgerStore) -> Noted | None:
     signed = await newest(store)
     if signed is None:
         return None
-    checkpoint = Checkpoint.parse(note.parse(signed).text)
+    checkpoint = read_signed(signed)
     wanted, partitions = set(await store.sizes()) - {META}, dict[int, tuple[int, Checkpoint]]()
     end, page = checkpoint.size, _PAGE
     while end and wanted - set(partitions):
         start = max(0, end - page)
         texts = (await store.leaves(start))[: end - start]
         for index, text in reversed([*enumerate(texts, start)]):
-            found = Checkpoint.parse(text)
-            partitions.setdefault(int(found.origin.rpartition("/")[2]), (index, found))
+            number, found = read_leaf(text, index)
+            partitions.setdefault(number, (index, found))
         end, page = start, page * 8  # a partition that is idle was noted long ago; the leaves are read about once all the same
     return Noted(signed, checkpoint, partitions)
+
+
+def read_signed(signed: bytes) -> Checkpoint:
+    """The checkpoint of a signed note that a store has kept. Raises LedgerTampered."""
+    try:
+        return Checkpoint.parse(note.parse(signed).text)
+    except Undecodable as error:
+        raise LedgerTampered("note", META, 0, error.reason) from None
+
+
+def read_leaf(text: str, index: int) -> tuple[int, Checkpoint]:
+    """A leaf of the tree over all partitions: which one it is of, and what was noted. Raises LedgerTampered."""
+    try:
+        found = Checkpoint.parse(text)
+        return int(found.origin.rpartition("/")[2]), found
+    except (Undecodable, ValueError):
+        raise LedgerTampered("note", META, index, "a leaf that is no note of a partition") from None
 
 
 async def newest(store: LedgerStore) -> bytes | None:
@@ -111,7 +131,7 @@ async def proof_of(store: LedgerStore, row: LedgerRow, known: Noted | None = Non
     """A proof as c2sp.org/tlog-proof says, that ``verify`` checks; None as long as no signed note covers the record.
 
     It holds what the record says in clear and the hashes of its parts, not the parts. Raises LookupError where the nodes
-    that lead to the record were pruned.
+    that lead to the record were pruned, LedgerTampered where what is stored does not lead to the note.
     """
     known = known or await noted(store)
     place = known.partitions.get(row.partition) if known else None
@@ -120,8 +140,10 @@ async def proof_of(store: LedgerStore, row: LedgerRow, known: Noted | None = Non
     leaf, partition_note = place
     inside = await _with_nodes(store, row.partition, lambda nodes: tree.inclusion(row.number, partition_note.size, nodes))
     above = await _with_nodes(store, META, lambda nodes: tree.inclusion(leaf, known.checkpoint.size, nodes))
-    record = unpack_record(row.raw)
+    record, _ = record_in(row)
     bare = Record(record.core, record.env, (None,) * len(record.parts), record.mac)
+    if tree.root_from_inclusion(row.leaf, row.number, partition_note.size, inside) != partition_note.root:
+        raise LedgerTampered("root", row.partition, row.number, "what is stored proves it no more")
     text = partition_note.text().encode()
     extra = [
         b"AUDLPRV1", row.number.to_bytes(8), len(inside).to_bytes(1), *inside,

@@ -9,22 +9,22 @@ from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from typing import IO, Any, Final, Self, TypedDict
 
 import msgspec
 
-from tallyroll.audit.ledger.facts import facts_of
-from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, leaf_hash, unpack_core, unpack_record
+from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_record
 from tallyroll.audit.ledger.proving import Noted, noted
+from tallyroll.audit.reading.index import index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
 from tallyroll.audit.reading.query import us_of
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
-from tallyroll.errors import KeyGone, Undecodable
-from tallyroll.ports import Clock, KeyRing, LedgerFacts, LedgerRow, LedgerStore
+from tallyroll.errors import KeyGone, LedgerTampered, Undecodable
+from tallyroll.ports import Clock, KeyRing, LedgerStore
 
 Check = Callable[[bytes, bytes, bytes], bool]
 """(public key, message, signature) -> whether it is an Ed25519 signature of the message."""
@@ -39,9 +39,6 @@ _OF_ONE: Final = frozenset(
 
 _OF_NONE: Final = frozenset({"silent", "head_missing", "quorum"})
 """What is missing, which says nothing against what is there."""
-
-_OF_CORE: Final = attrgetter("kind", "ts_us", "retention_class", "keep_until_day", "handles")
-"""Facts that stay in a record when its env is removed."""
 
 _DAY_US: Final = 86_400_000_000
 _PAGE: Final = 1_000
@@ -115,13 +112,18 @@ class Verification:
         counted = Counted(
             0 if start_time is None else us_of("start_time", start_time), _FOREVER if end_time is None else us_of("end_time", end_time)
         )
-        await self._checkpoint()
-        known = await noted(self._store)
-        if known is None and not any((await self._store.sizes()).values()):
-            return _empty()
+        tampered, known = None, None
         with _Files() as files:
-            if known is not None:
-                await files.take(ledger_files(self._store, known, counted))
+            try:
+                with suppress(LedgerTampered):  # a sealer of this process stopped at it; here all of it comes to light
+                    await self._checkpoint()
+                known = await noted(self._store)
+                if known is None and not any((await self._store.sizes()).values()):
+                    return _empty()
+                if known is not None:
+                    await files.take(ledger_files(self._store, known, counted))
+            except LedgerTampered as error:
+                tampered = error  # what could be read till then is verified; it cannot come out whole
             trust = Trust(
                 today=self._clock.now_us() // _DAY_US,
                 keys=self._trusted.keys,
@@ -131,32 +133,30 @@ class Verification:
                 notes=(*self._trusted.notes, *notes),
             )
             report, _ = await asyncio.to_thread(verify_files, files.mapped(), trust, check=self._check)
+        if tampered is not None:
+            report = _with(report, tampered)
         if known is not None:
             report = await self._with_index(report, known)
         return await self._shown(report, counted, known)
 
     async def _with_index(self, report: Report, known: Noted) -> Report:
-        """The report, and records that questions would miss: the store finds them by something that they do not say."""
-        found, named = Findings(), {(one.partition, one.index) for one in report.findings}
-        for partition, size in sorted(known.sizes.items()):
-            start = 0
-            while start < size and (rows := await self._store.indexed(partition, start, min(_PAGE, size - start))):
-                start = rows[-1][0].number + 1
-                for number in await asyncio.to_thread(_strayed, rows):
-                    if (partition, number) not in named:  # of a record that is not its own anything may be found
-                        found.add("index", partition, number)
-        return replace(report, findings=(*report.findings, *found.listed), counts={**report.counts, **found.counts})
+        """The report, and what questions would miss, or find though it is not there."""
+        found = await index_findings(self._store, {(one.partition, one.index) for one in report.findings if one.severity == BROKEN})
+        sizes = await self._store.sizes()
+        beyond = sum(max(0, size - known.sizes.get(partition, 0)) for partition, size in sizes.items())
+        return Report((*report.findings, *found.listed), report.counts | found.counts, {**report.coverage, "beyond_notes": beyond})
 
     async def _mac_keys(self) -> Mapping[tuple[bytes, int], bytes]:
         admitted, start = [], 0
         while rows := await self._store.rows(REGISTRY, start, _PAGE):
             start = rows[-1].number + 1
             for row in rows:
-                record = unpack_record(row.raw)
-                if row.raw[5] == Kind.KEY and record.env is not None:
-                    env = _env.decode(record.env)
-                    if env.get("key") == "writer":
-                        admitted.append((bytes.fromhex(env["writer"]), int(env["epoch"])))
+                with suppress(Undecodable, ValueError, KeyError, TypeError):  # the verifier names a record that cannot be read
+                    record = unpack_record(row.raw)
+                    if row.raw[5] == Kind.KEY and record.env is not None:
+                        env = _env.decode(record.env)
+                        if env.get("key") == "writer":
+                            admitted.append((bytes.fromhex(env["writer"]), int(env["epoch"])))
         return await asyncio.to_thread(self._k0, admitted)
 
     def _k0(self, admitted: Iterable[tuple[bytes, int]]) -> Mapping[tuple[bytes, int], bytes]:
@@ -237,34 +237,11 @@ class _Files:
         return found
 
 
-def _strayed(rows: Sequence[tuple[LedgerRow, LedgerFacts]]) -> list[int]:
-    """Records of which the facts or the leaf are not their own. What cannot be read is left to the verifier, which names it."""
-    found = []
-    for row, facts in rows:
-        try:
-            record = unpack_record(row.raw)
-            said = facts_of(record, unpack_core(record.core))
-        except Undecodable:
-            continue
-        # Of an env that was removed nothing is there any more to compare with.
-        agree = _OF_CORE(said) == _OF_CORE(facts) and (record.env is None or _of_env(said) == _of_env(facts))
-        if not agree or row.leaf != leaf_hash(record.core):
-            found.append(row.number)
-    return found
-
-
-def _of_env(facts: LedgerFacts) -> tuple[object, ...]:
-    names = (
-        facts.audit_id,
-        facts.event_type,
-        facts.category,
-        facts.severity,
-        facts.outcome,
-        facts.agent_id,
-        facts.task_id,
-        facts.workflow_id,
-    )
-    return *names, sorted(facts.frameworks)
+def _with(report: Report, tampered: LedgerTampered) -> Report:
+    """The report, and what kept the rest from being read."""
+    found = Findings([*report.findings], Counter(report.counts))
+    found.add(tampered.code, tampered.partition, tampered.index, detail=tampered.detail)
+    return Report(tuple(found.listed), dict(found.counts), report.coverage)
 
 
 def _in_doubt(broken: Sequence[Finding], counts: Mapping[str, int], counted: Counted) -> int:

@@ -11,12 +11,13 @@ from typing import Final
 
 from tallyroll.audit.ledger import exporting, proving
 from tallyroll.audit.ledger.layout import META, Kind, PartType, Record, pack_record, unpack_core, unpack_record
-from tallyroll.audit.ledger.note import Checkpoint
+from tallyroll.errors import LedgerTampered, Undecodable
 from tallyroll.ports import LedgerRow, LedgerStore
 
 _PAGE: Final = 2_000
 _TS: Final = slice(52, 60)
-_KIND: Final = 5
+_KIND: Final = slice(5, 6)
+_ENTRY: Final = bytes([Kind.ENTRY])
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Counted:
 
     def see(self, row: LedgerRow) -> None:
         """Counts a record."""
-        if row.raw[_KIND] == Kind.ENTRY and self.start_us <= int.from_bytes(row.raw[_TS]) <= self.end_us:
+        if row.raw[_KIND] == _ENTRY and self.start_us <= int.from_bytes(row.raw[_TS]) <= self.end_us:
             self.entries[row.partition].append(row.number)
 
 
@@ -45,6 +46,8 @@ async def ledger_files(
         checkpoint = known.partitions.get(number)
         if checkpoint is None or number == META:
             continue
+        if not 0 <= tail.start <= tail.size:
+            raise LedgerTampered("size", number, max(0, tail.start), "its beginning is behind its end, or before the first")
         name = exporting.name_of(number, "records")
         for piece in exporting.records_file(number, (), start=tail.start, peaks=await proving.peaks(store, number, tail.start)):
             yield name, piece
@@ -77,10 +80,13 @@ async def _records(  # noqa: PLR0913  # one partition, and what becomes of its r
 
 
 def _without_plain(raw: bytes, counted: Counted) -> bytes:
-    record = unpack_record(raw)
+    try:
+        record = unpack_record(raw)
+        marks = unpack_core(record.core).parts
+    except Undecodable:  # whoever verifies is to see that
+        return raw
     if not record.parts:
         return raw
-    marks = unpack_core(record.core).parts
     kept = tuple(None if mark.part_type == PartType.PLAIN else body for mark, body in zip(marks, record.parts, strict=True))
     counted.withheld += sum(one is not two for one, two in zip(kept, record.parts, strict=True))
     return pack_record(Record(record.core, record.env, kept, record.mac))
@@ -89,8 +95,8 @@ def _without_plain(raw: bytes, counted: Counted) -> bytes:
 async def _proofs(store: LedgerStore, partition: int, start: int, leaves: int) -> list[tuple[int, int, list[bytes]]]:
     """From each size noted inside the pruned prefix to the next, as far as the nodes are still there."""
     texts = (await store.leaves(0))[:leaves]
-    noted = (Checkpoint.parse(text) for text in texts)
-    sizes = sorted({one.size for one in noted if one.size and one.origin.rpartition("/")[2] == str(partition)})
+    noted = (proving.read_leaf(text, index) for index, text in enumerate(texts))
+    sizes = sorted({one.size for number, one in noted if one.size and number == partition})
     found = []
     for old, new in pairwise(sizes):
         if old >= start:

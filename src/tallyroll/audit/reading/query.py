@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol, TypedDict
@@ -12,12 +13,13 @@ import msgspec
 
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
 from tallyroll.audit.ledger import note, proving
-from tallyroll.audit.ledger.contents import SALT, AuditEntry, entry_of
-from tallyroll.audit.ledger.layout import REGISTRY, PartMark, PartType, unpack_core, unpack_record
+from tallyroll.audit.ledger.contents import SALT, AuditEntry, altered_entry, entry_of
+from tallyroll.audit.ledger.layout import REGISTRY, PartMark, PartType
 from tallyroll.audit.ledger.layout import Record as StoredRecord
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.removal.standing import Standing
-from tallyroll.errors import KeyGone, SealBroken, SubjectErased
+from tallyroll.errors import KeyGone, LedgerTampered, SealBroken, SubjectErased, Undecodable
 from tallyroll.ports import Clock, KeyRing, LedgerRow, LedgerStore, LedgerWanted, Sealer
 
 PERSONAL: Final = "personal"
@@ -176,7 +178,7 @@ class LedgerReader:
         """A page of entries, newest first. Raises ValueError for a limit beyond 10,000, or below 1, or a negative offset."""
         if not 1 <= limit <= MAX_LIMIT or offset < 0:
             raise ValueError(f"limit: expected 1 to {MAX_LIMIT}, offset: 0 or more")
-        await self._catch_up()
+        await self._caught_up()
         sizes = await self._sizes(as_of)
         total, rows = await self._find(wanted, sizes, limit, offset, reader)
         opened = await self._open(rows, reader)
@@ -185,7 +187,7 @@ class LedgerReader:
 
     async def each(self, wanted: Wanted, *, reader: Reader = KEY_HOLDER, page: int = 1_000) -> AsyncIterator[AuditEntry]:
         """Every entry that matches, newest first, as of now; that they are opened is recorded before the first is given."""
-        await self._catch_up()
+        await self._caught_up()
         sizes, said = await self._sizes(None), False
         async for rows in self._pages(wanted, sizes, page, reader):
             opened = await self._open(rows, reader)
@@ -199,7 +201,7 @@ class LedgerReader:
 
     async def entry(self, audit_id: str, *, reader: Reader = KEY_HOLDER) -> AuditEntry | None:
         """One entry; what was erased in it is None, and its payload ``{"erased": true}``."""
-        await self._catch_up()
+        await self._caught_up()
         row = await self._store.entry(audit_id)
         if row is None:
             return None
@@ -218,8 +220,13 @@ class LedgerReader:
 
     async def row(self, audit_id: str) -> LedgerRow | None:
         """Where an entry lies, as it is stored."""
-        await self._catch_up()
+        await self._caught_up()
         return await self._store.entry(audit_id)
+
+    async def _caught_up(self) -> None:
+        """Where the sealer of this process stopped at a ledger that was altered, what is there has to be readable all the same."""
+        with suppress(LedgerTampered):
+            await self._catch_up()
 
     async def _sizes(self, as_of: Mapping[str, int] | None) -> dict[int, int]:
         there = dict(await self._store.sizes())
@@ -256,15 +263,18 @@ class LedgerReader:
     def _opened(self, rows: Sequence[LedgerRow], *, may_open: bool) -> _Opened:
         entries, opened, restricted = [], 0, self._standing.restricted
         for row in rows:
-            record = unpack_record(row.raw)
-            marks = unpack_core(record.core).parts
+            record, core = record_in(row)
+            marks = core.parts
             hidden = {number for number, mark in enumerate(marks) if not may_open or mark.handle in restricted}
             texts, opens = self._texts(record, marks, hidden)
             witnessed = row.number < self._witnessed.get(row.partition, 0)
             state = "broken" if not opens else "witnessed" if witnessed else "sealed"
             opened += sum(text is not None for text in texts)
             there = {number for number in hidden if record.parts[number] is not None}
-            entry = entry_of(record, texts, index=row.number, source=row.source, state=state, hidden=there)
+            try:
+                entry = entry_of(record, texts, index=row.number, source=row.source, state=state, hidden=there)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                entry = altered_entry(row, record)
             entries.append(_marked(entry, self._standing, row, {mark.handle for mark in marks}))
         return _Opened(entries, opened, len(entries))
 
@@ -291,10 +301,11 @@ class LedgerReader:
         if newest is None or newest == self._newest:
             return
         self._newest = newest
-        signed = note.parse(newest)
-        if any(line.name != signed.text.partition("\n")[0] for line in signed.signatures):
-            known = await proving.noted(self._store)
-            self._witnessed = known.sizes if known is not None else {}
+        with suppress(Undecodable, LedgerTampered):  # then nothing counts as witnessed
+            signed = note.parse(newest)
+            if any(line.name != signed.text.partition("\n")[0] for line in signed.signatures):
+                known = await proving.noted(self._store)
+                self._witnessed = known.sizes if known is not None else {}
 
     async def _say(self, opened: _Opened, reader: Reader, action: str, wanted: Wanted) -> None:
         if not opened.parts and wanted.user_id is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -17,12 +18,14 @@ import msgspec
 
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule, RuleSet
 from tallyroll.audit.entry import AuditSeverity, ComplianceFramework
-from tallyroll.audit.ledger.contents import AuditEntry, entry_of
-from tallyroll.audit.ledger.layout import REGISTRY, Kind, unpack_core, unpack_record
+from tallyroll.audit.ledger.contents import AuditEntry, altered_entry, entry_of
+from tallyroll.audit.ledger.layout import REGISTRY, Kind
 from tallyroll.audit.ledger.proving import Noted, noted, proof_of
+from tallyroll.audit.ledger.stored import record_in, steering
 from tallyroll.audit.reading.integrity import Integrity, Verification
 from tallyroll.audit.reading.query import MAX_LIMIT, Wanted, pages, us_of
 from tallyroll.audit.reading.recommending import recommendations
+from tallyroll.errors import LedgerTampered
 from tallyroll.ports import Clock, LedgerRow, LedgerStore
 
 MAX_LISTED: Final = 1_000
@@ -171,7 +174,9 @@ class Reporting:
             raise ValueError(f"sample: expected 0 to {MAX_LISTED}")
         wanted = Wanted(start_time=start_time, end_time=end_time, compliance_framework=name)
         integrity = await self._verification.verify(start_time, end_time)
-        known = await noted(self._store)
+        known = None
+        with suppress(LedgerTampered):  # the certificate says so, and nothing can be proven
+            known = await noted(self._store)
         rules = {rule.rule_id: rule for rule in self._rules().rules if rule.framework == name}
         seen = _Seen(seed or (integrity["snapshot"] or {}).get("root", "unsigned"), rules, sample)
         sizes = dict(await self._store.sizes())
@@ -233,7 +238,8 @@ class Reporting:
     async def _entries(self, wanted: Wanted, sizes: Mapping[int, int]) -> AsyncIterator[tuple[LedgerRow, AuditEntry]]:
         async for rows in pages(self._store, wanted.of_store(), sizes, MAX_LIMIT):
             for row in rows:
-                yield row, in_clear(row)
+                with suppress(LedgerTampered):  # nothing of it can be read; the certificate names it
+                    yield row, in_clear(row)
 
     async def _kind(self, event_type: str, wanted: Wanted, sizes: Mapping[int, int]) -> dict[str, Any]:
         """Entries of a type in the period, of any framework."""
@@ -250,19 +256,21 @@ class Reporting:
         while rows := await self._store.rows(REGISTRY, at, _PAGE):
             at = rows[-1].number + 1
             for row in rows:
-                record = unpack_record(row.raw)
-                core = unpack_core(record.core)
-                name = _REGISTRY.get(core.kind)
-                if name is None or record.env is None or core.ts_us < start_us or (end_us is not None and core.ts_us > end_us):
-                    continue
-                moment = (_EPOCH + timedelta(microseconds=core.ts_us)).isoformat()
-                found[name].append({"index": row.number, "timestamp": moment, **_env.decode(record.env)})
+                with suppress(LedgerTampered), steering(row):  # the certificate says so
+                    record, core = record_in(row)
+                    name = _REGISTRY.get(core.kind)
+                    if name is None or record.env is None or core.ts_us < start_us or (end_us is not None and core.ts_us > end_us):
+                        continue
+                    moment = (_EPOCH + timedelta(microseconds=core.ts_us)).isoformat()
+                    found[name].append({"index": row.number, "timestamp": moment, **_env.decode(record.env)})
         return found
 
     async def _sample(self, seen: _Seen, known: Noted | None) -> list[dict[str, Any]]:
         found = []
         for _, row, entry in sorted(seen.drawn, key=lambda one: one[0], reverse=True):
-            proof = await proof_of(self._store, row, known)
+            proof = None
+            with suppress(LedgerTampered):  # as above
+                proof = await proof_of(self._store, row, known)
             found.append({**place_of(entry), "rule_ids": [*entry.rule_ids], "proof": None if proof is None else proof.decode()})
         return found
 
@@ -274,9 +282,12 @@ _REGISTRY: Final[Mapping[int, str]] = {
 
 def in_clear(row: LedgerRow) -> AuditEntry:
     """The entry with its clear fields alone."""
-    record = unpack_record(row.raw)
+    record, _ = record_in(row)
     there = {number for number, body in enumerate(record.parts) if body is not None}
-    return entry_of(record, [None] * len(record.parts), index=row.number, source=row.source, state="sealed", hidden=there)
+    try:
+        return entry_of(record, [None] * len(record.parts), index=row.number, source=row.source, state="sealed", hidden=there)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return altered_entry(row, record)
 
 
 def place_of(entry: AuditEntry) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import msgspec
 from tallyroll.audit.entry import texts_of
 from tallyroll.audit.ledger import note, records
 from tallyroll.audit.ledger.contents import SALT
-from tallyroll.audit.ledger.layout import REGISTRY, Kind, PartType, Record, unpack_core, unpack_record
+from tallyroll.audit.ledger.layout import REGISTRY, Kind, PartType, Record
+from tallyroll.audit.ledger.stored import record_in, steering
 from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.removal.standing import Standing
 from tallyroll.errors import KeyGone, SealBroken
@@ -184,9 +185,10 @@ class Eraser:
         today = self._clock.now_us() // _DAY_US
         for partition, number in sorted({(place.partition, place.number) for place in places}):
             for row in await self._store.rows(partition, number, 1):
-                record = unpack_record(row.raw)
-                bound = self._binding.intersection(_env_of(record).get("rule_ids", ()))
-                if bound and unpack_core(record.core).keep_until_day >= today:
+                record, core = record_in(row)
+                with steering(row):
+                    bound = self._binding.intersection(_env_of(record).get("rule_ids", ()))
+                if bound and core.keep_until_day >= today:
                     return f"rule {min(bound)}"
         return ""
 
@@ -204,8 +206,7 @@ class Eraser:
 
     def _look(self, rows: Sequence[LedgerRow], named: re.Pattern[str], handles: Collection[bytes], found: _Scan) -> None:
         for row in rows:
-            record = unpack_record(row.raw)
-            core = unpack_core(record.core)
+            record, core = record_in(row)
             if core.kind != Kind.ENTRY:
                 continue
             found.in_clear += _names(record.env, named)
@@ -254,8 +255,8 @@ def _names(text: bytes | None, named: re.Pattern[str]) -> bool:
         return False
     try:
         value: Mapping[str, Any] = _json.decode(text)
-    except msgspec.DecodeError:
-        return False
+    except (msgspec.DecodeError, UnicodeDecodeError):  # altered: a name in it is one all the same
+        return named.search(text.decode(errors="replace")) is not None
     return any(named.search(found) for _, found in texts_of(value))
 
 

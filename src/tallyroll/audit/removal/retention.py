@@ -14,9 +14,10 @@ from typing import Final
 import msgspec
 
 from tallyroll.audit.ledger import records, tree
-from tallyroll.audit.ledger.layout import REGISTRY, Kind, PartType, unpack_core, unpack_record
+from tallyroll.audit.ledger.layout import REGISTRY, Kind, PartType
 from tallyroll.audit.ledger.partition import Tip, open_heads, tips_after, tips_from
 from tallyroll.audit.ledger.records import Stretch
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.removal.erasure import Eraser, Register
 from tallyroll.audit.removal.standing import Standing
 from tallyroll.events.ids import new_id
@@ -153,8 +154,8 @@ class Retention:
         """How far everything is past its day; the latest of these days, and the tips behind them."""
         today, latest = self._today(), 0
         while rows := await self._store.rows(partition, start, _PAGE):
-            cores = [unpack_record(row.raw).core for row in rows]
-            days = [unpack_core(core).keep_until_day for core in cores]
+            read = [record_in(row) for row in rows]
+            cores, days = [record.core for record, _ in read], [core.keep_until_day for _, core in read]
             past = next((index for index, day in enumerate(days) if day >= today), len(days))
             tips = tips_after(tips, cores[:past])
             latest, start = max([latest, *days[:past]]), start + past
@@ -172,9 +173,9 @@ def _unheld(page: _Page, standing: Standing) -> tuple[_Page, int]:
 
 
 def _parts_left(row: LedgerRow) -> list[int]:
-    return [part for part, body in enumerate(unpack_record(row.raw).parts) if body is not None]
+    return [part for part, body in enumerate(record_in(row)[0].parts) if body is not None]
 
 
 def _own_keys(row: LedgerRow) -> list[bytes]:
     """Handles of keys that seal nothing but a part of this record."""
-    return [mark.handle for mark in unpack_core(unpack_record(row.raw).core).parts if mark.part_type == PartType.UNKNOWN]
+    return [mark.handle for mark in record_in(row)[1].parts if mark.part_type == PartType.UNKNOWN]

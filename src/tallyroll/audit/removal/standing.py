@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tallyroll.audit.ledger.layout import Kind, unpack_core, unpack_record
+from tallyroll.audit.ledger.layout import Kind
+from tallyroll.audit.ledger.stored import record_in, steering
 from tallyroll.ports import LedgerRow
 
 _env: Any = msgspec.json.Decoder(dict[str, Any])
@@ -77,14 +78,14 @@ class Standing:
         return next((hold.hold_id for hold in self.holds.values() if hold.covers(partition, number, handles)), None)
 
     def read(self, rows: Iterable[LedgerRow]) -> None:
-        """Takes in further records of the registry, in their order."""
+        """Takes in further records of the registry, in their order. Raises LedgerTampered."""
         for row in rows:
-            self.size = row.number + 1
-            record = unpack_record(row.raw)
-            core = unpack_core(record.core)
+            record, core = record_in(row)
             reader = _READERS.get(core.kind)
             if reader is not None and record.env is not None:
-                reader(self, _env.decode(record.env), row.number, core.ts_us)
+                with steering(row):
+                    reader(self, _env.decode(record.env), row.number, core.ts_us)
+            self.size = row.number + 1
 
 
 def _erasure(standing: Standing, env: dict[str, Any], number: int, _: int) -> None:

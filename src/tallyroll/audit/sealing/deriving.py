@@ -19,7 +19,8 @@ from tallyroll.audit.compliance.derived import CATEGORIES, PAYLOAD_TYPES
 from tallyroll.audit.compliance.pii import PERSONAL_KEYS, PiiScanner, plain_key
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
 from tallyroll.audit.ledger.contents import part_text
-from tallyroll.audit.ledger.layout import Record, unpack_record
+from tallyroll.audit.ledger.layout import Record
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.errors import AuditError, Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import GENESIS, MAX_NUMBER_DIGITS, MAX_SESSIONS
@@ -278,14 +279,15 @@ def _sentences(whole: Whole, kept: dict[str, Any] | None, names: tuple[str, ...]
 
 def digest_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> str | None:
     """The digest that a derived entry names; None where nobody can read it any more. ``text_of`` opens a part."""
-    record = unpack_record(row.raw)
-    texts = [record.env] if record.env is not None else []
-    for index in reversed(range(len(record.parts))):
-        with suppress(AuditError, LookupError):
-            texts.append(text_of(record, index))
-    for text in texts:
-        if isinstance(found := _decode_payload(text).get("digest"), str):
-            return found
+    with suppress(AuditError, msgspec.MsgspecError, UnicodeDecodeError):  # where it was altered a verification says so
+        record, _ = record_in(row)
+        texts = [record.env] if record.env is not None else []
+        for index in reversed(range(len(record.parts))):
+            with suppress(AuditError, LookupError):
+                texts.append(text_of(record, index))
+        for text in texts:
+            if isinstance(found := _decode_payload(text).get("digest"), str):
+                return found
     return None
 
 

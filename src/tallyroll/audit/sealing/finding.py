@@ -63,8 +63,9 @@ class Finding(NamedTuple):
         return AuditSeverity.HIGH if self.code in _HIGH else AuditSeverity.CRITICAL
 
     def audit_id(self, log_id: bytes) -> str:
-        """The id of its entry: the same for the same finding."""
-        mixed = sha256(b"aud1/finding" + log_id + f"{self.code} {self.where} {self.detail}".encode()).hexdigest()
+        """The id of its entry: the same for the same finding; of a breach wherever it shows, since two sealers may see it."""
+        where = self.where if self.breach is None else ""
+        mixed = sha256(b"aud1/finding" + log_id + f"{self.code} {where} {self.detail}".encode()).hexdigest()
         return f"{mixed[:8]}-{mixed[8:12]}-8{mixed[12:15]}-8{mixed[15:18]}-{mixed[18:30]}"
 
     def env(self, log_id: bytes) -> bytes:

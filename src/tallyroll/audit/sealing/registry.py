@@ -11,8 +11,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tallyroll.audit.ledger.layout import Kind, unpack_core, unpack_record
+from tallyroll.audit.ledger.layout import Kind
+from tallyroll.audit.ledger.stored import record_in, steering
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.topics import Catalogue
 from tallyroll.ports import LedgerRow
 
 FIRST_NUMBER: Final = 1_024
@@ -24,7 +26,7 @@ ChainKey = tuple[bytes, int]
 """Writer and epoch."""
 
 
-class Contradiction(ValueError):
+class Contradiction(Exception):
     """A record says something else than an earlier one: who wrote it did not know of that."""
 
 
@@ -59,12 +61,12 @@ class Registry:
     """Chains (partition, writer, epoch) of which a record says that their end is not known."""
 
     def read(self, rows: Iterable[LedgerRow]) -> None:
-        """Takes in the next records. Raises Contradiction."""
+        """Takes in the next records. Raises Contradiction, LedgerTampered."""
         for row in rows:
-            record = unpack_record(row.raw)
-            core = unpack_core(record.core)
+            record, core = record_in(row)
             if record.env is not None:
-                self.learn(core.kind, record.env, (core.chain.writer, core.chain.epoch), core.seq)
+                with steering(row):
+                    self.learn(core.kind, record.env, (core.chain.writer, core.chain.epoch), core.seq)
             self.size = row.number + 1
 
     def learn(self, kind: int, env: bytes, chain: ChainKey, seq: int) -> None:
@@ -110,3 +112,12 @@ class Registry:
             self.rule_sets.add(said["version"])
         elif what == "checkpoint":
             self.vkeys.add(said["vkey"])
+
+
+def partition_counts(catalogue: Catalogue, partitions: Sequence[TopicPartition]) -> list[tuple[str, int]]:
+    """How many partitions each topic has that is numbered by the registry; those that are there may be more than were planned."""
+    counts = {topic.name: topic.partitions for topic in catalogue.topics if topic.user}
+    for partition in partitions:
+        if partition.topic in counts:
+            counts[partition.topic] = max(counts[partition.topic], partition.partition + 1)
+    return list(counts.items())

@@ -27,7 +27,7 @@ from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.intake import Intake
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.registrar import Registrar
-from tallyroll.audit.sealing.registry import Admission, ChainKey
+from tallyroll.audit.sealing.registry import Admission, ChainKey, partition_counts
 from tallyroll.audit.sealing.separating import Separating
 from tallyroll.audit.sealing.telling import Publish, Telling
 from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable, Undecodable
@@ -132,7 +132,7 @@ class AuditSealer:
             if any(map(self.registrar.burnt, before)):
                 await self._commit()
                 self.registrar.begin()
-            for numbered in registry.unnumbered(self._partition_counts(partitions)):
+            for numbered in registry.unnumbered(partition_counts(self._catalogue, partitions)):
                 self.registrar.record(Kind.KEY, records.topic_key(numbered.topic, numbered.first, numbered.partitions, numbered.number))
             numbers = {one: self._number(one) for one in partitions}
             if self._check is not None:
@@ -219,6 +219,14 @@ class AuditSealer:
         """Whether records that come in now were sealed longer ago: then a silence is the log's, not a writer's."""
         now_us, now_s = self._clock.now_us(), self._clock.monotonic()
         return any(lane.seen_s > now_s - by_us / _SECOND_US and lane.seen_us < now_us - by_us for lane in self.lanes.values())
+
+    async def look_around(self) -> None:
+        """What entries show together with those that other processes have sealed. Raises StoreUnavailable."""
+        if self._separating is not None:
+            held = sum(one.topic == self._catalogue[AUDIT_TOPIC].name for one in self.lanes)
+            alone = held == self._catalogue[AUDIT_TOPIC].partitions
+            for finding in await self._separating.look_around(self.registrar.log_id, alone=alone):
+                self.report(finding)
 
     def report(self, finding: Finding) -> None:
         """Seals a finding that no record brought along."""
@@ -386,11 +394,3 @@ class AuditSealer:
         if partition.topic == self._catalogue[AUDIT_TOPIC].name:
             return partition.partition
         return self.registrar.registry.numbers[partition]
-
-    def _partition_counts(self, partitions: Sequence[TopicPartition]) -> list[tuple[str, int]]:
-        """How many partitions each topic has that is numbered by the registry."""
-        counts = {topic.name: topic.partitions for topic in self._catalogue.topics if topic.user}
-        for partition in partitions:
-            if partition.topic in counts:
-                counts[partition.topic] = max(counts[partition.topic], partition.partition + 1)
-        return list(counts.items())

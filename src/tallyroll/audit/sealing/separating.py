@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -11,7 +13,9 @@ import msgspec
 from tallyroll.audit.compliance.rules import ComplianceRule, RuleViolation
 from tallyroll.audit.compliance.separation import Pair, Separation
 from tallyroll.audit.ledger.contents import SALT, AuditEntry, entry_of
-from tallyroll.audit.ledger.layout import Kind, PartType, Record, unpack_core, unpack_record
+from tallyroll.audit.ledger.facts import facts_of
+from tallyroll.audit.ledger.layout import Kind, PartType, Record, unpack_core
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.sealing.finding import Breach, Finding
 from tallyroll.errors import KeyGone, KeyRingUnavailable, SealBroken, StoreUnavailable
@@ -22,12 +26,13 @@ Tell = Callable[[AuditEntry, Sequence[RuleViolation], Sequence[str]], None]
 
 CODE: Final = "one_person_decides"
 _REMEMBERED: Final = 1_000  # entries of one type that are read back from the ledger: seconds at the most
+_SEEN: Final = 20_000  # ids of entries that are not opened again: more than are read back of all types
 
 
 class Separating:
     """One sealer's memory of requests and approvals; ``remember`` reads it back from the ledger, which other processes fill too.
 
-    Not promised: a pair of which each half is just being sealed by another process.
+    Not promised: that a pair is found at once of which another process seals one half; ``look_around`` finds it later.
     """
 
     def __init__(  # noqa: PLR0913  # what opens entries, and who is told
@@ -46,17 +51,37 @@ class Separating:
         self._sealer = sealer
         self._clock = clock
         self._tell = tell
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._unsaid: list[Finding] = []
 
     async def remember(self) -> None:
-        """Reads back what was sealed, by whomever. Safe to do again. Raises StoreUnavailable, also for the key ring."""
+        """Reads back what was sealed, by whomever. Safe to do again. Raises StoreUnavailable, also for the key ring; LedgerTampered."""
+        self._seen.clear()
+        self._unsaid = await self._read_back()
+
+    async def look_around(self, log_id: bytes, *, alone: bool) -> list[Finding]:
+        """What nobody has found yet, in what was read back; unless this process is ``alone`` it is read again. Raises as ``remember``."""
+        shown = self._unsaid if alone else [*self._unsaid, *await self._read_back()]
+        found, self._unsaid = {one.audit_id(log_id): one for one in shown}, []
+        known = await asyncio.to_thread(self._store.known, [*found]) if found else {}
+        return [finding for audit_id, finding in found.items() if audit_id not in known]
+
+    async def _read_back(self) -> list[Finding]:
+        findings = []
         for event_type, within_us in self._separation.within_us.items():
             wanted = LedgerWanted(event_type=event_type, start_us=self._clock.now_us() - within_us)
             _, rows = await self._store.find(wanted, limit=_REMEMBERED)
             for row in reversed(rows):
+                record, core = record_in(row)
+                if facts_of(record, core).audit_id in self._seen:
+                    continue
                 try:
-                    self._see(unpack_record(row.raw))
+                    entry, pairs = self._see(record)
                 except KeyRingUnavailable as error:
                     raise StoreUnavailable(error.where, error.reason) from error  # to be tried again
+                where = f"ledger/{row.partition}/{row.number}" if row.source is None else str(row.source)
+                findings += [_finding(pair, entry, where) for pair in pairs if entry is not None]
+        return findings
 
     def look(self, record: Record, facts: LedgerFacts, where: str) -> list[Finding]:
         """What a record that has come at ``where`` shows together with those before it. Raises KeyRingUnavailable."""
@@ -76,6 +101,9 @@ class Separating:
             entry = entry_of(record, [self._text(record, number) for number in range(len(record.parts))])
         except msgspec.MsgspecError:  # an entry of another shape is about nothing that we know of
             return None, []
+        self._seen[entry.audit_id] = None
+        if len(self._seen) > _SEEN:
+            self._seen.popitem(last=False)
         return entry, self._separation.see(entry.audit_id, unpack_core(record.core).ts_us, msgspec.structs.asdict(entry))
 
     def _text(self, record: Record, number: int) -> bytes | None:

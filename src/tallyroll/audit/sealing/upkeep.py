@@ -11,9 +11,10 @@ from typing import Final
 
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule, overdue_reviews
 from tallyroll.audit.ledger import records
-from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_core, unpack_record
+from tallyroll.audit.ledger.layout import META, REGISTRY, Kind
 from tallyroll.audit.ledger.partition import Tip, unpack_tip
 from tallyroll.audit.ledger.records import Missing
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.registry import ChainKey
@@ -88,6 +89,7 @@ class Upkeep:
                 if self._leading():
                     await self._silent()
                     await self._reviews(now_s)
+                    await sealer.look_around()
             await sealer.store_now()
         if self._leading() and now_s - self._noted_s >= self._checkpoint_s:
             self._noted_s = now_s
@@ -159,7 +161,7 @@ class Upkeep:
         self._looked_s = now_s
         _, rows = await self._store.find(LedgerWanted(event_type=REVIEWED), limit=1)
         began_us = min(admission.opened_us for admission in registry.admitted.values())
-        last_us = unpack_core(unpack_record(rows[0].raw).core).ts_us if rows else began_us
+        last_us = record_in(rows[0])[1].ts_us if rows else began_us
         overdue = set(overdue_reviews(self._rules, last_us, self._clock.now_us()))
         for rule_id in sorted(overdue - self._overdue):
             self._sealer.report(Finding("overdue", "ledger", f"{rule_id} since {last_us // _SECOND_US}"))

@@ -41,16 +41,16 @@ class Asked(NamedTuple):
 class KeptWitness:
     """Implements ``ports.Witness`` with a key of its own and a memory that outlives it.
 
-    ``trusted`` are the public keys of the ledgers it knows, as ``NAME+ID+BASE64``. Raises Undecodable for what is no key.
+    ``trusted`` are the public keys of the ledgers it knows.
     """
 
-    def __init__(self, signer: Signer, memory: WitnessMemory, check: Checker, *, clock: Clock, trusted: Sequence[str]) -> None:
+    def __init__(self, signer: Signer, memory: WitnessMemory, check: Checker, *, clock: Clock, trusted: Sequence[NoteKey]) -> None:
         self._signer = signer
         self._memory = memory
         self._check = check
         self._clock = clock
         self._trusted: dict[str, list[NoteKey]] = {}
-        for key in map(NoteKey.parse, trusted):
+        for key in trusted:
             self._trusted.setdefault(key.name, []).append(key)
 
     @property

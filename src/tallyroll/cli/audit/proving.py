@@ -13,6 +13,7 @@ from tallyroll.audit.reading.integrity import Integrity
 from tallyroll.audit.reading.report import ComplianceReport
 from tallyroll.audit.reading.report_page import report_page
 from tallyroll.cli.audit.reading import Since, Until, trail_of
+from tallyroll.cli.audit.rules import framework_named
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.progress import Progress
@@ -164,7 +165,7 @@ def report(  # noqa: PLR0913  # one parameter per option
 
     Exit code 1 if the ledger does not verify.
     """
-    session = session_of(context, url, json)
+    session, framework = session_of(context, url, json), framework_named(framework)
     found = run(_report(session, framework, since, until, seed, sample))
     if html is not None:
         html.write_text(report_page(found), encoding="utf-8")
@@ -184,7 +185,7 @@ async def _report(  # noqa: PLR0913  # as above
         note("verifying the ledger, then reading its entries")
         try:
             return await trail.generate_compliance_report(
-                framework.lower(), moment_of(since, "--since"), moment_of(until, "--until"), seed=seed, sample=sample
+                framework, moment_of(since, "--since"), moment_of(until, "--until"), seed=seed, sample=sample
             )
         except ValueError as error:
             raise _usage(error) from None
@@ -231,7 +232,7 @@ def evidence(  # noqa: PLR0913  # one parameter per option
 
     Sealed parts stay sealed, no key is in it. That it was made is recorded. Exit code 1 if the ledger does not verify.
     """
-    session = session_of(context, url, json)
+    session, framework = session_of(context, url, json), framework_named(framework)
     packed = run(_evidence(session, framework, path, (since, until), seed, sample, in_clear=in_clear))
     valid = bool(packed.report["integrity_certificate"]["valid"])
     if session.json:
@@ -254,7 +255,7 @@ async def _evidence(  # noqa: PLR0913  # as above
         with Progress("bytes", None, silent=session.json) as bar:
             try:
                 return await trail.write_evidence(
-                    path, framework.lower(), since, until, seed=seed, sample=sample, plain=in_clear,
+                    path, framework, since, until, seed=seed, sample=sample, plain=in_clear,
                     progress=lambda _, done: bar.advance_to(done),
                 )  # fmt: skip
             except ValueError as error:
@@ -262,7 +263,7 @@ async def _evidence(  # noqa: PLR0913  # as above
 
 
 def _usage(error: ValueError) -> CommandError:
-    return CommandError(ExitCode.USAGE, str(error), "see --help; 'tallyroll audit rules' lists the frameworks")
+    return CommandError(ExitCode.USAGE, str(error), "see --help")
 
 
 def _or_dash(value: object) -> str:

@@ -64,12 +64,21 @@ def _derived(known: RuleSet) -> dict[str, object]:
     return {"payload_types": [*made.payload_types], "categories": {**made.category_of}, "retention_days": {**made.days_of}}
 
 
+def framework_named(name: str) -> ComplianceFramework:
+    """The framework that somebody typed. Raises CommandError that lists those there are."""
+    try:
+        return ComplianceFramework(name.lower())
+    except ValueError:
+        raise CommandError(
+            ExitCode.USAGE, f"there is no framework {plain(name)}", f"write one of {', '.join(ComplianceFramework)}"
+        ) from None
+
+
 def _of(known: RuleSet, framework: str | None) -> list[ComplianceRule]:
     if framework is None:
         return [*known.rules]
-    if framework.lower() not in [*ComplianceFramework]:
-        raise CommandError(ExitCode.USAGE, f"--framework: there is no {plain(framework)}", f"write one of {', '.join(ComplianceFramework)}")
-    return [rule for rule in known.rules if rule.framework == framework.lower()]
+    named = framework_named(framework)
+    return [rule for rule in known.rules if rule.framework == named]
 
 
 def _protection(rule: ComplianceRule) -> str:

@@ -1,0 +1,32 @@
+"""Records as a store gives them back. Whoever can write its file may have changed them; then that is said, with the place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from tallyroll.audit.ledger.layout import Core, Record, unpack_core, unpack_record
+from tallyroll.errors import LedgerTampered, Undecodable
+from tallyroll.ports import LedgerRow
+
+
+def record_in(row: LedgerRow) -> tuple[Record, Core]:
+    """The record and its core, read. Raises LedgerTampered."""
+    try:
+        record = unpack_record(row.raw)
+        return record, unpack_core(record.core)
+    except Undecodable as error:
+        raise LedgerTampered("frame", row.partition, row.number, error.reason) from None
+
+
+@contextmanager
+def steering(row: LedgerRow) -> Iterator[None]:
+    """Around the reading of what a record of the registry says. Raises LedgerTampered where that is nothing that it can say."""
+    try:
+        yield
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
+        if isinstance(error, LedgerTampered):
+            raise
+        raise LedgerTampered("control", row.partition, row.number) from None

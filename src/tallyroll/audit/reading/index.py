@@ -1,0 +1,157 @@
+"""Whether what a store finds records by, and what it proves them with, is what the records themselves say.
+
+An export shows none of it, and the offline verifier needs none of it: this is for who asks the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from tallyroll.audit.ledger import proving
+from tallyroll.audit.ledger.facts import facts_of
+from tallyroll.audit.ledger.layout import META, REGISTRY, leaf_hash, unpack_core, unpack_record
+from tallyroll.audit.ledger.tree import CompactRange
+from tallyroll.audit.verify.report import Findings
+from tallyroll.errors import Undecodable
+from tallyroll.ports import LedgerFacts, LedgerIndexed, LedgerStore, LedgerTail
+
+CODE: Final = "index"
+
+_PAGE: Final = 1_000
+_STRAYS: Final = 1_000
+_OF_CORE: Final = attrgetter("kind", "ts_us", "retention_class", "keep_until_day", "handles")
+"""Facts that stay in a record when its env is removed."""
+_OF_ENV: Final = attrgetter("audit_id", "event_type", "category", "severity", "outcome", "agent_id", "task_id", "workflow_id")
+
+Place = tuple[int | None, int | None]
+"""Partition and number."""
+
+
+async def index_findings(store: LedgerStore, known: Collection[Place]) -> Findings:
+    """Findings of the code ``index``, of the whole store as it is now. ``known`` are places that something is said of already.
+
+    Records have to be there from start to end, to be found by what they say and by nothing else, and to make the nodes and the
+    ends that are stored; nothing else may be there. Raises StoreUnavailable.
+    """
+    found, named = Findings(), set(known)
+    strays = await store.strays(_STRAYS)
+    for partition, number in strays:
+        found.add(CODE, partition, number, detail="something is found there that is no part of the ledger")
+    look = _Look(store, found, named.union(strays))
+    for partition, tail in sorted((await store.tails()).items()):
+        if not 0 <= partition <= REGISTRY or not 0 <= tail.start <= tail.size:
+            look.say(partition, max(0, tail.start), "its end is none that a partition has")
+        else:
+            await (look.over_all(tail) if partition == META else look.into(partition, tail))
+    return found
+
+
+class _Page(NamedTuple):
+    """What a page of rows says: their leaves by their own cores, None where one cannot be read; records that are found wrongly."""
+
+    leaves: list[bytes] | None
+    strayed: list[int]
+
+
+class _Look:
+    def __init__(self, store: LedgerStore, found: Findings, named: Collection[Place]) -> None:
+        self._store = store
+        self._found = found
+        self._named = named
+        self._broken = {partition for partition, _ in named}  # the nodes of a partition whose records are not its own say nothing
+
+    async def into(self, partition: int, tail: LedgerTail) -> None:
+        """One partition."""
+        at, grown = tail.start, await self._begin(partition, tail)
+        while at < tail.size:
+            end = min(at + _PAGE, tail.size)
+            rows = [one for one in await self._store.indexed(partition, at, end - at) if one.row.number < end]
+            if not rows:  # whatever the end says, which anybody may have written
+                self.say(partition, at, "from here on questions find no records")
+                return
+            there = {one.row.number for one in rows}
+            for number in (number for number in range(at, end) if number not in there):
+                self.say(partition, number, "questions do not find the record")
+            page = await asyncio.to_thread(_page_of, rows)
+            for number in page.strayed:
+                self.say(partition, number, "")
+            if grown is not None and page.leaves is not None and len(rows) == end - at:
+                await self._compare(partition, grown.extend(page.leaves))
+            else:
+                grown = None
+            at = end
+        if grown is not None:
+            self._ends(partition, tail, grown)
+
+    async def over_all(self, tail: LedgerTail) -> None:
+        """The tree over all partitions."""
+        grown = CompactRange()
+        texts = await self._store.leaves(0)
+        await self._compare(META, grown.extend([sha256(b"\0" + text.encode()).digest() for text in texts[: tail.size]]))
+        self._ends(META, tail, grown)
+
+    async def _begin(self, partition: int, tail: LedgerTail) -> CompactRange | None:
+        """The tree of what was pruned. The verifier compares its peaks with the registry."""
+        try:
+            return CompactRange(tail.start, await proving.peaks(self._store, partition, tail.start))
+        except LookupError:
+            self.say(partition, tail.start, "nodes that stand for what was pruned are not there")
+            return None
+
+    async def _compare(self, partition: int, runs: Sequence[tuple[int, int, Sequence[bytes]]]) -> None:
+        if partition in self._broken:
+            return
+        wanted = {(height, first + at): one for height, first, run in runs for at, one in enumerate(run) if height or partition == META}
+        wrong = await self._wrong(partition, wanted)
+        if wrong is not None:
+            self.say(partition, wrong[1] << wrong[0], "a node above it is another one; proofs that need it do not hold")
+
+    async def _wrong(self, partition: int, wanted: Mapping[tuple[int, int], bytes]) -> tuple[int, int] | None:
+        """The first place where another node is stored than the records make, or none."""
+        try:
+            stored = await self._store.nodes(partition, [*wanted])
+        except LookupError:
+            if len(wanted) == 1:
+                return next(iter(wanted))
+            for place, node in wanted.items():
+                if await self._wrong(partition, {place: node}) is not None:
+                    return place
+            return None
+        return next((place for place, node in zip(wanted, stored, strict=True) if node != wanted[place]), None)
+
+    def _ends(self, partition: int, tail: LedgerTail, grown: CompactRange) -> None:
+        if partition not in self._broken and (grown.size, grown.peaks) != (tail.size, [*tail.peaks]):
+            self.say(partition, tail.size, "the end that is stored is another one")
+
+    def say(self, partition: int, number: int, detail: str) -> None:
+        """One finding, unless something is said of the place already."""
+        if (partition, number) not in self._named:  # of a record that is not its own anything may be found
+            self._found.add(CODE, partition, number, detail=detail)
+
+
+def _page_of(rows: Sequence[LedgerIndexed]) -> _Page:
+    """What cannot be read is left to the verifier, which names it."""
+    leaves: list[bytes] = []
+    strayed = []
+    for row, facts, about, body, parts in rows:
+        try:
+            record = unpack_record(row.raw)
+            said = facts_of(record, unpack_core(record.core))
+        except Undecodable:
+            continue
+        leaves.append(leaf_hash(record.core))
+        there = {number for number, part in enumerate(record.parts) if part is not None}
+        # Of an env that was removed nothing is there any more to compare with.
+        agree = _OF_CORE(said) == _OF_CORE(facts) and (record.env is None or _of_env(said) == _of_env(facts))
+        kept = there <= about and parts == len(there) and body == (record.env is not None)
+        if not agree or not kept or row.leaf != leaves[-1]:
+            strayed.append(row.number)
+    return _Page(leaves if len(leaves) == len(rows) else None, strayed)
+
+
+def _of_env(facts: LedgerFacts) -> tuple[object, ...]:
+    return *_OF_ENV(facts), sorted(facts.frameworks)
