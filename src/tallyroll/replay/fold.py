@@ -20,7 +20,7 @@ import msgspec
 
 from tallyroll.errors import UnknownSchema
 from tallyroll.replay.fields import INT_MAX, Field, Place, Slots
-from tallyroll.replay.program import Program, compile_program
+from tallyroll.replay.program import Program, program_of
 
 State = Mapping[str, Any]
 """A joined state: integers, text, booleans, None, lists and text-keyed maps. Always has ``version`` and ``last_updated_us``."""
@@ -137,7 +137,7 @@ class Fold:
 
     @cached_property
     def _programs(self) -> Mapping[str, Mapping[str, Program]]:
-        return {topic: self._compile(topic) for topic in self.topics}
+        return {topic: self._programs_of(topic) for topic in self.topics}
 
     def index(self, view: str) -> int:
         """The number of a view. Raises ValueError for a name that is not among them."""
@@ -164,13 +164,11 @@ class Fold:
             slots[slot] = field.start()
         return Part(view, owner, slots)
 
-    def _compile(self, topic: str) -> dict[str, Program]:
+    def _programs_of(self, topic: str) -> dict[str, Program]:
         reading = [(number, view) for number, view in enumerate(self.views) if topic in view.topics]
         types = sorted({event_type for _, view in reading for event_type in view.types})
         return {
-            event_type: compile_program(
-                event_type, self.schemas.current(event_type), [pair for pair in reading if event_type in pair[1].types]
-            )
+            event_type: program_of(event_type, self.schemas.current(event_type), [pair for pair in reading if event_type in pair[1].types])
             for event_type in types
         }
 

@@ -8,7 +8,10 @@ anything from an event. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -45,35 +48,52 @@ decoding does, and ValueError, before it changes anything.
 
 
 class Step(NamedTuple):
-    """What one event type does to a part of one view. ``lines`` and ``names`` are the source of ``apply``."""
+    """What one event type does to a part of one view, as source, and the names in it."""
 
     view: int
     aggregate: str
-    apply: Apply
     lines: Sequence[str]
     names: Mapping[str, Any]
 
 
-class Program(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Program:
     """What one event type does in one topic: decode the members that are read, take the values out, change the parts.
 
-    ``values`` says what ``take`` gives, in its order.
+    ``values`` says what ``take`` gives, in its order; ``members`` which payload members are decoded, as what. Each function is
+    compiled when it is first asked for: hardly anybody asks for all, and all of them take a tenth of a second.
     """
 
     event_type: str
-    decode: Callable[[bytes | msgspec.Raw], Any]
     current_version: str
-    take: Take
-    aim: Aim
-    fold: FoldOne
-    steps: tuple[Step, ...]
     values: tuple[Value, ...]
+    members: Mapping[str, Any]
+    steps: tuple[Step, ...]
 
     def narrowed(self, view: int) -> Program:
         """For one view only; values are still taken out for all, since one bad value voids a record."""
-        steps = tuple(step for step in self.steps if step.view == view)
-        getters = self.values[len(_GIVEN) :]
-        return self._replace(aim=_aim(getters, steps), fold=_fold(self.decode, getters, steps), steps=steps)
+        return replace(self, steps=tuple(step for step in self.steps if step.view == view))
+
+    @cached_property
+    def decode(self) -> Callable[[bytes | msgspec.Raw], Any]:
+        """The payload members that are read."""
+        fields = [(name, kind, NULL if kind is msgspec.Raw else None) for name, kind in self.members.items()]
+        return msgspec.json.Decoder(msgspec.defstruct(f"Facts of {self.event_type}", fields, gc=False)).decode
+
+    @cached_property
+    def take(self) -> Take:
+        """See ``Take``."""
+        return _take(self.values)
+
+    @cached_property
+    def aim(self) -> Aim:
+        """See ``Aim``."""
+        return _aim(self.values, self.steps)
+
+    @cached_property
+    def fold(self) -> FoldOne:
+        """See ``FoldOne``."""
+        return _fold(self.decode, self.values, self.steps)
 
 
 class _Change(NamedTuple):
@@ -82,24 +102,14 @@ class _Change(NamedTuple):
     change: Change
 
 
-def compile_program(event_type: str, current_version: str, reading: Sequence[tuple[int, View]]) -> Program:
+def program_of(event_type: str, current_version: str, reading: Sequence[tuple[int, View]]) -> Program:
     """The program of one event type for the numbered views that count it."""
     changes = {number: list(_changes(event_type, view)) for number, view in reading}
-    values = {AGENT_ID.name: AGENT_ID} | {one.value.name: one.value for of_view in changes.values() for one in of_view}
-    getters = [value for value in values.values() if value.constant is None and value not in _GIVEN]
-    place = {value.name: at for at, value in enumerate((*_GIVEN, *getters))}
+    read = {AGENT_ID.name: AGENT_ID} | {one.value.name: one.value for of_view in changes.values() for one in of_view}
+    values = (*_GIVEN, *(value for value in read.values() if value.constant is None and value not in _GIVEN))
+    place = {value.name: at for at, value in enumerate(values)}
     steps = tuple(_step(number, view.owner, changes[number], place) for number, view in reading)
-    decode = msgspec.json.Decoder(_facts(event_type, values.values())).decode
-    return Program(
-        event_type,
-        decode,
-        current_version,
-        _take(getters),
-        _aim(getters, steps),
-        _fold(decode, getters, steps),
-        steps,
-        (*_GIVEN, *getters),
-    )
+    return Program(event_type, current_version, values, _members(event_type, read.values()), steps)
 
 
 def _changes(event_type: str, view: View) -> Iterator[_Change]:
@@ -109,63 +119,84 @@ def _changes(event_type: str, view: View) -> Iterator[_Change]:
             yield _Change(slot, *step)
 
 
-def _facts(event_type: str, values: Iterable[Value]) -> type[Any]:
-    """A struct with just the payload members that are read, so that no other member can be of a wrong type."""
+def _members(event_type: str, values: Iterable[Value]) -> dict[str, Any]:
+    """Just the payload members that are read, so that no other member can be of a wrong type."""
     members: dict[str, Any] = {}
     for value in values:
         for name, kind in value.reads:
             if not name.isidentifier() or members.setdefault(name, kind) != kind:
                 raise ValueError(f"{event_type}: {name} is no name, or read as two different types")
-    fields = [(name, kind, NULL if kind is msgspec.Raw else None) for name, kind in members.items()]
-    return msgspec.defstruct(f"Facts of {event_type}", fields, gc=False)
+    return members
 
 
-def _taken(getters: Sequence[Value]) -> tuple[str, dict[str, Any]]:
-    """The source of the tuple of values, and the names in it."""
+def _taken(values: Sequence[Value]) -> tuple[list[str], dict[str, Any]]:
+    """The source that puts the values into locals, and the names in it."""
     names: dict[str, Any] = {"NULL": NULL}
-    items = ["time_us", "agent"]
-    for number, value in enumerate(getters):
+    lines = ["v0, v1 = time_us, agent"]
+    for number, value in enumerate(values[len(_GIVEN) :], len(_GIVEN)):
         names[f"get{number}"] = value.get
-        chain = [f"{source} if {condition} else" for condition, source in value.quick]
-        call = f"get{number}(facts, head, time_us)"
-        present = " or ".join(f"facts.{name} is not {'NULL' if kind is msgspec.Raw else 'None'}" for name, kind in value.reads)
-        items.append(f"({' '.join([*chain, call])}{'' if value.always or not present else f' if {present} else None'})")
-    return f"({', '.join(items)})", names
+        steps = [f"{usual} if {condition} else" for condition, usual in value.quick]
+        get, absent = f"get{number}(facts, head, time_us)", " and ".join(map(_is_absent, value.reads))
+        if value.always or not absent:
+            source = [*steps, get]
+        elif len(value.reads) == 1:  # most members of most events are not there
+            source = [f"None if {absent} else", *steps, get]
+        else:
+            source = [*steps, f"None if {absent} else", get]
+        lines += _looked_at_once(f"v{number} = {' '.join(source)}")
+    return lines, names
 
 
-def _take(getters: Sequence[Value]) -> Take:
-    values, names = _taken(getters)
-    take: Take = _function("take", "facts, head, time_us, agent", [f"return {values}"], names)
+def _is_absent(read: tuple[str, Any]) -> str:
+    name, kind = read
+    return f"facts.{name} is {'NULL' if kind is msgspec.Raw else 'None'}"
+
+
+def _looked_at_once(line: str) -> list[str]:
+    """The line, with members of the facts that it names more than once in locals."""
+    named = re.findall(r"facts\.(\w+)", line)
+    often = [name for name in dict.fromkeys(named) if named.count(name) > _FEW]
+    for name in often:
+        line = re.sub(rf"facts\.{name}\b", f"its_{name}", line)
+    return [*(f"its_{name} = facts.{name}" for name in often), line]
+
+
+def _take(values: Sequence[Value]) -> Take:
+    lines, names = _taken(values)
+    take: Take = _function("take", "facts, head, time_us, agent", [*lines, f"return {_locals(values)}"], names)
     return take
 
 
-def _aim(getters: Sequence[Value], steps: Sequence[Step]) -> Aim:
-    values, names = _taken(getters)
+def _aim(values: Sequence[Value], steps: Sequence[Step]) -> Aim:
+    taken, names = _taken(values)
     names["agent_of"] = agent_of
     lines = [
         "kind, aggregate = head.aggregatetype, head.aggregateid",
         "agent = agent_of(kind, aggregate, facts.agent_id)",
-        f"values = {values}",
+        *taken,
+        f"values = {_locals(values)}",
         "targets = ()",
     ]
     for number, step in enumerate(steps):
-        names[f"apply{number}"] = step.apply
+        names[f"apply{number}"] = _function("apply", "part, values, offset", [f"{_locals(values)} = values", *step.lines], dict(step.names))
         then = [f"targets {'+' if number else ''}= ((part, apply{number}, values),)"]
         lines += _found(number, step, names, then)
     aim: Aim = _function("aim", "facts, head, time_us, young, recall", [*lines, "return targets"], names)
     return aim
 
 
-def _fold(decode: Callable[[Any], Any], getters: Sequence[Value], steps: Sequence[Step]) -> FoldOne:
-    values, names = _taken(getters)
+def _fold(decode: Callable[[Any], Any], values: Sequence[Value], steps: Sequence[Step]) -> FoldOne:
+    taken, names = _taken(values)
     names |= {"agent_of": agent_of, "decode": decode}
     lines = [
-        "facts, kind, aggregate = decode(data), head.aggregatetype, head.aggregateid",
+        "facts, kind = decode(data), head.aggregatetype",
         "agent = facts.agent_id",
-        "if kind == 'agent' or not agent or agent.__class__ is not str: agent = agent_of(kind, aggregate, agent)",
-        f"{_locals(len(getters))} = {values}",
+        "if kind == 'agent' or not agent or agent.__class__ is not str: agent = agent_of(kind, head.aggregateid, agent)",
+        *taken,
         "counts = False",
     ]
+    if any(step.aggregate != "agent" for step in steps):
+        lines.append("aggregate = head.aggregateid")
     for number, step in enumerate(steps):
         names |= step.names
         then = [*step.lines, "counts = True", "if not part.dirty:", "    part.dirty = True", "    dirty.append(part)"]
@@ -204,9 +235,9 @@ def _step(view: int, owned_by: str, changes: Sequence[_Change], place: dict[str,
         if change == COUNT:
             lines.append(f"slots[{slot}] += 1")
         elif change == SUM:
-            lines += [f"value = {source}", f"if value: slots[{slot}] += value"]
+            lines.append(f"if {source}: slots[{slot}] += {source}")
         elif change == LAST:
-            lines += [f"value = {source}", f"if value is not None: slots[{slot}] = (order_us, offset, value)"]
+            lines.append(f"if {source} is not None: slots[{slot}] = (order_us, offset, {source})")
         else:
             names[f"update{view}_{number}"] = change
             call = f"update{view}_{number}(slots, {slot}, {source}, order_us, offset)"
@@ -214,13 +245,12 @@ def _step(view: int, owned_by: str, changes: Sequence[_Change], place: dict[str,
                 lines += [f"if {source} in slots[{slot}]: slots[{slot}][{source}] += 1", f"else: {call}"]
             else:
                 lines.append(call)
-    apply: Apply = _function("apply", "part, values, offset", [f"{_locals(len(place) - len(_GIVEN))} = values", *lines], dict(names))
-    return Step(view, owned_by, apply, lines, names)
+    return Step(view, owned_by, lines, names)
 
 
-def _locals(getters: int) -> str:
+def _locals(values: Sequence[Value]) -> str:
     """The names under which the source knows the values."""
-    return ", ".join(f"v{at}" for at in range(len(_GIVEN) + getters))
+    return ", ".join(f"v{at}" for at in range(len(values)))
 
 
 def _function(name: str, arguments: str, lines: Sequence[str], names: dict[str, Any]) -> Any:  # noqa: ANN401  # made at run time
@@ -233,3 +263,4 @@ def _function(name: str, arguments: str, lines: Sequence[str], names: dict[str, 
 _OWNERS: Final = {"agent": ("agent", "agent is not None"), "aggregate": ("f'{kind}:{aggregate}'", "True")}
 _GIVEN: Final = (EVENT_TIME, AGENT_ID)
 _FILE: Final = "<compiled from a view>"
+_FEW: Final = 2  # looks at a member that cost no more than a local does
