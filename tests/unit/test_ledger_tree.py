@@ -84,6 +84,7 @@ def test_roots_and_inclusion(size: int) -> None:
         found = tree.inclusion(index, size, whole.node)
         assert found == path(index, leaves)
         assert merkle.root_over(leaves[index], index, size, found) == mth(leaves)
+        assert tree.root_from_inclusion(leaves[index], index, size, found) == mth(leaves)
 
 
 @pytest.mark.parametrize("new", SIZES)
@@ -117,6 +118,8 @@ def test_a_proof_proves_nothing_else(new: int, data: st.DataObject) -> None:
     good = tree.inclusion(index, new, whole.node)
     assert merkle.root_over(another, index, new, good) != new_root
     assert merkle.root_over(leaves[index], index, new, [*good, another]) is None
+    assert tree.root_from_inclusion(another, index, new, good) != new_root
+    assert tree.root_from_inclusion(leaves[index], index, new, [*good, another]) is None
     if good:
         assert merkle.root_over(leaves[index], index, new, good[:-1]) is None
 
@@ -153,5 +156,6 @@ def test_what_is_no_tree_is_refused() -> None:
     with pytest.raises(ValueError, match="not a size before"):
         tree.consistency(6, 5, whole.node)
     assert merkle.root_over(bytes(32), 5, 5, []) is None
+    assert tree.root_from_inclusion(bytes(32), 5, 5, []) is None
     assert not tree.is_consistent(3, bytes(32), 2, bytes(32), [])
     assert not tree.is_consistent(0, bytes(32), 2, bytes(32), []), "nothing is the beginning of everything, but it has one root"

@@ -163,6 +163,24 @@ def consistency(old: int, new: int, nodes: Nodes) -> list[bytes]:
     return path[::-1]
 
 
+def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
+    """The root that the path leads to; None for a path of the wrong length."""
+    if not 0 <= index < size:
+        return None
+    found, number, last = leaf, index, size - 1
+    for sibling in path:
+        if not last:
+            return None
+        if number & 1 or number == last:
+            found = node_hash(sibling, found)
+            while number and not number & 1:
+                number, last = number >> 1, last >> 1
+        else:
+            found = node_hash(found, sibling)
+        number, last = number >> 1, last >> 1
+    return None if last else found
+
+
 def is_consistent(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> bool:
     """Whether the path proves that the tree (old, old_root) begins the tree (new, new_root)."""
     if old in (0, new) or old > new:
