@@ -8,7 +8,6 @@ from typing import Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
@@ -38,9 +37,11 @@ class NatsSource:
 
     async def receive(self, most: int, wait_s: float) -> Sequence[Received]:
         try:
-            messages = await (await self._connected()).fetch(most, timeout=wait_s)
-        except NatsTimeout:
-            return []
+            pulling = await self._connected()
+            try:
+                messages = await pulling.fetch(most, timeout=wait_s)
+            except TimeoutError:  # the client's own derives from it; it raises the plain one where the server was just in time
+                return []
         except NotFoundError:
             raise SettingsError("NATS_SERVERS", f"expected a stream that covers {self._subject}") from None
         except (NatsError, OSError, TimeoutError) as error:
