@@ -162,12 +162,12 @@ class KafkaCluster:
 
     def freeze(self, node: int) -> None:
         """The broker stands still (SIGSTOP): its connections stay open and nothing answers, until `thaw`."""
-        self._process(node).send(signal.SIGSTOP)
+        self._process(node).freeze()
         self._frozen.add(node)
 
     def thaw(self, node: int) -> None:
         """The broker goes on (SIGCONT). Not promised: that it is back in the cluster yet, see `wait_in_sync`."""
-        self._process(node).send(signal.SIGCONT)
+        self._process(node).thaw()
         self._frozen.discard(node)
 
     def close(self) -> None:

@@ -100,6 +100,16 @@ class Process:
         """Send a signal; a process that has ended is left alone."""
         self._popen.send_signal(number)
 
+    def freeze(self) -> None:
+        """It stands still, every thread of it, when this returns (SIGSTOP); the signal alone leaves a loaded machine time for an answer."""
+        self.send(signal.SIGSTOP)
+        if not wait_until(lambda: not self.alive() or set(_states(self.pid)) <= {"T", "t"}, timeout_s=_KILL_S):
+            raise ServiceError(f"pid {self.pid} still runs {_KILL_S} s after SIGSTOP; look at it with ps")
+
+    def thaw(self) -> None:
+        """It goes on (SIGCONT)."""
+        self.send(signal.SIGCONT)
+
     def wait(self, timeout_s: float) -> bool:
         """Whether it has ended within `timeout_s`."""
         try:
@@ -191,6 +201,15 @@ def last_lines(log: Path, count: int = 25) -> str:
     # A broker that gives up still says much about its shutdown; the reason stands before that.
     errors = [line for line in lines[:-count] if " ERROR " in line or line.startswith("Caused by:")]
     return "\n".join(f"    {line}" for line in errors[-6:] + lines[-count:])
+
+
+def _states(pid: int) -> list[str]:
+    """The states of its threads, a letter each, as /proc says them."""
+    try:
+        stats = [path.read_text(encoding="utf-8", errors="replace") for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread ended while we looked
+        return ["?"]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 
 def _born(pid: int) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -119,11 +118,11 @@ class Server(ABC):
 
     def freeze(self) -> None:
         """It stands still (SIGSTOP): connections stay open and nothing answers, until `thaw`."""
-        self.process.send(signal.SIGSTOP)
+        self.process.freeze()
 
     def thaw(self) -> None:
         """It goes on (SIGCONT)."""
-        self.process.send(signal.SIGCONT)
+        self.process.thaw()
 
     def close(self) -> None:
         """Gone (SIGKILL) when this returns; what it wrote stays. Safe to call twice."""

@@ -197,7 +197,7 @@ def open_alert_sinks(settings: Settings, publish: Publish, clock: Clock) -> Sequ
 
     sinks: list[AlertSink] = [LogSink(), EventSink(publish)]
     if settings.alerts_webhook_url:
-        from tallyroll.adapters.webhook.sink import WebhookSink  # noqa: PLC0415  # as above
+        from tallyroll.adapters.http.webhook import WebhookSink  # noqa: PLC0415  # as above
 
         sinks.append(WebhookSink(settings.alerts_webhook_url, settings.alerts_webhook_secret, clock=clock))
     if settings.redis_host:

@@ -115,7 +115,7 @@ class Seen(TypedDict):
 class SystemState(_Answer):
     """What the system's events tell of one aggregate: configuration, states, anomalies."""
 
-    aggregate: str  # type:id
+    aggregate: str  # as TYPE:ID
     events: dict[str, int]  # event type -> how many
     configuration: Any  # the whole configuration as last published, an object as a rule; {} if none
     settings: dict[str, Any]  # name -> value as last changed; of a very long one the beginning of its JSON text
@@ -131,7 +131,7 @@ class AuditState(_Answer):
     The categories are AUTHENTICATION, AUTHORIZATION, DATA_ACCESS and CONFIGURATION_CHANGE.
     """
 
-    aggregate: str  # type:id
+    aggregate: str  # as TYPE:ID
     categories: dict[str, int]  # how many, of each
     authentications: int  # that succeeded
     authentication_failures: int
@@ -147,7 +147,7 @@ class AuditState(_Answer):
 class PerformanceState(_Answer):
     """What one aggregate measured, and which resources it was given."""
 
-    aggregate: str  # type:id
+    aggregate: str  # as TYPE:ID
     metrics: dict[str, MetricSummary]
     samples: int
     allocated: dict[str, int]  # type of resource -> how often

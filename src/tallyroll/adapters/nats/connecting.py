@@ -1,4 +1,4 @@
-"""How bridges connect to NATS: at once or not at all, for whoever calls tries again."""
+"""How tallyroll connects to NATS: at once or not at all, for whoever calls tries again."""
 
 from __future__ import annotations
 
@@ -8,20 +8,44 @@ from typing import Final
 
 from nats.aio.client import Client
 
+TIMEOUT_S: Final = 5
 _AGAIN_S: Final = 0.1
 
 
-async def connect(client: Client, servers: Sequence[str], timeout_s: int) -> None:
-    """Connects a new client; raises as the client does, and TimeoutError. Close the client also then."""
-    async with asyncio.timeout(timeout_s):
-        await client.connect(
-            list(servers),
-            connect_timeout=timeout_s,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,  # with 0 the client would try for ever
-            reconnect_time_wait=_AGAIN_S,  # type: ignore[arg-type]  # a time in seconds
-            error_cb=_ignored,
-        )
+class Connection:
+    """One connection, made when it is first asked for, and again after it has broken."""
+
+    def __init__(self, servers: Sequence[str], timeout_s: int = TIMEOUT_S) -> None:
+        self._servers = list(servers)
+        self._timeout_s = timeout_s
+        self._client: Client | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether ``client`` gives the same client again."""
+        return self._client is not None and self._client.is_connected
+
+    async def client(self) -> Client:
+        """A client that is connected. Raises as it does, and TimeoutError."""
+        if self._client is None or not self._client.is_connected:
+            await self.close()
+            self._client = Client()  # known before it is connected, so that half a connection is closed as well
+            async with asyncio.timeout(self._timeout_s):
+                await self._client.connect(
+                    self._servers,
+                    connect_timeout=self._timeout_s,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,  # with 0 the client would try for ever
+                    reconnect_time_wait=_AGAIN_S,  # type: ignore[arg-type]  # a time in seconds
+                    error_cb=_ignored,
+                )
+        return self._client
+
+    async def close(self) -> None:
+        """Ends it: what the client still has in its buffer must not come later by itself. Safe to call twice."""
+        client, self._client = self._client, None
+        if client is not None and not client.is_closed:
+            await client.close()
 
 
 async def _ignored(_: Exception) -> None:

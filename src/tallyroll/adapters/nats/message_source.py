@@ -6,20 +6,17 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
-from tallyroll.adapters.nats.connecting import connect
+from tallyroll.adapters.nats.connecting import TIMEOUT_S, Connection
 from tallyroll.errors import SettingsError, StoreUnavailable
 from tallyroll.ports import Received
 
 _STORE: Final = "nats"
-_TIMEOUT_S: Final = 5
 _ID: Final = "Nats-Msg-Id"
 
 
@@ -31,19 +28,20 @@ class NatsSource:
     """
 
     def __init__(self, servers: Sequence[str], subject: str, name: str, *, ack_wait_s: float = 30) -> None:
-        self._servers = list(servers)
+        self._connection = Connection(servers)
         self._subject = subject
         self._name = name.replace(".", "_")
         self._ack_wait_s = ack_wait_s
-        self._client: Client | None = None
         self._pulling: JetStreamContext.PullSubscription | None = None
         self._open: dict[str, Msg] = {}
 
     async def receive(self, most: int, wait_s: float) -> Sequence[Received]:
         try:
-            messages = await (await self._connected()).fetch(most, timeout=wait_s)
-        except NatsTimeout:
-            return []
+            pulling = await self._connected()
+            try:
+                messages = await pulling.fetch(most, timeout=wait_s)
+            except TimeoutError:  # the client's own derives from it; it raises the plain one where the server was just in time
+                return []
         except NotFoundError:
             raise SettingsError("NATS_SERVERS", f"expected a stream that covers {self._subject}") from None
         except (NatsError, OSError, TimeoutError) as error:
@@ -59,7 +57,7 @@ class NatsSource:
 
     async def settle(self, taken: Sequence[Received], dropped: Sequence[Received]) -> None:
         try:
-            await asyncio.gather(*(self._open.pop(one.place).ack_sync(_TIMEOUT_S) for one in taken))
+            await asyncio.gather(*(self._open.pop(one.place).ack_sync(TIMEOUT_S) for one in taken))
             await asyncio.gather(*(self._open.pop(one.place).term() for one in dropped))
         except (NatsError, OSError, TimeoutError) as error:
             await self.close()
@@ -68,17 +66,14 @@ class NatsSource:
             self._open.clear()
 
     async def close(self) -> None:
-        client, self._client, self._pulling = self._client, None, None
+        self._pulling = None
         self._open.clear()
-        if client is not None and not client.is_closed:
-            await client.close()
+        await self._connection.close()
 
     async def _connected(self) -> JetStreamContext.PullSubscription:
-        if self._client is None or not self._client.is_connected or self._pulling is None:
+        if self._pulling is None or not self._connection.is_up:
             await self.close()
-            self._client = Client()
-            await connect(self._client, self._servers, _TIMEOUT_S)
-            stream = self._client.jetstream(timeout=_TIMEOUT_S)
+            stream = (await self._connection.client()).jetstream(timeout=TIMEOUT_S)
             config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=self._ack_wait_s, max_ack_pending=1_000)
             self._pulling = await stream.pull_subscribe(self._subject, durable=self._name, config=config)
         return self._pulling

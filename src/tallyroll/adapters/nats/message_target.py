@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js.errors import NotFoundError
 
-from tallyroll.adapters.nats.connecting import connect
+from tallyroll.adapters.nats.connecting import TIMEOUT_S, Connection
 from tallyroll.errors import SettingsError, StoreUnavailable
 from tallyroll.ports import Message
 
@@ -30,7 +30,6 @@ _AT_ONCE: Final = 100  # messages; the client by itself would make all of them b
 _LOOK_S: Final = 0.25  # how often a connection that says nothing is looked at
 _ID: Final = "Nats-Msg-Id"
 _STORE: Final = "nats"
-_TIMEOUT_S: Final = 5
 
 
 class NatsMessages:
@@ -41,18 +40,17 @@ class NatsMessages:
     call, and again after a failure. Not promised: that the stream's copy survives the machine; see the stream's replicas.
     """
 
-    def __init__(self, servers: Sequence[str], *, jetstream: bool = True, window: int = WINDOW, timeout_s: int = _TIMEOUT_S) -> None:
-        self._servers = list(servers)
+    def __init__(self, servers: Sequence[str], *, jetstream: bool = True, window: int = WINDOW, timeout_s: int = TIMEOUT_S) -> None:
+        self._connection = Connection(servers, timeout_s)
         self._jetstream = jetstream
         self._window = window
         self._timeout_s = timeout_s
-        self._client: Client | None = None
 
     async def check(self, subject: str) -> None:
         if not self._jetstream:
             return
         try:
-            stream = (await self._connected()).jetstream(timeout=self._timeout_s)
+            stream = (await self._connection.client()).jetstream(timeout=self._timeout_s)
             name = await stream.find_stream_name_by_subject(subject)
             kept = (await stream.stream_info(name)).config.duplicate_window or 0
         except NotFoundError:
@@ -65,7 +63,7 @@ class NatsMessages:
 
     async def send(self, messages: Sequence[Message]) -> Sequence[bool]:
         try:
-            client = await self._connected()
+            client = await self._connection.client()
         except (NatsError, OSError, TimeoutError) as error:
             raise StoreUnavailable(_STORE, type(error).__name__) from None
         if self._jetstream:
@@ -75,20 +73,11 @@ class NatsMessages:
         else:
             acknowledged = await _by_core(client, messages, self._window, self._timeout_s)
         if not all(acknowledged):
-            await self.close()  # what the client still has in its buffer must not come later by itself
+            await self.close()
         return acknowledged
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None and not client.is_closed:
-            await client.close()
-
-    async def _connected(self) -> Client:
-        if self._client is None or not self._client.is_connected:
-            await self.close()
-            self._client = Client()  # known before it is connected, so that half a connection is closed as well
-            await connect(self._client, self._servers, self._timeout_s)
-        return self._client
+        await self._connection.close()
 
 
 class _Ack(msgspec.Struct):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from tallyroll.adapters.nats.connecting import connect
+from tallyroll.adapters.nats.connecting import TIMEOUT_S, Connection
 from tallyroll.errors import StoreUnavailable
-
-_TIMEOUT_S: Final = 5
 
 
 class NatsReport(NamedTuple):
@@ -27,21 +25,19 @@ class NatsReport(NamedTuple):
 
 async def nats_report(servers: Sequence[str], subject: str) -> NatsReport:
     """Asks the first server that answers. Raises StoreUnavailable."""
-    client = Client()
+    connection = Connection(servers)
     try:
-        await connect(client, servers, _TIMEOUT_S)
-        return await _look(client, subject)
+        return await _look(await connection.client(), subject)
     except (NatsError, OSError, TimeoutError) as error:
         raise StoreUnavailable("nats", type(error).__name__) from None
     finally:
-        if not client.is_closed:
-            await client.close()
+        await connection.close()
 
 
 async def _look(client: Client, subject: str) -> NatsReport:
     is_ = client.connected_server_version
     report = NatsReport(f"{is_.major}.{is_.minor}.{is_.patch}", client.max_payload, jetstream=False)
-    context = client.jetstream(timeout=_TIMEOUT_S)
+    context = client.jetstream(timeout=TIMEOUT_S)
     try:
         await context.account_info()
     except NatsError:  # nobody answers where JetStream is off, or it is off for this account

@@ -1,16 +1,14 @@
-"""Alerts posted to a URL as JSON, signed, over connections that are checked. Standard library only, in one thread."""
+"""Alerts posted to a URL as JSON, signed."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import http.client
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import urlsplit
 
+from tallyroll.adapters.http.posting import AWAY, Poster
 from tallyroll.errors import SinkRefused, SinkUnavailable
 from tallyroll.ports import Clock, Notice
 from tallyroll.settings import Secret
@@ -21,7 +19,6 @@ ID_HEADER: Final = "Tallyroll-Notice-Id"
 _TOO_EARLY_OR_MANY: Final = (408, 425, 429)
 _SERVER_ERROR: Final = 500
 _OK: Final = range(200, 300)
-_MOST_READ: Final = 65_536  # of an answer; what it says is not used
 
 
 def signature(secret: Secret, timestamp_s: int, body: bytes) -> str:
@@ -45,21 +42,18 @@ class WebhookSink:
 
     def __init__(self, url: str, secret: Secret | None, *, clock: Clock, timeout_s: float = 5.0, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "", parts.port
         self._path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._secret = secret
         self._clock = clock
-        self._timeout_s = timeout_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tallyroll webhook")
+        self._poster = Poster(parts, what="webhook", timeout_s=timeout_s, tls=tls)
 
     async def send(self, notice: Notice) -> None:
-        headers = {"Content-Type": "application/json", "User-Agent": "tallyroll", ID_HEADER: notice.id}
+        headers = {"Content-Type": "application/json", ID_HEADER: notice.id}
         if self._secret is not None:
             headers[SIGNATURE_HEADER] = signature(self._secret, self._clock.now_us() // 1_000_000, notice.body)
         try:
-            status = await asyncio.get_running_loop().run_in_executor(self._thread, self._post, notice.body, headers)
-        except (OSError, http.client.HTTPException) as error:  # TimeoutError and every SSLError among them
+            status, _ = await self._poster.post(self._path, notice.body, headers)
+        except AWAY as error:
             raise SinkUnavailable(self.name, type(error).__name__) from None
         if status in _OK:
             return
@@ -68,18 +62,4 @@ class WebhookSink:
         raise SinkRefused(self.name, f"HTTP {status}")
 
     async def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _post(self, body: bytes, headers: dict[str, str]) -> int:
-        connection: http.client.HTTPConnection
-        if self._tls is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        else:
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
-        try:
-            connection.request("POST", self._path, body, headers)
-            answer = connection.getresponse()
-            answer.read(_MOST_READ)
-            return answer.status
-        finally:
-            connection.close()
+        self._poster.close()

@@ -1,1 +1,0 @@
-"""Alerts posted to a URL."""
