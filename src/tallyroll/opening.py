@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from tallyroll.publish.privacy import FieldSealer
 
 _WORKER: Final = "tallyroll.worker"
+_LEDGER: Final = "ledger.sqlite"
 
 DETECTORS: Final = ("ensemble", "moving-average", "windowed-gaussian", "half-space-trees", "isolation-forest")
 """The detectors that can be chosen for a look at the past; the first is the one that watches."""
@@ -269,7 +270,7 @@ async def open_ledger_store(settings: Settings) -> LedgerStore:
     from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore  # noqa: PLC0415  # opened when first needed
     from tallyroll.audit.ledger.layout import take_out  # noqa: PLC0415  # as above
 
-    return await SqliteLedgerStore.open(None if settings.in_memory else audit_folder(settings) / "ledger.sqlite", take_out)
+    return await SqliteLedgerStore.open(None if settings.in_memory else audit_folder(settings) / _LEDGER, take_out)
 
 
 def open_audit_keys(settings: Settings) -> AuditKeys:
@@ -287,6 +288,9 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
         folder = audit_folder(settings)
         if settings.in_memory:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tallyroll-audit-", ignore_cleanup_errors=True)))
+        path = Path(settings.audit_keyring.removeprefix("file:")) if settings.audit_keyring.startswith("file:") else folder / "keys"
+        if not path.exists() and (folder / _LEDGER).exists():  # a new one could open nothing, and would hide what is missing
+            raise KeyRingUnavailable(str(path), "it is missing, and the ledger there was sealed with it; restore it from a copy")
         token = None
         if settings.audit_keyring.startswith("pkcs11:"):
             require("hsm")
@@ -297,7 +301,6 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
         root = token.root() if token is not None else _audit_root(settings, folder)
         log_id = root.derive(b"tallyroll/audit/log-id")[:16]
         origin = f"tallyroll/{log_id.hex()}"
-        path = Path(settings.audit_keyring.removeprefix("file:")) if settings.audit_keyring.startswith("file:") else folder / "keys"
         ring = FileKeyRing(path, root)
         stack.callback(ring.close)
         signer = token.signer(origin) if token is not None else Ed25519Signer(origin, root.derive(b"tallyroll/audit/checkpoints"))

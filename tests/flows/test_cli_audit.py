@@ -7,6 +7,8 @@ import contextlib
 import csv
 import io
 import json
+import shutil
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -187,20 +189,34 @@ def test_rules_and_keys(desk: Desk) -> None:
     assert desk.asked("query", "--type", "audit.keys_rotated")["total_count"] == 1
 
 
-def test_a_store_that_was_changed_is_found(desk: Desk, tmp_path: Path) -> None:
-    import shutil
-    import sqlite3
+def changed_copy(desk: Desk, folder: Path, *statements: str) -> Desk:
+    """A copy of the desk in whose ledger somebody has written."""
+    shutil.copytree(desk.folder / "log", folder / "log")
+    with contextlib.closing(sqlite3.connect(folder / "log" / "audit" / "ledger.sqlite")) as store, store:
+        for statement in statements:
+            assert store.execute(statement).rowcount == 1, statement
+    return Desk(folder)
 
-    shutil.copytree(desk.folder / "log", tmp_path / "log")
-    store = sqlite3.connect(tmp_path / "log" / "audit" / "ledger.sqlite")
-    record_id, raw = store.execute(
-        "SELECT record.id, raw FROM record JOIN fact USING (id) WHERE audit_id IS NOT NULL AND instr(raw, 'customer.changed') LIMIT 1"
-    ).fetchone()
-    with store:
-        store.execute("UPDATE record SET raw = ? WHERE id = ?", (raw.replace(b"customer.changed", b"customer.chANGED"), record_id))
-    store.close()
-    found = Desk(tmp_path).asked("verify", code=1)
+
+def test_a_store_that_was_changed_is_found(desk: Desk, tmp_path: Path) -> None:
+    changed = changed_copy(
+        desk,
+        tmp_path,
+        "UPDATE record SET raw = CAST(replace(raw, 'customer.changed', 'customer.chANGED') AS BLOB) WHERE id = "
+        "(SELECT record.id FROM record JOIN fact USING (id) WHERE audit_id IS NOT NULL AND instr(raw, CAST('customer.changed' AS BLOB)))",
+    )
+    found = changed.asked("verify", code=1)
     assert set(found["counts"]) == {"env_hash"}
     assert found["verified_entries"] == found["total_entries"] - 1
     assert found["first_bad_position"].startswith("audit-events/")
-    assert "does not verify" in Desk(tmp_path).run("report", "gdpr", code=1)
+    assert "does not verify" in changed.run("report", "gdpr", code=1)
+
+
+def test_a_ledger_that_no_sealer_starts_on_is_verified_and_read(desk: Desk, tmp_path: Path) -> None:
+    desk.run("verify")  # somebody has sealed it
+    changed = changed_copy(desk, tmp_path, "UPDATE tail SET size = size + 1 WHERE partition = (SELECT min(partition) FROM tail)")
+    asyncio.run(record(tmp_path))  # there is something to be sealed
+    found = changed.asked("verify", code=1)
+    assert "index" in found["counts"]
+    page = changed.asked("query", "--type", "customer.changed")
+    assert page["total_count"] == 4

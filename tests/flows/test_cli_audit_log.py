@@ -55,6 +55,18 @@ def test_a_lost_secret_is_named_and_none_is_made_in_its_place(tmp_path: Path) ->
     run(tmp_path, *CALL)
 
 
+def test_a_lost_key_ring_is_named_and_none_is_made_in_its_place(tmp_path: Path) -> None:
+    run(tmp_path, *CALL)
+    run(tmp_path, "audit", "verify")  # from now on there is a ledger
+    folder = tmp_path / "log" / "audit"
+    for lost in folder.glob("keys*"):
+        lost.unlink()
+    assert f"{folder / 'keys'}: it is missing" in run(tmp_path, *CALL, code=3)
+    (folder / "secret").unlink()
+    assert f"{folder / 'keys'}: it is missing" in run(tmp_path, "audit", "verify", code=3)
+    assert [one.name for one in folder.iterdir()] == ["ledger.sqlite"]
+
+
 def test_ids_are_shown_whole(tmp_path: Path) -> None:
     made = run(tmp_path, *CALL, "--agent", "an-agent-of-a-name-that-takes-much-room-in-a-line-" * 2, "--json")
     assert json.loads(made.splitlines()[0])["audit_id"] in run(tmp_path, "audit", "query")

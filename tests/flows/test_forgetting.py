@@ -13,8 +13,13 @@ from tallyroll.audit.ledger import note
 from tallyroll.audit.ledger.note import NoteKey
 from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.cli.app import app
+from tallyroll.events.codec import encode
+from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position
-from tallyroll.roll import AUDIT_FOLLOWER, Roll
+from tallyroll.opening import open_field_sealer
+from tallyroll.ports import Encoded
+from tallyroll.publish.privacy import sealing
+from tallyroll.roll import ANALYTICS_FOLLOWER, ARCHIVE_FOLLOWER, AUDIT_FOLLOWER, STATE_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.testing.clock import FakeClock
 
@@ -89,3 +94,35 @@ async def test_the_certificate_that_is_printed_is_the_note_that_was_signed(tmp_p
     printed = note.parse(done.stdout[done.stdout.index(f"{key.name}\n") :].encode())
     assert printed.signed_by(key, is_signed)
     assert "cust-123" not in done.output
+
+
+CANARY = "canary-of-a-customer"
+
+
+@pytest.mark.slow
+async def test_no_topic_letter_archive_or_store_gives_back_who_was_forgotten(tmp_path: Path) -> None:
+    settings = Settings(url=f"sqlite:///{tmp_path / 'log'}", archive_dir=tmp_path / "archive")
+    sealer, close = open_field_sealer(settings)
+    async with Roll.open(settings, processors=[sealing(sealer)]) as roll:
+        for number in range(3):
+            payload = {"agent_id": "agent-1", "customer_id": "cust-9", "name": CANARY, "step": number}
+            await roll.publish(AgentEvent("task.started", f"t-{number}", "task", payload))
+        published, *_ = [seen.event async for seen in roll.tail(last=1)]  # the last of each partition
+        assert sealer.open_fields(published.payload, published.event_id)["name"] == CANARY
+        broken = Encoded(published.event_id, "task-events", 0, b"task:t-0", b"{" + encode(published), [], 0)
+        (outcome,) = await roll.log.append([broken]).settled()
+        await roll.audit.create_audit_entries([entry("cust-9", f"is {CANARY}"), entry("cust-77", f"a friend of cust-9, {CANARY}")])
+        for name in (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER, AUDIT_FOLLOWER):
+            await roll.follow(name)
+            for position in (outcome.position, *roll.publisher.last_positions()):
+                assert await roll.caught_up(position, PATIENCE_S, follower=name)
+        assert [letter.value async for letter in roll.dead_letters(STATE_FOLLOWER)] == [broken.value]
+        receipt = await roll.audit.anonymize_subject_data("cust-9", reason="ticket 4711")
+        assert (receipt.state, receipt.parts_removed) == ("done", 5), "of the two entries and of the three events"
+        assert (await roll.audit.verify_audit_integrity())["findings"] == []
+    close()
+    assert files_with(published.event_id.encode(), tmp_path / "archive"), "there is an archive with the event in it"
+    assert files_with(CANARY.encode(), tmp_path) == []
+    sealer, close = open_field_sealer(settings)
+    assert sealer.open_fields(published.payload, published.event_id)["name"] is None, "what lies in the topics opens to nobody"
+    close()

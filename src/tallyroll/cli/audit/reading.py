@@ -23,6 +23,7 @@ from tallyroll.cli.moments import MOMENT_HELP
 from tallyroll.cli.printing import clip, markup, note, number, plain, say, say_json, spread, table
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of
+from tallyroll.errors import LedgerTampered
 from tallyroll.roll import AUDIT_FOLLOWER
 
 WAIT_S: Final = 30.0
@@ -66,7 +67,10 @@ class Asked(NamedTuple):
 async def trail_of(session: Session) -> AsyncIterator[AuditTrail]:
     """The trail of the session's log, with everything in it that is in the log; says on standard error where it is behind."""
     async with session.roll() as roll:
-        await catch_up(roll, WAIT_S, AUDIT_FOLLOWER)
+        try:
+            await catch_up(roll, WAIT_S, AUDIT_FOLLOWER)
+        except LedgerTampered as error:
+            note(f"nothing more is sealed, and what is there is shown as it is: {error}")
         yield roll.audit
 
 
