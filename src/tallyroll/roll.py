@@ -574,6 +574,8 @@ class Roll:
         return Violations(self.telemetry, self.publish_batch)
 
     async def _open_audit(self) -> OpenAudit:
+        if self._audit is not None:
+            return self._audit
         from tallyroll.audit.opening import OpenAudit  # noqa: PLC0415  # who has no audit does without
 
         async with self._opening_audit:

@@ -110,7 +110,7 @@ async def arrived_in(log: EventLog, topic: str = AUDIT_TOPIC) -> list[Arrived]:
     found = []
     async for batch in log.read([Span(*where, starts[where], end) for where, end in ends.items() if end > starts[where]]):
         for value, head in zip(batch.values, batch.keys, strict=True):
-            event_id, record = record_in(value)
+            event_id, record, _ = record_in(value)
             found.append((batch.partition, event_id, (head or b"").decode(), record))
     admitted = {(core.chain.writer, core.chain.epoch) for core in (unpack_core(record.core) for *_, record in found) if core.seq == 0}
     partitions: dict[int, LedgerPartition] = {}

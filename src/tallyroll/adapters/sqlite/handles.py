@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from tallyroll.adapters.sqlite.folding import Folding
 from tallyroll.adapters.sqlite.guarded import Guarded
 from tallyroll.adapters.sqlite.retention import Retention
 from tallyroll.adapters.sqlite.schema import FILE_NAME, connect, create, transaction, translated, where
@@ -87,6 +88,7 @@ class Handles:
             ),
             retention=self.retention,
             tail=self.tail,
+            folding=None if options.path is None else Folding(self._guarded()),
         )
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tallyroll-sqlite-reader")
 

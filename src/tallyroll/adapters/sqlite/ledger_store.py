@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -197,10 +198,11 @@ class SqliteLedgerStore:
         with self._file.writing() as connection:
             for where, (expected, following) in change.positions.items():
                 _advance(connection, where, expected, following)
-            traits = schema.numbers_of(connection, self._traits, (schema.trait_of(one) for part in change.appends for one in part.facts))
+            named = [[*map(schema.trait_of, part.facts)] for part in change.appends]
+            traits = self._traits | schema.numbers_of(connection, self._traits, chain.from_iterable(named))
             topics = _topic_numbers(connection, {row.source.topic for part in change.appends for row in part.rows if row.source})
             leaves = [note for note in change.notes if note.partition != LEDGER_META]
-            for append in change.appends:
+            for append, own in zip(change.appends, named, strict=True):
                 grown = len(leaves) if append.partition == LEDGER_META else len(append.rows)
                 _grow(connection, append, grown)
                 if append.partition == LEDGER_META:
@@ -209,31 +211,12 @@ class SqliteLedgerStore:
                         [(append.size + at, note.partition, note.size, note.text.decode()) for at, note in enumerate(leaves)],
                     )
                 else:
-                    self._insert(connection, append, {**self._traits, **traits} if traits else self._traits, topics)
+                    _insert(connection, append, [traits[one] for one in own], topics)
             connection.executemany(
                 "INSERT OR REPLACE INTO note (size, text) VALUES (?, ?)",
                 [(note.size, note.text) for note in change.notes if note.partition == LEDGER_META],
             )
-        self._traits.update(traits)
-
-    def _insert(
-        self, connection: sqlite3.Connection, append: LedgerAppend, traits: Mapping[schema.Trait, int], topics: Mapping[str, int]
-    ) -> None:
-        first, trait_of = id_of(append.partition, append.size), schema.trait_of
-        records, facts, handles = [], [], []
-        for record_id, (row, one) in enumerate(zip(append.rows, append.facts, strict=True), first):
-            source, own = row.source, one.handles
-            where = (None, None, None) if source is None else (topics[source.topic], source.partition, source.offset)
-            records.append((record_id, row.leaf, row.raw))
-            facts.append((
-                record_id, one.ts_us, traits[trait_of(one)], one.retention_class, one.keep_until_day, len(own), row.sealed_at_us, *where,
-                b"".join(own), one.audit_id or None, one.agent_id or None, one.task_id or None, one.workflow_id or None,
-            ))  # fmt: skip
-            if own:
-                handles += [(handle, record_id, part) for part, handle in enumerate(own)]
-        connection.executemany("INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)", records)
-        connection.executemany("INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", facts)
-        connection.executemany("INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)", handles)
+        self._traits = traits
 
     def _remove(self, removals: Sequence[LedgerRemoval]) -> int:
         wanted: defaultdict[int, list[int | None]] = defaultdict(list)
@@ -312,6 +295,30 @@ def _grow(connection: sqlite3.Connection, append: LedgerAppend, by: int) -> None
         [(partition, height, first, b"".join(hashes)) for height, first, hashes in append.nodes if height or not append.rows],
     )
     connection.executemany("INSERT OR REPLACE INTO tip VALUES (?, ?, ?, ?, ?)", [(partition, *tip) for tip in append.tips])
+
+
+def _insert(connection: sqlite3.Connection, append: LedgerAppend, traits: Sequence[int], topics: Mapping[str, int]) -> None:
+    """Row by row, since lists of all of them would be the collector's to look through again and again."""
+    first, facts = id_of(append.partition, append.size), append.facts
+    connection.executemany(
+        "INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)",
+        ((number, row.leaf, row.raw) for number, row in enumerate(append.rows, first)),
+    )
+    connection.executemany(
+        "INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                number, one.ts_us, trait, one.retention_class, one.keep_until_day, len(one.handles), row.sealed_at_us,
+                *((None, None, None) if (source := row.source) is None else (topics[source.topic], source.partition, source.offset)),
+                b"".join(one.handles), one.audit_id or None, one.agent_id or None, one.task_id or None, one.workflow_id or None,
+            )
+            for number, (row, one, trait) in enumerate(zip(append.rows, facts, traits, strict=True), first)
+        ),
+    )  # fmt: skip
+    connection.executemany(
+        "INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)",
+        ((handle, number, part) for number, one in enumerate(facts, first) for part, handle in enumerate(one.handles)),
+    )
 
 
 def _node(connection: sqlite3.Connection, partition: int, height: int, number: int) -> bytes:

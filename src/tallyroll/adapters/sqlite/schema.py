@@ -23,7 +23,7 @@ OFFSET_MASK: Final = (1 << OFFSET_BITS) - 1
 _MAX_PARTITIONS: Final = 1 << (63 - OFFSET_BITS)
 
 _PAGE_BYTES: Final = 8_192  # 20 % quicker than 4,096 for batches of 1,000 records; 16,384 gained nothing more
-_CHECKPOINT_PAGES: Final = 2_000  # 16 MB of write-ahead log between two checkpoints
+_CHECKPOINT_PAGES: Final = 8_000  # 64 MB of write-ahead log: only where folding beside the commits does not keep up
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # what a checkpoint leaves of a write-ahead log that a reader kept growing
 _RETRY_S: Final = 0.01  # between two tries for a lock that SQLite does not wait for itself
 

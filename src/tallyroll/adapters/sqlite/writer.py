@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar, cast
 
 from tallyroll.adapters.sqlite.blocks import headers_size, to_blocks
+from tallyroll.adapters.sqlite.folding import Folding
 from tallyroll.adapters.sqlite.guarded import Guarded
 from tallyroll.adapters.sqlite.retention import Retention
 from tallyroll.adapters.sqlite.schema import OFFSET_BITS, transaction, unavailable
@@ -115,6 +116,7 @@ class Writer:
         limits: Limits,
         retention: Retention,
         tail: Tail,
+        folding: Folding | None,
     ) -> None:
         self._what = what
         self._guarded = guarded
@@ -123,6 +125,7 @@ class Writer:
         self._limits = limits
         self._retention = retention
         self._tail = tail
+        self._folding = folding
         self._queue: queue.SimpleQueue[Appended | _Job | _Mark] = queue.SimpleQueue()
         self._taken_records = self._taken_bytes = 0  # written by the appending thread only
         self._done_records = self._done_bytes = 0  # written by the writer's thread only
@@ -211,6 +214,8 @@ class Writer:
         finally:
             self._stopped = True
             self._abandon(group)
+            if self._folding is not None:
+                self._folding.close()
             self._guarded.close()
 
     def _next(self) -> tuple[list[Appended], _Job | _Mark | None]:
@@ -246,6 +251,8 @@ class Writer:
                 _deliver(parts, self._names[number], starts[number])
             self._tail.advance({number: self._ends[number][0] for number in by_number})
         self._settle(group)
+        if self._folding is not None:
+            self._folding.committed(sum(pending.size_bytes for pending in group), self._guarded)
 
     def _settle(self, group: Sequence[Appended]) -> None:
         self._done_records += sum(len(indexes) for pending in group for indexes in pending.parts.values())

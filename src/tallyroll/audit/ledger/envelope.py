@@ -5,7 +5,8 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from binascii import a2b_base64
 from functools import lru_cache
 from typing import Final
 
@@ -57,16 +58,16 @@ def size_of(record_bytes: int, names_bytes: int) -> int:
     return _AROUND + names_bytes + (record_bytes + 2) // 3 * 4
 
 
-def record_in(value: bytes | None) -> tuple[str, Record]:
-    """The id and the record in a document. Raises Undecodable for any other, and for base64 that is not the one way to write it."""
+def record_in(value: bytes | None) -> tuple[str, Record, bytes]:
+    """The id and the record in a document, also packed. Raises Undecodable for another, and for base64 that can be written otherwise."""
     try:
         document = _decode(value or b"")
-        raw = b64decode(document.data_base64, validate=True)
+        raw = a2b_base64(document.data_base64, strict_mode=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         raise Undecodable("not_an_event", "no document with a sealed record") from None
     if document.specversion != "1.0" or document.type != SEALED_TYPE or not _is_canonical(document.data_base64, raw):
         raise Undecodable("bad_data", "another type of document, or base64 that is not canonical")
-    return document.id, unpack_record(raw)
+    return document.id, unpack_record(raw), raw
 
 
 def _is_canonical(text: str, raw: bytes) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from msgspec.structs import asdict
+from msgspec.structs import astuple
 
 from tallyroll.audit.compliance.pii import PiiScanner, people_named
 from tallyroll.audit.compliance.rules import ComplianceRule, Judgement, RuleSet, join, shown_violations, violations_of
@@ -21,6 +21,7 @@ from tallyroll.audit.recording.new_entry import NewEntry
 VIOLATION_EVENT: Final = "compliance.violation"
 """Says that an entry breaks a rule. Its own entry matches no rules, or one breach would go round for ever."""
 
+_FIELDS: Final = NewEntry.__struct_fields__
 _OF_PERSON: Final = ("user_id", "session_id", "source_ip", "user_agent")
 _OF_SUBJECTS: Final = tuple(sorted(SEALED_FIELDS - set(_OF_PERSON)))
 _FREE_TEXT: Final = tuple(sorted(SEALABLE_FIELDS - SEALED_FIELDS))
@@ -97,7 +98,9 @@ class Drafter:
         """What will be sealed, what will be in clear, and what the rules make of it."""
         # All of them are text, dicts, tuples or members of enums: what is false, or blank, says nothing.
         fields: dict[str, Any] = {
-            name: value for name, value in asdict(entry).items() if value and (type(value) is not str or not value.isspace())
+            name: value
+            for name, value in zip(_FIELDS, astuple(entry), strict=True)
+            if value and (type(value) is not str or not value.isspace())
         }
         subjects: tuple[str, ...] = fields.get("subjects") or people_named(entry.payload, self._subject_fields)
         person: dict[str, Any] = {name: fields[name] for name in _OF_PERSON if name in fields}

@@ -34,7 +34,7 @@ from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable
 from tallyroll.events.codec import moment_at
 from tallyroll.events.ids import new_id
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
-from tallyroll.ports import Clock, KeyRing, PiiFinder, Sealer
+from tallyroll.ports import Clock, KeyRing, Outcome, PiiFinder, Sealer
 from tallyroll.publish.load import Body
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
@@ -42,8 +42,11 @@ from tallyroll.telemetry import AUDIT_CREATED, Telemetry
 
 log: Final = logging.getLogger("tallyroll.audit")
 
-# At the most, calls are gathered while those before them are being written: each commit costs as much as ten entries.
-_GATHER_S: Final = 0.02
+# Calls are gathered while those before them are being written, and a little longer where many come at once: what a group costs
+# besides its entries, half of it the commit, is as much as ten of them.
+_GATHER_S: Final = 0.02  # at the most, where a commit takes long
+_LULL_S: Final = 0.003  # between two groups at the least, if the first one was of twelve calls or more
+_LULL_PER_CALL_S: Final = 0.000_25  # few calls need not wait for company: their callers may call one thing after the other
 _CHUNK: Final = 250  # entries sealed between two looks at the event loop: some 20 ms
 _LINK_BYTES: Final = 320  # what the publisher's link adds, at the most
 _TAG_BYTES: Final = 16
@@ -213,9 +216,17 @@ class Recorder:
             else:
                 answer(handed, calls)
                 if sum(len(call.ready) for call in self._calls) < _CHUNK:
-                    await asyncio.wait({handed.kept}, timeout=_GATHER_S)
+                    await self._gather(handed.kept, min(_LULL_S, len(calls) * _LULL_PER_CALL_S))
                     continue
             await asyncio.sleep(0)  # noqa: TID251  # lets the loop breathe, waits for nothing
+
+    async def _gather(self, written: asyncio.Task[list[Outcome] | None], least_s: float) -> None:
+        """Waits until a group is written, and for so long at the least."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + least_s
+        await asyncio.wait({written}, timeout=_GATHER_S)
+        if (left_s := until - loop.time()) > 0:
+            await asyncio.sleep(left_s)  # noqa: TID251  # time is what is to pass
 
     async def _record_singly(self, calls: Sequence[Call]) -> None:
         """What all together lacked, some may not need."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count, repeat
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from tallyroll.audit.ledger.layout import (
     MAX_MAC_EPOCH,
     Core,
     Kind,
+    PartMark,
     PartType,
     Record,
     k0_commitment,
@@ -29,6 +31,7 @@ _ANYWHERE: Final = (Kind.ENTRY, Kind.GENESIS, Kind.HEADS, Kind.CLOSE)
 _SECOND_US: Final = 1_000_000
 _RATCHETS: Final = 10_000  # writer epochs whose MAC keys are kept; making one anew costs up to 86,400 hashes
 _NO_NONCE: Final = bytes(12)
+_SEALED: Final = frozenset({PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN})
 
 Admit = Callable[[ChainKey, Admission], None]
 
@@ -73,7 +76,7 @@ class Intake:
 
     def _wrong(self, core: Core, offered: Offered, admission: Admission, now_us: int) -> str:
         """Why a record whose place is right is not appended; empty for none."""
-        if core.kind not in _ANYWHERE or not all(_well_marked(core, index) for index in range(len(core.parts))):
+        if core.kind not in _ANYWHERE or not all(map(_is_well_marked, core.parts, count(), repeat(core.seq))):
             return "broken"
         age_us = core.mac_epoch * _SECOND_US - CLOCK_BOUND_S * _SECOND_US
         if core.mac_epoch > MAX_MAC_EPOCH or age_us > min(core.ts_us, now_us) - admission.opened_us:
@@ -113,11 +116,10 @@ class Intake:
         return Admission(commitment, max(0, core.ts_us - core.mac_epoch * _SECOND_US), self._heartbeat_s)
 
 
-def _well_marked(core: Core, index: int) -> bool:
-    mark = core.parts[index]
+def _is_well_marked(mark: PartMark, index: int, seq: int) -> bool:
     if mark.part_type == PartType.PLAIN:
         return mark.nonce == _NO_NONCE
-    return mark.part_type in (PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN) and mark.nonce == nonce_of(index, core.seq)
+    return mark.part_type in _SEALED and mark.nonce == nonce_of(index, seq)
 
 
 _decode_any: Final = msgspec.json.Decoder(dict[str, Any]).decode

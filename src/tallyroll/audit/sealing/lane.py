@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tallyroll.audit.ledger.chain import Sealed
-from tallyroll.audit.ledger.layout import Kind, Record, pack_record, unpack_core
+from tallyroll.audit.ledger.layout import Kind, pack_record, unpack_core
 from tallyroll.audit.ledger.partition import LedgerPartition, Offered, Tip, pack_tip, unpack_tip
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.deriving import Publishers
@@ -66,13 +66,13 @@ class Lane:
                 self.ledger.tips[chain] = tip._replace(closed=True)
                 self._moved.add(chain)
 
-    def take(self, offered: Offered, facts: LedgerFacts, source: Position, now_us: int) -> None:
-        """A record of somebody else's, judged."""
+    def take(self, offered: Offered, raw: bytes, facts: LedgerFacts, source: Position, now_us: int) -> None:
+        """A record of somebody else's, judged; ``raw`` is the same packed."""
         core = offered.core
         assert core is not None  # noqa: S101  # a broken record is not taken
         self.ledger.move(offered)
         self._moved.add((core.chain.writer, core.chain.epoch))
-        self._add(offered.record, offered.leaf, facts, source, now_us)
+        self._add(raw, offered.leaf, facts, source, now_us)
 
     def take_own(
         self, sealed: Sequence[Sealed], facts: Sequence[LedgerFacts], sources: Sequence[Position | None], now_us: int, mac_epoch: int
@@ -81,7 +81,7 @@ class Lane:
         for item in sealed[: len(sealed) - len(facts)]:
             core = unpack_core(item.record.core)
             opening = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day)
-            self._add(item.record, item.leaf, opening, sources[0], now_us)
+            self._add(pack_record(item.record), item.leaf, opening, sources[0], now_us)
         number, partition = self.end, self.number
         for (_, _, leaf, record), source in zip(sealed[len(sealed) - len(facts) :], sources, strict=True):
             self._rows.append(LedgerRow(partition, number, pack_record(record), leaf, now_us, source))
@@ -110,6 +110,6 @@ class Lane:
         for chain in [chain for chain, tip in self.ledger.tips.items() if not tip.open and chain not in self._moved]:
             del self.ledger.tips[chain]  # asked for again where something of it comes
 
-    def _add(self, record: Record, leaf: bytes, facts: LedgerFacts, source: Position | None, now_us: int) -> None:
-        self._rows.append(LedgerRow(self.number, self.end, pack_record(record), leaf, now_us, source))
+    def _add(self, raw: bytes, leaf: bytes, facts: LedgerFacts, source: Position | None, now_us: int) -> None:
+        self._rows.append(LedgerRow(self.number, self.end, raw, leaf, now_us, source))
         self._facts.append(facts)

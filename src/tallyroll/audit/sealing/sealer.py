@@ -18,7 +18,7 @@ from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft
 from tallyroll.audit.ledger.envelope import record_in
 from tallyroll.audit.ledger.facts import facts_of
-from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind, Record
+from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind
 from tallyroll.audit.ledger.partition import Offered, Verdict
 from tallyroll.audit.ledger.records import Missing
 from tallyroll.audit.ledger.subjects import parts_about, text_of
@@ -254,7 +254,7 @@ class AuditSealer:
     def _take_one(self, lane: Lane, value: bytes | None, position: Position, now_us: int) -> Verdict:
         """What it was: BROKEN also for what is a finding for another reason."""
         try:
-            _, record = record_in(value)
+            _, record, raw = record_in(value)
         except Undecodable as error:
             self._find(lane, Finding("unreadable", str(position), error.reason, value or b""), position)
             return Verdict.BROKEN
@@ -264,14 +264,14 @@ class AuditSealer:
             self._find(lane, Finding(arrived.code, str(position), offered.place, value or b""), position)
             return Verdict.BROKEN
         if offered.verdict != Verdict.REPEAT:
-            self._append(lane, offered, record, position, now_us)
+            self._append(lane, offered, raw, position, now_us)
         return offered.verdict
 
-    def _append(self, lane: Lane, offered: Offered, record: Record, position: Position, now_us: int) -> None:
-        core = offered.core
+    def _append(self, lane: Lane, offered: Offered, raw: bytes, position: Position, now_us: int) -> None:
+        core, record = offered.core, offered.record
         assert core is not None  # noqa: S101  # judged
         facts = facts_of(record, core)
-        shown = self._separating.look(record, facts, str(position)) if self._separating is not None else ()  # asks the ring: may raise
+        shown = self._separating.look(record, facts, position) if self._separating is not None else ()  # asks the ring: may raise
         if offered.verdict == Verdict.GAP:
             missing = Missing(lane.number, core.chain.writer, core.chain.epoch, offered.missing, core.seq)
             self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
@@ -281,7 +281,7 @@ class AuditSealer:
         if ahead_s > CLOCK_BOUND_S and chain not in self._drifting:
             self._drifting.add(chain)  # said once an epoch
             self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {offered.place}"), position)
-        lane.take(offered, facts, position, now_us)
+        lane.take(offered, raw, facts, position, now_us)
         lane.seen_us = core.ts_us
         for finding in shown:
             self._find(lane, finding, position)

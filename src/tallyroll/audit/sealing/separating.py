@@ -19,6 +19,7 @@ from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.sealing.finding import Breach, Finding
 from tallyroll.errors import KeyGone, KeyRingUnavailable, SealBroken, StoreUnavailable
+from tallyroll.events.position import Position
 from tallyroll.ports import Clock, KeyRing, LedgerFacts, LedgerStore, LedgerWanted, Sealer
 
 Tell = Callable[[AuditEntry, Sequence[RuleViolation], Sequence[str]], None]
@@ -83,12 +84,12 @@ class Separating:
                 findings += [_finding(pair, entry, where) for pair in pairs if entry is not None]
         return findings
 
-    def look(self, record: Record, facts: LedgerFacts, where: str) -> list[Finding]:
+    def look(self, record: Record, facts: LedgerFacts, where: Position) -> list[Finding]:
         """What a record that has come at ``where`` shows together with those before it. Raises KeyRingUnavailable."""
         if facts.kind != Kind.ENTRY or facts.event_type not in self._separation.within_us:
             return []
         entry, pairs = self._see(record)
-        return [_finding(pair, entry, where) for pair in pairs] if entry is not None else []
+        return [_finding(pair, entry, str(where)) for pair in pairs] if entry is not None else []
 
     def say(self, findings: Iterable[Finding]) -> None:
         """Tells whom it concerns of those that are breaches, once they are stored."""

@@ -17,7 +17,7 @@ MAX_MAC_EPOCH: Final = 1 << 17
 CLOCK_BOUND_S: Final = 60
 NO_MAC: Final = bytes(32)
 _IDENT: Final = struct.Struct(">16sH16sI")
-_MIDDLE: Final = struct.Struct(">QQIHIB")
+_CORE: Final = struct.Struct(">5sB38sQQIHIB32s32s")
 _U32: Final = struct.Struct(">I")
 _NONCE: Final = struct.Struct(">IQ")
 _BATCH: Final = 4_096
@@ -136,7 +136,7 @@ class Walk:
         tree = Growing(header.start, header.peaks)
         stops = sorted({stop for stop in wanted if header.start <= stop <= size} | {size}, reverse=True)
         leaves: list[bytes] = []
-        at, length, digest = header.at, _U32.unpack_from, sha256
+        at, length, begun = header.at, _U32.unpack_from, sha256(b"\0").copy
         for index in range(header.start, size):
             while stops[-1] == index:
                 tree.extend(leaves)
@@ -149,7 +149,9 @@ class Walk:
                 self._findings.add("frame", self.partition, index)
                 leaves.append(bytes(32))
                 continue
-            leaf = digest(b"\0" + record[0]).digest()
+            state = begun()
+            state.update(record[0])
+            leaf = state.digest()
             leaves.append(leaf)
             self._record(index, record, leaf)
             if len(leaves) >= _BATCH:
@@ -169,15 +171,14 @@ class Walk:
     ) -> None:
         core, env, parts, mac = record
         self.entries += 1
-        chain = self.chains.get(core[6:44])
+        magic, kind, ident, seq, ts_us, mac_epoch, retention_class, keep_until, n_parts, prev, env_hash = _CORE.unpack_from(core)
+        chain = self.chains.get(ident)
         if chain is None:
-            chain = self._chain(core[6:44], index)
-        kind = core[5]
-        seq, ts_us, mac_epoch, retention_class, keep_until, n_parts = _MIDDLE.unpack_from(core, 44)
-        if core[:5] != MAGIC or not chain.at_home:
+            chain = self._chain(ident, index)
+        if magic != MAGIC or not chain.at_home:
             self._findings.add("core", self.partition, index, seq, "another version, ledger or partition")
-        if seq != chain.next or core[71:103] != chain.leaf or chain.closed:
-            if not self._mislinked(index, chain, seq, core[71:103], leaf):
+        if seq != chain.next or prev != chain.leaf or chain.closed:
+            if not self._mislinked(index, chain, seq, prev, leaf):
                 return
         else:
             chain.next, chain.leaf = seq + 1, leaf
@@ -198,7 +199,7 @@ class Walk:
                 self._findings.add("mac", self.partition, index, seq)
         if ts_us > chain.last_us:  # noqa: PLR1730  # a call of max costs a fiftieth of the whole
             chain.last_us = ts_us
-        if env is not None and sha256(env).digest() != core[103:135]:
+        if env is not None and sha256(env).digest() != env_hash:
             self._findings.add("env_hash", self.partition, index, seq)
         if n_parts or env is None:
             self._bodies(index, core, env, parts, (seq, ts_us, retention_class, keep_until))
