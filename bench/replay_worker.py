@@ -11,8 +11,9 @@ from pathlib import Path
 
 from bench.replay_access import replays_of
 from tallyroll.adapters.system.processes import framed
+from tallyroll.replay.freed_memory import keep_freed_memory
 from tallyroll.replay.jobs import do_job
-from tallyroll.worker import _KEPT_BYTES, _end_with_parent, _frame
+from tallyroll.worker import _end_with_parent, _frame
 
 
 async def _work(hello: bytes, job: bytes) -> None:
@@ -30,6 +31,6 @@ async def _work(hello: bytes, job: bytes) -> None:
 if __name__ == "__main__":
     frames = _frame(), _frame()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    bytes(_KEPT_BYTES)
+    keep_freed_memory()
     gc.freeze()
     asyncio.run(_work(*frames))

@@ -12,19 +12,15 @@ import os
 import sys
 import threading
 from contextlib import aclosing
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import msgspec
 
 from tallyroll.adapters.system.processes import LENGTH_BYTES, framed
 from tallyroll.opening import open_replayer
+from tallyroll.replay.freed_memory import keep_freed_memory
 from tallyroll.replay.jobs import do_job
 from tallyroll.settings import Settings
-
-# Once a block of this size was freed, glibc keeps freed memory instead of giving it back to the system (mallopt(3),
-# M_MMAP_THRESHOLD; it learns up to 32 MB). Without, a read of the embedded log touched a fresh page per four events, 2 µs each on
-# a virtual machine: 7.7 for 6.9 µs CPU an event. The block itself is never touched; other allocators do not care.
-_KEPT_BYTES: Final = 24 << 20
 
 
 def main() -> None:
@@ -34,7 +30,7 @@ def main() -> None:
     os.dup2(2, 1)
     hello, job = _frame(), _frame()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    bytes(_KEPT_BYTES)
+    keep_freed_memory()
     gc.freeze()  # what was imported stays; the collector need not look at it again
     asyncio.run(_work(hello, job, out))
     out.flush()

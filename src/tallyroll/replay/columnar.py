@@ -313,18 +313,23 @@ def hold_open(plan: Plan, owned: OwnedRows, slots: Slots) -> None:
     codes, words = owned.names(value, rows)
     opening = np.isin(owned.types[rows], [number for number, update in plan.updates.items() if update is field.open])
     marks = zip(owned.order_us[rows].tolist(), owned.offsets[rows].tolist(), strict=True)
-    for owner, code, opens, mark in zip(owned.owners[rows].tolist(), codes.tolist(), opening.tolist(), marks, strict=True):
+    names = map(words.__getitem__, codes.tolist())
+    for owner, name, opens, mark in zip(owned.owners[rows].tolist(), names, opening.tolist(), marks, strict=True):
         opened, here, elsewhere = slots[owner]
-        name = words[code]
+        # As OpenSet does; looking before it is taken out costs half of what ``pop`` does.
         if opens:
-            here.pop(name, None)
-            elsewhere.pop(name, None)
+            if name in here:
+                del here[name]
+            if name in elsewhere:
+                del elsewhere[name]
             ids, most = opened, MAX_OPEN
-        elif opened.pop(name, None) is not None or name in here:
+        elif name in opened:
+            del opened[name]
             ids, most = here, CLOSED_HERE
         else:
-            ids, most = elsewhere, CLOSED_ELSEWHERE
-        ids.pop(name, None)
+            ids, most = (here, CLOSED_HERE) if name in here else (elsewhere, CLOSED_ELSEWHERE)
+        if name in ids:
+            del ids[name]
         ids[name] = mark
         if len(ids) > most:
             del ids[next(iter(ids))]

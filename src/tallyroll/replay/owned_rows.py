@@ -41,12 +41,16 @@ class OwnedRows:
         self.offsets: Ints = columns.offsets[rows]
         self.order_us: Ints = np.maximum(_running_maximum(self.times_us, owners), high_us[owners])
         self._by_type = np.argsort(types.astype(np.uint16), kind="stable")
+        self._all = np.arange(len(types))
         self._bounds = np.append(0, np.cumsum(np.bincount(types))).tolist()
 
     def of(self, types: Sequence[int]) -> Index:
         """The rows of these types."""
         bounds = self._bounds
-        return _merged([self._by_type[bounds[number] : bounds[number + 1]] for number in types if number + 1 < len(bounds)])
+        spans = [(bounds[number], bounds[number + 1]) for number in types if number + 1 < len(bounds)]
+        if sum(stop - start for start, stop in spans) == len(self.types):  # sums are of nearly every type
+            return self._all
+        return _merged([self._by_type[start:stop] for start, stop in spans])
 
     def present(self, sources: Sequence[Source]) -> Index:
         """The rows that give a value."""
@@ -81,7 +85,8 @@ class OwnedRows:
         rows, value = self.of(source.types), source.value
         if value.constant is not None or value == EVENT_TIME:
             return rows
-        return rows[self._ints(value).valid[self._rows[rows]] if value.whole else self.names(value, rows).codes >= 0]
+        at = self._rows if rows is self._all else self._rows[rows]
+        return rows[self._ints(value).valid[at] if value.whole else self._texts(value).codes[at] >= 0]
 
     def _values(self, value: Value, rows: Index) -> list[Any]:
         if value.constant is not None:
@@ -157,6 +162,8 @@ def _stable_order(codes: NDArray[np.int32]) -> Index:
 
 def _running_maximum(times_us: Ints, owners: Index) -> Ints:
     """Per owner the largest time so far; the owners are sorted."""
+    if ((times_us[1:] >= times_us[:-1]) | (owners[1:] != owners[:-1])).all():
+        return times_us
     low, span = int(times_us.min()), int(times_us.max()) - int(times_us.min()) + 1
     if span * (int(owners[-1]) + 1) <= INT_MAX:
         floor = owners * span  # lifts each owner above the one before, so that one running maximum serves all

@@ -21,6 +21,7 @@ from tallyroll.ports import Archive, Segment, StoredPart
 from tallyroll.replay.applied import Applied, Cut
 from tallyroll.replay.findings import Finding, Findings, SequenceCheck
 from tallyroll.replay.fold import Fold, Part, View
+from tallyroll.replay.freed_memory import keep_freed_memory
 from tallyroll.replay.judge import Judge
 from tallyroll.replay.partition import PartitionFold, no_collecting
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
@@ -133,6 +134,7 @@ class Reading:
 
     def from_archive(self, archive: Archive) -> None:
         """Everything of the plan that the archive has. Blocks; call it from a worker thread."""
+        keep_freed_memory()
         with no_collecting():
             for lane in self._lanes.values():
                 start, end = lane.plan.archive
