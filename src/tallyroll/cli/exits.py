@@ -119,5 +119,5 @@ def _after_setting(name: str) -> str:
 
 def _after_uncertain(*, kept: bool) -> str:
     if kept:
-        return "do not publish it anew: it lies in the spool and goes out under the same id with the next command"
+        return "do not publish it anew: it lies in the spool and goes out under the same id with the next event published from here"
     return "look for the id with 'tallyroll events show ID' before you publish anew"

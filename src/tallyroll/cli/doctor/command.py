@@ -148,9 +148,7 @@ async def _cluster(settings: Settings, catalogue: Catalogue) -> AsyncIterator[Ch
     try:
         brokers = await admin.broker_count()
     except LogUnavailable as error:
-        yield Check(
-            "brokers", "fail", f"{settings.bootstrap_servers} does not answer ({error.reason})", "start the broker, or mend the address"
-        )
+        yield Check("brokers", "fail", f"{settings.bootstrap_servers} {error.reason}", "start the broker, or mend the address")
         return
     yield Check("brokers", "ok", f"{number(brokers)} alive; we are {settings.kafka_sasl_username or 'anonymous or known by certificate'}")
     async for check in _topics(settings, catalogue, admin, brokers):
@@ -227,7 +225,7 @@ def _spool(settings: Settings) -> Check:
     if not settings.is_kafka:
         return Check("spool", "ok", "none needed: the embedded log is on this disk")
     report = spool_report(settings.data_dir / "spool")
-    said = f"{number(report.waiting)} events wait, {number(report.refused)} were refused by the log"
+    said = f"{counted(report.waiting, 'event')} waiting, {number(report.refused)} refused by the log"
     if report.damaged:
         return Check(
             "spool",
@@ -238,5 +236,5 @@ def _spool(settings: Settings) -> Check:
     if report.refused:
         return Check("spool", "fail", said, f"refused events are kept in {settings.data_dir / 'spool'}; mend what the log refuses")
     if report.waiting:
-        return Check("spool", "warn", said, "they go out with the next publisher here, once the broker takes them")
+        return Check("spool", "warn", said, "they go out with the next event published from here, once the broker takes them")
     return Check("spool", "ok", "empty")
