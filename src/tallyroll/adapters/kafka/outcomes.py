@@ -36,6 +36,8 @@ _WORDS: Final = (
         {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT},  # noqa: SLF001
         "does not answer",
     ),
+    ({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}, "the topic is not there, 'tallyroll topics apply' makes it"),  # noqa: SLF001
+    ({KafkaError.TOPIC_AUTHORIZATION_FAILED}, "this user has no right to it, see 'tallyroll topics acls'"),
     ({KafkaError._RESOLVE}, "its name is not known here"),  # noqa: SLF001
     ({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}, "refuses our user, password or certificate"),  # noqa: SLF001
 )
@@ -59,7 +61,7 @@ def outcome_of(error: KafkaError, event_id: str, *, disconnected_since: bool) ->
     """
     code = error.code()
     if code in _REFUSED and not (disconnected_since and code in _DOUBTFUL):
-        return Rejected(PublishRejected(event_id, error.name()))
+        return Rejected(PublishRejected(event_id, reason_of(error)))
     return Unknown(LogUnavailable("broker", reason_of(error)))
 
 

@@ -8,6 +8,8 @@ from typing import Final
 
 from nats.aio.client import Client
 
+from tallyroll.errors import StoreUnavailable
+
 _AGAIN_S: Final = 0.1
 
 
@@ -22,6 +24,11 @@ async def connect(client: Client, servers: Sequence[str], timeout_s: int) -> Non
             reconnect_time_wait=_AGAIN_S,  # type: ignore[arg-type]  # a time in seconds
             error_cb=_ignored,
         )
+
+
+def unavailable(servers: Sequence[str], error: Exception) -> StoreUnavailable:
+    """What an error of the client means to who asked one of these servers for something."""
+    return StoreUnavailable(f"NATS at {','.join(servers)}", f"does not answer ({type(error).__name__})")
 
 
 async def _ignored(_: Exception) -> None:

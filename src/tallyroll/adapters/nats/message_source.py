@@ -14,11 +14,10 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
-from tallyroll.adapters.nats.connecting import connect
-from tallyroll.errors import SettingsError, StoreUnavailable
+from tallyroll.adapters.nats.connecting import connect, unavailable
+from tallyroll.errors import SettingsError
 from tallyroll.ports import Received
 
-_STORE: Final = "nats"
 _TIMEOUT_S: Final = 5
 _ID: Final = "Nats-Msg-Id"
 
@@ -48,7 +47,7 @@ class NatsSource:
             raise SettingsError("NATS_SERVERS", f"expected a stream that covers {self._subject}") from None
         except (NatsError, OSError, TimeoutError) as error:
             await self.close()
-            raise StoreUnavailable(_STORE, type(error).__name__) from None
+            raise unavailable(self._servers, error) from None
         received = []
         for message in messages:
             place = f"{message.metadata.stream}-{message.metadata.sequence.stream}"
@@ -63,7 +62,7 @@ class NatsSource:
             await asyncio.gather(*(self._open.pop(one.place).term() for one in dropped))
         except (NatsError, OSError, TimeoutError) as error:
             await self.close()
-            raise StoreUnavailable(_STORE, type(error).__name__) from None
+            raise unavailable(self._servers, error) from None
         finally:
             self._open.clear()
 

@@ -9,8 +9,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from tallyroll.adapters.nats.connecting import connect
-from tallyroll.errors import StoreUnavailable
+from tallyroll.adapters.nats.connecting import connect, unavailable
 
 _TIMEOUT_S: Final = 5
 
@@ -32,7 +31,7 @@ async def nats_report(servers: Sequence[str], subject: str) -> NatsReport:
         await connect(client, servers, _TIMEOUT_S)
         return await _look(client, subject)
     except (NatsError, OSError, TimeoutError) as error:
-        raise StoreUnavailable("nats", type(error).__name__) from None
+        raise unavailable(servers, error) from None
     finally:
         if not client.is_closed:
             await client.close()

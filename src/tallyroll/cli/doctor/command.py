@@ -66,7 +66,8 @@ async def _examine(session: Session) -> list[Check]:
         return [*found, _failed("settings", error)]
     found += [config_check(session.file, sources), url_check(settings, sources, os.environ), *setting_checks(settings, os.environ)]
     folder = _folder(settings)
-    found += [folder, *await bridge_checks(settings)]
+    bridges = await bridge_checks(settings)
+    found += [folder, *bridges]
     async with AsyncExitStack() as stack:
         try:
             cluster = [check async for check in _cluster(settings, catalogue)] if settings.is_kafka else []
@@ -77,7 +78,9 @@ async def _examine(session: Session) -> list[Check]:
                 found += await _look(settings, catalogue, log)
         except TallyrollError as error:
             found.append(_failed("stores" if isinstance(error, StoreUnavailable) else "log", error, kafka=settings.is_kafka))
-    found += [_spool(settings), *await outbox_checks(settings)]
+    found.append(_spool(settings))
+    if not any(check.name == "redis" and check.verdict == "fail" for check in bridges):  # where the outbox is, then
+        found += await outbox_checks(settings)
     return found
 
 
