@@ -1,6 +1,7 @@
 """Every thing an AI agent does, once, in order, on Apache Kafka or an embedded log; everything else is made from it."""
 
 from tallyroll._api import (
+    EventSourcedAgentManager,
     PrivacyCompliantEvent,
     create_audit_log,
     get_agent_performance_metrics,
@@ -16,7 +17,6 @@ from tallyroll.audit.compliance.rules import ComplianceRule
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
 from tallyroll.audit.ledger.contents import AuditEntry
 from tallyroll.audit.recording.new_entry import NewEntry
-from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.errors import (
     AuditError,
     Backpressure,

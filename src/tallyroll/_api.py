@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tallyroll._default import current_bus, current_field_sealer, current_roll
+from tallyroll._default import current_bus, current_field_sealer, current_roll, roll_of
 from tallyroll.analytics.profile import AgentPerformance, SystemPerformance
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.windows import TimeWindow
 from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.bridges import agents, forward, hybrid
 from tallyroll.bridges.bus import EventBus
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.publish.privacy import FieldSealer, ProtectedEvent
@@ -23,6 +25,7 @@ from tallyroll.replay.views import AGENT, TASK
 if TYPE_CHECKING:
     from tallyroll.audit.reading.query import AuditPage
     from tallyroll.audit.trail import AuditTrail
+    from tallyroll.ports import Outbox
 
 
 async def publish_agent_event(
@@ -147,6 +150,69 @@ class PrivacyCompliantEvent(ProtectedEvent):
 
     def __init__(self, event_data: Mapping[str, Any], *, sealer: FieldSealer | None = None) -> None:
         super().__init__(event_data, sealer=sealer or current_field_sealer())
+
+
+class EventSourcedAgentManager(agents.EventSourcedAgentManager):
+    """As the one that ``Roll.agents`` gives. With the default roll's publisher it takes from there what is not given, too."""
+
+    def __init__(
+        self,
+        event_publisher: agents.Publishes,
+        *,
+        manager: Any = None,  # noqa: ANN401  # a user's object
+        replay: ReplayEngine | None = None,
+        outbox: Outbox | None = None,
+        **more: Any,  # noqa: ANN401  # as its parent has it
+    ) -> None:
+        roll = roll_of(event_publisher) if replay is None or outbox is None else None
+        super().__init__(event_publisher, manager=manager if roll is None else None, replay=replay, outbox=outbox, **more)
+        self._made = None if roll is None else partial(roll.agents, manager, outbox=outbox, list_tasks=more.get("list_tasks"))
+        self._inner: agents.EventSourcedAgentManager | None = None
+
+    async def create_task(self, request: Any) -> Any:  # noqa: ANN401  # the user's own
+        """As its parent."""
+        return await (super().create_task(request) if self._made is None else (await self._by_default()).create_task(request))
+
+    async def get_aggregate_state(self, aggregate_type: str, aggregate_id: str) -> dict[str, Any] | None:
+        """As its parent."""
+        if self._made is None:
+            return await super().get_aggregate_state(aggregate_type, aggregate_id)
+        return await (await self._by_default()).get_aggregate_state(aggregate_type, aggregate_id)
+
+    async def get_aggregate_history(self, aggregate_type: str, aggregate_id: str) -> list[dict[str, Any]]:
+        """As its parent."""
+        if self._made is None:
+            return await super().get_aggregate_history(aggregate_type, aggregate_id)
+        return await (await self._by_default()).get_aggregate_history(aggregate_type, aggregate_id)
+
+    async def _by_default(self) -> agents.EventSourcedAgentManager:
+        if self._inner is None and self._made is not None:
+            self._inner = await self._made()
+        assert self._inner is not None  # noqa: S101  # who calls has looked
+        return self._inner
+
+
+class HybridEventSystem(hybrid.HybridEventSystem):
+    """As its parent, on the bus of this process and the default roll unless others are given."""
+
+    def __init__(self, bus: EventBus | None = None, publish: hybrid.Publish | None = None) -> None:
+        super().__init__(bus or current_bus(), publish or _publish)
+
+
+class KafkaNATSBridge(forward.KafkaNATSBridge):
+    """As its parent, of the default roll unless another one is given."""
+
+    def __init__(self, target: forward.Forwards | None = None, **options: Any) -> None:  # noqa: ANN401  # as its parent has them
+        super().__init__(target or _DefaultRoll(), **options)
+
+
+class _DefaultRoll:
+    async def forward(self, event_types: Collection[str], subject: str) -> None:
+        await (await current_roll()).forward(event_types, subject)
+
+
+async def _publish(event: AgentEvent) -> Any:  # noqa: ANN401  # a receipt, which nobody here reads
+    return await (await current_roll()).publish(event)
 
 
 def _event(

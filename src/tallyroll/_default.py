@@ -62,6 +62,11 @@ async def current_roll() -> Roll:
         return _roll
 
 
+def roll_of(publisher: object) -> Roll | None:
+    """The default roll, if it is open here and this is its publisher. Opens nothing."""
+    return _roll if _roll is not None and _roll.publisher is publisher else None
+
+
 def current_bus() -> EventBus:
     """The bus of this process."""
     global _bus  # noqa: PLW0603  # this module is where state may be

@@ -410,7 +410,10 @@ class Settings:
             try:
                 parse_servers(rest)
             except ValueError:
-                raise SettingsError("TALLYROLL_URL", "expected kafka://HOST:PORT,… without user, password or path") from None
+                raise SettingsError(
+                    "TALLYROLL_URL",
+                    "expected kafka://HOST:PORT,… (or HOST:PORT,… alone where brokers are named), without user, password or path",
+                ) from None
         if scheme == "sqlite" and rest != ":memory:":
             if not rest.startswith("/") or rest == "/":
                 raise SettingsError("TALLYROLL_URL", "a folder follows sqlite:/// (relative), sqlite://// (absolute)")
@@ -560,6 +563,7 @@ class Settings:
 
 
 _S = TypeVar("_S", bound=Settings)
+_URL_GIVEN: Final = Source("given", "url")
 
 
 def settings_and_sources(
@@ -590,10 +594,13 @@ def settings_and_sources(
 def _as_written(
     error: SettingsError, path: str | Path | None, declared: Mapping[str, Declared], sources: Mapping[str, Source]
 ) -> SettingsError:
-    """The same error, by the name that was written: a key of the file where the value comes from there."""
+    """The same error, by the name that was written: a key of the file, another variable that stands for it, or the argument ``url``."""
     for name, one in declared.items():
-        if one.variable.env == error.name and sources[name].kind == "file":
-            return SettingsError(f"{path}: {sources[name].name}", error.reason)
+        source = sources[name]
+        if one.variable.env == error.name and source.kind == "file":
+            return SettingsError(f"{path}: {source.name}", error.reason)
+        if one.variable.env == error.name and (source.kind == "environment" or source == _URL_GIVEN):
+            return SettingsError(source.name, error.reason)
     return error
 
 

@@ -364,3 +364,15 @@ def test_settings_travel_through_an_environment_with_their_secrets() -> None:
     )
     assert Settings.from_env(given.to_env()) == given
     assert Settings.from_env(Settings().to_env()) == Settings()
+
+
+def test_a_slip_is_told_by_the_name_it_was_written_under():
+    for environ, given, name in (
+        ({"TALLYROLL_URL": "foo"}, {}, "TALLYROLL_URL"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "user:secret@broker"}, {}, "KAFKA_BOOTSTRAP_SERVERS"),
+        ({"TALLYROLL_URL": "sqlite://:memory:"}, {"url": "foo"}, "url"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_env(environ, **given)
+        assert caught.value.name == name
+        assert "secret" not in str(caught.value)

@@ -155,7 +155,7 @@ class StateSync:
         if lane is None:
             raise RuntimeError(f"positions() of {batch.topic_partition} come before its batches")
         if lane.lost:
-            raise StoreUnavailable(self.name, "it did not answer") if self._away else StoreFilling(self.name)
+            raise StoreUnavailable("Redis", "it has not answered yet") if self._away else StoreFilling("Redis")
         fresh = batch.since(lane.next)
         letters: list[DeadLetter] = []
         if fresh is not None:

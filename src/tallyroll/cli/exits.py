@@ -68,7 +68,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.LogUnavailable, (ExitCode.UNAVAILABLE, "check the address and the broker with 'tallyroll doctor', then try again")),
     (errors.Backpressure, (ExitCode.UNAVAILABLE, "wait until the broker takes events again, then repeat the command")),
     (errors.TopicConflict, (ExitCode.FINDINGS, "see the difference with 'tallyroll topics drift'")),
-    (errors.StoreUnavailable, (ExitCode.UNAVAILABLE, "check disk space and permissions of the data folder with 'tallyroll doctor'")),
+    (errors.StoreUnavailable, (ExitCode.UNAVAILABLE, lambda error: _after_store(error.store))),
     (errors.PositionConflict, (ExitCode.UNAVAILABLE, "another process writes the same store; let it, or stop one of the two")),
     (errors.SegmentDamaged, (ExitCode.FINDINGS, "restore the named file from a copy, then check with 'tallyroll replay verify'")),
     (errors.LedgerTampered, (ExitCode.FINDINGS, "keep the store as it is, it is evidence; see 'tallyroll audit verify'")),
@@ -117,7 +117,13 @@ def _after_setting(name: str) -> str:
     return "give it another value; see --help"
 
 
+def _after_store(store: str) -> str:
+    if " at " in store:  # a server
+        return "check the address and the server with 'tallyroll doctor', then try again"
+    return "check disk space and permissions of the data folder with 'tallyroll doctor'"
+
+
 def _after_uncertain(*, kept: bool) -> str:
     if kept:
-        return "do not publish it anew: it lies in the spool and goes out under the same id with the next command"
+        return "do not publish it anew: it lies in the spool and goes out under the same id with the next event published from here"
     return "look for the id with 'tallyroll events show ID' before you publish anew"

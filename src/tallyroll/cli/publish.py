@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
@@ -12,13 +14,21 @@ import typer
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import note, paint, say, say_json
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
+from tallyroll.errors import PublishUncertain
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.names import payload_findings
 from tallyroll.events.types import register_event_type
 from tallyroll.publish.receipt import Receipt
 
+if TYPE_CHECKING:
+    from tallyroll.roll import Roll
+
 app = verbs()
 
+T = TypeVar("T")
+
+_SOON_S: Final = 0.5  # a broker that is well answers within a tenth of that
+_THEN: Final = "then it stays in the spool and goes out with the next event published from here"
 _AGGREGATES: Final = {"task": "task", "tool": "task", "workflow": "workflow", "message": "workflow"}
 
 
@@ -69,7 +79,24 @@ def publish(  # noqa: PLR0913  # one parameter per option
 
 async def _publish(session: Session, event: AgentEvent) -> Receipt:
     async with session.roll() as roll:
-        return await roll.publish(event)
+        return await answered(roll, roll.publish(event))
+
+
+async def answered(roll: Roll, work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives. Says what is waited for where the log does not answer soon, and leaves at once what stays in the spool."""
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=_SOON_S)
+        if not done and roll.settings.is_kafka:
+            wait_s = roll.settings.publish_deadline_ms / 1_000
+            note(f"{roll.settings.url} has not answered yet; waiting for it up to {wait_s:g} s, {_THEN}")
+        return await task
+    except PublishUncertain as error:
+        if error.kept:
+            await roll.publisher.close(grace_s=0)
+        raise
+    finally:
+        task.cancel()
 
 
 def payload_of(given: str) -> dict[str, Any]:

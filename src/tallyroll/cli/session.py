@@ -16,6 +16,7 @@ import typer
 
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.moments import parse_moment, parse_span
+from tallyroll.errors import SettingsError
 from tallyroll.events.ids import utc_now
 from tallyroll.settings import CONFIG_VARIABLE, Settings, Source, settings_and_sources
 
@@ -49,7 +50,12 @@ class Session:
     def settings_and_sources(self) -> tuple[Settings, Mapping[str, Source]]:
         """The settings in force, and by field name where each value comes from. Raises SettingsError."""
         given: dict[str, Any] = {} if self.url is None else {"url": self.url}
-        return settings_and_sources(self.file, **given)
+        try:
+            return settings_and_sources(self.file, **given)
+        except SettingsError as error:
+            if error.name not in given:
+                raise
+            raise SettingsError("--url", error.reason) from None
 
     def roll(self) -> AbstractAsyncContextManager[Roll]:
         """The roll that the command works on."""

@@ -1,8 +1,7 @@
 """Publishing events, under the names that users of ``utils.kafka_events`` know."""
 
-from tallyroll._api import PrivacyCompliantEvent, get_event_publisher, publish_agent_event, publish_task_event
+from tallyroll._api import EventSourcedAgentManager, PrivacyCompliantEvent, get_event_publisher, publish_agent_event, publish_task_event
 from tallyroll.adapters.extras import KAFKA_AVAILABLE
-from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.types import EventType
 from tallyroll.publish.publisher import EventPublisher

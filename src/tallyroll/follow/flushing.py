@@ -137,7 +137,7 @@ class Flushes:
             self._telemetry.count(FOLLOW_RETRIES, follower=name)
             self._telemetry.count(FOLLOW_FLUSH_FAILURES, follower=name)
             self._due = self._clock.monotonic() + self._backoff.next_s()
-            log.warning("%s: %s; trying again", name, error, extra={"follower": name})
+            log.warning("%s waits: %s; trying again", name, error, extra={"follower": name})
         else:
             self._backoff.reset()
             self._last[name] = end = self._clock.monotonic()

@@ -86,6 +86,7 @@ class EventPublisher:
         self._handed_over = Load()
         self._tickets: deque[Ticket] = deque()
         self._spool: Spool | None = self._open_spool() if self._open_spool is not None else None
+        self._left = self.spool_depth  # by processes that are gone
         self._delivery: Delivery
         self._queue: asyncio.Lock
         self._queueing = 0
@@ -190,8 +191,11 @@ class EventPublisher:
         self._enter()
         return await self._settle(timeout_s)
 
-    async def close(self) -> None:
-        """Refuses new events, waits out the grace, spools the rest. Safe to call twice; in a forked child it leaves the parent's alone."""
+    async def close(self, grace_s: float | None = None) -> None:
+        """Refuses new events, waits out the grace (that of the settings), spools the rest.
+
+        Safe to call twice; in a forked child it leaves the parent's alone.
+        """
         if self._closed:
             return
         self._closed = True
@@ -199,7 +203,7 @@ class EventPublisher:
         if self._pid != os.getpid():
             return
         if self._loop is not None:
-            await self._settle(self._settings.exit_grace_ms / 1000)
+            await self._settle(self._settings.exit_grace_ms / 1000 if grace_s is None else grace_s)
             kept = await self._delivery.stop()
             if self._keeper is not None:
                 self._keeper.cancel()
@@ -298,6 +302,7 @@ class EventPublisher:
             if self._loop is not None:
                 left = [record for spooling in (True, False) for record in self._delivery.open_records(spooling=spooling)]
             self._loop = loop
+            self._tell_what_was_left()
             self._queue, self._queueing = asyncio.Lock(), 0
             self._delivery = Delivery(
                 self._log, self._spool, clock=self._clock, telemetry=self._telemetry,
@@ -313,6 +318,16 @@ class EventPublisher:
             for lane in self._lanes.values():
                 self._delivery.resume(lane)
         return loop
+
+    def _tell_what_was_left(self) -> None:
+        """Once, and only by who is going to send it."""
+        left, self._left = self._left, 0
+        if left:
+            one, many = (
+                "1 event is left in the spool by an earlier process; it goes",
+                f"{left} events are left in the spool by earlier processes; they go",
+            )
+            log.warning("%s out before anything new of its partition", one if left == 1 else many)
 
     def _carry_over(self, records: Sequence[Encoded], loop: asyncio.AbstractEventLoop) -> None:
         """What a closed event loop has left open is numbered already: it goes through the spool, before anything new."""
@@ -447,7 +462,10 @@ class EventPublisher:
             while tickets and (tickets[0].done or tickets[0].deadline <= now):
                 ticket = tickets.popleft()
                 if not ticket.done:
-                    self._telemetry.count(UNCERTAIN, ticket.expire("deadline passed", kept=self._spool is not None))
+                    self._telemetry.count(
+                        UNCERTAIN,
+                        ticket.expire(f"no answer within {self._settings.publish_deadline_ms / 1000:g} s", kept=self._spool is not None),
+                    )
             self._delivery.watch(list(self._lanes.values()))
 
     def drain_now(self, grace_s: float) -> None:

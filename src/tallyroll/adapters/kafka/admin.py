@@ -24,6 +24,7 @@ from confluent_kafka.admin import (
 )
 
 from tallyroll.adapters.kafka.config import client_config, client_logger
+from tallyroll.adapters.kafka.outcomes import reason_of
 from tallyroll.adapters.kafka.tls import probe_tls
 from tallyroll.errors import LogUnavailable, SettingsError, TallyrollError, TopicConflict
 from tallyroll.events.acls import Acl, Operation, Pattern, Resource, principal_of
@@ -258,7 +259,7 @@ class KafkaAdmin:
             return TopicConflict(name, "does not exist in the cluster")
         if code in _NOT_ACCEPTED:
             return TopicConflict(name, f"the broker does not accept to {what} ({error.name()}): {error.str()}")
-        return LogUnavailable(f"{name}, to {what}", error.name())
+        return LogUnavailable(f"Kafka at {self._settings.bootstrap_servers}, asked about {name}", reason_of(error))
 
 
 def _inner(error: BaseException) -> KafkaError:

@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tallyroll.adapters.kafka.config import client_config, consumer_config, producer_config
+from tallyroll.adapters.kafka.outcomes import unavailable
 from tallyroll.adapters.kafka.producer import KafkaProducer, PendingRecords
 from tallyroll.adapters.kafka.reader import SpanReader
 from tallyroll.adapters.kafka.subscription import KafkaSubscription
@@ -104,7 +105,7 @@ class KafkaLog:
             request = self._client().list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)], request_timeout=_REQUEST_S)
             answer = await asyncio.wrap_future(request[group])
         except KafkaException as error:
-            raise _translated(error) from None
+            raise self._translated(error) from None
         return {TopicPartition(item.topic, item.partition): item.offset for item in answer.topic_partitions if item.offset >= 0}
 
     async def close(self) -> None:
@@ -147,13 +148,13 @@ class KafkaLog:
             return await self._list_offsets(request)
         except KafkaException as error:
             if not _is_stale(error):
-                raise _translated(error) from None
+                raise self._translated(error) from None
         # The client asks with the leaders it knew, for ever, unless it is made to look again (as librdkafka #4620).
         try:
             await asyncio.to_thread(self._client().list_topics, timeout=_REQUEST_S)
             return await self._list_offsets(request)
         except KafkaException as error:
-            raise _translated(error) from None
+            raise self._translated(error) from None
 
     async def _list_offsets(self, request: dict[ClientPartition, Any]) -> dict[TopicPartition, int]:
         client = self._client()  # held until its futures are done: without it they fail with _DESTROY
@@ -168,16 +169,14 @@ class KafkaLog:
             result[TopicPartition(partition.topic, partition.partition)] = answer.offset
         return result
 
+    def _translated(self, error: KafkaException) -> LogUnavailable | TopicConflict:
+        inner = error.args[0] if error.args else None
+        unknown = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)  # noqa: SLF001
+        if isinstance(inner, KafkaError) and inner.code() in unknown:
+            return TopicConflict("of the catalogue", "does not exist in the cluster; run tallyroll topics apply")
+        return unavailable(self._settings.bootstrap_servers, error)
+
 
 def _is_stale(error: KafkaException) -> bool:
     inner = error.args[0] if error.args else None
     return isinstance(inner, KafkaError) and inner.code() in _STALE
-
-
-def _translated(error: KafkaException) -> LogUnavailable | TopicConflict:
-    inner = error.args[0] if error.args else None
-    if isinstance(inner, KafkaError):
-        if inner.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
-            return TopicConflict("of the catalogue", "does not exist in the cluster; run tallyroll topics apply")
-        return LogUnavailable("broker", inner.name())
-    return LogUnavailable("broker", type(error).__name__)

@@ -31,6 +31,17 @@ _REFUSED: Final = frozenset(
     }
 )
 
+_WORDS: Final = (
+    (
+        {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT},  # noqa: SLF001
+        "does not answer",
+    ),
+    ({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}, "the topic is not there, 'tallyroll topics apply' makes it"),  # noqa: SLF001
+    ({KafkaError.TOPIC_AUTHORIZATION_FAILED}, "this user has no right to it, see 'tallyroll topics acls'"),
+    ({KafkaError._RESOLVE}, "its name is not known here"),  # noqa: SLF001
+    ({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}, "refuses our user, password or certificate"),  # noqa: SLF001
+)
+
 _FATAL: Final = frozenset(
     {
         KafkaError._FATAL,  # noqa: SLF001
@@ -50,8 +61,21 @@ def outcome_of(error: KafkaError, event_id: str, *, disconnected_since: bool) ->
     """
     code = error.code()
     if code in _REFUSED and not (disconnected_since and code in _DOUBTFUL):
-        return Rejected(PublishRejected(event_id, error.name()))
-    return Unknown(LogUnavailable("broker", error.name()))
+        return Rejected(PublishRejected(event_id, reason_of(error)))
+    return Unknown(LogUnavailable("broker", reason_of(error)))
+
+
+def unavailable(servers: object, error: BaseException, to: str = "") -> LogUnavailable:
+    """What an exception of the client means to who asked these brokers for something."""
+    inner = error.args[0] if error.args else None
+    reason = reason_of(inner) if isinstance(inner, KafkaError) else type(error).__name__
+    return LogUnavailable(f"Kafka at {servers}{to}", reason)
+
+
+def reason_of(error: KafkaError) -> str:
+    """An error of the client in words, where it is one that people meet; its name is what one searches for."""
+    words = next((words for codes, words in _WORDS if error.code() in codes), "")
+    return f"{words} ({error.name()})" if words else str(error.name())
 
 
 def is_fatal(error: KafkaError) -> bool:

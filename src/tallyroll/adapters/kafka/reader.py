@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from tallyroll.adapters.kafka.batches import to_batches
+from tallyroll.adapters.kafka.outcomes import reason_of, unavailable
 from tallyroll.errors import LogUnavailable, SettingsError, SpanGone
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
@@ -32,6 +33,7 @@ class SpanReader:
 
     def __init__(self, config: Mapping[str, Any], spans: Sequence[Span], *, max_records: int) -> None:
         self._config = {**config, "enable.partition.eof": False}
+        self._servers = config["bootstrap.servers"]
         self._open = {TopicPartition(span.topic, span.partition): span for span in spans if span.start < span.end}
         self._max_records = max_records
 
@@ -58,7 +60,7 @@ class SpanReader:
                     last_progress = loop.time()
                     await loop.run_in_executor(executor, self._unassign, consumer, finished)
                 if loop.time() - last_progress > _SILENCE_S:
-                    raise LogUnavailable("reader", f"no records for {_SILENCE_S:.0f} s")
+                    raise LogUnavailable(f"Kafka at {self._servers}", f"gave no records for {_SILENCE_S:.0f} s")
         finally:
             await asyncio.shield(loop.run_in_executor(executor, consumer.close))
             executor.shutdown(wait=False)
@@ -83,7 +85,7 @@ class SpanReader:
                 return batches, []
             positions = consumer.position([ClientPartition(*partition) for partition in self._open])
         except KafkaException as failed:
-            raise LogUnavailable("reader", str(failed.args[0].name()) if failed.args else type(failed).__name__) from None
+            raise unavailable(self._servers, failed) from None
         finished = []
         for item in positions:
             partition = TopicPartition(item.topic, item.partition)
@@ -109,7 +111,7 @@ class SpanReader:
         if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             raise SettingsError("KAFKA_SASL_USERNAME", f"this principal may not read {message.topic()}; see tallyroll topics acls")
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION) or error.fatal():  # noqa: SLF001
-            raise LogUnavailable("reader", error.name())
+            raise LogUnavailable(f"Kafka at {self._servers}", reason_of(error))
 
     def _unassign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         consumer.incremental_unassign([ClientPartition(*partition) for partition in partitions])

@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as ClientPartition
 
 from tallyroll.adapters.kafka.batches import to_batches
+from tallyroll.adapters.kafka.outcomes import reason_of, unavailable
 from tallyroll.errors import LogUnavailable, SettingsError, SpanGone, TopicConflict
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
@@ -39,6 +40,7 @@ class KafkaSubscription:
 
     def __init__(self, config: Mapping[str, Any], topics: Sequence[str], listener: AssignmentListener, *, max_records: int) -> None:
         self._topics = list(topics)
+        self._servers = config["bootstrap.servers"]
         self._listener = listener
         self._max_records = max_records
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tallyroll-kafka-consume")
@@ -88,9 +90,9 @@ class KafkaSubscription:
         try:
             return await self._loop.run_in_executor(self._executor, function, *arguments)
         except KafkaException as error:
-            raise LogUnavailable("consumer", _name(error)) from None
+            raise unavailable(self._servers, error) from None
         except RuntimeError as error:
-            raise LogUnavailable("consumer", type(error).__name__) from None
+            raise unavailable(self._servers, error) from None
 
     # What follows runs in the consumer's thread.
 
@@ -121,7 +123,7 @@ class KafkaSubscription:
         if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise SettingsError("KAFKA_SASL_USERNAME", f"this principal may not read here ({error.name()}); see tallyroll topics acls")
         if error.fatal():
-            raise LogUnavailable("consumer", error.name())
+            raise LogUnavailable(f"Kafka at {self._servers}", reason_of(error))
         log.warning("consumer: %s", error.name())
 
     def _apply_pauses(self) -> None:
@@ -190,8 +192,3 @@ class KafkaSubscription:
             # Raising here would come out of librdkafka's poll; the followers are fenced by position anyway.
             log.exception("a follower could not follow a rebalance")
             return None
-
-
-def _name(error: KafkaException) -> str:
-    inner = error.args[0] if error.args else None
-    return str(inner.name()) if isinstance(inner, KafkaError) else type(error).__name__

@@ -8,6 +8,8 @@ from typing import Final
 
 from nats.aio.client import Client
 
+from tallyroll.errors import StoreUnavailable
+
 TIMEOUT_S: Final = 5
 _AGAIN_S: Final = 0.1
 
@@ -40,6 +42,10 @@ class Connection:
                     error_cb=_ignored,
                 )
         return self._client
+
+    def unavailable(self, error: Exception) -> StoreUnavailable:
+        """What an error of the client means to who asked one of these servers for something."""
+        return StoreUnavailable(f"NATS at {','.join(self._servers)}", f"does not answer ({type(error).__name__})")
 
     async def close(self) -> None:
         """Ends it: what the client still has in its buffer must not come later by itself. Safe to call twice."""

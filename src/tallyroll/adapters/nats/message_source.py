@@ -13,10 +13,9 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from tallyroll.adapters.nats.connecting import TIMEOUT_S, Connection
-from tallyroll.errors import SettingsError, StoreUnavailable
+from tallyroll.errors import SettingsError
 from tallyroll.ports import Received
 
-_STORE: Final = "nats"
 _ID: Final = "Nats-Msg-Id"
 
 
@@ -46,7 +45,7 @@ class NatsSource:
             raise SettingsError("NATS_SERVERS", f"expected a stream that covers {self._subject}") from None
         except (NatsError, OSError, TimeoutError) as error:
             await self.close()
-            raise StoreUnavailable(_STORE, type(error).__name__) from None
+            raise self._connection.unavailable(error) from None
         received = []
         for message in messages:
             place = f"{message.metadata.stream}-{message.metadata.sequence.stream}"
@@ -61,7 +60,7 @@ class NatsSource:
             await asyncio.gather(*(self._open.pop(one.place).term() for one in dropped))
         except (NatsError, OSError, TimeoutError) as error:
             await self.close()
-            raise StoreUnavailable(_STORE, type(error).__name__) from None
+            raise self._connection.unavailable(error) from None
         finally:
             self._open.clear()
 

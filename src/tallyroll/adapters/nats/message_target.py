@@ -17,7 +17,7 @@ from nats.errors import MaxPayloadError
 from nats.js.errors import NotFoundError
 
 from tallyroll.adapters.nats.connecting import TIMEOUT_S, Connection
-from tallyroll.errors import SettingsError, StoreUnavailable
+from tallyroll.errors import SettingsError
 from tallyroll.ports import Message
 
 WINDOW: Final = 1_000
@@ -29,7 +29,6 @@ LEAST_DUPLICATE_WINDOW_S: Final = 600
 _AT_ONCE: Final = 100  # messages; the client by itself would make all of them before it writes the first
 _LOOK_S: Final = 0.25  # how often a connection that says nothing is looked at
 _ID: Final = "Nats-Msg-Id"
-_STORE: Final = "nats"
 
 
 class NatsMessages:
@@ -57,7 +56,7 @@ class NatsMessages:
             raise SettingsError("TALLYROLL_NATS_SUBJECT", "expected a stream that covers it; make one, or use mode core") from None
         except (NatsError, OSError, TimeoutError) as error:
             await self.close()
-            raise StoreUnavailable(_STORE, type(error).__name__) from None
+            raise self._connection.unavailable(error) from None
         if kept < LEAST_DUPLICATE_WINDOW_S:
             raise SettingsError("NATS_SERVERS", f"expected a duplicate window of {LEAST_DUPLICATE_WINDOW_S} s or more of stream {name}")
 
@@ -65,7 +64,7 @@ class NatsMessages:
         try:
             client = await self._connection.client()
         except (NatsError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(_STORE, type(error).__name__) from None
+            raise self._connection.unavailable(error) from None
         if self._jetstream:
             streaming = _Streaming(client, messages, self._window, self._timeout_s)
             await streaming.run()

@@ -10,7 +10,6 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from tallyroll.adapters.nats.connecting import TIMEOUT_S, Connection
-from tallyroll.errors import StoreUnavailable
 
 
 class NatsReport(NamedTuple):
@@ -29,7 +28,7 @@ async def nats_report(servers: Sequence[str], subject: str) -> NatsReport:
     try:
         return await _look(await connection.client(), subject)
     except (NatsError, OSError, TimeoutError) as error:
-        raise StoreUnavailable("nats", type(error).__name__) from None
+        raise connection.unavailable(error) from None
     finally:
         await connection.close()
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from tallyroll.errors import SettingsError, StoreUnavailable
 
-_STORE: Final = "redis"
-
 _T = TypeVar("_T")
 
 
-async def answer(call: Awaitable[_T]) -> _T:
-    """The answer of Redis; its errors as ours, without what they quote. Lets a script's CONFLICT through."""
+def place(host: str, port: int) -> str:
+    """How messages name a server."""
+    return f"Redis at {host}:{port}"
+
+
+async def answer(call: Awaitable[_T], where: str) -> _T:
+    """The answer of Redis at ``where``; its errors as ours, without what they quote. Lets a script's CONFLICT through."""
     try:
         return await call
     except (AuthenticationError, NoPermissionError) as error:
@@ -23,6 +26,6 @@ async def answer(call: Awaitable[_T]) -> _T:
     except ResponseError as error:
         if str(error).startswith("CONFLICT"):
             raise
-        raise StoreUnavailable(_STORE, str(error).partition(" ")[0]) from None
+        raise StoreUnavailable(where, f"refuses for now ({str(error).partition(' ')[0]})") from None
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(_STORE, type(error).__name__) from None
+        raise StoreUnavailable(where, f"does not answer ({type(error).__name__})") from None

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tallyroll.adapters.redis.answering import answer
+from tallyroll.adapters.redis.answering import answer, place
 from tallyroll.adapters.redis.scripts import REPLACE
 from tallyroll.errors import StoreUnavailable
 from tallyroll.ports import OutboxRow
@@ -39,6 +39,7 @@ class RedisOutbox:
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 1),  # a connection that a restart has closed
         )
+        self._where = place(host, port)
         self._key = _KEY.format(tenant=tenant)
         self._replace = self._client.register_script(REPLACE)
 
@@ -69,10 +70,10 @@ class RedisOutbox:
         await self._client.aclose()
 
     async def _exchange(self, row_id: str, old: bytes, new: OutboxRow) -> bool:
-        return bool(await answer(self._replace([self._key], [row_id, old, _packed(new)])))
+        return bool(await answer(self._replace([self._key], [row_id, old, _packed(new)]), self._where))
 
     async def _ask(self, command: str, *arguments: str | bytes) -> Any:  # noqa: ANN401  # what the command gives
-        return await answer(self._client.execute_command(command, self._key, *arguments))  # type: ignore[no-untyped-call]  # theirs
+        return await answer(self._client.execute_command(command, self._key, *arguments), self._where)  # type: ignore[no-untyped-call]  # theirs
 
 
 def _packed(row: OutboxRow) -> bytes:
@@ -83,4 +84,4 @@ def _row(row_id: str, packed: bytes) -> OutboxRow:
     try:
         return OutboxRow(row_id, *_unpack(packed))
     except msgspec.MsgspecError:
-        raise StoreUnavailable("redis", f"field {row_id} of the outbox is no row of ours; remove it") from None
+        raise StoreUnavailable("Redis", f"field {row_id} of the outbox is no row of ours; remove it") from None

@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
+from tallyroll.adapters.redis.answering import place
 from tallyroll.errors import SettingsError, StoreUnavailable
 from tallyroll.settings import Secret
 
@@ -63,7 +64,7 @@ async def redis_report(host: str, port: int, password: Secret | None, *, prefix:
     except (AuthenticationError, NoPermissionError) as error:
         raise SettingsError("REDIS_PASSWORD", f"Redis refused ({type(error).__name__})") from None
     except (RedisError, OSError) as error:
-        raise StoreUnavailable("redis", type(error).__name__) from None
+        raise StoreUnavailable(place(host, port), f"does not answer ({type(error).__name__})") from None
     finally:
         await client.aclose()
 

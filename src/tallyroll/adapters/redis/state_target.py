@@ -21,7 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from tallyroll.adapters.redis.answering import answer
+from tallyroll.adapters.redis.answering import answer, place
 from tallyroll.adapters.redis.scripts import ACQUIRE, COMMIT, LOAD, PARTS, VIEWS
 from tallyroll.errors import PositionConflict, SettingsError
 from tallyroll.events.ids import new_id
@@ -57,6 +57,7 @@ class RedisStateTarget:
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 1),  # a connection that a restart has closed; who calls tries again by itself
         )
+        self._where = place(host, port)
         self._views = prefix + tenant
         self._own = _OWN + tenant
         self._acquire = self._client.register_script(ACQUIRE)
@@ -71,7 +72,7 @@ class RedisStateTarget:
         pipeline = self._client.pipeline(transaction=False)
         for partition in partitions:
             pipeline.hmget(self._sync(partition), ["fold", "first", "next", "repeats"])
-        rows = await answer(pipeline.execute())
+        rows = await answer(pipeline.execute(), self._where)
         return {
             partition: Progress(fold.decode(), int(first), int(end), repeats)
             for partition, (fold, first, end, repeats) in zip(partitions, rows, strict=True)
@@ -89,7 +90,7 @@ class RedisStateTarget:
         pipeline = self._client.pipeline(transaction=False)
         for claim in claims:
             pipeline.hmget(self._sync(claim.partition), ["fold", "next", "token"])
-        for claim, (fold, end, token) in zip(claims, await answer(pipeline.execute()), strict=True):
+        for claim, (fold, end, token) in zip(claims, await answer(pipeline.execute(), self._where), strict=True):
             same = fold == claim.fold_id.encode() and (end or b"") == _offset(claim.next).encode()
             if not same or (claim.token and token != claim.token.encode()):
                 raise _conflict(claim, end)
@@ -97,7 +98,7 @@ class RedisStateTarget:
     async def parts(self, fold_id: str, wanted: Sequence[PartAt]) -> Mapping[PartAt, tuple[int, bytes]]:
         places: dict[str, int] = {}
         flat = [item for where, owner in wanted for item in (places.setdefault(str(where), len(places) + 1), owner)]
-        head, data = await answer(self._load([], [_pack((f"{self._own}part:", list(places), flat))]))
+        head, data = await answer(self._load([], [_pack((f"{self._own}part:", list(places), flat))]), self._where)
         fold = _fold(fold_id).encode()
         return {
             where: (int(value[_FOLD_CHARS:_MARK_CHARS]), value[_MARK_CHARS:])
@@ -129,7 +130,7 @@ class RedisStateTarget:
             return ViewsWritten(0, 0)
         flat = [item for owner, change, body in views for item in (owner, str(change), len(body))]
         head = _pack((self._own, self._views, fold_id, flat))
-        return ViewsWritten(*await answer(self._write_views([], [head, b"".join(body for _, _, body in views)])))
+        return ViewsWritten(*await answer(self._write_views([], [head, b"".join(body for _, _, body in views)]), self._where))
 
     async def commit(self, ended: Sequence[tuple[Claim, Progress]]) -> Sequence[Claim]:
         held = [claim for claim, _ in ended]
@@ -148,7 +149,7 @@ class RedisStateTarget:
 
     async def _fenced(self, claims: Sequence[Claim], call: Awaitable[Any]) -> Any:  # noqa: ANN401  # what the script gives
         try:
-            return await answer(call)
+            return await answer(call, self._where)
         except ResponseError as error:
             word, _, rest = str(error).partition(" ")
             if word != "CONFLICT":
@@ -159,7 +160,7 @@ class RedisStateTarget:
     async def _check_server(self) -> None:
         if self._checked:
             return
-        info = await answer(self._client.info())
+        info = await answer(self._client.info(), self._where)
         if info.get("cluster_enabled"):
             raise SettingsError("REDIS_HOST", "expected one node; a cluster cannot keep the parts of an owner together")
         if info.get("maxmemory") and str(info.get("maxmemory_policy", "")).startswith("allkeys-"):

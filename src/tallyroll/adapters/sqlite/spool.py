@@ -256,7 +256,7 @@ class SqliteSpool:
         os.close(lock_file)
         self._account(0, numbers, records)
         if records:
-            log.warning("took over %d events that a dead process had not delivered", len(records))
+            log.debug("took over %d records that a dead process had not delivered", len(records))
 
     def _account(self, reserved: int, numbers: Sequence[int], records: Sequence[Encoded]) -> None:
         """Counts the records that were written, in place of the room reserved for them."""

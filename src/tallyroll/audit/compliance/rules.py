@@ -233,7 +233,7 @@ def rule_set_from_toml(text: str, source: str = "AUDIT_RULES") -> RuleSet:
 
 
 class ComplianceRuleEngine:
-    """Rules that are added one by one, and asked about entries that are given as their fields."""
+    """Rules that are added one by one, and asked about entries: recorded ones, or their fields."""
 
     def __init__(self, rules: Iterable[ComplianceRule] = ()) -> None:
         self._rules: dict[str, ComplianceRule] = {}
@@ -252,22 +252,26 @@ class ComplianceRuleEngine:
             raise ValueError(f"{rule.rule_id}: another rule has this id; give the new one a higher version")
         self._rules[rule.rule_id] = rule
 
-    def get_applicable_rules(self, entry: Mapping[str, object]) -> list[ComplianceRule]:
+    def get_applicable_rules(self, entry: Mapping[str, object] | msgspec.Struct) -> list[ComplianceRule]:
         """The rules of the entry's frameworks that apply to it."""
-        applying = judge(self.rules, entry).rule_ids
+        applying = judge(self.rules, _as_fields(entry)).rule_ids
         return [self._rules[rule_id] for rule_id in applying]
 
-    def validate_entry(self, entry: Mapping[str, object]) -> dict[str, Any]:
+    def validate_entry(self, entry: Mapping[str, object] | msgspec.Struct) -> dict[str, Any]:
         """``valid``, ``violations``, ``warnings`` and ``applicable_rules``.
 
         Breaches of low or no severity are warnings; they do not make an entry invalid.
         """
-        found = judge(self.rules, entry)
+        found = judge(self.rules, _as_fields(entry))
         shown = shown_violations(found.violations)
         mild = (AuditSeverity.LOW, AuditSeverity.INFO)
         violations = [item for item in shown if item["severity"] not in mild]
         warnings = [item for item in shown if item["severity"] in mild]
         return {"valid": not violations, "violations": violations, "warnings": warnings, "applicable_rules": list(found.rule_ids)}
+
+
+def _as_fields(entry: Mapping[str, object] | msgspec.Struct) -> Mapping[str, object]:
+    return msgspec.structs.asdict(entry) if isinstance(entry, msgspec.Struct) else entry
 
 
 def shown_violations(violations: Iterable[RuleViolation]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceF
 from tallyroll.audit.ledger.contents import AuditEntry
 from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.cli.printing import note, paint, plain, say, say_json
-from tallyroll.cli.publish import payload_of
+from tallyroll.cli.publish import answered, payload_of
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of
 
 _LOG: Final = examples(
@@ -74,7 +74,7 @@ def log(  # noqa: PLR0913  # one parameter per option
 
 async def _record(session: Session, entry: NewEntry) -> AuditEntry:
     async with session.roll() as roll:
-        made: AuditEntry = (await roll.audit.create_audit_entries([entry]))[0]
+        made: AuditEntry = (await answered(roll, roll.audit.create_audit_entries([entry])))[0]
         return made
 
 

@@ -49,7 +49,7 @@ async def _redis(settings: Settings) -> list[Check]:
             Check("redis", "fail", f"{where}: {error}", "put the right password into the file of REDIS_PASSWORD_FILE, or grant its user")
         ]
     except StoreUnavailable as error:
-        return [Check("redis", "fail", f"{where} does not answer ({error.reason})", "start Redis, or mend REDIS_HOST and REDIS_PORT")]
+        return [Check("redis", "fail", f"{where} {error.reason}", "start Redis, or mend REDIS_HOST and REDIS_PORT")]
     return list(redis_findings(where, report, SystemClock().now_us()))
 
 
@@ -96,7 +96,7 @@ async def _nats(settings: Settings) -> list[Check]:
     except MissingExtra as error:
         return [Check("nats", "fail", str(error), "install it with the command above, or unset NATS_SERVERS")]
     except StoreUnavailable as error:
-        return [Check("nats", "fail", f"{settings.nats_servers} does not answer ({error.reason})", "start NATS, or mend NATS_SERVERS")]
+        return [Check("nats", "fail", f"{settings.nats_servers} {error.reason}", "start NATS, or mend NATS_SERVERS")]
     return list(nats_findings(settings, report))
 
 

@@ -66,7 +66,8 @@ async def _examine(session: Session) -> list[Check]:
         return [*found, _failed("settings", error)]
     found += [config_check(session.file, sources), url_check(settings, sources, os.environ), *setting_checks(settings, os.environ)]
     folder = _folder(settings)
-    found += [folder, *await bridge_checks(settings)]
+    bridges = await bridge_checks(settings)
+    found += [folder, *bridges]
     async with AsyncExitStack() as stack:
         try:
             cluster = [check async for check in _cluster(settings, catalogue)] if settings.is_kafka else []
@@ -77,7 +78,9 @@ async def _examine(session: Session) -> list[Check]:
                 found += await _look(settings, catalogue, log)
         except TallyrollError as error:
             found.append(_failed("stores" if isinstance(error, StoreUnavailable) else "log", error, kafka=settings.is_kafka))
-    found += [_spool(settings), *await outbox_checks(settings)]
+    found.append(_spool(settings))
+    if not any(check.name == "redis" and check.verdict == "fail" for check in bridges):  # where the outbox is, then
+        found += await outbox_checks(settings)
     return found
 
 
@@ -148,9 +151,7 @@ async def _cluster(settings: Settings, catalogue: Catalogue) -> AsyncIterator[Ch
     try:
         brokers = await admin.broker_count()
     except LogUnavailable as error:
-        yield Check(
-            "brokers", "fail", f"{settings.bootstrap_servers} does not answer ({error.reason})", "start the broker, or mend the address"
-        )
+        yield Check("brokers", "fail", f"{settings.bootstrap_servers} {error.reason}", "start the broker, or mend the address")
         return
     yield Check("brokers", "ok", f"{number(brokers)} alive; we are {settings.kafka_sasl_username or 'anonymous or known by certificate'}")
     async for check in _topics(settings, catalogue, admin, brokers):
@@ -227,7 +228,7 @@ def _spool(settings: Settings) -> Check:
     if not settings.is_kafka:
         return Check("spool", "ok", "none needed: the embedded log is on this disk")
     report = spool_report(settings.data_dir / "spool")
-    said = f"{number(report.waiting)} events wait, {number(report.refused)} were refused by the log"
+    said = f"{counted(report.waiting, 'event')} waiting, {number(report.refused)} refused by the log"
     if report.damaged:
         return Check(
             "spool",
@@ -238,5 +239,5 @@ def _spool(settings: Settings) -> Check:
     if report.refused:
         return Check("spool", "fail", said, f"refused events are kept in {settings.data_dir / 'spool'}; mend what the log refuses")
     if report.waiting:
-        return Check("spool", "warn", said, "they go out with the next publisher here, once the broker takes them")
+        return Check("spool", "warn", said, "they go out with the next event published from here, once the broker takes them")
     return Check("spool", "ok", "empty")
