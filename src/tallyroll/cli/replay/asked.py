@@ -13,6 +13,7 @@ from tallyroll.cli.event_lines import facts
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, number, paint, plain, say, say_json, table
 from tallyroll.cli.replay.asking import AllowTruncated, AsOf, At, Kind, Owner, moment_or_offsets, target_of, view_named
+from tallyroll.cli.replay.changed import path_shown, value_shown
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of
 from tallyroll.errors import InvalidEvent
 from tallyroll.events.event import iso
@@ -102,7 +103,8 @@ def diff_(  # noqa: PLR0913  # one parameter per option
     if not found:
         say("nothing changed")
         return
-    rows = [(markup(one.path, "bold"), markup(_text(one.old), "red"), markup(_text(one.new), "green"), number(len(one.events)),
+    rows = [(markup(path_shown(one.path), "bold"), markup(value_shown(one.path, one.old), "red"),
+             markup(value_shown(one.path, one.new), "green"), number(len(one.events)),
              markup(str(one.events[-1].position)) if one.events else "-") for one in found]  # fmt: skip
     table(("what", "then", "later", "events", "the last one at"), rows, right=("events",))
 
@@ -196,7 +198,10 @@ def what_if_(  # noqa: PLR0913  # one parameter per option
         say_json({"hypothetical": True, "changes": _changes(found.changes), "state": found.state, "truth": found.truth})
         return
     say(paint("hypothetical; nothing was changed", "yellow"))
-    rows = [(markup(one.path, "bold"), markup(_text(one.old)), markup(_text(one.new), "yellow")) for one in found.changes]
+    rows = [
+        (markup(path_shown(one.path), "bold"), markup(value_shown(one.path, one.old)), markup(value_shown(one.path, one.new), "yellow"))
+        for one in found.changes
+    ]
     table(("what", "truth", "as it would be"), rows)
 
 
@@ -231,7 +236,9 @@ def _line(event: RecordedEvent) -> str:
 
 
 def _brief(changes: Iterable[Change]) -> str:
-    shown = [f"{one.path}={_text(one.new)}" for one in changes if one.path not in ("version", "last_updated_us")]
+    shown = [
+        f"{path_shown(one.path)}={value_shown(one.path, one.new)}" for one in changes if one.path not in ("version", "last_updated_us")
+    ]
     return " ".join(shown[:_MAX_SHOWN]) + (f" +{len(shown) - _MAX_SHOWN}" if len(shown) > _MAX_SHOWN else "")
 
 
@@ -241,11 +248,3 @@ def _changes(changes: Iterable[Change]) -> list[dict[str, Any]]:
 
 def _value(value: Any) -> Any:  # noqa: ANN401  # any value of a state, or that there is none
     return None if value is MISSING else value
-
-
-def _text(value: Any) -> str:  # noqa: ANN401  # as above
-    return (
-        "-"
-        if value is MISSING or value is None
-        else plain(msgspec.json.encode(value).decode() if isinstance(value, (dict, list)) else value)
-    )
