@@ -164,8 +164,9 @@ def test_a_damaged_segment_is_named(folder: Path) -> None:
     [check] = [one for one in json.loads(run(folder, "doctor", "--json", code=1).splitlines()[0])["checks"] if one["name"] == "archive"]
     assert check["verdict"] == "fail"
     assert segment.name in check["says"]
-    index = segment.parent.parent / "index.db"
-    for path in segment.parent.parent.glob("index.db*"):
+    other = next(path for path in folder.glob("log/archive/agent-events/*") if any(path.glob("segments/*.parquet")))
+    for path in other.glob("index.db*"):
         path.unlink()
-    [lost] = [one for one in json.loads(run(folder, "archive", "status", "--json", code=1).splitlines()[0])["partitions"] if one["damaged"]]
-    assert (lost["partition"], lost["damaged"][0]["segment"]) == (f"task-events/{index.parent.name}", "index.db")
+    told = json.loads(run(folder, "archive", "status", "--json", code=1).splitlines()[0])["partitions"]
+    damaged = {one["partition"]: one["damaged"][0]["segment"] for one in told if one["damaged"]}
+    assert damaged == {f"task-events/{segment.parent.parent.name}": segment.name, f"agent-events/{other.name}": "index.db"}
