@@ -22,7 +22,7 @@ from tallyroll.replay.differences import MISSING, Change
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
 from tallyroll.replay.history import History
-from tallyroll.replay.plan import AsOfOffsets, Target
+from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Target
 from tallyroll.replay.predicate import parse_predicate
 from tallyroll.replay.steps import Step, explain, first_true, steps
 from tallyroll.replay.whatif import Drop, Edit, Replace, what_if
@@ -117,8 +117,19 @@ async def _explained(  # noqa: PLR0913  # as above
         later = None if until is None else moment_or_offsets(until, "--until")
         found = await _history(engine, view, owner, later, allow_truncated=allow_truncated)
         earlier = moment_or_offsets(since, "--since")
+        if later is not None and _is_after(earlier, later):
+            raise CommandError(ExitCode.USAGE, "--since is later than --until", "give the earlier moment to --since")
         moment = earlier.ends if isinstance(earlier, AsOfOffsets) else earlier.moment  # type: ignore[union-attr]  # one of the two
         return explain(engine.reduction(view, owner), found.rows, moment, found.as_of)
+
+
+def _is_after(one: Target, other: Target) -> bool:
+    """Whether a moment is known to be later than another; of a time and offsets nobody knows."""
+    if isinstance(one, AsOfEventTime) and isinstance(other, AsOfEventTime):
+        return one.moment > other.moment
+    if isinstance(one, AsOfOffsets) and isinstance(other, AsOfOffsets):
+        return any(end > other.ends.get(partition, 0) for partition, end in one.ends.items())
+    return False
 
 
 def find(  # noqa: PLR0913  # one parameter per option
