@@ -292,8 +292,9 @@ class Replayer:
 
     async def _here(self, task: Task, planned: Plan, made: _Made) -> AsyncGenerator[int, None]:
         reading = Reading(self.fold, self.catalogue, task, planned)
-        async for done in carry_out(reading, planned, self.log, self.archive):
-            yield done
+        async with aclosing(carry_out(reading, planned, self.log, self.archive)) as progress:
+            async for done in progress:
+                yield done
         with no_collecting():
             made.parts = list(reading.parts())
         made.processes.add(os.getpid())

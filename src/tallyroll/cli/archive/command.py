@@ -81,8 +81,8 @@ def _show_status(found: list[ArchiveReport], *, everything: bool) -> None:
         )
     if damaged := [(one.partition, each) for one in found for each in one.damaged]:
         table(("damaged", "file", "why"), [(markup(where), markup(each.segment), markup(each.reason, "red")) for where, each in damaged])
-        note("replays that need it fail; put the file back from a copy")
-    if not records:
+        note("replays that need a segment fail without it: put it back from a copy; an index is made anew with 'tallyroll archive rebuild'")
+    elif not records:
         note("nothing is archived yet; 'tallyroll run archive' keeps it current, 'tallyroll archive seal' does it once")
 
 
