@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.flows.analysing import TALLY, Quiet, Tally
 from tests.unit.analytics_histories import NOW_US, PLACES, SPECS, Shaky, differences, feed, follower_on, logs, memory_store, stored
-from tests.unit.analytics_reference import Reference
+from tests.unit.analytics_reference import DAY, Reference
 
 from tallyroll.analytics.follower import AnalyticsFollower
+from tallyroll.analytics.left_out import LEFT_OUT, LeftOut
 from tallyroll.analytics.run import KernelRun
+from tallyroll.analytics.spec import spec_id
+from tallyroll.analytics.windows import Stretch
 from tallyroll.telemetry import DUPLICATE_EVENTS, EVENTS_PROCESSED, FUTURE_EVENTS, SKIPPED, Counters
 from tallyroll.testing.clock import FakeClock
 
@@ -57,12 +60,13 @@ async def compare(seed: int, *, restarts: bool) -> None:
     wanted = {place: Reference(SPECS, NOW_US).feed(records) for place, records in log.items()}
     for place in log:
         assert differences(found.get(place, {}), wanted[place]) == []
-    assert int((await store.documents(TALLY)).get(TALLY, b"0")) == sum(
-        pane.n
-        for panes in found.values()
-        for (dimension, *_, name), pane in panes.items()
-        if (dimension, name) == ("fleet", "events_processed")
-    )
+    seen = sum(one.news["events_processed"] for one in wanted.values())
+    assert int((await store.documents(TALLY)).get(TALLY, b"0")) == seen, "observers see what is no news, or miss what is"
+    left_out = await store.documents(LEFT_OUT)
+    for place, one in wanted.items():
+        told = LeftOut.of(left_out.get(str(place)), spec_id(SPECS)).of_time(Stretch(-(2**40), 2**40))
+        unreadable = sum(one.counts[reason] for reason in ("undecodable", "bad_time", "unknown_schema"))
+        assert told == {reason: count for reason, count in (("too_old", one.left_out["too_old"]), ("unreadable", unreadable)) if count}
     if not restarts:  # what a follower read again after a restart it counts again
         told = {name: counters.value(metric, **labels) for name, (metric, labels) in COUNTED.items()}
         assert told == {name: sum(one.counts[name] for one in wanted.values()) for name in COUNTED}
@@ -98,7 +102,7 @@ def test_the_comparison_finds_what_is_wrong():
     assert differences(found, Reference(SPECS, NOW_US).feed(records)) == []
     assert differences(found, Reference(SPECS, NOW_US).feed(records[30:])), "records that were not counted"
     assert differences(found, Reference(SPECS, NOW_US).feed([*records, records[-1], (records[0][0], -1)])) == [], "copies count once"
-    patient = [replace(spec, disorder_s=spec.disorder_s + 3_600) for spec in SPECS]
-    assert differences(found, Reference(patient, NOW_US).feed(records)), "late events that were taken"
+    earlier = [(value, 0) for value, _ in records]
+    assert differences(found, Reference(SPECS, NOW_US - 40 * DAY).feed(earlier)), "newest events that were not so new"
     one = next(cell for cell, pane in found.items() if pane.n > 1)
     assert differences({**found, one: replace(found[one], n=found[one].n - 1)}, Reference(SPECS, NOW_US).feed(records)) == [one]

@@ -142,7 +142,7 @@ async def a_later_commit_replaces_rows_and_leaves_others(opener: OpenStore) -> N
 
 async def a_writer_finds_what_it_goes_on_from(opener: OpenStore) -> None:
     """Recent rows of all dimensions and widths of one partition; single rows; open pairs, oldest first."""
-    pairs = [OpenPair("p", "young", 9), OpenPair("p", "old", 1), OpenPair("q", "old", 5)]
+    pairs = [OpenPair("p", "young", 2, 9), OpenPair("p", "old", 1, 1), OpenPair("q", "old", 5, 5)]
     async with _opened(opener) as [store]:
         rows = [(_at("a", 0), b"0"), (_at("a", 60), b"60"), (_at("a", 120), b"120"), (_at("", 0, width_s=900, dimension="fleet"), b"fleet")]
         await store.commit([_write(_ONE, None, 1, *rows, opened=pairs), _write(_TWO, None, 1, (_at("a", 120), b"two"))])
@@ -155,7 +155,7 @@ async def a_writer_finds_what_it_goes_on_from(opener: OpenStore) -> None:
         )
         expect_equal(list(await store.load_pairs(_ONE)), [pairs[1], pairs[2], pairs[0]], "pairs, oldest first")
         expect_equal(list(await store.load_pairs(_TWO)), [], "pairs of another partition")
-        await store.commit([_write(_ONE, 1, 2, opened=[OpenPair("p", "new", 3)], closed=[("p", "old"), ("p", "none")])])
+        await store.commit([_write(_ONE, 1, 2, opened=[OpenPair("p", "new", 3, 3)], closed=[("p", "old"), ("p", "none")])])
         expect_equal(
             [(one.pair, one.id) for one in await store.load_pairs(_ONE)], [("p", "new"), ("q", "old"), ("p", "young")], "pairs later"
         )
@@ -180,7 +180,7 @@ async def a_write_that_does_not_build_on_the_stored_progress_is_refused(opener: 
 async def other_metrics_start_over_per_partition(opener: OpenStore) -> None:
     """The first write under another spec id removes rows, wider ones too, and pairs of that partition; others stay."""
     async with _opened(opener) as [store]:
-        row, pair = (_at("a", 0), b"1"), OpenPair("p", "id", 1)
+        row, pair = (_at("a", 0), b"1"), OpenPair("p", "id", 1, 1)
         await store.commit([_write(one, None, 10, row, watermark_s=_DAY, opened=[pair]) for one in (_ONE, _TWO)])
         await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join)
         await _conflict(store, [_write(_ONE, 10, 11, spec_id="new")])
