@@ -72,6 +72,7 @@ def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> 
     for lane, start, stop in zip(lanes, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         if start < stop:
             watermarks_us[start:stop] = lane.advance(times_us[start:stop])
+            lane.left_out.met(int(times_us[start:stop].min()))
             tally.events[lane.partition.topic] += stop - start
     return Columns(layout, lanes, bounds, gathered.taken, gathered.offsets, times_us, watermarks_us)
 

@@ -30,25 +30,29 @@ class Some(msgspec.Struct, array_like=True, frozen=True):
     last_us: int
 
 
-_Kept = tuple[str, dict[str, Some]]
+_Kept = tuple[str, int | None, dict[str, Some]]
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(_Kept).decode
 
 
 class LeftOut:
-    """What one partition has lacked so far, by reason. ``changed``: since it was stored."""
+    """What the panes of one partition lack so far, by reason. ``changed``: since it was stored.
 
-    __slots__ = ("_by_reason", "changed")
+    ``oldest_us`` is the smallest event time that was met, None before the first: what is not kept any more begins there.
+    """
 
-    def __init__(self, by_reason: Mapping[str, Some] | None = None) -> None:
+    __slots__ = ("_by_reason", "changed", "oldest_us")
+
+    def __init__(self, oldest_us: int | None = None, by_reason: Mapping[str, Some] | None = None) -> None:
         self._by_reason = dict(by_reason or {})
+        self.oldest_us = oldest_us
         self.changed = False
 
     @classmethod
     def of(cls, document: bytes | None, spec_id: str) -> LeftOut:
         """As it was stored under these metrics; else nothing so far."""
-        kept = _decode(document) if document is not None else ("", {})
-        return cls(kept[1] if kept[0] == spec_id else None)
+        kept = _decode(document) if document is not None else ("", None, {})
+        return cls(*kept[1:]) if kept[0] == spec_id else cls()
 
     def add(self, reason: str, times_us: Sequence[int]) -> None:
         """Some more."""
@@ -58,9 +62,15 @@ class LeftOut:
             self._by_reason[reason] = Some(known.count + len(times_us), first, last)
             self.changed = True
 
+    def met(self, oldest_us: int) -> None:
+        """Events were read, none older than that."""
+        if self.oldest_us is None or oldest_us < self.oldest_us:
+            self.oldest_us = oldest_us
+            self.changed = True
+
     def dump(self, spec_id: str) -> bytes:
         """What ``of`` reads."""
-        return _encode((spec_id, self._by_reason))
+        return _encode((spec_id, self.oldest_us, self._by_reason))
 
     def of_time(self, stretch: Stretch) -> Mapping[str, int]:
         """How many may be of that time, by reason: all that were left out for it, if any could be."""

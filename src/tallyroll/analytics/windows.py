@@ -60,6 +60,10 @@ class Stretch(NamedTuple):
         return self.end - self.start
 
 
+EVER: Final = Stretch(-(2**40), 2**40)
+"""All time that an event can have."""
+
+
 def _whole_panes(what: str, length: timedelta, pane: timedelta) -> int:
     if pane < _SECOND or pane % _SECOND:
         raise ValueError(f"a pane is whole seconds, at least one, not {pane}")
