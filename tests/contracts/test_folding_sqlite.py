@@ -19,7 +19,7 @@ def _written(path: Path, folding: Folding | None, writing: Guarded) -> int:
             connection.execute("CREATE TABLE IF NOT EXISTS block (number INTEGER PRIMARY KEY, payload BLOB)")
             connection.execute("INSERT INTO block VALUES (?, zeroblob(?))", (number, _BYTES))
         if folding is not None:
-            folding.committed(_BYTES, writing)
+            folding.committed(_BYTES, writing.use)
             folding.close()
     with writing.use() as connection:
         assert connection.execute("SELECT count(*), sum(length(payload)) FROM block").fetchone() == (_COMMITS, _COMMITS * _BYTES)
@@ -40,7 +40,7 @@ def _opened(path: Path) -> Guarded:
 def test_the_write_ahead_log_begins_anew(tmp_path: Path) -> None:
     beside, alone = tmp_path / "beside", tmp_path / "alone"
     writing, other = _opened(beside), _opened(alone)
-    folded = _written(beside, Folding(_opened(beside), fold_bytes=4 * _BYTES), writing)
+    folded = _written(beside, Folding(_opened(beside).use, fold_bytes=4 * _BYTES), writing)
     assert folded < 15 * _BYTES < _COMMITS * _BYTES < _written(alone, None, other)  # alone: nobody folds
     writing.close()
     other.close()
@@ -49,7 +49,7 @@ def test_the_write_ahead_log_begins_anew(tmp_path: Path) -> None:
 def test_what_another_one_holds_is_left_for_the_next_time(tmp_path: Path) -> None:
     path = tmp_path / "held"
     writing, reading = _opened(path), _opened(path)
-    folding = Folding(_opened(path), fold_bytes=4 * _BYTES)
+    folding = Folding(_opened(path).use, fold_bytes=4 * _BYTES)
     with writing.use() as connection:
         connection.execute("CREATE TABLE old (number INTEGER)")
     with reading.use() as connection:
@@ -60,7 +60,7 @@ def test_what_another_one_holds_is_left_for_the_next_time(tmp_path: Path) -> Non
     for number in range(_COMMITS, _COMMITS + 6):
         with writing.use() as connection:
             connection.execute("INSERT INTO block VALUES (?, zeroblob(?))", (number, _BYTES))
-        folding.committed(_BYTES, writing)
+        folding.committed(_BYTES, writing.use)
         folding.close()
     with writing.use() as connection:
         assert connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1] < 15 * _BYTES // 4_096

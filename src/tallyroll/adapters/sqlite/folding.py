@@ -1,31 +1,37 @@
-"""Folding the write-ahead log into its file beside the thread that writes: inside a commit it would take 150 ms of everybody's time."""
+"""Folding a write-ahead log into its file beside whoever commits: inside a commit it would take 50 to 150 ms of everybody's time."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
-from tallyroll.adapters.sqlite.guarded import Guarded
+from tallyroll.errors import StoreUnavailable
 
-FOLD_BYTES: Final = 12 << 20  # of records, some 16 MB of write-ahead log between two times
+FOLD_BYTES: Final = 16 << 20  # of write-ahead log between two times
+MOST_BYTES: Final = 4 * FOLD_BYTES  # where folding beside the commits does not keep up, one of them does it
+
+Using = Callable[[], AbstractContextManager[sqlite3.Connection]]
+"""Gives a connection for as long as the block takes."""
 
 
 class Folding:
-    """Belongs to the thread that writes, which tells it of its commits. Owns the connection that it folds over, and closes it.
+    """Belongs to the thread that writes, which tells it of its commits. ``beside`` gives a connection that nobody else uses.
 
     Not promised: that the write-ahead log becomes short while somebody reads an old state; SQLite's own checkpoint, inside a
     commit, stays as the last bound.
     """
 
-    def __init__(self, guarded: Guarded, *, fold_bytes: int = FOLD_BYTES) -> None:
-        self._guarded = guarded
+    def __init__(self, beside: Using, *, fold_bytes: int = FOLD_BYTES) -> None:
+        self._beside = beside
         self._fold_bytes = fold_bytes
         self._written = 0
         self._thread: threading.Thread | None = None
 
-    def committed(self, size_bytes: int, writing: Guarded) -> None:
+    def committed(self, size_bytes: int, writing: Using) -> None:
         """Begins to fold when there is enough, and ends it on the writer's connection, for what was committed meanwhile.
 
         That is little; and only when nothing is left does the next commit begin the write-ahead log anew.
@@ -34,19 +40,19 @@ class Folding:
         if self._thread is None:
             if self._written >= self._fold_bytes:
                 self._written = 0
-                self._thread = threading.Thread(target=self._fold, args=(self._guarded,), name="tallyroll-sqlite-folder", daemon=True)
+                self._thread = threading.Thread(target=_fold, args=(self._beside,), name="tallyroll-sqlite-folder", daemon=True)
                 self._thread.start()
         elif not self._thread.is_alive():
             self._thread = None
-            self._fold(writing)
+            _fold(writing)
 
     def close(self) -> None:
         """Waits for what is running."""
         if self._thread is not None:
             self._thread.join()
-        self._guarded.close()
 
-    def _fold(self, guarded: Guarded) -> None:
-        # A disk that fails tells whoever writes next; what is not folded now is folded the next time.
-        with contextlib.suppress(sqlite3.Error), guarded.use() as connection:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+def _fold(using: Using) -> None:
+    # A disk that fails tells whoever writes next; what is not folded now is folded the next time.
+    with contextlib.suppress(sqlite3.Error, OSError, StoreUnavailable), using() as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -88,7 +90,7 @@ class Handles:
             ),
             retention=self.retention,
             tail=self.tail,
-            folding=None if options.path is None else Folding(self._guarded()),
+            folding=None if options.path is None else Folding(partial(_for_once, self._guarded())),
         )
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tallyroll-sqlite-reader")
 
@@ -155,6 +157,16 @@ class Handles:
             raise LogUnavailable(self.what, "closed")
         if os.getpid() != self.pid:
             raise LogUnavailable(self.what, "opened before a fork; subscribe anew in this process")
+
+
+@contextlib.contextmanager
+def _for_once(guarded: Guarded) -> Iterator[sqlite3.Connection]:
+    """Its connection, closed afterwards."""
+    try:
+        with guarded.use() as connection:
+            yield connection
+    finally:
+        guarded.close()
 
 
 def _make_folder(folder: Path | None) -> None:

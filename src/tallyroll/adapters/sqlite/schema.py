@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
+from tallyroll.adapters.sqlite.folding import MOST_BYTES
 from tallyroll.errors import LogUnavailable, TopicConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
@@ -23,7 +24,6 @@ OFFSET_MASK: Final = (1 << OFFSET_BITS) - 1
 _MAX_PARTITIONS: Final = 1 << (63 - OFFSET_BITS)
 
 _PAGE_BYTES: Final = 8_192  # 20 % quicker than 4,096 for batches of 1,000 records; 16,384 gained nothing more
-_CHECKPOINT_PAGES: Final = 8_000  # 64 MB of write-ahead log: only where folding beside the commits does not keep up
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # what a checkpoint leaves of a write-ahead log that a reader kept growing
 _RETRY_S: Final = 0.01  # between two tries for a lock that SQLite does not wait for itself
 
@@ -108,7 +108,7 @@ def connect(path: Path | None, *, synchronous: Synchronous, lock_timeout_ms: int
         ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=lock_timeout_ms / 1000
     )
     connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_BYTES // _PAGE_BYTES}")
     connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
     return connection
 

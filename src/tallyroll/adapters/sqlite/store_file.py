@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
+from tallyroll.adapters.sqlite.folding import MOST_BYTES, Folding
 from tallyroll.adapters.sqlite.schema import enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
 
@@ -18,8 +20,6 @@ T = TypeVar("T")
 
 _LOCK_TIMEOUT_S: Final = 10.0  # a commit of another process takes well below a second
 _RETRY_S: Final = 0.01
-_FOLD_BYTES: Final = 16 * 1024 * 1024  # of write-ahead log; folding them takes some 50 ms, in which an alert would wait
-_MOST_BYTES: Final = 4 * _FOLD_BYTES  # then a commit folds what is left, after which the log begins anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class StoreFile:
                 raise
         self._write_lock = threading.Lock()
         self._read_lock = self._write_lock if path is None else threading.Lock()
-        self._path = path
-        self._folding: threading.Thread | None = None
-        self._folded_bytes = 0  # how long the log was when folding last began
+        self._wal = None if path is None else path.with_name(f"{path.name}-wal")
+        self._wal_bytes = 0
+        self._folding = Folding(partial(_beside, path)) if path is not None else None
         self._closed = False
 
     def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
@@ -82,7 +82,7 @@ class StoreFile:
         with self._write_lock, self._translated():
             with transaction(self._writer, "IMMEDIATE"):
                 yield self._writer
-            self._fold_when_long()
+            self._tell_folding()
 
     def fold(self) -> None:
         """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted."""
@@ -102,33 +102,19 @@ class StoreFile:
                 return
             self._closed = True
             if self._folding is not None:
-                self._folding.join()
+                self._folding.close()
             if self._reader is not self._writer:
                 with self._read_lock:
                     self._reader.close()
             self._writer.close()
 
-    def _fold_when_long(self) -> None:
-        if self._path is None or (self._folding is not None and self._folding.is_alive()):
+    def _tell_folding(self) -> None:
+        if self._folding is None or self._wal is None:
             return
-        try:
-            length = self._path.with_name(f"{self._path.name}-wal").stat().st_size
-        except OSError:
-            return  # what is committed is committed; whatever became of the file, the next commit tells
-        self._folded_bytes = min(self._folded_bytes, length)  # it has begun anew
-        if length - self._folded_bytes >= _FOLD_BYTES:
-            self._folded_bytes = length
-            self._folding = threading.Thread(target=self._fold_beside, args=(self._path,), name=f"folding {self._kind.name}")
-            self._folding.start()
-
-    def _fold_beside(self, path: Path) -> None:
-        """Folds what is in the log by now. What readers still look at, or another process is folding, is left for the next time."""
-        with (
-            contextlib.suppress(StoreUnavailable),  # if that is still so, the next commit tells
-            self._translated(),
-            contextlib.closing(_connect(path, self._kind)) as connection,
-        ):
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        with contextlib.suppress(OSError):  # what is committed is committed; whatever became of the file, the next commit tells
+            before, self._wal_bytes = self._wal_bytes, self._wal.stat().st_size
+            grown = self._wal_bytes - before
+            self._folding.committed(grown if grown >= 0 else self._wal_bytes, lambda: contextlib.nullcontext(self._writer))
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -142,6 +128,11 @@ class StoreFile:
             raise StoreUnavailable(self._name, reason) from error
 
 
+def _beside(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    """A connection to a file that is there; one that was removed meanwhile is not made anew."""
+    return contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None))
+
+
 def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +144,7 @@ def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
     if kind.erasing:
         connection.execute("PRAGMA secure_delete = ON")
     connection.execute(f"PRAGMA cache_size = -{kind.cache_kib}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_BYTES // kind.page_bytes}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_BYTES // kind.page_bytes}")
     connection.execute("PRAGMA journal_size_limit = 0")  # a log that begins anew is short, so its length tells what is to be folded
     return connection
 

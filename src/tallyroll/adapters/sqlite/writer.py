@@ -252,7 +252,7 @@ class Writer:
             self._tail.advance({number: self._ends[number][0] for number in by_number})
         self._settle(group)
         if self._folding is not None:
-            self._folding.committed(sum(pending.size_bytes for pending in group), self._guarded)
+            self._folding.committed(sum(pending.size_bytes for pending in group), self._guarded.use)
 
     def _settle(self, group: Sequence[Appended]) -> None:
         self._done_records += sum(len(indexes) for pending in group for indexes in pending.parts.values())
