@@ -40,6 +40,7 @@
     └── ReplayError
         ├── SpanGone             retention removed the start of what was asked for
         ├── NoHistory            no event names the owner, or none by then
+        ├── NoSuchOffset         a replay was asked for as of an offset that there is not
         ├── BrokenHistory        something is wrong with the events, and the policy says to stop
         ├── SnapshotMismatch     a snapshot is damaged, or is not what its events come to
         ├── ReducerFailed        a reducer, validator, predicate or callback of the user's raised
@@ -505,6 +506,20 @@ class NoHistory(ReplayError, LookupError):
             first = (_EPOCH + timedelta(microseconds=first_us)).isoformat(timespec="microseconds")
             reason = f"the {view} that was asked for has no event by then; its first one is of {first}"
         super().__init__(reason)
+
+
+class NoSuchOffset(ReplayError, ValueError):
+    """A replay was asked for as of an offset of ``partition`` that there is not; ``end`` is the largest one, None: no such partition.
+
+    Caller: check that the offsets are of this log and of this kind of state. Not SpanGone: nothing is known to be removed.
+    """
+
+    def __init__(self, partition: str, offset: int, end: int | None) -> None:
+        self.partition = partition
+        self.offset = offset
+        self.end = end
+        where = "is no partition of this view" if end is None else f"has no offset {offset}; it ends at {end}"
+        super().__init__(f"as_of_offsets: {partition} {where}")
 
 
 class BrokenHistory(ReplayError):

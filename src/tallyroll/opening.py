@@ -15,6 +15,7 @@ import msgspec
 from tallyroll.adapters.extras import available, require
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.adapters.system.processes import PythonWorkers
+from tallyroll.adapters.system.segment_files import LocalSegmentFiles
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec, specs_from_toml
 from tallyroll.errors import KeyRingUnavailable, SettingsError, Undecodable
 from tallyroll.events.position import TopicPartition
@@ -249,7 +250,6 @@ def open_archive(settings: Settings, catalogue: Catalogue, clock: Clock) -> Open
     require("archive")
     from tallyroll.adapters.parquet.codec import ParquetCodec  # noqa: PLC0415  # needs the extra
     from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes  # noqa: PLC0415  # opened when first needed
-    from tallyroll.adapters.system.segment_files import LocalSegmentFiles  # noqa: PLC0415  # as above
     from tallyroll.archive.opening import OpenArchive  # noqa: PLC0415  # needs the extra
 
     folder = archive_folder(settings)
@@ -421,4 +421,5 @@ async def open_replayer(settings: Settings) -> AsyncIterator[Replayer]:
 def replayer_on(settings: Settings, log: EventLog, catalogue: Catalogue, clock: Clock, archive: Archive | None) -> Replayer:
     """A replayer on what is open already."""
     workers = None if settings.in_memory else PythonWorkers(msgspec.json.encode(settings.to_env()), _WORKER)
-    return Replayer(log, catalogue, clock=clock, archive=archive, workers=workers)
+    kept = None if settings.in_memory else LocalSegmentFiles(settings.data_dir / "projections")
+    return Replayer(log, catalogue, clock=clock, archive=archive, workers=workers, kept=kept)

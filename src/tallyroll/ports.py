@@ -560,11 +560,15 @@ class PaneRow(NamedTuple):
 
 
 class OpenPair(NamedTuple):
-    """A start that waits for its end: which pair, the id that joins them, and the event time of the start."""
+    """A start that waits for its end: which pair, the id that joins them, and the event time of the start.
+
+    ``since_us`` is the largest event time of the partition when the start came, from which its waiting is counted.
+    """
 
     pair: str
     id: str
     start_us: int
+    since_us: int
 
 
 class WindowProgress(NamedTuple):
@@ -620,7 +624,7 @@ class WindowStore(Protocol):
         """How far the store is; partitions never written are left out. None asks for all of them."""
 
     async def load_pairs(self, partition: TopicPartition) -> Sequence[OpenPair]:
-        """The open pairs of a partition, oldest first."""
+        """The open pairs of a partition, those first that have waited longest."""
 
     async def load_recent(self, partition: TopicPartition, since: int) -> Sequence[PaneRow]:
         """The rows of a partition whose stretch ends after ``since`` (seconds since 1970): what a writer goes on from."""
@@ -641,7 +645,8 @@ class WindowStore(Protocol):
         """Rows whose stretch begins in ``start`` to ``end`` (exclusive), of the given keys or all; by key, start, partition.
 
         With ``rolled_s`` each stretch comes once: as a row of that width where one was made by ``roll_up``, is up to date
-        and lies wholly in that time, else as rows of ``width_s``. All of one moment.
+        and lies wholly in that time, else as rows of ``width_s``. Rows written at that width come beside these: they hold
+        what came when the narrow rows were gone, and what is measured at that width. All of one moment.
         """
 
     async def keys(self, dimension: str, start: int, end: int, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
@@ -660,7 +665,8 @@ class WindowStore(Protocol):
     async def prune(self, *, width_s: int, keep_s: int) -> int:
         """Removes rows of ``width_s`` that end ``keep_s`` or more before their partition's watermark; how many.
 
-        Where rows of that width are rolled up, only those that are in a wider row as they are now.
+        Where rows of that width are rolled up, only those that are in a wider row as they are now, and not before all of that
+        one is so old: what comes for a row that is kept finds all its neighbours.
         """
 
     async def version(self) -> int:

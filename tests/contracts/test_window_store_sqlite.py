@@ -133,7 +133,7 @@ class Hasty(SqliteWindowStore):
         (Unguarded, "documents_are_written_removed_and_guarded", "refused"),
         (Doubled, "closed_minutes_are_rolled_up", "rows, wide and narrow"),
         (Still, "a_later_commit_replaces_rows_and_leaves_others", "version"),
-        (Hasty, "old_rows_are_removed", "kept: what is in no wider row yet"),
+        (Hasty, "old_rows_are_removed", "kept: as long as a row"),
         (Hasty, "a_late_row_is_rolled_up_again", "while a wider one is due"),
     ],
 )

@@ -62,6 +62,19 @@ def test_a_state_then_its_steps_and_what_changed(folder: Path) -> None:
     assert dropped["truth"]["tasks_started"] == dropped["state"]["tasks_started"] + 1
 
 
+def test_people_see_times_and_amounts_as_a_shown_state_has_them(folder: Path) -> None:
+    now = json.loads(run(folder, "replay", "state", "agent", "researcher-001", "--json"))
+    said = run(folder, "replay", "diff", "agent", "researcher-001", "--since", "2026-01-05T08:05:00Z")
+    lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
+    assert lines["last_updated"][2] == now["last_updated"]
+    assert not any(name.endswith(("_us", "_micro")) for name in lines)
+    assert lines["cost"][2] == f"{now['cost_micro'] / 1e6:,.4f}"
+    step = run(folder, "replay", "step", "agent", "researcher-001", "--last", "1")
+    assert "_us=" not in step
+    told = run(folder, "replay", "diff", "agent", "researcher-001", "--since", "2026-01-05T08:05:00Z", "--json").splitlines()
+    assert {type(one["new"]) for one in map(json.loads, told) if one["path"].endswith("_us")} == {int}
+
+
 def test_the_stored_state_is_compared(folder: Path) -> None:
     assert json.loads(run(folder, "replay", "state", "agent", "researcher-001", "--live", "--json"))["differences"] == []
 
@@ -77,6 +90,12 @@ def test_the_stored_state_is_compared(folder: Path) -> None:
         (["replay", "find", "agent", "researcher-001", "tokens >"], 2, "next:"),
         (["replay", "find", "agent", "researcher-001", "tokens < 0"], 4, "never true"),
         (["replay", "state", "agent", "researcher-001", "--version", "2"], 2, "many partitions"),
+        (["replay", "run", "agent", "--as-of", '{"agent-events/0": 99999}'], 2, "it ends at"),
+        (["replay", "state", "agent", "researcher-001", "--as-of", '{"agent-events/0": -1}'], 2, "has no offset -1"),
+        (["replay", "run", "agent", "--as-of", '{"elsewhere/0": 1}'], 2, "no partition of this view"),
+        (["replay", "step", "agent", "researcher-001", "--as-of", '{"task-events/0": 99999}'], 2, "it ends at"),
+        (["replay", "diff", "agent", "researcher-001", "--since", "2026-01-05T08:05:00Z", "--until", "2026-01-05T08:01:00Z"], 2, "--until"),
+        (["replay", "state", "task", "nobody"], 4, "replay run task --states"),
         (["archive", "query", "DROP TABLE records"], 2, "nothing can be written"),
         (["archive", "query", "SELECT nothing_like_it FROM events"], 2, "nothing_like_it"),
         (["archive", "rebuild", "nowhere/3"], 4, "nothing archived"),
@@ -134,9 +153,26 @@ def test_a_damaged_segment_is_named(folder: Path) -> None:
     found = json.loads(run(folder, "replay", "verify", "--sample", "0", "--json", code=1).splitlines()[0])
     assert [one["kind"] for one in found["wrong"]] == ["segment_damaged"]
     assert segment.name in found["wrong"][0]["where"]
+    assert not any(one["damaged"] for one in json.loads(run(folder, "archive", "status", "--json"))["partitions"])
+    segment.write_bytes(content[:-1])
+    [short] = [
+        one for one in json.loads(run(folder, "archive", "status", "--json", code=1).splitlines()[0])["partitions"] if one["damaged"]
+    ]
+    assert short["damaged"] == [{"segment": segment.name, "reason": f"it has {len(content) - 1} bytes, not {len(content)}"}]
+    segment.write_bytes(content)
     assert [one["kind"] for one in json.loads(run(folder, "replay", "verify", "--json", code=1).splitlines()[0])["wrong"]] == [
         "segment_damaged"
     ]
     segment.unlink()
     found = json.loads(run(folder, "replay", "verify", "--json", code=1).splitlines()[0])
     assert {(one["kind"], one["detail"]) for one in found["wrong"]} == {("segment_damaged", "the file is missing")}
+    assert f"{segment.name}" in run(folder, "archive", "status", code=1)
+    [check] = [one for one in json.loads(run(folder, "doctor", "--json", code=1).splitlines()[0])["checks"] if one["name"] == "archive"]
+    assert check["verdict"] == "fail"
+    assert segment.name in check["says"]
+    other = next(path for path in folder.glob("log/archive/agent-events/*") if any(path.glob("segments/*.parquet")))
+    for path in other.glob("index.db*"):
+        path.unlink()
+    told = json.loads(run(folder, "archive", "status", "--json", code=1).splitlines()[0])["partitions"]
+    damaged = {one["partition"]: one["damaged"][0]["segment"] for one in told if one["damaged"]}
+    assert damaged == {f"task-events/{segment.parent.parent.name}": segment.name, f"agent-events/{other.name}": "index.db"}

@@ -78,6 +78,8 @@ class Maker:
         if self.random.random() < 0.003:
             self.now += timedelta(hours=pick([1, 20, 30]))
         time = self.now - timedelta(seconds=pick([0, 0, 0, 0, 1, 9, 30, 100, 200, 4_000]))
+        if self.random.random() < 0.05:
+            time -= timedelta(hours=pick([7, 47, 49, 50, 60, 24 * 34, 24 * 36]))  # recorded elsewhere, imported now
         if self.random.random() < 0.01:
             time = NOW + timedelta(days=400)
         kind = pick(["task.created", "task.started", "task.completed", "task.failed", "task.progressed", "tool.invoked", "tool.completed",
@@ -231,7 +233,7 @@ class Shaky(SqliteWindowStore):
 async def stored(store: WindowStore, specs: Sequence[MetricSpec] = SPECS) -> dict[TopicPartition, dict[Cell, Pane]]:
     """Every pane, by partition."""
     found: dict[TopicPartition, dict[Cell, Pane]] = {}
-    for dimension, width in {(dimension, spec.pane_s) for spec in specs for dimension in spec.per}:
+    for dimension, width in {(dimension, width) for spec in specs for dimension in spec.per for width in (spec.pane_s, 900)}:
         for row in await store.rows(dimension, width, -(2**40), 2**40):
             for name, pane in load_row(row.data).items():
                 found.setdefault(row.partition, {})[dimension, row.at.key, width, row.at.start, name] = pane

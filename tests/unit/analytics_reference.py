@@ -84,7 +84,9 @@ class Reference:
         self.met: dict[str, set[int]] = {}
         self.recent: list[str] = []
         self.keys: dict[tuple[str, int, int], dict[str, int]] = {}
-        self.open: dict[tuple[Any, ...], dict[str, int]] = {}
+        self.open: dict[tuple[Any, ...], dict[str, tuple[int, int]]] = {}
+        self.left_out: Counter[str] = Counter()
+        self.news: Counter[str] = Counter()  # values that came within the lateness of their metric
 
     def feed(self, records: Iterable[tuple[bytes | None, int]]) -> Reference:
         for value, timestamp_ms in records:
@@ -128,23 +130,41 @@ class Reference:
         assert self.watermark is not None
         took = self.pairs(event, time)
         places: dict[tuple[str, int, int], str | None] = {}
+        too_old = False
         for spec in self.specs:
             if event["type"].startswith("anomaly.") or not ("*" in spec.event_types or event["type"] in spec.event_types):
                 continue
             value = value_of(spec.value, spec, event, took, exact=spec.exact)
             if value is None:
                 continue
-            start = time // (spec.pane_s * 1_000_000) * spec.pane_s
-            if (start + spec.pane_s + spec.lateness_s) * 1_000_000 <= self.watermark - spec.disorder_s * 1_000_000:
+            width = self.width(spec, time)
+            if width is None:
+                too_old = True
                 continue
+            end = (time // (spec.pane_s * 1_000_000) + 1) * spec.pane_s
+            self.news[spec.name] += (end + spec.lateness_s) * 1_000_000 > self.watermark - spec.disorder_s * 1_000_000
+            start = time // (width * 1_000_000) * width
             for dimension in spec.per:
                 table = (dimension, spec.pane_s, spec.max_keys)
                 if table not in places:
                     places[table] = self.place(table, event)
                 key = places[table]
                 if key is not None:
-                    pane = self.panes.setdefault((dimension, key, spec.pane_s, start, spec.name), Plain())
+                    pane = self.panes.setdefault((dimension, key, width, start, spec.name), Plain())
                     add(pane, spec, value)
+        self.left_out["too_old"] += too_old
+
+    def width(self, spec: MetricSpec, time: int) -> int | None:
+        """How wide the pane is that is kept of a moment: its own, the quarter hour that it went into, or none."""
+        assert self.watermark is not None
+        ages = {wide: self.watermark - (time // (wide * 1_000_000) + 1) * wide * 1_000_000 for wide in (spec.pane_s, 900)}
+        if spec.pane_s >= 900:
+            return spec.pane_s if ages[spec.pane_s] < 35 * DAY else None
+        if 900 % spec.pane_s:
+            return spec.pane_s if ages[spec.pane_s] < 2 * DAY else None
+        if ages[900] < 2 * DAY:
+            return spec.pane_s
+        return 900 if ages[900] < 35 * DAY else None
 
     def place(self, table: tuple[str, int, int], event: dict[str, Any]) -> str | None:
         assert self.watermark is not None
@@ -174,11 +194,11 @@ class Reference:
                 if not name or len(name) > 256:
                     continue
                 if event["type"] in spec.event_types and kind not in took:
-                    started = opened.pop(name, None)
-                    if started is not None and self.watermark - started <= DAY:
+                    started, since = opened.pop(name, (None, 0))
+                    if started is not None and self.watermark - since <= DAY:
                         took[kind] = time - started
                 if event["type"] == pair.start:
-                    opened[name] = time
+                    opened[name] = (time, self.watermark)
         return took
 
 

@@ -10,11 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.flows.analysing import TALLY, Quiet, Tally
-from tests.unit.analytics_histories import NOW_US, PLACES, SPECS, Shaky, differences, feed, follower_on, logs, memory_store, stored
-from tests.unit.analytics_reference import Reference
+from tests.unit.analytics_histories import NOW_US, PLACES, SPECS, Shaky, batch, differences, feed, follower_on, logs, memory_store, stored
+from tests.unit.analytics_reference import DAY, Reference
 
 from tallyroll.analytics.follower import AnalyticsFollower
+from tallyroll.analytics.left_out import LEFT_OUT, LeftOut
+from tallyroll.analytics.pane import load_row
 from tallyroll.analytics.run import KernelRun
+from tallyroll.analytics.spec import spec_id
+from tallyroll.analytics.tidying import tidy
+from tallyroll.analytics.windows import EVER
+from tallyroll.events.position import TopicPartition
+from tallyroll.ports import WindowStore
 from tallyroll.telemetry import DUPLICATE_EVENTS, EVENTS_PROCESSED, FUTURE_EVENTS, SKIPPED, Counters
 from tallyroll.testing.clock import FakeClock
 
@@ -57,12 +64,13 @@ async def compare(seed: int, *, restarts: bool) -> None:
     wanted = {place: Reference(SPECS, NOW_US).feed(records) for place, records in log.items()}
     for place in log:
         assert differences(found.get(place, {}), wanted[place]) == []
-    assert int((await store.documents(TALLY)).get(TALLY, b"0")) == sum(
-        pane.n
-        for panes in found.values()
-        for (dimension, *_, name), pane in panes.items()
-        if (dimension, name) == ("fleet", "events_processed")
-    )
+    seen = sum(one.news["events_processed"] for one in wanted.values())
+    assert int((await store.documents(TALLY)).get(TALLY, b"0")) == seen, "observers see what is no news, or miss what is"
+    left_out = await store.documents(LEFT_OUT)
+    for place, one in wanted.items():
+        told = LeftOut.of(left_out.get(str(place)), spec_id(SPECS)).of_time(EVER)
+        unreadable = sum(one.counts[reason] for reason in ("undecodable", "bad_time", "unknown_schema"))
+        assert told == {reason: count for reason, count in (("too_old", one.left_out["too_old"]), ("unreadable", unreadable)) if count}
     if not restarts:  # what a follower read again after a restart it counts again
         told = {name: counters.value(metric, **labels) for name, (metric, labels) in COUNTED.items()}
         assert told == {name: sum(one.counts[name] for one in wanted.values()) for name in COUNTED}
@@ -98,7 +106,66 @@ def test_the_comparison_finds_what_is_wrong():
     assert differences(found, Reference(SPECS, NOW_US).feed(records)) == []
     assert differences(found, Reference(SPECS, NOW_US).feed(records[30:])), "records that were not counted"
     assert differences(found, Reference(SPECS, NOW_US).feed([*records, records[-1], (records[0][0], -1)])) == [], "copies count once"
-    patient = [replace(spec, disorder_s=spec.disorder_s + 3_600) for spec in SPECS]
-    assert differences(found, Reference(patient, NOW_US).feed(records)), "late events that were taken"
+    earlier = [(value, 0) for value, _ in records]
+    assert differences(found, Reference(SPECS, NOW_US - 40 * DAY).feed(earlier)), "newest events that were not so new"
     one = next(cell for cell, pane in found.items() if pane.n > 1)
     assert differences({**found, one: replace(found[one], n=found[one].n - 1)}, Reference(SPECS, NOW_US).feed(records)) == [one]
+
+
+async def compare_tidied(seed: int) -> int:
+    """Tidies at random moments, and compares every quarter hour that is kept. How many rows were removed."""
+    log, random = logs(seed, 150), Random(seed)  # noqa: S311  # a fixed history
+    store = await memory_store()
+    follower = follower_on(store, max_rows=random.choice([5, 100_000]))
+    await follower.positions(list(log))
+    removed = 0
+    for place, records in log.items():
+        at = 0
+        while at < len(records):
+            some = batch(place, records[at : at + random.choice([1, 5, 40])], at)
+            follower.apply(some)
+            at = some.next_offset
+            if random.random() < 0.5:
+                await follower.flush()
+            if random.random() < 0.3:
+                removed += (await tidy(store, SPECS))[1]
+        await follower.flush()
+    removed += (await tidy(store, SPECS))[1]
+    found = await stored_quarters(store)
+    for place, records in log.items():
+        wanted = Reference(SPECS, NOW_US).feed(records)
+        oldest = (wanted.watermark or 0) - 35 * DAY
+        expected: dict[tuple[str, str, int, str], int] = {}
+        for (dimension, key, width, start, name), pane in wanted.panes.items():
+            quarter = start // 900 * 900
+            if width <= 900 and (quarter + 900) * 1_000_000 > oldest and name != "whole_time":
+                at_quarter = dimension, key, quarter, name
+                expected[at_quarter] = expected.get(at_quarter, 0) + len(pane.values)
+        kept = {which: n for which, n in found.get(place, {}).items() if n or which in expected}
+        assert {which: n for which, n in expected.items() if n} == {which: n for which, n in kept.items() if n}
+    return removed
+
+
+async def stored_quarters(store: WindowStore) -> dict[TopicPartition, dict[tuple[str, str, int, str], int]]:
+    found: dict[TopicPartition, dict[tuple[str, str, int, str], int]] = {}
+    for width, dimension in {(spec.pane_s, dimension) for spec in SPECS for dimension in spec.per if spec.pane_s < 900}:
+        own = {spec.name for spec in SPECS if spec.pane_s == width}
+        for row in await store.rows(dimension, width, 0, 2**35 // 900 * 900, rolled_s=900):
+            for name, pane in load_row(row.data).items():
+                if name in own:
+                    cell = dimension, row.at.key, row.at.start // 900 * 900, name
+                    of_partition = found.setdefault(row.partition, {})
+                    of_partition[cell] = of_partition.get(cell, 0) + pane.n
+    return found
+
+
+@pytest.mark.slow
+@settings(max_examples=4, deadline=None)
+@given(seeds)
+def test_what_is_tidied_away_meanwhile_changes_no_quarter_hour(seed):
+    asyncio.run(compare_tidied(seed))
+
+
+@pytest.mark.slow
+def test_of_most_histories_something_is_tidied_away():
+    assert asyncio.run(compare_tidied(0)) > 100

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import sqlite3
 import tempfile
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,13 +19,13 @@ from tests.unit.archiving import archive_in, following
 from tests.unit.replay_histories import CATALOGUE, T0, Log, Publisher, ReadOnlyLog, batch_of, empty_log, event, log_of, random_log
 
 from tallyroll.archive.opening import OpenArchive
-from tallyroll.errors import BrokenHistory, SnapshotMismatch, SpanGone
+from tallyroll.errors import BrokenHistory, ReplayCancelled, SnapshotMismatch, SpanGone
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import Fold, states_hash
 from tallyroll.replay.gather import bucketed, owners_by
 from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.policy import Policy
-from tallyroll.replay.replayer import Ask, Replayer
+from tallyroll.replay.replayer import Ask, Replayer, Stop
 from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS
 from tallyroll.testing.clock import FakeClock
 
@@ -109,6 +112,32 @@ async def archived_in_halves(archive: OpenArchive, log: Log) -> None:
                 follower.apply(batch_of(partition, part, half * cut))
         await follower.flush()
         archive.keeper.seal_all(list(log))
+
+
+async def test_who_cancels_waits_for_the_thread_that_reads_and_hears_of_it_once(tmp_path: Path) -> None:
+    log, stop, began = progress(40), Stop(), threading.Event()
+
+    class Slow(Pruned):
+        def rows(self, *given: object, **more: object) -> object:
+            began.wait(10)
+            yield from self._reader.rows(*given, **more)
+
+    unheard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: unheard.append(told))
+
+    def cancel(_done: int, _total: int) -> None:
+        stop.asked = True
+        asyncio.get_running_loop().call_soon(began.set)  # when it is told already
+
+    with archive_in(tmp_path) as archive:
+        await archived_in_halves(archive, log)
+        slow = Replayer(ReadOnlyLog(log), CATALOGUE, clock=FakeClock(), archive=Slow(archive.reader))
+        slow.archive.marks = archive.reader.marks  # type: ignore[method-assign]  # nothing is pruned here
+        with pytest.raises(ReplayCancelled):
+            await slow.replay(Ask(TASK), on_progress=cancel, stop=stop)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    gc.collect()
+    assert not unheard
 
 
 async def test_incremental_reads_the_tail_and_nothing_else(tmp_path: Path) -> None:

@@ -11,11 +11,15 @@ from tallyroll.ports import WindowProgress
 
 
 class Seen(NamedTuple):
-    """How far the panes go, and how far the log does: its ends by partition, None where it cannot be asked. ``upto_s``: now."""
+    """How far the panes go, and how far the log does: its ends by partition, None where it cannot be asked. ``upto_s``: now.
+
+    ``removed``: by partition until when its panes have been removed, where there were any.
+    """
 
     progress: Mapping[TopicPartition, WindowProgress]
     ends: Mapping[TopicPartition, int] | None
     upto_s: float
+    removed: Mapping[TopicPartition, int] = {}
 
     @property
     def began_late(self) -> bool:
@@ -35,13 +39,17 @@ def coverage(stretch: Stretch, seen: Seen, began_s: int | None = None) -> float:
         return 1.0
     if seen.ends is None:
         newest = max((one.watermark_us for one in seen.progress.values()), default=-1) / 1_000_000
-        reached = [newest]
+        reached = [(newest, max(seen.removed.values(), default=0))]
     else:
-        reached = [_reached(seen.progress.get(partition), end_offset, end) for partition, end_offset in seen.ends.items() if end_offset]
+        reached = [
+            (_reached(seen.progress.get(partition), end_offset, end), seen.removed.get(partition, 0))
+            for partition, end_offset in seen.ends.items()
+            if end_offset
+        ]
     if not reached:
         return 1.0
     begin = start if began_s is None else max(start, float(began_s))
-    return sum(min(max(0.0, one - begin), end - begin) for one in reached) / len(reached) / (end - start)
+    return sum(max(0.0, min(upto, end) - max(begin, removed)) for upto, removed in reached) / len(reached) / (end - start)
 
 
 def _reached(progress: WindowProgress | None, end_offset: int, end: float) -> float:

@@ -10,19 +10,22 @@ from typing import Final
 import msgspec
 
 from tallyroll.analytics.counting import announce, count_run
-from tallyroll.analytics.kernel import Cut, Kernel
-from tallyroll.analytics.lane import Lane, Progressed
+from tallyroll.analytics.cut import Cut
+from tallyroll.analytics.kernel import Kernel
+from tallyroll.analytics.lane import HeldRow, Lane, Progressed, held_rows
+from tallyroll.analytics.left_out import LEFT_OUT, LeftOut
 from tallyroll.analytics.moments import NEVER
 from tallyroll.analytics.reading import Schemas
 from tallyroll.analytics.run import Observer
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec, spec_id
+from tallyroll.analytics.windows import FOREVER, kept
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.events.topics import Catalogue
 from tallyroll.events.types import SYSTEM_TOPIC
-from tallyroll.ports import Clock, DeadLetter, DocumentWrite, WindowProgress, WindowStore
+from tallyroll.ports import Clock, DeadLetter, DocumentWrite, PaneAt, WindowProgress, WindowStore
 from tallyroll.telemetry import FLUSH_SECONDS, HELD_ROWS, PAIRS_EXPIRED, PANES_CLOSED, RUN_SECONDS, WATERMARK_LAG, Counters, Telemetry
 
 log: Final = logging.getLogger("tallyroll.analytics")
@@ -59,6 +62,8 @@ class AnalyticsFollower:
     ``wants_flush`` runs the kernel when records have waited for 20 ms, so it has to be asked. What an observer cannot wait with
     is stored at once and by itself, ahead of the panes it was seen in: after a crash these are read again, and so is it.
     Where another follower of the loop reads whole heads, give it the batches first: then they are decoded once.
+    Values that come late count as long as panes of their time are kept, for ever where the store is not ``tidied``; what came
+    later, or could not be read, is counted in a document of its partition.
     Not promised: that an event is in a pane before ``flush``.
     """
 
@@ -73,6 +78,7 @@ class AnalyticsFollower:
         observers: Sequence[Observer] = (),
         schemas: Schemas = SCHEMAS,
         max_rows: int = MAX_ROWS,
+        tidied: bool = True,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -85,7 +91,7 @@ class AnalyticsFollower:
         self._spec_id = spec_id(specs)
         self._disorder_us = round(max(spec.disorder_s for spec in specs) * 1e6)
         self._final_us = round(max(spec.disorder_s + spec.lateness_s for spec in specs) * 1e6)
-        self._kernel = Kernel(specs, schemas)
+        self._kernel = Kernel(specs, schemas, kept if tidied else lambda _: FOREVER)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._waiting = 0
         self._waiting_since = 0.0
@@ -110,10 +116,13 @@ class AnalyticsFollower:
         """As the port says; a partition whose panes other metrics made is left out, so that it is read from its start."""
         stored = await self._store.load_progress(partitions)
         changed = [partition for partition in partitions if not self._is_loaded(partition, stored.get(partition))]
-        keys = await self._store.documents(KEYS) if any(partition in stored for partition in changed) else {}
+        known = any(partition in stored for partition in changed)
+        keys, left_out = [await self._store.documents(kind) if known else {} for kind in (KEYS, LEFT_OUT)]
         for partition in changed:
             self.drop([partition])
-            self._lanes[partition] = await self._open(partition, stored.get(partition), keys.get(str(partition)))
+            self._lanes[partition] = lane = await self._open(partition, stored.get(partition), keys.get(str(partition)))
+            if lane.expected is not None:
+                lane.left_out = LeftOut.of(left_out.get(str(partition)), self._spec_id)
         return {partition: lane.next for partition in partitions if (lane := self._lanes[partition]).expected is not None}
 
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
@@ -238,6 +247,8 @@ class AnalyticsFollower:
                 flush.lanes[lane] = progressed = lane.take_progress(self._spec_id)
                 if progressed.keyrings:
                     flush.documents.append(self._keys_of(lane))
+                if progressed.left_out is not None:
+                    flush.documents.append(DocumentWrite(LEFT_OUT, str(lane.partition), progressed.left_out))
         self._ask(flush, [one for one in self._observers if one not in self._ahead_of and not one.is_urgent])
         return flush
 
@@ -254,13 +265,15 @@ class AnalyticsFollower:
 
     async def _read_missing(self, cut: Cut) -> None:
         """Late values whose panes are not in memory any more: reads these, and counts into them."""
-        found = {
-            lane: (wanted, await asyncio.to_thread(self._store.load_rows, lane.partition, wanted)) for lane, wanted in cut.missing().items()
-        }
+        found = {lane: await asyncio.to_thread(self._read_rows, lane.partition, wanted) for lane, wanted in cut.missing().items()}
         if found:
-            for lane, (wanted, rows) in found.items():
-                lane.take(wanted, rows)
-            cut.put_left()
+            for lane, rows in found.items():
+                lane.hold(rows)
+            for _ in cut.put_left():  # from here to the first step nothing else may happen: what is held is put first
+                await asyncio.sleep(0)  # noqa: TID251  # as above
+
+    def _read_rows(self, partition: TopicPartition, wanted: Sequence[PaneAt]) -> list[HeldRow]:
+        return held_rows(wanted, self._store.load_rows(partition, wanted))
 
     def _go_ahead(self) -> None:
         """Begins to store what cannot wait, unless that is under way, or the store is away."""

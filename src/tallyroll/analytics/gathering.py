@@ -13,6 +13,7 @@ import numpy as np
 
 from tallyroll.analytics.columns import Columns, Layout
 from tallyroll.analytics.lane import Lane, clamp
+from tallyroll.analytics.left_out import UNREADABLE
 from tallyroll.analytics.moments import NEVER, moments
 from tallyroll.events.batch import Batch
 
@@ -53,12 +54,15 @@ def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> 
     """Takes the batches out of the lanes. ``now_us`` bounds event time where a record has no timestamp, or one from the future."""
     gathered, counts = _Gathered(layout), dict.fromkeys(lanes, 0)
     for piece in _pieces(lanes):
-        _read(piece, gathered, counts, tally)
+        _read(piece, gathered, counts, now_us, tally)
     ends = np.cumsum(list(counts.values())).tolist()
     times_us = moments(gathered.taken[layout.place["time", "text"]])
     known = times_us != NEVER
     if not known.all():
         tally.skipped["bad_time"] += int((~known).sum())
+        for lane, start, stop in zip(lanes, [0, *ends[:-1]], ends, strict=True):
+            bad = np.flatnonzero(~known[start:stop]) + start
+            lane.left_out.add(UNREADABLE, _moments([gathered.timestamps_ms[row] for row in bad.tolist()], now_us))
         gathered.only(known.tolist())
         times_us, ends = times_us[known], np.concatenate([[0], np.cumsum(known)])[ends].tolist()
     bounds = np.array([0, *ends])
@@ -68,6 +72,7 @@ def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> 
     for lane, start, stop in zip(lanes, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         if start < stop:
             watermarks_us[start:stop] = lane.advance(times_us[start:stop])
+            lane.left_out.met(int(times_us[start:stop].min()))
             tally.events[lane.partition.topic] += stop - start
     return Columns(layout, lanes, bounds, gathered.taken, gathered.offsets, times_us, watermarks_us)
 
@@ -91,7 +96,7 @@ def _pieces(lanes: Sequence[Lane]) -> Iterator[list[tuple[Lane, Batch]]]:
         yield piece
 
 
-def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict[Lane, int], tally: Tally) -> None:
+def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict[Lane, int], now_us: int, tally: Tally) -> None:
     batches = [batch for _, batch in piece]
     bounds = _bounds(piece)
     values = list(chain.from_iterable(batch.values for batch in batches))
@@ -108,6 +113,7 @@ def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict
     copies: set[int] = set()
     for lane, start, stop in _parts(bounds, at):
         copies.update(start + index for index in lane.repeats.copies(documents[start:stop], there[start:stop]))
+    met = {at[number] for number in copies}
     if copies:
         tally.duplicates += len(copies)
         at = [index for number, index in enumerate(at) if number not in copies]
@@ -118,12 +124,21 @@ def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict
     tally.invalid += found.invalid
     gathered.layout.take(found.documents, found.members, gathered.taken)
     timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for batch in batches))
+    if len(found.at) + len(copies) < len(values):
+        left = sorted(set(range(len(values))) - met - set(found.at))
+        for lane, start, stop in _parts(bounds, left):
+            lane.left_out.add(UNREADABLE, _moments([timestamps_ms[index] for index in left[start:stop]], now_us))
     if type(found.at) is not range:
         offsets, timestamps_ms = [offsets[index] for index in found.at], [timestamps_ms[index] for index in found.at]
     gathered.offsets += offsets
     gathered.timestamps_ms += timestamps_ms
     for lane, start, stop in _parts(bounds, found.at):
         counts[lane] += stop - start
+
+
+def _moments(timestamps_ms: Iterable[int], now_us: int) -> list[int]:
+    """Of records that have no event time: their own, as long as it is not from the future."""
+    return [min(timestamp_ms * 1_000, now_us) if timestamp_ms >= 0 else now_us for timestamp_ms in timestamps_ms]
 
 
 def _bounds(piece: Iterable[tuple[Lane, Batch]]) -> dict[Lane, int]:

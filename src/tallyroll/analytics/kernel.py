@@ -7,178 +7,32 @@ panes and gives the rows that are to be stored, in steps between which runs go o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tallyroll.analytics.cells import Part, Waiting, group, join, settle
-from tallyroll.analytics.columns import Columns, Layout, dimension_paths
+from tallyroll.analytics.cells import Waiting, join, settle
+from tallyroll.analytics.columns import Columns, Layout
+from tallyroll.analytics.cut import Cut
 from tallyroll.analytics.gathering import Tally, gather
-from tallyroll.analytics.keyring import DAY_US, OTHER, KeyNames, Keyring
-from tallyroll.analytics.lane import HeldRow, Judged, Lane, Taken, Timing, judge
-from tallyroll.analytics.measuring import NEGATIVE, Measured, measure
+from tallyroll.analytics.keyring import OTHER, Keyring
+from tallyroll.analytics.lane import HeldRow, Lane
+from tallyroll.analytics.lateness import KEPT, Fate, Judged, KeptFor, Timing, fate, judge
+from tallyroll.analytics.left_out import TOO_OLD
+from tallyroll.analytics.measuring import Measured, measure
+from tallyroll.analytics.observing import Run, Seen
 from tallyroll.analytics.pairs import OpenPairs, pair_kinds, pairs_of
 from tallyroll.analytics.pane import Pane, merge
 from tallyroll.analytics.reading import Schemas
 from tallyroll.analytics.run import Observed
 from tallyroll.analytics.spec import MetricSpec
-from tallyroll.events.position import Position, TopicPartition
+from tallyroll.analytics.tables import Came, Table, gather_old, wait
+from tallyroll.analytics.windows import kept
+from tallyroll.events.position import TopicPartition
 from tallyroll.ports import OpenPair, PaneAt
 
 SETTLE_ROWS: Final = 1 << 19  # waiting rows of a dimension at which they go into panes whatever happens: bounds memory and sums
-_STEP_ROWS: Final = 128  # rows made into bytes in one step, some milliseconds
-_FLEET_CODE: Final = 1
 _SLACK: Final = 1_000  # unused numbers that are not worth a look
-
-
-class Table:
-    """The metrics that share cells: one dimension, one pane length, one cap of keys; and their values that wait."""
-
-    def __init__(self, dimension: str, pane_s: int, max_keys: int, metrics: Sequence[int]) -> None:
-        self.dimension = dimension
-        self.pane_s = pane_s
-        self.max_keys = max_keys
-        self.metrics = metrics
-        self.paths = dimension_paths(dimension)
-        self.names = KeyNames()
-        self.waiting: list[Waiting] = []
-        if not self.paths:
-            self.names.names.append("")
-
-    @property
-    def name(self) -> str:
-        """Tells it from the others, also after a restart."""
-        return f"{self.dimension}/{self.pane_s}/{self.max_keys}"
-
-    @property
-    def rows(self) -> int:
-        """How many rows wait."""
-        return sum(len(one.lane) for one in self.waiting)
-
-    def at(self, key: int, pane: int) -> PaneAt:
-        """Where a cell is stored."""
-        return PaneAt(self.dimension, self.names.names[key], self.pane_s, pane * self.pane_s)
-
-
-class Cut:
-    """What waited at one moment, on its way into panes, and the rows that have changed by then. Iterating does it, step by step.
-
-    ``rows``: of each lane what is to be stored. ``left``: values whose panes are not in memory.
-    """
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.rows: dict[Lane, list[Taken]] = {}
-        self.left: list[tuple[Table, Waiting]] = []
-        self._kernel = kernel
-        self._waiting = [(table, table.waiting) for table in kernel.tables if table.waiting]
-        for table, _ in self._waiting:
-            table.waiting = []
-        self._steps = self._go()
-
-    def __iter__(self) -> Iterator[None]:
-        return self._steps
-
-    def finish(self) -> None:
-        """Does all steps that are not done yet."""
-        for _ in self._steps:
-            pass
-
-    def put_left(self) -> None:
-        """Puts what was left into its panes, which are in memory by now."""
-        later = {lane: lane.take_dirty() for lane in self._kernel.lanes.values()}  # changed by what came after the cut
-        self._waiting, self.left = [(table, [one]) for table, one in self.left], []
-        self._steps = self._go()
-        self.finish()
-        for lane, rows in later.items():
-            lane.dirty += rows
-
-    def missing(self) -> Mapping[Lane, Sequence[PaneAt]]:
-        """The panes that have to be read from the store first, by lane."""
-        wanted: dict[Lane, list[PaneAt]] = {}
-        for table, waiting in self.left:
-            cells = group(waiting)
-            for lane, key, pane in zip(cells.lane.tolist(), cells.key.tolist(), cells.pane.tolist(), strict=True):
-                wanted.setdefault(self._kernel.lanes[lane], []).append(table.at(key, pane))
-        return wanted
-
-    def give_back(self) -> None:
-        """What is left waits again. The rows are the lanes'."""
-        self.finish()
-        for table, waiting in self.left:
-            table.waiting.insert(0, waiting)
-
-    def _go(self) -> Iterator[None]:
-        for table, waiting in self._waiting:
-            left: list[Waiting] = []
-            yield from self._kernel.settling(table, waiting, left)
-            self.left += [(table, one) for one in left]
-            yield
-        for lane in self._kernel.lanes.values():
-            rows, dirty = self.rows.setdefault(lane, []), lane.take_dirty()
-            for start in range(0, len(dirty), _STEP_ROWS):
-                rows += [row.take() for row in dirty[start : start + _STEP_ROWS]]
-                if len(dirty) > _STEP_ROWS:
-                    yield
-
-
-class Run:
-    """What a run of the kernel has seen; implements ``KernelRun``."""
-
-    def __init__(self, kernel: Kernel, columns: Columns, observed: Sequence[Observed], tally: Tally) -> None:
-        self._kernel = kernel
-        self._columns = columns
-        self.observed = observed
-        self.tally = tally
-
-    def evidence(self, row: int) -> tuple[str, Position]:
-        lane = self._columns.lanes[int(np.searchsorted(self._columns.bounds, row, side="right")) - 1]
-        return self._columns.ids[row], Position(*lane.partition, self._columns.offsets[row])
-
-    def open_pane(self, metric: str, dimension: str, key: str, start: int) -> Pane:
-        return self._kernel.pane(metric, dimension, key, start)
-
-
-class Seen:
-    """Some values of a run; implements ``Observed``. ``uncounted``: bad ones may be among them."""
-
-    def __init__(self, spec: MetricSpec, table: Table, part: Part, waiting: tuple[NDArray[np.int32], Waiting], *, uncounted: bool) -> None:
-        self.spec = spec
-        self.dimension = table.dimension
-        self.part = part.only(part.places < NEGATIVE) if uncounted else part
-        self._table = table
-        self._run_rows, self._waiting = waiting
-
-    @cached_property
-    def _keys(self) -> tuple[list[str], NDArray[np.int32]]:
-        codes = self._waiting.key[self.part.at]
-        marks = np.zeros(len(self._table.names.names), np.int32)
-        marks[codes] = 1
-        distinct = np.flatnonzero(marks)
-        marks[distinct] = np.arange(len(distinct))
-        names = self._table.names.names
-        return [names[code] for code in distinct.tolist()], marks[codes]
-
-    @property
-    def keys(self) -> Sequence[str]:
-        return self._keys[0]
-
-    @property
-    def key_of(self) -> NDArray[np.int32]:
-        return self._keys[1]
-
-    @cached_property
-    def values(self) -> NDArray[np.float64]:
-        return self.part.values.astype(np.float64, copy=False) / self.spec.scale
-
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        return self._waiting.pane[self.part.at] * self._table.pane_s
-
-    @cached_property
-    def rows(self) -> NDArray[np.int32]:
-        return self._run_rows[self.part.at]
 
 
 class Kernel:
@@ -186,10 +40,11 @@ class Kernel:
 
     The owner gives each partition a ``Lane`` (``open``), puts batches into it, and stores what the lane has. Panes are the
     same for every batching, every order among partitions and every number of runs; float sums up to their last bits.
+    ``kept_for`` says how long the store keeps panes: values behind that are left out, and the lane counts them.
     Not promised: that values are in panes before ``cut`` or ``settle``.
     """
 
-    def __init__(self, specs: Sequence[MetricSpec], schemas: Schemas) -> None:
+    def __init__(self, specs: Sequence[MetricSpec], schemas: Schemas, kept_for: KeptFor = kept) -> None:
         self.specs = specs
         self.kinds = pair_kinds(specs)
         self.lanes: dict[int, Lane] = {}
@@ -202,6 +57,9 @@ class Kernel:
             for dimension in dict.fromkeys(spec.per):
                 tables.setdefault((dimension, spec.pane_s, spec.max_keys), []).append(number)
         self.tables = [Table(*which, metrics) for which, metrics in tables.items()]
+        self.places = [one for table in self.tables for one in table.both()]
+        self._kept_for = {spec.pane_s: kept_for(spec.pane_s) for spec in specs}
+        self._least_kept_us = min((one.own_s for one in self._kept_for.values()), default=0) * 1_000_000
         self._pane_s = {spec.name: spec.pane_s for spec in specs}
 
     def open(self, partition: TopicPartition, pairs: Sequence[OpenPair] = ()) -> Lane:
@@ -216,8 +74,8 @@ class Kernel:
         if self.lanes.pop(lane.number, None) is not None:
             for ring in lane.keyrings:
                 ring.close()
-        for table in self.tables:
-            table.waiting = [left for one in table.waiting if len((left := one.only(one.lane != lane.number)).lane)]
+        for table in self.places:
+            table.forget(lane.number)
 
     def run(self, now_us: int, *, observe: bool) -> Run | None:
         """Reads what waits in the lanes; None if nothing does. ``observe``: somebody wants to look at the values."""
@@ -230,23 +88,33 @@ class Kernel:
         if len(columns):
             columns.match(self.kinds)
             lane_of = columns.of_each([lane.number for lane in lanes])
-            measured = self._measure(columns, tally)
+            fates = self._fates(columns)
+            measured = self._measure(columns, fates, tally)
             for place, table in enumerate(self.tables):
-                waiting = _wait(table, place, columns, lane_of, measured)
-                if waiting is not None:
-                    self._count_overflow(waiting, tally)
+                came = wait(table, place, columns, lane_of, measured)
+                if came is not None:
+                    self._count_overflow(came, tally)
+                    came = gather_old(table, came, fates.get(table.pane_s, KEPT).gathered)
+                if came is not None:
                     if observe:
-                        observed += self._seen(table, waiting, measured)
-                    table.waiting.append(waiting[1])
-                    if table.rows >= SETTLE_ROWS:
-                        self._settle(table)
+                        observed += self._seen(table, came, measured)
+                    table.waiting.append(came.waiting)
+                for one in table.both():
+                    if one.rows >= SETTLE_ROWS:
+                        self._settle(one)
         return Run(self, columns, observed, tally)
 
-    def _measure(self, columns: Columns, tally: Tally) -> Mapping[int, tuple[Measured, Judged]]:
-        """The values of each metric that came in time, by number, and which of the events are late for it."""
+    def _fates(self, columns: Columns) -> Mapping[int, Fate]:
+        """By pane length which values have no pane of their own any more; as a rule there are none."""
+        if int((columns.watermarks_us - columns.times_us).max()) < self._least_kept_us:
+            return {}
+        return {pane_s: fate(pane_s, one, columns.times_us, columns.watermarks_us) for pane_s, one in self._kept_for.items()}
+
+    def _measure(self, columns: Columns, fates: Mapping[int, Fate], tally: Tally) -> Mapping[int, tuple[Measured, Judged]]:
+        """The values of each metric that are kept, by number, and which of the events are late for it."""
         found: dict[int, tuple[Measured, Judged]] = {}
         judged = {timing: judge(timing, columns.times_us, columns.watermarks_us) for timing in set(self._timings)}
-        late, dropped = np.zeros(len(columns), np.bool_), np.zeros(len(columns), np.bool_)
+        late, gone = np.zeros(len(columns), np.bool_), np.zeros(len(columns), np.bool_)
         for number, (spec, timing) in enumerate(zip(self.specs, self._timings, strict=True)):
             measured, verdict = measure(spec, columns), judged[timing]
             tally.invalid += measured.invalid
@@ -254,27 +122,30 @@ class Kernel:
                 tally.unmatched[spec.name] += len(columns.rows_of(spec.event_types)) - len(measured.rows)
             if verdict.late is not None:
                 late[measured.rows] |= verdict.late[measured.rows]
-            if verdict.dropped is not None:
-                dropped[measured.rows] |= verdict.dropped[measured.rows]
-                keep = ~verdict.dropped[measured.rows]
+            left = fates.get(spec.pane_s, KEPT).gone
+            if left is not None:
+                gone[measured.rows] |= left[measured.rows]
+                keep = ~left[measured.rows]
                 measured = Measured(measured.rows[keep], measured.values[keep], measured.places[keep])
             if len(measured.rows):
                 found[number] = measured, verdict
-        tally.dropped += int(dropped.sum())
-        tally.revised += int((late & ~dropped).sum())
+        tally.revised += int((late & ~gone).sum())
+        if gone.any():
+            tally.dropped += int(gone.sum())
+            for lane, start, stop in zip(columns.lanes, columns.bounds[:-1].tolist(), columns.bounds[1:].tolist(), strict=True):
+                lane.left_out.add(TOO_OLD, columns.times_us[start:stop][gone[start:stop]].tolist())
         return found
 
-    def _count_overflow(self, waiting: tuple[NDArray[np.int32], Waiting], tally: Tally) -> None:
-        others = waiting[1].key == OTHER
+    def _count_overflow(self, came: Came, tally: Tally) -> None:
+        others = came.waiting.key == OTHER
         if others.any():
-            for number, part in waiting[1].parts.items():
+            for number, part in came.waiting.parts.items():
                 tally.overflowed[self.specs[number].name] += int(others[part.at].sum())
 
-    def _seen(
-        self, table: Table, waiting: tuple[NDArray[np.int32], Waiting], measured: Mapping[int, tuple[Measured, Judged]]
-    ) -> Iterator[Seen]:
-        for number, part in waiting[1].parts.items():
-            seen = Seen(self.specs[number], table, part, waiting, uncounted=measured[number][0].uncounted)
+    def _seen(self, table: Table, came: Came, measured: Mapping[int, tuple[Measured, Judged]]) -> Iterator[Seen]:
+        for number, part in came.waiting.parts.items():
+            values, verdict = measured[number]
+            seen = Seen(self.specs[number], table, part, came, uncounted=values.uncounted, past=verdict.past)
             if len(seen.part.at):
                 yield seen
 
@@ -289,7 +160,7 @@ class Kernel:
 
     def settle(self) -> None:
         """Puts what waits into the panes of the lanes, but for late values whose panes are not in memory."""
-        for table in self.tables:
+        for table in self.places:
             self._settle(table)
 
     def _settle(self, table: Table) -> None:
@@ -299,7 +170,8 @@ class Kernel:
             left: list[Waiting] = []
             for _ in self.settling(table, table.waiting, left):
                 pass
-            table.waiting = left
+            table.waiting = []
+            table.behind += left
 
     def settling(self, table: Table, waiting: Sequence[Waiting], left: list[Waiting]) -> Iterator[None]:
         """Puts values of a table into the panes of the lanes, step by step; for cuts."""
@@ -327,55 +199,6 @@ class Kernel:
                 held = np.zeros(len(table.names.names), np.bool_)
                 for ring in rings:
                     held[ring.held()] = True
-                for waiting in table.waiting:
+                for waiting in (waiting for one in table.both() for waiting in (*one.waiting, *one.behind)):
                     held[waiting.key] = True
                 table.names.keep(held, rings)
-
-
-def _wait(
-    table: Table, place: int, columns: Columns, lane_of: NDArray[np.int32], measured: Mapping[int, tuple[Measured, Judged]]
-) -> tuple[NDArray[np.int32], Waiting] | None:
-    """The values of a table's metrics as they wait, and which row of the run each of its rows is; None if there are none."""
-    own = [(number, *measured[number]) for number in table.metrics if number in measured]
-    if not own or not columns.has_keys(table.paths):
-        return None
-    touched = np.zeros(len(columns), np.bool_)
-    for _, values, _ in own:
-        touched[values.rows] = True
-    rows = np.flatnonzero(touched).astype(np.int32)
-    keys = _places(table, place, columns, rows)
-    if (keys < 0).any():
-        rows, keys = rows[keys >= 0], keys[keys >= 0]
-        if not len(rows):
-            return None
-    at_row = np.full(len(columns), -1, np.int32)
-    at_row[rows] = np.arange(len(rows), dtype=np.int32)
-    parts, late = {}, np.zeros(len(rows), np.bool_)
-    for number, values, verdict in own:
-        at = at_row[values.rows]
-        part = Part(at, values.values, values.places)
-        if len(rows) < len(columns) and (at < 0).any():
-            part = part.only(at >= 0)
-        parts[number] = part
-        if verdict.late is not None:
-            late[part.at] |= verdict.late[rows[part.at]]
-    return rows, Waiting(lane_of[rows], keys, columns.times_us[rows] // (table.pane_s * 1_000_000), late, parts)
-
-
-def _places(table: Table, place: int, columns: Columns, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Under which key each row is counted."""
-    if not table.paths:
-        return np.full(len(rows), _FLEET_CODE, np.int32)
-    keys = columns.keys(table.paths, rows)
-    codes = table.names.codes(keys)
-    watermarks_us = columns.watermarks_us[rows]
-    row_of = columns.of_each([lane.keyrings[place].row for lane in columns.lanes])[rows]
-    if table.names.are_seen(row_of, codes, watermarks_us // DAY_US):
-        return codes
-    ends = np.searchsorted(rows, columns.bounds).tolist()
-    found = [
-        lane.keyrings[place].places(keys[start:stop], codes[start:stop], watermarks_us[start:stop])
-        for lane, start, stop in zip(columns.lanes, ends[:-1], ends[1:], strict=True)
-        if start < stop
-    ]
-    return found[0] if len(found) == 1 else np.concatenate(found)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tallyroll.analytics.keyring import Keyring
+from tallyroll.analytics.left_out import LeftOut
 from tallyroll.analytics.moments import NEVER
 from tallyroll.analytics.pairs import OpenPairs, PairChanges
 from tallyroll.analytics.pane import Pane, dump_row, load_row
@@ -23,21 +24,6 @@ FUTURE_US: Final = 60_000_000
 """How far event time may lie ahead of the record's own time before it is put back."""
 
 
-class Timing(NamedTuple):
-    """What decides when a pane closes and until when late values still change it; of a spec."""
-
-    pane_s: int
-    disorder_us: int
-    lateness_us: int
-
-
-class Judged(NamedTuple):
-    """Which values came after their pane was closed, and which of these too late; None for none. ``(n,) bool``."""
-
-    late: NDArray[np.bool_] | None
-    dropped: NDArray[np.bool_] | None
-
-
 def clamp(times_us: NDArray[np.int64], timestamps_ms: NDArray[np.int64], now_us: int) -> tuple[NDArray[np.int64], int]:
     """Event times, those from the future put back, and how many of them there were.
 
@@ -47,17 +33,6 @@ def clamp(times_us: NDArray[np.int64], timestamps_ms: NDArray[np.int64], now_us:
     ahead = times_us > reference
     count = int(ahead.sum())
     return (np.where(ahead, reference, times_us), count) if count else (times_us, 0)
-
-
-def judge(timing: Timing, times_us: NDArray[np.int64], watermarks_us: NDArray[np.int64]) -> Judged:
-    """Which of some values are late; ``watermarks_us`` is the largest event time of the partition at each of them."""
-    pane_us = timing.pane_s * 1_000_000
-    behind = watermarks_us - timing.disorder_us - (times_us // pane_us + 1) * pane_us  # at 0 the pane is closed
-    late = behind >= 0
-    if not late.any():
-        return Judged(None, None)
-    dropped = behind >= timing.lateness_us
-    return Judged(late, dropped if dropped.any() else None)
 
 
 class HeldRow:
@@ -85,6 +60,11 @@ class HeldRow:
         return taken
 
 
+def held_rows(wanted: Iterable[PaneAt], stored: Mapping[PaneAt, PaneRow]) -> list[HeldRow]:
+    """Rows as the store has them, new ones where it has none: for ``Lane.hold``, which makes ``Lane.row`` give them."""
+    return [HeldRow(at) if (row := stored.get(at)) is None else HeldRow(at, row.revision, load_row(row.data)) for at in wanted]
+
+
 class Taken(NamedTuple):
     """A row on its way into the store; ``bumped`` as it was."""
 
@@ -99,6 +79,7 @@ class Progressed(NamedTuple):
     progress: WindowProgress
     pairs: PairChanges
     keyrings: Sequence[Keyring]
+    left_out: bytes | None
 
 
 Stretch = tuple[int, int]
@@ -121,6 +102,7 @@ class Lane:
         "expected",
         "first",
         "keyrings",
+        "left_out",
         "next",
         "number",
         "pairs",
@@ -136,6 +118,7 @@ class Lane:
         self.pairs = pairs
         self.keyrings = keyrings
         self.repeats = RepeatFilter()
+        self.left_out = LeftOut()
         self.expected: int | None = None
         self.first: int | None = None
         self.next = 0
@@ -153,12 +136,6 @@ class Lane:
         self.first, self.complete_s, self._closed_s = progress.first, complete_s, complete_s
         self.watermark_us = progress.watermark_us if progress.watermark_us != _NO_WATERMARK else NEVER
         self.hold(HeldRow(row.at, row.revision, load_row(row.data)) for row in recent)
-
-    def take(self, wanted: Iterable[PaneAt], stored: Mapping[PaneAt, PaneRow]) -> None:
-        """Takes rows of the store into memory, so that ``row`` gives them; new ones where the store has none."""
-        self.hold(
-            HeldRow(at) if (row := stored.get(at)) is None else HeldRow(at, row.revision, load_row(row.data)) for at in wanted
-        )  # fmt: skip
 
     def hold(self, rows: Iterable[HeldRow]) -> None:
         """Puts rows into memory."""
@@ -186,13 +163,14 @@ class Lane:
     def row(self, dimension: str, key: str, width_s: int, start: int) -> HeldRow | None:
         """The row to count into, a new one if there was none; None if the store may have it and it has to be read first."""
         stretch = self.rows.get((width_s, start))
-        if stretch is None:
-            stretch = self.rows[width_s, start] = {}
-        row = stretch.get((dimension, key))
+        row = None if stretch is None else stretch.get((dimension, key))
         if row is None:
             if self.complete_s is not None and start + width_s <= self.complete_s:
                 return None
-            row = stretch[dimension, key] = HeldRow(PaneAt(dimension, key, width_s, start))
+            row = HeldRow(PaneAt(dimension, key, width_s, start))
+            if stretch is None:
+                stretch = self.rows[width_s, start] = {}
+            stretch[dimension, key] = row
         if not row.dirty:
             row.dirty = True
             self.dirty.append(row)
@@ -205,7 +183,9 @@ class Lane:
         changed = [ring for ring in self.keyrings if ring.changed]
         for ring in changed:
             ring.changed = False
-        return Progressed(progress, self.pairs.take_changes(), changed)
+        left_out = self.left_out.dump(spec_id) if self.left_out.changed else None
+        self.left_out.changed = False
+        return Progressed(progress, self.pairs.take_changes(), changed, left_out)
 
     def take_dirty(self) -> list[HeldRow]:
         """The rows that changed since the last call."""
@@ -227,6 +207,7 @@ class Lane:
         self.pairs.give_back(taken.pairs)
         for ring in taken.keyrings:
             ring.changed = True
+        self.left_out.changed |= taken.left_out is not None
         for row, bumped, _ in rows:
             row.bumped |= bumped
             if not row.dirty:
@@ -240,11 +221,10 @@ class Lane:
 
     def evict(self, end_s: int) -> None:
         """Forgets rows that end at or before that, but for changed ones; they are stored, and read again if need be."""
-        if self.complete_s is None or end_s > self.complete_s:
-            self.complete_s = end_s
-            for stretch in [stretch for stretch in self.rows if sum(stretch) <= end_s]:
-                changed = {which: row for which, row in self.rows[stretch].items() if row.dirty}
-                if changed:
-                    self.rows[stretch] = changed
-                else:
-                    del self.rows[stretch]
+        self.complete_s = end_s = end_s if self.complete_s is None else max(end_s, self.complete_s)
+        for stretch in [stretch for stretch in self.rows if sum(stretch) <= end_s]:
+            changed = {which: row for which, row in self.rows[stretch].items() if row.dirty}
+            if changed:
+                self.rows[stretch] = changed
+            else:
+                del self.rows[stretch]

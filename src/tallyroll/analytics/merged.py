@@ -66,13 +66,15 @@ class MergedPanes:
     async def _read(self, dimension: str, stretch: Stretch, keys: Sequence[str] | None, metrics: Sequence[str] | None) -> dict[str, Panes]:
         progress = await self.progress()
         found: dict[str, dict[str, Pane]] = {}
-        for width_s in sorted({spec.pane_s for spec in self._metrics.of(dimension) if metrics is None or spec.name in metrics}):
+        width_of = {spec.name: spec.pane_s for spec in self._metrics.of(dimension) if metrics is None or spec.name in metrics}
+        for width_s in sorted(set(width_of.values())):
             rolled_s = QUARTER_S if QUARTER_S % width_s == 0 and width_s < QUARTER_S <= stretch.duration_s else None
             start = stretch.start // width_s * width_s
             rows = await self._store.rows(dimension, width_s, start, stretch.end, keys, rolled_s=rolled_s)
             merged = await asyncio.to_thread(_merged, [row for row in rows if row.partition in progress], metrics)
-            for key, panes in merged.items():
-                found.setdefault(key, {}).update(panes)
+            for key, panes in merged.items():  # rows of a quarter hour may hold metrics of other panes beside
+                if own := {name: pane for name, pane in panes.items() if name in width_of and width_of[name] == width_s}:
+                    found.setdefault(key, {}).update(own)
         return dict(found)
 
     def _remember(self, asked: tuple[object, ...], answer: _Answer) -> None:

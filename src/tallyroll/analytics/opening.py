@@ -91,7 +91,7 @@ class OpenAnalytics:
         """Counts a part of the log anew into an empty store, and gives an engine on that: what was, by the metrics of now."""
         from tallyroll.analytics.follower import AnalyticsFollower  # noqa: PLC0415  # needs the extra; who only asks does without
 
-        follower = AnalyticsFollower(store, self._catalogue, self.specs, clock=self._clock, telemetry=Counters())
+        follower = AnalyticsFollower(store, self._catalogue, self.specs, clock=self._clock, telemetry=Counters(), tidied=False)
         await follower.positions([TopicPartition(span.topic, span.partition) for span in spans])
         async for batch in self._log.read(spans):
             follower.apply(batch)

@@ -60,57 +60,60 @@ class _OfKind:
     __slots__ = ("heap", "limit", "open", "stored", "touched")
 
     def __init__(self, limit: int) -> None:
-        self.open: dict[str, int] = {}
+        self.open: dict[str, tuple[int, int]] = {}  # event time, and the partition's largest when it came, both µs
         self.stored: set[str] = set()
         self.touched: set[str] = set()  # since the last store
         self.limit = limit
-        self.heap: list[tuple[int, str]] | None = None  # by age, made when the limit is met
+        self.heap: list[tuple[int, str]] | None = None  # by how long they have waited, made when the limit is met
 
     def follow(self, steps: Iterable[Step], rows: list[int], took_us: list[int]) -> int:
         """Opens and closes; adds what has met its start. Gives how many starts expired or had to go."""
         opened, limit, lost = self.open, self.limit, 0
         for row, ends, starts, id_, time_us, watermark_us in steps:
             if ends:
-                started = opened.pop(id_, None)
-                if started is not None:
-                    if watermark_us - started > EXPIRY_US:
+                found = opened.pop(id_, None)
+                if found is not None:
+                    started, since = found
+                    if watermark_us - since > EXPIRY_US:
                         lost += 1
                     else:
                         rows.append(row)
                         took_us.append(time_us - started)
             if starts:
-                opened[id_] = time_us
+                opened[id_] = (time_us, watermark_us)
                 if self.heap is not None:
-                    heapq.heappush(self.heap, (time_us, id_))
+                    heapq.heappush(self.heap, (watermark_us, id_))
                 if len(opened) > limit:
                     self._shrink()
                     lost += 1
         return lost
 
     def expire(self, before_us: int) -> int:
-        """Forgets starts before that time; how many."""
-        old = [id_ for id_, started in self.open.items() if started < before_us]
+        """Forgets starts that have waited since before that time; how many."""
+        old = [id_ for id_, (_, since) in self.open.items() if since < before_us]
         for id_ in old:
             del self.open[id_]
         self.touched.update(old)
         return len(old)
 
     def _shrink(self) -> None:
-        """The oldest goes; of equally old ones the one whose id sorts first, so that a restart forgets the same."""
+        """Who has waited longest goes; of several the one whose id sorts first, so that a restart forgets the same."""
         if self.heap is None or len(self.heap) > 2 * len(self.open):
-            self.heap = [(started, id_) for id_, started in self.open.items()]
+            self.heap = [(since, id_) for id_, (_, since) in self.open.items()]
             heapq.heapify(self.heap)
         while True:
-            started, id_ = heapq.heappop(self.heap)
-            if self.open.get(id_) == started:
+            since, id_ = heapq.heappop(self.heap)
+            if id_ in self.open and self.open[id_][1] == since:
                 del self.open[id_]
                 self.touched.add(id_)
                 return
 
 
 class OpenPairs:
-    """The open starts of one partition: at most MAX_OPEN, the oldest out first, none older than a day of event time.
+    """The open starts of one partition: at most MAX_OPEN, who has waited longest goes first, and nobody waits for more than a day.
 
+    They wait in event time of the partition, from its newest event when the start came: a history that comes behind newer
+    events is paired as well.
     The room is shared out evenly among the kinds. Of two starts with one id the newer counts.
     Not promised: to notice an end that was published under another key, in another partition.
     """
@@ -122,7 +125,7 @@ class OpenPairs:
         self.expired = 0
         for pair in stored:
             if pair.pair in self._kinds:
-                self._kinds[pair.pair].open[pair.id] = pair.start_us
+                self._kinds[pair.pair].open[pair.id] = (pair.start_us, pair.since_us)
                 self._kinds[pair.pair].stored.add(pair.id)
 
     def __len__(self) -> int:
@@ -150,7 +153,7 @@ class OpenPairs:
         """What is to be stored: what was opened and closed since the last call."""
         opened, closed, touched = [], [], {}
         for name, kind in self._kinds.items():
-            opened += [OpenPair(name, id_, kind.open[id_]) for id_ in kind.touched & kind.open.keys()]
+            opened += [OpenPair(name, id_, *kind.open[id_]) for id_ in kind.touched & kind.open.keys()]
             gone = (kind.touched & kind.stored) - kind.open.keys()
             closed += [(name, id_) for id_ in gone]
             kind.stored -= gone

@@ -33,7 +33,8 @@ class About(TypedDict):
     window_end: datetime  # exclusive; the open pane is in it
     watermark: datetime | None  # the newest event that was counted, of whomever
     truncated: bool  # some keys were counted under "__other__": this one's numbers may lack events
-    coverage: float  # share of the window that has been seen, 0 to 1
+    coverage: float  # share of the window that has been seen and is kept, 0 to 1
+    left_out: dict[str, int]  # reason, too_old or unreadable -> events of about this time that could not be counted; empty: none
     as_of: dict[str, int]  # topic/partition -> next offset that was not counted
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tallyroll.analytics.coverage import Seen, coverage
+from tallyroll.analytics.asked import Asked, about, left_out_of
 from tallyroll.analytics.merged import MergedPanes, rolled_for, split
 from tallyroll.analytics.pane import Pane, load_row, merge
 from tallyroll.analytics.profile import (
@@ -32,7 +32,7 @@ from tallyroll.analytics.profile import (
 )
 from tallyroll.analytics.showing import Function, Metrics
 from tallyroll.analytics.spec import BUILT_IN, FLEET, MINUTE_S, OTHER_KEY, MetricSpec
-from tallyroll.analytics.windows import WINDOWS, Stretch, TimeWindow, moment_of, readable, rolling, seconds_of, window_named
+from tallyroll.analytics.windows import EVER, WINDOWS, Stretch, TimeWindow, moment_of, readable, rolling, seconds_of, window_named
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock, WindowProgress, WindowStore
 
@@ -75,26 +75,6 @@ class Ranked(NamedTuple):
     value: float
 
 
-class _Asked(NamedTuple):
-    """One question's window, and what is known of the store at that time."""
-
-    name: str
-    stretch: Stretch
-    upto_s: float
-    progress: Mapping[TopicPartition, WindowProgress]
-
-    @property
-    def minutes(self) -> float:
-        """How long the window has lasted so far."""
-        return max(MINUTE_S, min(self.upto_s, self.stretch.end) - self.stretch.start) / 60
-
-    @property
-    def watermark(self) -> datetime | None:
-        """The newest event counted."""
-        newest = max((one.watermark_us for one in self.progress.values()), default=-1)
-        return None if newest < 0 else moment_of(newest / 1_000_000)
-
-
 class AnalyticsEngine:
     """Answers from the panes of a store.
 
@@ -107,7 +87,8 @@ class AnalyticsEngine:
     SettingsError, which is a ValueError, for another name, ValueError for a naive ``at``, and StoreUnavailable.
     With an attached log a query waits, at most ``read_wait_ms``, for what this process has published. Queries of one key
     cost by what is stored of it; rankings and ``get_system_analytics`` by what is stored of all keys.
-    Not promised: anything of events that were too late for their pane, or came before the panes' retention.
+    Events count however late they come. Not promised: anything of more than 35 days before the newest event of a partition;
+    what could not be counted for that, or could not be read, is told as ``left_out``, what was removed since lowers ``coverage``.
     """
 
     windows: Mapping[str, TimeWindow] = MappingProxyType(dict(WINDOWS))
@@ -231,6 +212,12 @@ class AnalyticsEngine:
         asked = await self._ask(time_window, at)
         return [key for key in await self._store.keys(dimension, *asked.stretch, after=after, limit=limit) if key != OTHER_KEY]
 
+    async def known(self, dimension: str) -> Sequence[str]:
+        """All keys that have a value in any pane that is kept, ascending."""
+        self.metrics.of(dimension)
+        await self._catch_up()
+        return await self._keys(dimension, EVER)
+
     async def top(  # noqa: PLR0913  # what a ranking is of
         self, metric: str, function: Function = None, dimension: str = "agent", time_window: Window = None, *,
         limit: int = 10, lowest: bool = False, at: datetime | None = None,
@@ -285,6 +272,10 @@ class AnalyticsEngine:
         newest = max((one.watermark_us for one in (await self._merged.progress()).values()), default=-1)
         return None if newest < 0 else moment_of(newest / 1_000_000)
 
+    async def left_out(self, *, start: datetime, end: datetime) -> Mapping[str, int]:
+        """How many events of the log are in no answer about that time, as far as is known, by reason; see ``LeftOut``."""
+        return await left_out_of(self._store, Stretch(seconds_of(start), seconds_of(end)), await self._merged.progress())
+
     async def changed(self, timeout_s: float) -> None:
         """Waits until something was counted, at most so long: for pictures that are drawn anew."""
         before, until = await self._store.version(), self._clock.monotonic() + timeout_s
@@ -294,7 +285,7 @@ class AnalyticsEngine:
 
     # Inside
 
-    async def _one(self, dimension: str, key: str, time_window: Window, at: datetime | None) -> tuple[_Asked, Panes, About]:
+    async def _one(self, dimension: str, key: str, time_window: Window, at: datetime | None) -> tuple[Asked, Panes, About]:
         asked = await self._ask(time_window, at)
         found = await self._merged.read(dimension, asked.stretch, [key, OTHER_KEY])
         return asked, found.get(key, {}), await self._about(asked, truncated=OTHER_KEY in found)
@@ -321,7 +312,7 @@ class AnalyticsEngine:
             rolled_s = rolled_for(width_s, ())
         return await self._store.rows(dimension, width_s, *stretch, [key], rolled_s=rolled_s), progress
 
-    async def _ask(self, time_window: Window, at: datetime | None) -> _Asked:
+    async def _ask(self, time_window: Window, at: datetime | None) -> Asked:
         name, window = self._window(time_window)
         upto_s = self._clock.now_us() / 1_000_000 if at is None else float(seconds_of(at))
         await self._catch_up()
@@ -331,7 +322,7 @@ class AnalyticsEngine:
         stretch = rolling(upto_s, window.duration_s)
         if at is not None and upto_s % MINUTE_S == 0:
             stretch = stretch._replace(end=int(upto_s))
-        return _Asked(name, readable(stretch, MINUTE_S, newest), upto_s, progress)
+        return Asked(name, readable(stretch, MINUTE_S, newest), upto_s, progress)
 
     def _window(self, asked: Window) -> tuple[str, TimeWindow]:
         if asked is None:
@@ -341,22 +332,9 @@ class AnalyticsEngine:
         window = asked if isinstance(asked, TimeWindow) else TimeWindow(asked)
         return next((name for name, one in self.windows.items() if one == window), f"{window.duration_s}s"), window
 
-    async def _about(self, asked: _Asked, *, truncated: bool) -> About:
+    async def _about(self, asked: Asked, *, truncated: bool) -> About:
         ends = None if self._attached is None else await self._attached.ends()
-        seen = Seen(asked.progress, ends, asked.upto_s)
-        began = None
-        if seen.began_late and not await self._store.keys("agent", 0, asked.stretch.start, limit=1):
-            rows = await self._store.rows(FLEET, MINUTE_S, *asked.stretch, [""])
-            began = min((row.at.start for row in rows), default=asked.stretch.end)
-        return {
-            "time_window": asked.name,
-            "window_start": moment_of(asked.stretch.start),
-            "window_end": moment_of(asked.stretch.end),
-            "watermark": asked.watermark,
-            "truncated": truncated,
-            "coverage": coverage(asked.stretch, seen, began),
-            "as_of": {str(partition): one.next for partition, one in asked.progress.items()},
-        }
+        return await about(self._store, asked, ends, truncated=truncated)
 
     def _specs(self, dimension: str) -> Mapping[str, MetricSpec]:
         return {spec.name: spec for spec in self.metrics.specs if dimension in spec.per}

@@ -10,7 +10,7 @@ from typing import Final
 
 from tallyroll.analytics.pane import join_rows
 from tallyroll.analytics.spec import MetricSpec
-from tallyroll.analytics.windows import MINUTES_KEPT_S, QUARTER_S, QUARTERS_KEPT_S
+from tallyroll.analytics.windows import QUARTER_S, kept
 from tallyroll.errors import StoreError
 from tallyroll.ports import Clock, WindowStore
 
@@ -28,14 +28,13 @@ async def tidy(store: WindowStore, specs: Sequence[MetricSpec]) -> tuple[int, in
     from several processes at a time. Raises StoreUnavailable.
     """
     made = removed = 0
-    for width_s in sorted({spec.pane_s for spec in specs if spec.pane_s < QUARTER_S}):
-        if QUARTER_S % width_s == 0:
+    for width_s in sorted({QUARTER_S, *(spec.pane_s for spec in specs)}):
+        own_s, gathered = kept(width_s)
+        if gathered:
             waiting = max(spec.disorder_s + spec.lateness_s for spec in specs if spec.pane_s == width_s)
             settle_s = min(_MOST_SETTLING_S, ceil(waiting))
             made += await store.roll_up(width_s=width_s, into_s=QUARTER_S, settle_s=settle_s, join=join_rows)
-        removed += await store.prune(width_s=width_s, keep_s=MINUTES_KEPT_S)
-    for width_s in sorted({QUARTER_S, *(spec.pane_s for spec in specs if spec.pane_s >= QUARTER_S)}):
-        removed += await store.prune(width_s=width_s, keep_s=QUARTERS_KEPT_S)
+        removed += await store.prune(width_s=width_s, keep_s=own_s)
     return made, removed
 
 

@@ -18,10 +18,31 @@ QUARTER_S: Final = 900
 """What one-minute panes are rolled up into."""
 
 MINUTES_KEPT_S: Final = 48 * 3_600
-"""How long narrow panes are kept after they were rolled up; twice the longest lateness, so that no late value meets a removed pane."""
+"""How long narrow panes are kept, behind the newest event of their partition."""
 
 QUARTERS_KEPT_S: Final = 35 * 86_400
 """How long rolled-up panes are kept."""
+
+
+class Kept(NamedTuple):
+    """How long panes of one width are kept: ``own_s`` behind the newest event of their partition.
+
+    ``gathered``: as they are until their whole quarter hour is that old, then in quarter hours for ``QUARTERS_KEPT_S``.
+    """
+
+    own_s: int
+    gathered: bool
+
+
+def kept(pane_s: int) -> Kept:
+    """How long panes of that width are kept."""
+    if pane_s >= QUARTER_S:
+        return Kept(QUARTERS_KEPT_S, gathered=False)
+    return Kept(MINUTES_KEPT_S, gathered=QUARTER_S % pane_s == 0)
+
+
+FOREVER: Final = Kept(2**40, gathered=False)
+"""Of a store that nobody tidies."""
 
 _SECOND: Final = timedelta(seconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,6 +58,10 @@ class Stretch(NamedTuple):
     def duration_s(self) -> int:
         """How long it is."""
         return self.end - self.start
+
+
+EVER: Final = Stretch(-(2**40), 2**40)
+"""All time that an event can have."""
 
 
 def _whole_panes(what: str, length: timedelta, pane: timedelta) -> int:

@@ -46,7 +46,7 @@ class ArchiveStatus:
 
 
 class Damage(NamedTuple):
-    """A segment that is not what was sealed, and why."""
+    """A file that is not what was sealed, and why."""
 
     segment: str
     reason: str
@@ -108,6 +108,22 @@ class ArchiveKeeper:
                 damaged.append(Damage(segment.name, error.reason))
             previous = segment.digest
         return damaged
+
+    def lacking(self, partition: TopicPartition) -> list[Damage]:
+        """Which files of a partition are missing, or have another size than was sealed. Reads none of them."""
+        index, files = self._store.index(partition), self._store.files(partition)
+        mark = index.mark() if index is not None else None
+        if index is None or mark is None:
+            return [Damage("index.db", "it is missing; run 'tallyroll archive rebuild'")] if any(map(_is_kept, files.names())) else []
+        damaged = {}
+        for name, size in _wanted(index).items():
+            found = files.size(name)
+            if found is None:
+                damaged[name] = Damage(name, "it is missing")
+            elif size is not None and found != size:
+                damaged[name] = Damage(name, f"it has {found} bytes, not {size}")
+        still = _wanted(index) if damaged else {}  # one may have been pruned or rewritten meanwhile
+        return [one for name, one in damaged.items() if name in still]
 
     def rebuild(self, partition: TopicPartition) -> Sequence[Segment]:
         """Makes the index anew from the files alone; the old one is kept beside it.
@@ -230,3 +246,14 @@ class ArchiveKeeper:
         expected = segment.base if mark is not None else None
         index.append(Append(expected, segment.base, segment.next, repeats.to_bytes(), records, self._clock.now_us()))
         self._sealer.take_in(partition, segment, records)
+
+
+def _wanted(index: ArchiveIndex) -> dict[str, int | None]:
+    """The files that the index names, with their sizes where these are noted."""
+    mark = index.mark()
+    anchors: dict[str, int | None] = {anchor_name(mark.kept): None} if mark is not None and mark.kept else {}
+    return anchors | {one.name: one.file_bytes for one in index.segments()}
+
+
+def _is_kept(name: str) -> bool:
+    return name.endswith(".parquet") or is_anchor(name)

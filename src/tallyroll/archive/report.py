@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tallyroll.archive.keeper import ArchiveKeeper
+from tallyroll.archive.keeper import ArchiveKeeper, Damage
 from tallyroll.archive.retention import Alarm, headroom
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
@@ -18,7 +19,7 @@ class ArchiveReport:
     """One partition. ``tail`` records wait for a seal, ``unarchived`` ones lie in the log only.
 
     ``headroom_ms``: until the topic deletes the oldest of those; None where there are none. ``alarm``: see ``archive.retention``.
-    ``kept``: below that offset the archive was pruned.
+    ``kept``: below that offset the archive was pruned. ``damaged``: files of it that are missing, or have another size.
     """
 
     partition: TopicPartition
@@ -33,11 +34,13 @@ class ArchiveReport:
     headroom_ms: int | None
     alarm: Alarm
     kept: int = 0
+    damaged: Sequence[Damage] = ()
 
     def plain(self) -> dict[str, Any]:
         """As plain values."""
         names = ("first", "next", "segments", "records", "raw_bytes", "file_bytes", "tail", "unarchived", "headroom_ms", "alarm", "kept")
-        return {"partition": str(self.partition), **{name: getattr(self, name) for name in names}}
+        damaged = [one._asdict() for one in self.damaged]
+        return {"partition": str(self.partition), **{name: getattr(self, name) for name in names}, "damaged": damaged}
 
 
 async def report(keeper: ArchiveKeeper, log: EventLog, catalogue: Catalogue, clock: Clock) -> list[ArchiveReport]:
@@ -47,6 +50,7 @@ async def report(keeper: ArchiveKeeper, log: EventLog, catalogue: Catalogue, clo
     names = [topic.name for topic in topics]
     starts, ends = await log.starts(names), await log.ends(names)
     known = {one.partition: one for one in await asyncio.to_thread(keeper.status, partitions)}
+    lacking = await asyncio.to_thread(lambda: {partition: keeper.lacking(partition) for partition in partitions})
     retention = {topic.name: topic.retention_ms for topic in topics}
     found = []
     for partition in partitions:
@@ -58,7 +62,8 @@ async def report(keeper: ArchiveKeeper, log: EventLog, catalogue: Catalogue, clo
             now_ms=clock.now_us() // 1_000,
         )  # fmt: skip
         numbers = (one.first, one.next, one.segments, one.records, one.raw_bytes, one.file_bytes, one.tail_records) if one else (0,) * 7
-        found.append(ArchiveReport(partition, *numbers, left.unarchived, left.headroom_ms, left.alarm, one.kept if one is not None else 0))
+        kept = one.kept if one is not None else 0
+        found.append(ArchiveReport(partition, *numbers, left.unarchived, left.headroom_ms, left.alarm, kept, tuple(lacking[partition])))
     return found
 
 

@@ -76,13 +76,19 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.KeyRingUnavailable, (ExitCode.UNAVAILABLE, "check the key ring's file and permissions; 'tallyroll audit keys status'")),
     (errors.SealingRequired, (ExitCode.UNAVAILABLE, "nothing was recorded; check the key ring with 'tallyroll audit keys status'")),
     (errors.SpanGone, (ExitCode.NOT_FOUND, lambda error: _after_gone(pruned=error.pruned))),
-    (errors.NoHistory, (ExitCode.NOT_FOUND, "check the id and the moment; 'tallyroll agents ls' lists agents")),
+    (errors.NoHistory, (ExitCode.NOT_FOUND, lambda error: _after_nobody(error.view))),
+    (errors.NoSuchOffset, (ExitCode.USAGE, "give offsets that an answer of this log and kind has under as_of")),
     (errors.BrokenHistory, (ExitCode.FINDINGS, lambda error: _after_broken(error.kind, error.where))),
     (errors.SnapshotMismatch, (ExitCode.FINDINGS, "make snapshots anew with 'tallyroll archive rebuild'")),
     (errors.ReducerFailed, (ExitCode.USAGE, "mend what the message names; nothing was changed")),
     (errors.WorkerFailed, (ExitCode.UNAVAILABLE, "try again, with fewer --workers if memory was short")),
     (errors.ReplayCancelled, (ExitCode.INTERRUPTED, "start it again when you like; nothing was changed")),
 )
+
+
+def _after_nobody(view: str) -> str:
+    listing = "'tallyroll agents ls' lists agents" if view == "agent" else f"'tallyroll replay run {view} --states' shows all there are"
+    return f"check the id and the moment; {listing}"
 
 
 def _after_gone(*, pruned: bool) -> str:

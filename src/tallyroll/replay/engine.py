@@ -92,17 +92,23 @@ class ReplayEngine:
         state_type: StateType,
         target_time: datetime | None = None,
         *,
+        mode: ReplayMode | None = None,
         whole: bool = True,
         **more: Any,  # noqa: ANN401  # members of Ask
     ) -> ProjectedAll:
         """Everybody's states by a user's reducers, each owner's events folded in order-key order.
 
         ``target_time`` is event time, inclusive; ``more`` are members of ``Ask`` such as ``workers``, for which handlers must
-        be importable by name. ``whole`` as in ``Replayer.project``. Raises ReducerFailed, and as ``replay``.
+        be importable by name. ``mode`` INCREMENTAL goes on from the last such run of the same reducers, for which the projector
+        needs a ``version`` and its functions names; FULL or POINT_IN_TIME unless given. ``whole`` as in ``Replayer.project``.
+        Raises ReducerFailed, and as ``replay``.
         """
         target = None if target_time is None else as_of_event_time(target_time)
-        mode = ReplayMode.FULL if target is None else ReplayMode.POINT_IN_TIME
-        return await self.replayer.project(projector, Ask(view_of(state_type), mode=mode, target=target, **more), whole=whole)
+        if mode is None:
+            mode = ReplayMode.FULL if target is None else ReplayMode.POINT_IN_TIME
+        if "target" not in more:
+            more["target"] = target
+        return await self.replayer.project(projector, Ask(view_of(state_type), mode=mode, **more), whole=whole)
 
     async def replay_events(  # as it is known
         self,

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tallyroll.errors import NoHistory
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows
-from tallyroll.ports import Archive, Span
 from tallyroll.replay.fold import View
-from tallyroll.replay.jobs import turn
-from tallyroll.replay.judge import Judge
-from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Coverage, Plan, plan
-from tallyroll.replay.reading import owner_key
+from tallyroll.replay.owners import owners_rows
+from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Coverage, plan
 from tallyroll.replay.replayer import Replayer
-from tallyroll.replay.selection import concat_rows, take_rows
+from tallyroll.replay.selection import take_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +55,11 @@ async def history(  # noqa: PLR0913  # whose, up to where, and from where
     planned = plan(extents, ends=ends)
     if planned.missing and not allow_truncated:
         raise planned.gone(extents)
-    found: dict[TopicPartition, list[Rows]] = {}
-    if replayer.archive is not None:
-        found = await asyncio.to_thread(_archived, replayer.archive, planned, owner_key(view, owner))
-    await _logged(replayer, planned, view, owner, found)
-    rows = {partition: joined for partition, some in sorted(found.items()) if (joined := _until(concat_rows(some), until_us)) is not None}
+    found = (await owners_rows(replayer.log, replayer.archive, planned, view, [owner]))[owner]
+    rows = {partition: chosen for partition, own in found.items() if (chosen := _until(own, until_us)) is not None}
     if not rows:
-        times = [one.times_us[0] for some in found.values() for one in some]
-        raise NoHistory(view.name, owner, first_us=min(times, default=None))
+        raise NoHistory(view.name, owner, first_us=min((own.times_us[0] for own in found.values()), default=None))
     return History(view, owner, rows, planned.as_of, planned.coverage)
-
-
-def is_owned(view: View, owner: str, rows: Rows) -> Iterator[int]:
-    """The indexes of the rows that are an owner's."""
-    if view.owner == "agent":
-        yield from (index for index, agent in enumerate(rows.agents) if agent == owner)
-    else:
-        key = owner_key(view, owner)
-        yield from (index for index, subject in enumerate(rows.subjects) if subject.key == key)
-
-
-def _archived(archive: Archive, planned: Plan, key: str) -> dict[TopicPartition, list[Rows]]:
-    found = {}
-    for one in planned.partitions:
-        start, end = one.archive
-        rows = archive.owner_rows(one.partition, key, start, end, whole=True) if start < end else None
-        if rows is not None:
-            found[one.partition] = [rows]
-    return found
-
-
-async def _logged(replayer: Replayer, planned: Plan, view: View, owner: str, found: dict[TopicPartition, list[Rows]]) -> None:
-    judges = {one.partition: Judge(RepeatFilter.from_bytes(one.repeats)) for one in planned.partitions}
-    spans = [Span(*one.partition, *one.log) for one in planned.partitions if one.log[0] < one.log[1]]
-    if not spans:
-        return
-    async for batch in replayer.log.read(spans):
-        rows = judges[batch.topic_partition].rows(batch)
-        if rows is not None and (mine := list(is_owned(view, owner, rows))):
-            found.setdefault(batch.topic_partition, []).append(take_rows(rows, mine))
-        await turn()
 
 
 def _until(rows: Rows, until_us: int | None) -> Rows | None:

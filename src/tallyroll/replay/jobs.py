@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from importlib import import_module
 from typing import Any, Final
@@ -184,8 +185,9 @@ async def do_job(
                 "and name it in imports"
             )
         reading = Reading(fold, catalogue, task, plan)
-        async for done in carry_out(reading, plan, log, archive):
-            yield _encode(Told(done))
+        async with aclosing(carry_out(reading, plan, log, archive)) as progress:
+            async for done in progress:
+                yield _encode(Told(done))
         for some in _parts(reading):
             yield _encode(Parts(some))
         found = reading.findings
@@ -211,8 +213,9 @@ def _parts(reading: Reading) -> Iterator[list[tuple[str, int, str, bytes]]]:
 async def _project(told: _ProjectJob, log: EventLog, archive: Archive | None, fold: Fold) -> AsyncGenerator[bytes, None]:
     view, projector = fold.views[fold.index(told.view)], StateProjector.from_reference(told.projector)
     projecting = Projecting(projector, StateType(told.state_type), view, Plan(told.plans), told.until_us, told.share, told.whole)
-    async for done in projecting.run(log, archive):
-        yield _encode(Told(done))
+    async with aclosing(projecting.run(log, archive)) as progress:
+        async for done in progress:
+            yield _encode(Told(done))
     made = [(one.owner, dict(one.state), one.version, list(one.verdict.problems)) for one in projecting.states.values()]
     for start in range(0, len(made), _PARTS_A_MESSAGE):
         yield _encode(States(made[start : start + _PARTS_A_MESSAGE]))
@@ -221,6 +224,7 @@ async def _project(told: _ProjectJob, log: EventLog, archive: Archive | None, fo
 
 async def carry_out(reading: Reading, plan: Plan, log: EventLog, archive: Archive | None) -> AsyncGenerator[int, None]:
     """Reads everything of a plan, in this process; gives now and then how many offsets are dealt with."""
+    work: asyncio.Future[None] | None = None
     try:
         if archive is not None and any(one.archive[0] < one.archive[1] or one.pruned for one in plan.partitions):
             work = asyncio.ensure_future(asyncio.to_thread(reading.from_archive, archive))
@@ -239,7 +243,9 @@ async def carry_out(reading: Reading, plan: Plan, log: EventLog, archive: Archiv
                     await turn()
         reading.close()
     finally:
-        reading.cancel()  # what still runs in the other thread ends at its next step
+        reading.cancel()
+        if work is not None:  # what still runs in the other thread ends at its next step; then the archive may be closed
+            await asyncio.gather(work, return_exceptions=True)
     yield reading.done
 
 

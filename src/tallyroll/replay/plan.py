@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
-from tallyroll.errors import SpanGone
+from tallyroll.errors import NoSuchOffset, SpanGone
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import ArchiveMark
 
@@ -216,7 +216,7 @@ def plan(
     """What to read of each partition up to its present end, or up to ``ends`` where given.
 
     ``reducers``: ids for all of which there have to be snapshots that stand for what the archive has pruned; none if nothing
-    can. ``until_us``: the event time at which counting stops; no snapshot stands for a moment before it. Raises ValueError
+    can. ``until_us``: the event time at which counting stops; no snapshot stands for a moment before it. Raises NoSuchOffset
     for an end that lies beyond what there is.
     """
     plans = []
@@ -229,10 +229,10 @@ def plan(
         else:
             end = ends[partition]
         if not 0 <= end <= known:
-            raise ValueError(f"as_of_offsets: {partition} has no offset {end}; it ends at {known}")
+            raise NoSuchOffset(str(partition), end, known)
         plans.append(_of_partition(partition, extent, end, reducers, until_us))
-    if ends is not None and (unknown := sorted(str(partition) for partition in set(ends) - set(extents))):
-        raise ValueError(f"as_of_offsets: {unknown[0]} is no partition of this view")
+    if ends is not None and (unknown := sorted(set(ends) - set(extents))):
+        raise NoSuchOffset(str(unknown[0]), ends[unknown[0]], None)
     return Plan(plans)
 
 

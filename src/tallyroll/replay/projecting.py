@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,13 +15,14 @@ from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows
 from tallyroll.ports import Archive, EventLog, Span
-from tallyroll.replay.fold import View
+from tallyroll.replay.fold import View, states_hash
 from tallyroll.replay.gather import bucketed, owners_by
 from tallyroll.replay.judge import Judge
+from tallyroll.replay.kept import Kept, KeptEnd, KeptState
 from tallyroll.replay.kinds import StateType
-from tallyroll.replay.order import in_order
+from tallyroll.replay.order import OwnerRows, Standing, counting, follows, merged, standing
 from tallyroll.replay.partition import no_collecting
-from tallyroll.replay.plan import Plan
+from tallyroll.replay.plan import Coverage, Plan
 from tallyroll.replay.projector import Projected, StateProjector, fold_events
 from tallyroll.replay.selection import take_rows
 
@@ -35,7 +36,9 @@ class Projecting:
 
     ``whole``: handlers may read ids and metadata as well, which takes about twice as long from the archive. ``states`` fills
     up; ``done`` of the plan's offsets are read. Memory: the states, and 256 MiB of events before they are spilled into
-    temporary files. Not promised: that events of types without a handler are looked at at all.
+    temporary files. ``base``: states to begin with, those of the events below the plan; whom they do not fit, since something
+    came late, ends up in ``late``. ``keeping``: whether to note in ``standings`` how far each owner is folded.
+    Not promised: that events of types without a handler are looked at at all.
     """
 
     projector: StateProjector
@@ -45,9 +48,14 @@ class Projecting:
     until_us: int | None = None
     share: tuple[int, int] = (0, 1)
     whole: bool = True
+    base: Kept | None = None
+    keeping: bool = False
+    late: list[str] = field(default_factory=list)
+    standings: dict[str, Standing] = field(default_factory=dict)
     states: dict[str, Projected] = field(default_factory=dict)
     events: int = 0
     done: int = 0
+    _judges: dict[TopicPartition, Judge] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _logged: queue.Queue[Rows | None] = field(default_factory=lambda: queue.Queue(_WAITING))
 
@@ -72,7 +80,7 @@ class Projecting:
 
     async def _feed(self, log: EventLog, work: asyncio.Future[None]) -> None:
         """The log's part, judged, into the queue."""
-        judges = {one.partition: Judge(RepeatFilter.from_bytes(one.repeats)) for one in self.plan.partitions}
+        judges = self._judges = {one.partition: Judge(RepeatFilter.from_bytes(one.repeats)) for one in self.plan.partitions}
         spans = [Span(*one.partition, *one.log) for one in self.plan.partitions if one.log[0] < one.log[1]]
         if spans:
             async for batch in log.read(spans):
@@ -95,12 +103,50 @@ class Projecting:
     def _gather(self, archive: Archive | None) -> None:
         with no_collecting():
             for owner, history in bucketed(self._rows(archive), owners_by(self.view.owner)):
-                found = fold_events(self.projector, self.state_type, owner, in_order(history, self.projector.types(self.state_type)))
-                if found.version:
-                    self.states[owner] = found
-                    self.events += found.version
+                self._fold(owner, history)
                 if self._stop.is_set():
                     return
+            if self.base is not None:
+                self._take_over(self.base)
+
+    def _fold(self, owner: str, history: OwnerRows) -> None:
+        """One owner's events, all or those after its kept state."""
+        some = counting(history, self.projector.types(self.state_type))
+        if not some:
+            return
+        known = self.base.owners.get(owner) if self.base is not None else None
+        since, before = (None, None) if known is None else ((known.state, known.version), known.standing)
+        if before is not None and not follows(before, some):
+            self.late.append(owner)
+            return
+        found = self.states[owner] = fold_events(self.projector, self.state_type, owner, merged(some), since)
+        self.events += found.version - (known.version if known is not None else 0)
+        if self.keeping:
+            self.standings[owner] = standing(before, some)
+
+    def _take_over(self, base: Kept) -> None:
+        """The kept states of those of whom nothing came."""
+        late = frozenset(self.late)
+        for owner, known in base.owners.items():
+            if owner not in self.states and owner not in late:
+                verdict = self.projector.validate_state(self.state_type, known.state)
+                self.states[owner] = Projected(self.state_type, owner, known.state, known.version, verdict)
+                self.standings[owner] = known.standing
+
+    def refold(self, histories: Mapping[str, OwnerRows]) -> None:
+        """Those that came late, each from its first event. Blocks. Raises ReducerFailed."""
+        self.base = None
+        for owner, history in histories.items():
+            self._fold(owner, history)
+
+    def kept(self) -> Kept:
+        """What has been made, to begin with the next time. Only of a run with ``keeping``."""
+        ends = {
+            one.partition: KeptEnd(one.end, self._judges[one.partition].repeats.to_bytes() if one.log[0] < one.log[1] else one.repeats)
+            for one in self.plan.partitions
+        }
+        owners = {owner: KeptState(dict(one.state), one.version, self.standings[owner]) for owner, one in self.states.items()}
+        return Kept(ends, owners)
 
     def _rows(self, archive: Archive | None) -> Iterator[Rows]:
         types, by_agent = self.projector.types(self.state_type), self.view.owner == "agent"
@@ -141,10 +187,27 @@ class Projecting:
 
 @dataclass(frozen=True, slots=True)
 class ProjectedAll:
-    """What a projector made of a history: the states by owner, of how many events, as of which offsets."""
+    """What a projector made of a history: the states by owner, of how many events, as of which offsets, and how complete.
+
+    ``events`` are in the states; ``folded`` of them in this run, the others came from ``snapshot``: ``none``, or how many
+    kept states the run began with. ``late`` of these were folded anew. ``damaged`` names kept files that are not what was
+    written; ``kept``: whether these states were kept for the next run.
+    """
 
     state_type: StateType
     states: dict[str, Projected]
     events: int
     as_of: Mapping[TopicPartition, int]
     workers: int = 1
+    coverage: Coverage = "complete"
+    missing: Mapping[TopicPartition, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    folded: int = 0
+    snapshot: str = "none"
+    late: int = 0
+    damaged: tuple[str, ...] = ()
+    kept: bool = False
+
+    @property
+    def set_hash(self) -> str:
+        """SHA-256 in hex over everybody's states, as of a view's."""
+        return states_hash({owner: one.state for owner, one in self.states.items()})

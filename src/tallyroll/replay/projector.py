@@ -228,11 +228,17 @@ class Projected:
         return state_hash(self.state)
 
 
-def fold_events(projector: StateProjector, state_type: StateType, owner: str, events: Iterable[Any]) -> Projected:
-    """An owner's state, of its events in order-key order. Raises ReducerFailed, also for a value that no state can hold."""
-    state, count, last = projector.fold(state_type, projector.initialize_state(state_type, owner), events)
+def fold_events(
+    projector: StateProjector, state_type: StateType, owner: str, events: Iterable[Any], since: tuple[dict[str, Any], int] | None = None
+) -> Projected:
+    """An owner's state, of its events in order-key order; ``since``: the state of so many events before them.
+
+    Raises ReducerFailed, also for a value that no state can hold.
+    """
+    before, known = (projector.initialize_state(state_type, owner), 0) if since is None else since
+    state, count, last = projector.fold(state_type, before, events)
     check_state(state, "the start" if last is None else where(last))
-    return Projected(StateType(state_type), owner, state, count, projector.validate_state(state_type, state))
+    return Projected(StateType(state_type), owner, state, known + count, projector.validate_state(state_type, state))
 
 
 def check_state(state: Mapping[str, Any], place: str) -> None:

@@ -10,20 +10,22 @@ import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from tallyroll.errors import ReplayCancelled, SettingsError, WorkerFailed
+from tallyroll.errors import ReplayCancelled, SettingsError, SnapshotMismatch, WorkerFailed
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
-from tallyroll.ports import Archive, ArchiveMark, Clock, EventLog, Workers
+from tallyroll.ports import Archive, ArchiveMark, Clock, EventLog, SegmentFiles, Workers
 from tallyroll.replay.applied import Cut
 from tallyroll.replay.fields import Place
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold, Part, State, View, join
 from tallyroll.replay.jobs import Ended, Failed, Message, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
+from tallyroll.replay.kept import Kept, KeptStates, kept_key
 from tallyroll.replay.kinds import StateType
+from tallyroll.replay.owners import owners_rows
 from tallyroll.replay.partition import no_collecting
-from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
+from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Coverage, Extent, Plan, ReplayFilter, ReplayMode, Target, plan
 from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.projecting import ProjectedAll, Projecting
 from tallyroll.replay.projector import Projected, StateProjector, Verdict
@@ -108,6 +110,7 @@ class Replayer:
         clock: Clock,
         archive: Archive | None = None,
         workers: Workers | None = None,
+        kept: SegmentFiles | None = None,
         fold: Fold = FOLD,
     ) -> None:
         self.log = log
@@ -115,6 +118,7 @@ class Replayer:
         self.archive = archive
         self.fold = fold
         self._workers = workers
+        self._kept = kept
         self._clock = clock
 
     async def replay(self, ask: Ask, *, on_progress: OnProgress | None = None, stop: Stop | None = None) -> Replayed:
@@ -176,19 +180,30 @@ class Replayer:
         on_progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> ProjectedAll:
-        """What a user's reducers make of everybody's history; of the ask, view, target, workers, source and imports count.
+        """What a user's reducers make of everybody's history.
 
-        The owners, and the topics that are read, are those of the ask's view. ``whole`` false: handlers read type, time,
-        aggregate and payload only, not ids and metadata; that is quicker. Raises ReducerFailed, and as ``replay``.
+        Of the ask, view, target, workers, source, imports, ``allow_truncated`` and the policy for damaged snapshots count;
+        INCREMENTAL begins with what the last such run kept, and keeps its own. The owners, and the topics that are read, are
+        those of the ask's view. ``whole`` false: handlers read type, time, aggregate and payload only, not ids and metadata;
+        that is quicker. Raises ReducerFailed, and as ``replay``; SnapshotMismatch where the policy says so.
         """
         if ask.only is not None or ask.owner is not None:
             raise ValueError("a projector is run over everybody's whole history; filter in its handlers")
-        # Snapshots are of the built-in views; handlers of a user's own need every event.
-        planned, kind = await self.plan(replace(ask, mode=ReplayMode.FULL)), StateType(f"{ask.view.name}_state")
-        until_us = ask.target.until_us if isinstance(ask.target, AsOfEventTime) else None
-        count = ask.processes
-        shares = [Projecting(projector, kind, ask.view, planned, until_us, (number, count), whole) for number in range(count)]
-        made = ProjectedAll(kind, {}, 0, planned.as_of, count)
+        kind, count = StateType(f"{ask.view.name}_state"), ask.processes
+        if ask.mode is ReplayMode.INCREMENTAL and count > 1:
+            raise ValueError("workers: a projector goes on from its last run in one process; full replays take several, and keep nothing")
+        extents = await self._extents_of(ask)
+        everything = plan(extents, ends=_ends_of(ask))
+        kept = self._kept_states(projector, kind, ask)
+        base = await _newest(kept, everything, ask.policy) if kept is not None else None
+        planned = everything if base is None else base.rest(everything)
+        if planned.missing and not ask.allow_truncated:
+            raise planned.gone(extents)
+        until_us, keeping = ask.target.until_us if isinstance(ask.target, AsOfEventTime) else None, kept is not None and not planned.missing
+        shares = [
+            Projecting(projector, kind, ask.view, planned, until_us, (number, count), whole, base, keeping) for number in range(count)
+        ]
+        made = ProjectedAll(kind, {}, 0, planned.as_of, count, planned.coverage, planned.missing)
         run = shares[0].run(self.log, self.archive) if count == 1 else self._projected(shares, ask, made)
         async with aclosing(run) as progress:
             async for done in progress:
@@ -197,8 +212,35 @@ class Replayer:
                 if stop is not None and stop.asked:
                     raise ReplayCancelled("", 100 * done / max(1, planned.records * count))
         if count == 1:
-            made = replace(made, states=shares[0].states, events=shares[0].events)
-        return replace(made, states=dict(sorted(made.states.items())), events=sum(one.version for one in made.states.values()))
+            made = replace(made, states=shares[0].states, **await self._gone_on(ask, shares[0], base, everything, extents))
+        if kept is not None:
+            is_whole = keeping and made.coverage != "truncated"
+            made = replace(made, damaged=tuple(kept.damaged), kept=is_whole and await asyncio.to_thread(kept.keep, shares[0].kept()))
+        events = sum(one.version for one in made.states.values())
+        return replace(made, states=dict(sorted(made.states.items())), events=events, folded=shares[0].events if count == 1 else events)
+
+    def _kept_states(self, projector: StateProjector, kind: StateType, ask: Ask) -> KeptStates | None:
+        """Where the states of an incremental run are kept; None where they are not."""
+        if self._kept is None or ask.mode is not ReplayMode.INCREMENTAL or isinstance(ask.target, AsOfEventTime):
+            return None
+        reducer_id = projector.reducer_id(kind)
+        return None if reducer_id is None else KeptStates(self._kept, kept_key(reducer_id, ask.view))
+
+    async def _gone_on(
+        self, ask: Ask, one: Projecting, base: Kept | None, everything: Plan, extents: Mapping[TopicPartition, Extent]
+    ) -> dict[str, Any]:
+        """Folds those anew of whom something came late; what the answer says of that."""
+        if base is None:
+            return {}
+        if one.late:
+            if everything.missing and not ask.allow_truncated:
+                raise everything.gone(extents)
+            found = await owners_rows(self.log, self.archive, everything, ask.view, one.late, whole=one.whole)
+            await asyncio.to_thread(one.refold, found)
+        coverage: Coverage = "from_snapshot" if everything.missing and one.plan.coverage == "complete" else one.plan.coverage
+        if one.late and everything.missing:
+            return {"snapshot": str(len(base.owners)), "late": len(one.late), "coverage": "truncated", "missing": everything.missing}
+        return {"snapshot": str(len(base.owners)), "late": len(one.late), "coverage": coverage}
 
     async def _projected(self, shares: Sequence[Projecting], ask: Ask, made: ProjectedAll) -> AsyncGenerator[int, None]:
         def take(said: Message) -> None:
@@ -212,14 +254,15 @@ class Replayer:
 
     async def plan(self, ask: Ask) -> Plan:
         """What the answer would read. Raises SpanGone, unless ``allow_truncated``."""
-        topics = sorted(self.catalogue[base].name for base in ask.view.topics)
-        ends = ask.target.ends if isinstance(ask.target, AsOfOffsets) else None
-        extents = await self.extents(topics, ask.source, ends)
+        extents, ends = await self._extents_of(ask), _ends_of(ask)
         reducers = [self.fold.reducer_ids[ask.view.name]] if ask.task.from_snapshots else []
         found = plan(extents, ends=ends, reducers=reducers, until_us=ask.task.cut.until_us if ask.task.cut is not None else None)
         if found.missing and not ask.allow_truncated:
             raise found.gone(extents)
         return found
+
+    async def _extents_of(self, ask: Ask) -> dict[TopicPartition, Extent]:
+        return await self.extents(sorted(self.catalogue[base].name for base in ask.view.topics), ask.source, _ends_of(ask))
 
     async def extents(
         self, topics: Sequence[str], source: Source = "both", ends: Mapping[TopicPartition, int] | None = None
@@ -247,8 +290,9 @@ class Replayer:
 
     async def _here(self, task: Task, planned: Plan, made: _Made) -> AsyncGenerator[int, None]:
         reading = Reading(self.fold, self.catalogue, task, planned)
-        async for done in carry_out(reading, planned, self.log, self.archive):
-            yield done
+        async with aclosing(carry_out(reading, planned, self.log, self.archive)) as progress:
+            async for done in progress:
+                yield done
         with no_collecting():
             made.parts = list(reading.parts())
         made.processes.add(os.getpid())
@@ -321,6 +365,17 @@ def joined(view: View, parts: Iterable[tuple[TopicPartition, str, Part]]) -> dic
             by_owner.setdefault(owner, []).append((place, part))
         states = {owner: join(view, own) for owner, own in sorted(by_owner.items())}
     return {owner: state for owner, state in states.items() if state is not None}
+
+
+def _ends_of(ask: Ask) -> Mapping[TopicPartition, int] | None:
+    return ask.target.ends if isinstance(ask.target, AsOfOffsets) else None
+
+
+async def _newest(kept: KeptStates, planned: Plan, policy: Policy) -> Kept | None:
+    found = await asyncio.to_thread(kept.newest, planned)
+    if kept.damaged and policy.actions["snapshot_corrupt"] == "fail":
+        raise SnapshotMismatch(kept.damaged[0], "its bytes are not what was kept")
+    return found
 
 
 def _is_final(ask: Ask, task: Task, made: _Made) -> bool:

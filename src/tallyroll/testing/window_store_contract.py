@@ -142,7 +142,7 @@ async def a_later_commit_replaces_rows_and_leaves_others(opener: OpenStore) -> N
 
 async def a_writer_finds_what_it_goes_on_from(opener: OpenStore) -> None:
     """Recent rows of all dimensions and widths of one partition; single rows; open pairs, oldest first."""
-    pairs = [OpenPair("p", "young", 9), OpenPair("p", "old", 1), OpenPair("q", "old", 5)]
+    pairs = [OpenPair("p", "young", 2, 9), OpenPair("p", "old", 1, 1), OpenPair("q", "old", 5, 5)]
     async with _opened(opener) as [store]:
         rows = [(_at("a", 0), b"0"), (_at("a", 60), b"60"), (_at("a", 120), b"120"), (_at("", 0, width_s=900, dimension="fleet"), b"fleet")]
         await store.commit([_write(_ONE, None, 1, *rows, opened=pairs), _write(_TWO, None, 1, (_at("a", 120), b"two"))])
@@ -155,7 +155,7 @@ async def a_writer_finds_what_it_goes_on_from(opener: OpenStore) -> None:
         )
         expect_equal(list(await store.load_pairs(_ONE)), [pairs[1], pairs[2], pairs[0]], "pairs, oldest first")
         expect_equal(list(await store.load_pairs(_TWO)), [], "pairs of another partition")
-        await store.commit([_write(_ONE, 1, 2, opened=[OpenPair("p", "new", 3)], closed=[("p", "old"), ("p", "none")])])
+        await store.commit([_write(_ONE, 1, 2, opened=[OpenPair("p", "new", 3, 3)], closed=[("p", "old"), ("p", "none")])])
         expect_equal(
             [(one.pair, one.id) for one in await store.load_pairs(_ONE)], [("p", "new"), ("q", "old"), ("p", "young")], "pairs later"
         )
@@ -180,7 +180,7 @@ async def a_write_that_does_not_build_on_the_stored_progress_is_refused(opener: 
 async def other_metrics_start_over_per_partition(opener: OpenStore) -> None:
     """The first write under another spec id removes rows, wider ones too, and pairs of that partition; others stay."""
     async with _opened(opener) as [store]:
-        row, pair = (_at("a", 0), b"1"), OpenPair("p", "id", 1)
+        row, pair = (_at("a", 0), b"1"), OpenPair("p", "id", 1, 1)
         await store.commit([_write(one, None, 10, row, watermark_s=_DAY, opened=[pair]) for one in (_ONE, _TWO)])
         await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join)
         await _conflict(store, [_write(_ONE, 10, 11, spec_id="new")])
@@ -293,14 +293,33 @@ async def a_late_row_is_rolled_up_again(opener: OpenStore) -> None:
         expect_equal(_shown(await store.rows("agent", _MINUTE, 0, _DAY, rolled_s=_QUARTER)), expected, "rows afterwards")
 
 
+async def what_comes_when_minutes_are_gone_is_written_wide(opener: OpenStore) -> None:
+    """Such rows come beside those that were rolled up, also where there never were narrow ones; rolling up leaves them alone."""
+    async with _opened(opener) as [store]:
+        rows = [(_at("a", 0), b"0"), (_at("a", 60), b"60"), (_at("a", 900), b"900")]
+        await store.commit([_write(_ONE, None, 1, *rows, watermark_s=_DAY)])
+        await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join)
+        expect_equal(await store.prune(width_s=_MINUTE, keep_s=_DAY - 900), 2, "removed")
+        beside = [(_at("a", 0, width_s=_QUARTER), b"old"), (_at("x", 0, width_s=_QUARTER, dimension="tool"), b"tool")]
+        await store.commit([_write(_ONE, 1, 2, *beside, watermark_s=_DAY)])
+        expect_equal(await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join), 0, "rolled up again")
+        wide = [("a", 0, 900, _ONE, b"0+60"), ("a", 0, 900, _ONE, b"old"), ("a", 900, 900, _ONE, b"900")]
+        found = await store.rows("agent", _MINUTE, 0, _DAY, rolled_s=_QUARTER)
+        expect_equal(sorted(_shown(found)), wide, "rows, those written wide beside those rolled up")
+        expect_equal(_shown(await store.rows("agent", _MINUTE, 0, _DAY)), [("a", 900, 60, _ONE, b"900")], "narrow rows")
+        tool = [("x", 0, 900, _ONE, b"tool")]
+        expect_equal(_shown(await store.rows("tool", _MINUTE, 0, _DAY, rolled_s=_QUARTER)), tool, "where there are no others")
+        expect_equal(set(store.load_rows(_ONE, [beside[0][0]])), {beside[0][0]}, "what a writer goes on from")
+
+
 async def old_rows_are_removed(opener: OpenStore) -> None:
     """By the watermark of their own partition, and never before they are in a wider row."""
     async with _opened(opener) as [store]:
         rows = [(_at("a", start), b"%d" % start) for start in (0, 840, 900, 960)]
         await store.commit([_write(_ONE, None, 1, *rows, watermark_s=1_070), _write(_TWO, None, 1, rows[0], watermark_s=60)])
         await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join)
-        expect_equal(await store.prune(width_s=_MINUTE, keep_s=171), 1, "removed: what ends long enough before the watermark")
-        expect_equal(await store.prune(width_s=_MINUTE, keep_s=170), 1, "removed: what ends just long enough before it")
+        expect_equal(await store.prune(width_s=_MINUTE, keep_s=171), 0, "kept: as long as a row of the same wider one is")
+        expect_equal(await store.prune(width_s=_MINUTE, keep_s=170), 2, "removed: what ends just long enough before the watermark")
         expect_equal(await store.prune(width_s=_MINUTE, keep_s=0), 0, "kept: what is in no wider row yet")
         left = [("a", 0, 60, _TWO, b"0"), ("a", 900, 60, _ONE, b"900"), ("a", 960, 60, _ONE, b"960")]
         expect_equal(_shown(await store.rows("agent", _MINUTE, 0, 9_999)), left, "narrow rows left")
@@ -368,6 +387,7 @@ CASES: Final[Sequence[Case]] = (
     documents_are_written_removed_and_guarded,
     closed_minutes_are_rolled_up,
     a_late_row_is_rolled_up_again,
+    what_comes_when_minutes_are_gone_is_written_wide,
     old_rows_are_removed,
     reads_go_on_while_commits_run,
 )

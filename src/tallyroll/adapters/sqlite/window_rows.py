@@ -42,20 +42,33 @@ CREATE TABLE due (
     wide INTEGER NOT NULL, start INTEGER NOT NULL, key TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (wide, start, key, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE pair (
-    number INTEGER NOT NULL, pair TEXT NOT NULL, id TEXT NOT NULL, start_us INTEGER NOT NULL, PRIMARY KEY (number, pair, id)
+    number INTEGER NOT NULL, pair TEXT NOT NULL, id TEXT NOT NULL, start_us INTEGER NOT NULL, since_us INTEGER NOT NULL,
+    PRIMARY KEY (number, pair, id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE document (kind TEXT NOT NULL, id TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (kind, id)) STRICT;
 CREATE TABLE version (number INTEGER NOT NULL) STRICT;
 INSERT INTO version VALUES (0);
 """
 
+# Version 1 took the start itself for the moment since which it waits.
+_FROM_1: Final = """
+CREATE TABLE waiting (
+    number INTEGER NOT NULL, pair TEXT NOT NULL, id TEXT NOT NULL, start_us INTEGER NOT NULL, since_us INTEGER NOT NULL,
+    PRIMARY KEY (number, pair, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO waiting SELECT number, pair, id, start_us, start_us FROM pair;
+DROP TABLE pair;
+ALTER TABLE waiting RENAME TO pair;
+"""
+
 KIND: Final = FileKind(
     "window store",
     application_id=0x74727773,  # "trws": tells the file from other SQLite files
-    version=1,
+    version=2,
     tables=_TABLES,
     cache_kib=32_768,  # the rows of the open minute, which every flush writes again
     page_bytes=8_192,
+    upgrades={1: _FROM_1},
 )
 
 
@@ -136,15 +149,16 @@ def select_rows(  # noqa: PLR0913  # what the port asks
 ) -> list[PaneRow]:
     """As ``WindowStore.rows``."""
     known = read_series(connection)
-    if series not in known:
-        return []
     asked = _Asked(connection, keys)
-    narrow = known[series]
-    wide = None if rolled_s is None else known.get(Series(series.dimension, rolled_s, series.width_s))
-    if rolled_s is None or wide is None:
-        found = [(series.width_s, *row) for row in asked.rows(narrow, start, end)]
-    else:
-        found = list(_mixed(connection, asked, (narrow, series.width_s), (wide, rolled_s), start, end))
+    found: list[_Found] = []
+    if (narrow := known.get(series)) is not None:
+        wide = None if rolled_s is None else known.get(Series(series.dimension, rolled_s, series.width_s))
+        if rolled_s is None or wide is None:
+            found += [(series.width_s, *row) for row in asked.rows(narrow, start, end)]
+        else:
+            found += _mixed(connection, asked, (narrow, series.width_s), (wide, rolled_s), start, end)
+    if rolled_s is not None and (beside := known.get(Series(series.dimension, rolled_s))) is not None:
+        found += [(rolled_s, *row) for row in asked.rows(beside, start, end)]
     partitions = {
         number: TopicPartition(topic, partition)
         for number, topic, partition in connection.execute("SELECT number, topic, partition FROM progress")
@@ -280,8 +294,8 @@ def prunable(connection: sqlite3.Connection, width_s: int, keep_s: int) -> list[
         wides = [(known[one], one.width_s) for one in known if (one.dimension, one.made_of_s) == (series.dimension, width_s)]
         wides = [] if series.made_of_s else wides
         for number, watermark_us in watermarks:
-            before = watermark_us // 1_000_000 - keep_s - width_s + 1
-            before = min([before, *(through.get((wide, number), 0) for wide, _ in wides)])
+            upto = watermark_us // 1_000_000 - keep_s
+            before = min([upto - width_s + 1, *(min(through.get((wide, number), 0), upto // into_s * into_s) for wide, into_s in wides)])
             if before > 0:
                 found.append(Prunable(known[series], number, before, wides))
     return found

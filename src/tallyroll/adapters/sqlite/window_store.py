@@ -50,8 +50,8 @@ class SqliteWindowStore:
     async def load_pairs(self, partition: TopicPartition) -> Sequence[OpenPair]:
         def select(connection: sqlite3.Connection) -> list[OpenPair]:
             rows = connection.execute(
-                "SELECT pair, id, start_us FROM pair JOIN progress USING (number) WHERE topic = ? AND partition = ? "
-                "ORDER BY start_us, pair, id",
+                "SELECT pair, id, start_us, since_us FROM pair JOIN progress USING (number) WHERE topic = ? AND partition = ? "
+                "ORDER BY since_us, pair, id",
                 partition,
             )
             return [OpenPair(*row) for row in rows]
@@ -141,7 +141,7 @@ class SqliteWindowStore:
             for write in writes:
                 number = _advance(connection, write)
                 schema.write_rows(connection, series, number, write.rows)
-                connection.executemany("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?)", [(number, *pair) for pair in write.opened])
+                connection.executemany("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", [(number, *pair) for pair in write.opened])
                 connection.executemany(
                     "DELETE FROM pair WHERE number = ? AND pair = ? AND id = ?", [(number, *pair) for pair in write.closed]
                 )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -13,7 +14,7 @@ import typer
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.moments import short_span
-from tallyroll.cli.printing import number
+from tallyroll.cli.printing import counted, number, plain
 from tallyroll.cli.session import Session, moment_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,29 @@ Function = Annotated[
 Dimension = Annotated[str, typer.Option("--dimension", metavar="NAME", help="fleet, agent, task_type, tool, model, tenant or an own one.")]
 Key = Annotated[str, typer.Option("--key", metavar="KEY", help="Which agent, tool, …; the fleet has none.")]
 Wait = Annotated[float, typer.Option("--wait", min=0, metavar="S", help="How long to let the panes catch up first, in seconds.")]
+
+
+_LISTED_BY: Final = {"agent": "tallyroll agents ls"}
+
+
+async def unknown(engine: AnalyticsEngine, dimension: str, key: str) -> str:
+    """What to say of a key that has no values in a window: whether it has any at all, and which ones are spelt alike."""
+    known = await engine.known(dimension)
+    name, kind = plain(key), dimension.replace("_", " ")
+    if key in known:
+        return f"nothing of {name} in that time; --at newest looks at the newest events, --window 1day at more of them"
+    close = ", ".join(map(plain, get_close_matches(key, known, n=3)))
+    listed = _LISTED_BY.get(dimension, f"tallyroll analytics top --dimension {dimension} --window 1day")
+    return f"no {kind} {name} is known: no event that is counted names it" + (
+        f"; did you mean {close}?" if close else f"; '{listed}' lists those that are"
+    )
+
+
+def left_out_in_words(left_out: Mapping[str, int]) -> str:
+    """What is in no number, in a few words; empty if there is nothing."""
+    words = {"too_old": "too old for the panes that are kept", "unreadable": "unreadable"}
+    told = [f"{counted(count, 'event')} {words.get(reason, reason)}" for reason, count in left_out.items()]
+    return f"left out: {', '.join(told)}" if told else ""
 
 
 def usage(what: str, next_step: str) -> CommandError:

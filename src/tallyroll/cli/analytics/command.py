@@ -10,7 +10,20 @@ import typer
 
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.cli.analytics import alerts, watch
-from tallyroll.cli.analytics.asking import At, By, Dimension, Function, Key, Wait, Window, engine_at, in_words, usage
+from tallyroll.cli.analytics.asking import (
+    At,
+    By,
+    Dimension,
+    Function,
+    Key,
+    Wait,
+    Window,
+    engine_at,
+    in_words,
+    left_out_in_words,
+    unknown,
+    usage,
+)
 from tallyroll.cli.analytics.chart import chart
 from tallyroll.cli.exits import CommandError
 from tallyroll.cli.moments import short_span
@@ -23,7 +36,8 @@ group_of(app, "Live numbers of agents, tools, models and the fleet; anomalies an
 alerts.add_to(app)
 
 _KINDS: Final = ("fleet", "agent", "task-type", "tool", "model", "tenant")
-_ABOUT: Final = ("time_window", "window_start", "window_end", "watermark", "truncated", "coverage", "as_of")
+_ABOUT: Final = ("time_window", "window_start", "window_end", "watermark", "truncated", "coverage", "left_out", "as_of")
+_SIGNS: Final = ("events_processed", "tasks_started", "tasks_completed", "tasks_failed", "calls", "tokens", "cost")
 _HIGHEST_POINTS: Final = 240  # of a plot without --step: some for each column
 
 
@@ -54,24 +68,29 @@ def show(  # noqa: PLR0913  # one parameter per option
     if (kind == "fleet") == bool(key):
         raise usage(*(("the fleet has no key", "leave it out") if key else (f"which {kind}?", "'tallyroll analytics top' lists some")))
     session = session_of(context, url, json)
-    found = run(_performance(session, kind, key, window, at, wait))
+    found, hint = run(_performance(session, kind, key, window, at, wait))
     if session.json:
         say_json(found)
         return
     _say_performance(kind, key, found)
+    if hint:
+        note(hint)
 
 
 async def _performance(  # noqa: PLR0913  # one per option
     session: Session, kind: str, key: str, window: str | None, at: str | None, wait_s: float
-) -> Mapping[str, Any]:
+) -> tuple[Mapping[str, Any], str]:
+    """The answer, and what to say where it is empty."""
     async with engine_at(session, at, wait_s) as (engine, moment):
         if kind == "fleet":
-            return await engine.get_system_analytics(window, at=moment)
+            return await engine.get_system_analytics(window, at=moment), ""
         asked = {
             "agent": engine.get_agent_analytics, "task-type": engine.get_task_analytics, "tool": engine.get_tool_analytics,
             "model": engine.get_model_analytics, "tenant": engine.get_tenant_analytics,
         }[kind]  # fmt: skip
-        return await asked(key, window, at=moment)
+        found: Mapping[str, Any] = await asked(key, window, at=moment)
+        is_empty = not any(found.get(name) for name in _SIGNS) and not found["metrics"]
+        return found, await unknown(engine, kind.replace("-", "_"), key) if is_empty else ""
 
 
 def _say_performance(kind: str, key: str, found: Mapping[str, Any]) -> None:
@@ -92,7 +111,8 @@ def _say_performance(kind: str, key: str, found: Mapping[str, Any]) -> None:
     say()
     said = "nothing is counted yet" if found["watermark"] is None else f"newest event {iso(found['watermark'])}"
     more = "; more keys than are kept: some events are under another name" if found["truncated"] else ""
-    say(paint(f"{said}; {found['coverage']:.0%} of the window seen{more}", "dim"))
+    left_out = f"; {words}" if (words := left_out_in_words(found["left_out"])) else ""
+    say(paint(f"{said}; {found['coverage']:.0%} of the window seen{more}{left_out}", "dim"))
 
 
 @app.command(
@@ -166,12 +186,19 @@ async def _series(  # noqa: PLR0913  # one per option
             points = await engine.series(metric, function, dimension, key, start=start, end=end, step=chosen)
         except ValueError as error:
             raise usage(str(error), "'tallyroll analytics metrics' lists what there is") from None
+        left_out = left_out_in_words(await engine.left_out(start=start, end=end))
+        is_empty = not any(point.value for point in points)
+        hint = (
+            await unknown(engine, dimension, key) if key and is_empty else f"nothing of {plain(metric)} in that time; see --since and --at"
+        )
+    if left_out:
+        note(left_out)
     if session.json:
         for point in points:
             say_json({"start": iso(point.start), "value": point.value, "unit": reading.unit})
         return
-    if not any(point.value for point in points):
-        note(f"nothing of {plain(metric)} in that time; see --since, --at and --key")
+    if is_empty:
+        note(hint)
         return
     name = f"{metric} {function or ''}".strip()
     say(paint(f"{plain(name)} of {plain(key or dimension)}, {reading.unit}, each {short_span(chosen.total_seconds())}", "bold"))

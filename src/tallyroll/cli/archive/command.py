@@ -39,11 +39,12 @@ def status(
 ) -> None:
     """How far the archive is, what it takes, and how long until a topic deletes what is not archived.
 
-    Exit code 1 when that is soon, or has happened.
+    Exit code 1 when that is soon, or has happened, or when a file of the archive is missing or has another size. Files are not
+    read; 'tallyroll replay verify' does.
     """
     session = session_of(context, url, json)
     found = run(_status(session))
-    alarms = [one for one in found if one.alarm != "ok"]
+    alarms = [one for one in found if one.alarm != "ok" or one.damaged]
     if session.json:
         say_json({"alarm": bool(alarms), "partitions": [one.plain() for one in found]})
     else:
@@ -62,14 +63,14 @@ def _show_status(found: list[ArchiveReport], *, everything: bool) -> None:
     )
     if pruned:
         say(f"the start of {counted(pruned, 'partition')} is pruned; snapshots stand for it")
-    shown = [one for one in found if everything or one.alarm != "ok"]
+    shown = [one for one in found if everything or one.alarm != "ok" or one.damaged]
     if shown:
         rows = [
             (
                 markup(one.partition), number(one.records), number(one.segments), number(one.kept) if one.kept else "-",
                 number(one.tail), number(one.unarchived),
                 "-" if one.headroom_ms is None else short_span(max(one.headroom_ms, 0) / 1_000),
-                markup(one.alarm, {"ok": "green", "warning": "yellow", "lost": "bold red"}[one.alarm]),
+                _alarm(one),
             )
             for one in shown
         ]  # fmt: skip
@@ -78,8 +79,17 @@ def _show_status(found: list[ArchiveReport], *, everything: bool) -> None:
             rows,
             right=("records", "segments", "pruned to", "tail", "not archived"),
         )
-    if not records:
+    if damaged := [(one.partition, each) for one in found for each in one.damaged]:
+        table(("damaged", "file", "why"), [(markup(where), markup(each.segment), markup(each.reason, "red")) for where, each in damaged])
+        note("replays that need a segment fail without it: put it back from a copy; an index is made anew with 'tallyroll archive rebuild'")
+    elif not records:
         note("nothing is archived yet; 'tallyroll run archive' keeps it current, 'tallyroll archive seal' does it once")
+
+
+def _alarm(one: ArchiveReport) -> str:
+    if one.alarm == "ok" and one.damaged:
+        return markup("damaged", "bold red")
+    return markup(one.alarm, {"ok": "green", "warning": "yellow", "lost": "bold red"}[one.alarm])
 
 
 @app.command(epilog=examples("tallyroll archive seal", "tallyroll archive seal --accept-hole task-events/3=1200   # after a loss"))

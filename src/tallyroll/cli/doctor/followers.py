@@ -146,6 +146,9 @@ async def _archive(settings: Settings, catalogue: Catalogue, log: EventLog) -> C
         found = await report(archive.keeper, log, catalogue, SystemClock())
     finally:
         await asyncio.to_thread(archive.close)
+    if damaged := [f"{one.partition}/{each.segment}: {each.reason}" for one in found for each in one.damaged]:
+        says = f"{counted(len(damaged), 'file')} not as sealed, first {damaged[0]}"
+        return Check("archive", "fail", says, "put it back from a copy; see 'tallyroll archive status'")
     if lost := [str(one.partition) for one in found if one.alarm == "lost"]:
         says = f"topics forgot records before they were archived, in {counted(len(lost), 'partition')}, first {lost[0]}"
         return Check("archive", "fail", says, "run 'tallyroll run archive' as a service; see 'tallyroll archive status'")

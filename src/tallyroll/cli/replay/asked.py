@@ -13,6 +13,7 @@ from tallyroll.cli.event_lines import facts
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, number, paint, plain, say, say_json, table
 from tallyroll.cli.replay.asking import AllowTruncated, AsOf, At, Kind, Owner, moment_or_offsets, target_of, view_named
+from tallyroll.cli.replay.changed import path_shown, value_shown
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of
 from tallyroll.errors import InvalidEvent
 from tallyroll.events.event import iso
@@ -21,7 +22,7 @@ from tallyroll.replay.differences import MISSING, Change
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
 from tallyroll.replay.history import History
-from tallyroll.replay.plan import AsOfOffsets, Target
+from tallyroll.replay.plan import AsOfEventTime, AsOfOffsets, Target
 from tallyroll.replay.predicate import parse_predicate
 from tallyroll.replay.steps import Step, explain, first_true, steps
 from tallyroll.replay.whatif import Drop, Edit, Replace, what_if
@@ -102,7 +103,8 @@ def diff_(  # noqa: PLR0913  # one parameter per option
     if not found:
         say("nothing changed")
         return
-    rows = [(markup(one.path, "bold"), markup(_text(one.old), "red"), markup(_text(one.new), "green"), number(len(one.events)),
+    rows = [(markup(path_shown(one.path), "bold"), markup(value_shown(one.path, one.old), "red"),
+             markup(value_shown(one.path, one.new), "green"), number(len(one.events)),
              markup(str(one.events[-1].position)) if one.events else "-") for one in found]  # fmt: skip
     table(("what", "then", "later", "events", "the last one at"), rows, right=("events",))
 
@@ -115,8 +117,19 @@ async def _explained(  # noqa: PLR0913  # as above
         later = None if until is None else moment_or_offsets(until, "--until")
         found = await _history(engine, view, owner, later, allow_truncated=allow_truncated)
         earlier = moment_or_offsets(since, "--since")
+        if later is not None and _is_after(earlier, later):
+            raise CommandError(ExitCode.USAGE, "--since is later than --until", "give the earlier moment to --since")
         moment = earlier.ends if isinstance(earlier, AsOfOffsets) else earlier.moment
         return explain(engine.reduction(view, owner), found.rows, moment, found.as_of)
+
+
+def _is_after(one: Target, other: Target) -> bool:
+    """Whether a moment is known to be later than another; of a time and offsets nobody knows."""
+    if isinstance(one, AsOfEventTime) and isinstance(other, AsOfEventTime):
+        return one.moment > other.moment
+    if isinstance(one, AsOfOffsets) and isinstance(other, AsOfOffsets):
+        return any(end > other.ends.get(partition, 0) for partition, end in one.ends.items())
+    return False
 
 
 def find(  # noqa: PLR0913  # one parameter per option
@@ -196,7 +209,10 @@ def what_if_(  # noqa: PLR0913  # one parameter per option
         say_json({"hypothetical": True, "changes": _changes(found.changes), "state": found.state, "truth": found.truth})
         return
     say(paint("hypothetical; nothing was changed", "yellow"))
-    rows = [(markup(one.path, "bold"), markup(_text(one.old)), markup(_text(one.new), "yellow")) for one in found.changes]
+    rows = [
+        (markup(path_shown(one.path), "bold"), markup(value_shown(one.path, one.old)), markup(value_shown(one.path, one.new), "yellow"))
+        for one in found.changes
+    ]
     table(("what", "truth", "as it would be"), rows)
 
 
@@ -231,7 +247,9 @@ def _line(event: RecordedEvent) -> str:
 
 
 def _brief(changes: Iterable[Change]) -> str:
-    shown = [f"{one.path}={_text(one.new)}" for one in changes if one.path not in ("version", "last_updated_us")]
+    shown = [
+        f"{path_shown(one.path)}={value_shown(one.path, one.new)}" for one in changes if one.path not in ("version", "last_updated_us")
+    ]
     return " ".join(shown[:_MAX_SHOWN]) + (f" +{len(shown) - _MAX_SHOWN}" if len(shown) > _MAX_SHOWN else "")
 
 
@@ -241,11 +259,3 @@ def _changes(changes: Iterable[Change]) -> list[dict[str, Any]]:
 
 def _value(value: Any) -> Any:  # noqa: ANN401  # any value of a state, or that there is none
     return None if value is MISSING else value
-
-
-def _text(value: Any) -> str:  # noqa: ANN401  # as above
-    return (
-        "-"
-        if value is MISSING or value is None
-        else plain(msgspec.json.encode(value).decode() if isinstance(value, (dict, list)) else value)
-    )
