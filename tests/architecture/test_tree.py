@@ -64,7 +64,7 @@ def test_every_exported_name_exists() -> None:
 PORTS = [
     value
     for value in vars(ports).values()
-    if isinstance(value, type) and value.__module__ == ports.__name__ and getattr(value, "_is_protocol", False)
+    if isinstance(value, type) and value.__module__.startswith(ports.__name__) and getattr(value, "_is_protocol", False)
 ]
 
 

@@ -96,14 +96,18 @@ def test_a_line_has_the_ids_that_are_known() -> None:
     assert "follower" not in logged("x")
 
 
-def test_of_an_exception_only_class_and_place_are_said() -> None:
-    try:
-        raise KeyError(CANARY)  # noqa: TRY301  # to have a traceback
-    except KeyError as error:
-        line = logged("could not apply", exc_info=(KeyError, error, error.__traceback__))
-    assert line["error"] == "KeyError"
-    assert line["at"].startswith("test_services.py:")
-    assert CANARY not in json.dumps(line)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_of_an_exception_only_class_and_place_are_said(form: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with service_logs(Settings(log_format=form)):
+        try:
+            raise KeyError(CANARY)  # noqa: TRY301  # to have a traceback
+        except KeyError:
+            service_log.exception("could not apply")
+    said = capsys.readouterr().err
+    assert "could not apply" in said
+    assert "KeyError" in said
+    assert "test_services.py:" in said.replace("\n", "")
+    assert CANARY not in said
 
 
 def test_a_line_stays_one_line_whatever_is_in_it() -> None:

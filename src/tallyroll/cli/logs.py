@@ -26,7 +26,7 @@ _REMEMBERED: Final = 1_000  # lines, so that a service says nothing twice and do
 
 
 class Words(logging.Handler):
-    """Warnings of the library for people, and alerts: one dim line each, the same one once."""
+    """Warnings of the library for people, and alerts: one dim line each, the same one once. Of an exception as ``JsonLines``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,9 @@ class Words(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """The message, unless it was said before."""
-        line = plain(record.getMessage())
+        said = plain(record.getMessage())
+        failed = _failed(record)
+        line = f"{said} ({failed['error']} at {failed.get('at', '?')})" if failed else said
         if line not in self._said:
             self._said.append(line)
             note(line)
@@ -57,11 +59,16 @@ def json_line(record: logging.LogRecord) -> str:
         "message": plain(record.getMessage()),
     }
     line |= {name: value for name in IDS if (value := getattr(record, name, None)) is not None}
-    if record.exc_info is not None and record.exc_info[0] is not None:
-        line["error"] = record.exc_info[0].__name__
-        if frames := extract_tb(record.exc_info[2]):
-            line["at"] = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno} in {frames[-1].name}"
-    return msgspec.json.encode(line).decode()
+    return msgspec.json.encode(line | _failed(record)).decode()
+
+
+def _failed(record: logging.LogRecord) -> dict[str, str]:
+    """Class and place of a record's exception, if it has one."""
+    if record.exc_info is None or record.exc_info[0] is None:
+        return {}
+    frames = extract_tb(record.exc_info[2])
+    place = {"at": f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno} in {frames[-1].name}"} if frames else {}
+    return {"error": record.exc_info[0].__name__, **place}
 
 
 @contextmanager

@@ -298,9 +298,8 @@ class FollowLoop:
                 if isinstance(error, PositionConflict) or (isinstance(error, TallyrollError) and error.retriable):
                     raise
                 letters.append(DeadLetter(index, "follower_failed", type(error).__name__))
-                log.exception(
-                    "%s could not apply %s", follower.name, batch.position(index), extra={"follower": follower.name, **batch.about(index)}
-                )
+                about = {"follower": follower.name, **batch.about(index)}
+                log.exception("%s could not apply %s", follower.name, batch.position(index), extra=about)
         return letters
 
     def _hold(self, follower: Follower, batch: Batch, held: Held | None, *, retried: bool) -> None:
@@ -370,8 +369,7 @@ class FollowLoop:
         if choked == self._choked or self._subscription is None:
             return
         self._choked = choked
-        waiting = {partition for _, partition in self._held}
-        for partition in self.assignment - waiting:
+        for partition in self.assignment - {waiting for _, waiting in self._held}:
             (self._subscription.pause if choked else self._subscription.resume)(partition)
 
     async def _commit(self) -> None:

@@ -1,14 +1,15 @@
-"""What contract suites are written with: plain checks, and a member of a group that keeps account of itself."""
+"""What contract suites are written with: plain checks, clients that are closed again, a member of a group that keeps account of itself."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from tallyroll.adapters.system import SystemClock
+from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, Topic
 from tallyroll.events.types import TASK_TOPIC
@@ -72,6 +73,36 @@ def expect_equal(actual: object, expected: object, what: str) -> None:
     """As ``expect``, and shows both values."""
     if actual != expected:
         raise AssertionError(f"{what}: expected {expected!r}, got {actual!r}")
+
+
+class Closes(Protocol):
+    """Anything that a case opens."""
+
+    async def close(self) -> None:
+        """Ends it."""
+
+
+_Opened = TypeVar("_Opened", bound=Closes)
+
+
+@asynccontextmanager
+async def opened(*openers: Callable[[], Awaitable[_Opened]]) -> AsyncIterator[list[_Opened]]:
+    """One client of each opener, closed at the end."""
+    async with AsyncExitStack() as stack:
+        clients: list[_Opened] = []
+        for opener in openers:
+            clients.append(await opener())
+            stack.push_async_callback(clients[-1].close)
+        yield clients
+
+
+async def refused(call: Awaitable[object]) -> PositionConflict:
+    """The PositionConflict that a call ends with."""
+    try:
+        await call
+    except PositionConflict as error:
+        return error
+    raise AssertionError("who does not build on what is stored is refused")
 
 
 async def deliver(under_test: LogUnderTest, log: EventLog, records: Sequence[Encoded]) -> list[TopicPartition]:

@@ -14,8 +14,7 @@ was broken, and closes what it opened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -38,7 +37,7 @@ from tallyroll.ports import (
     LedgerTip,
     LedgerWanted,
 )
-from tallyroll.testing.contract import expect, expect_equal
+from tallyroll.testing.contract import expect, expect_equal, opened, refused
 
 __all__ = ["CASES", "SHARED_CASES", "Case", "OpenStore"]
 
@@ -97,31 +96,13 @@ def _handle(name: str) -> bytes:
     return name.encode().ljust(16, b".")
 
 
-@asynccontextmanager
-async def _opened(*openers: OpenStore) -> AsyncIterator[list[LedgerStore]]:
-    async with AsyncExitStack() as stack:
-        stores = []
-        for opener in openers:
-            stores.append(await opener())
-            stack.push_async_callback(stores[-1].close)
-        yield stores
-
-
-async def _refused(store: LedgerStore, change: LedgerCommit) -> PositionConflict:
-    try:
-        await store.commit(change)
-    except PositionConflict as error:
-        return error
-    raise AssertionError("a commit that does not build on what is stored is refused")
-
-
 def _ids(rows: Sequence[LedgerRow]) -> list[tuple[int, int]]:
     return [(row.partition, row.number) for row in rows]
 
 
 async def an_empty_store_knows_nothing(opener: OpenStore) -> None:
     """Nothing is there, and an empty commit changes nothing."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit(LedgerCommit())
         expect_equal(dict(await store.progress()), {}, "progress")
         expect_equal((dict(await store.tails()), dict(await store.sizes())), ({}, {}), "tails and sizes")
@@ -134,7 +115,7 @@ async def an_empty_store_knows_nothing(opener: OpenStore) -> None:
 
 async def what_is_committed_can_be_read(opener: OpenStore) -> None:
     """Rows as they were given, tails with open tips only, closed ones by name, and how far the log was taken in."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         growing = _Growing(2)
         tips = [LedgerTip(_WRITER, 1, b"stands", open=True), LedgerTip(_WRITER, 2, b"closed", open=False)]
         first = growing.append(_facts(5, audit_id="a"), _facts(6, audit_id="b"))._replace(tips=tips)
@@ -156,14 +137,14 @@ async def what_is_committed_can_be_read(opener: OpenStore) -> None:
 
 async def who_does_not_build_on_what_is_stored_is_refused(opener: OpenStore) -> None:
     """Sizes and positions are compared; after a refusal nothing is changed, in no partition."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         one, two = _Growing(0), _Growing(REGISTRY)
         await store.commit(LedgerCommit([one.append(_facts())], {_LOG: (None, 5)}))
         other = _Growing(0).append(_facts(9))
-        error = await _refused(store, LedgerCommit([two.append(_facts()), other]))
+        error = await refused(store.commit(LedgerCommit([two.append(_facts()), other])))
         expect_equal((error.stored, error.expected), (1, 0), "sizes of the conflict")
         for expected in (None, 4, 6):
-            error = await _refused(store, LedgerCommit([one.append(_facts())], {_LOG: (expected, 9)}))
+            error = await refused(store.commit(LedgerCommit([one.append(_facts())], {_LOG: (expected, 9)})))
             expect_equal((error.stored, error.expected), (5, expected), "positions of the conflict")
             one = _Growing(0)
             one.append(_facts())
@@ -172,7 +153,7 @@ async def who_does_not_build_on_what_is_stored_is_refused(opener: OpenStore) -> 
 
 async def what_is_looked_for_is_found(opener: OpenStore) -> None:
     """By every field, alone and together; the newest first; counted beyond the page; as of sizes."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         growing = _Growing(1)
         one, two = _handle("one"), _handle("two")
         frameworks = [("gdpr",) * (at % 2) for at in range(7)] + [("gdpr", "sox"), (), ("gdpr",)]
@@ -207,7 +188,7 @@ async def what_is_looked_for_is_found(opener: OpenStore) -> None:
 
 async def trees_can_be_proven(opener: OpenStore) -> None:
     """Every node of every size, whatever the appends were, also over pruned records."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         growing = _Growing(4)
         for count in (1, 2, 3, 1, 6, 4):
             await store.commit(LedgerCommit([growing.append(*[_facts(audit_id=str(at)) for at in range(count)])]))
@@ -227,7 +208,7 @@ async def trees_can_be_proven(opener: OpenStore) -> None:
 
 async def a_pruned_beginning_is_gone(opener: OpenStore) -> None:
     """Records, facts and handles; the tail says from where on there are some, and appending goes on."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         growing, neighbour = _Growing(4), _Growing(5)
         facts = [_facts(at, audit_id=str(at), handles=(_handle("one"),)) for at in range(5)]
         await store.commit(LedgerCommit([growing.append(*facts), neighbour.append(_facts(9, audit_id="n"))]))
@@ -243,7 +224,7 @@ async def a_pruned_beginning_is_gone(opener: OpenStore) -> None:
 
 async def bodies_are_removed(opener: OpenStore) -> None:
     """A part, or everything but the stub; once; leaf and facts stay."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         growing = _Growing(4)
         both = (_handle("one"), _handle("two"))
         append = growing.append(_facts(audit_id="a", handles=both), _facts(audit_id="b", handles=both))
@@ -262,7 +243,7 @@ async def bodies_are_removed(opener: OpenStore) -> None:
 
 async def what_is_past_its_day_is_listed(opener: OpenStore) -> None:
     """Entries with a body by their day, those with a part by their class and moment; in order, in pages."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         growing, other = _Growing(4), _Growing(2)
         one = (_handle("one"),)
         facts = [_facts(at, day=100 + at % 2, klass=at % 3, audit_id=str(at), handles=one * (at // 4 == 0)) for at in range(6)]
@@ -279,7 +260,7 @@ async def what_is_past_its_day_is_listed(opener: OpenStore) -> None:
 
 async def checkpoints_are_kept(opener: OpenStore) -> None:
     """Notes of partitions become leaves in their order; signed notes are kept by size, the newest form of each."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         meta, texts = CompactRange(), [f"partition {at}\n{at}\n" for at in range(3)]
         notes = [LedgerNote(at, at + 1, text.encode()) for at, text in enumerate(texts)]
         leaves = [sha256(b"\0" + text.encode()).digest() for text in texts]
@@ -293,16 +274,16 @@ async def checkpoints_are_kept(opener: OpenStore) -> None:
         expect_equal(list(await store.notes(1, after=2)), [], "notes of later sizes")
         expect_equal(list(await store.nodes(META, [(0, 1), (1, 0)])), [leaves[1], tree.node_hash(*leaves[:2])], "nodes")
         expect_equal(((await store.tails())[META].size, META in await store.sizes()), (3, False), "the tail of all")
-        await _refused(store, LedgerCommit([LedgerAppend(META, 2, (), (), (), ())], notes=notes[:1]))
+        await refused(store.commit(LedgerCommit([LedgerAppend(META, 2, (), (), (), ())], notes=notes[:1])))
 
 
 async def others_see_what_is_committed(opener: OpenStore) -> None:
     """Two processes on one store: one sees what the other has committed, and yields to it."""
-    async with _opened(opener, opener) as [one, two]:
+    async with opened(opener, opener) as [one, two]:
         growing = _Growing(4)
         await one.commit(LedgerCommit([growing.append(_facts(audit_id="a", event_type="a.read"))], {_LOG: (None, 1)}))
         expect_equal(dict(await two.sizes()), {4: 1}, "sizes")
-        await _refused(two, LedgerCommit([_Growing(4).append(_facts())]))
+        await refused(two.commit(LedgerCommit([_Growing(4).append(_facts())])))
         await two.commit(LedgerCommit([growing.append(_facts(audit_id="b", event_type="a.read"))], {_LOG: (1, 2)}))
         expect_equal((await one.find(LedgerWanted(event_type="a.read"), limit=9))[0], 2, "found")
         await one.remove([LedgerRemoval(4, 1)])
@@ -311,7 +292,7 @@ async def others_see_what_is_committed(opener: OpenStore) -> None:
 
 async def one_of_two_that_commit_at_once_is_refused(opener: OpenStore) -> None:
     """Whoever comes second gets PositionConflict, and nothing of it is stored."""
-    async with _opened(opener, opener) as stores:
+    async with opened(opener, opener) as stores:
         changes = [LedgerCommit([_Growing(4).append(_facts(audit_id=str(at)))], {_LOG: (None, 1 + at)}) for at in range(2)]
         results = await asyncio.gather(
             *(store.commit(change) for store, change in zip(stores, changes, strict=True)), return_exceptions=True

@@ -13,12 +13,11 @@ A case raises AssertionError with the promise that was broken, and closes what i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from tallyroll.ports import Outbox, OutboxRow
-from tallyroll.testing.contract import expect_equal
+from tallyroll.testing.contract import expect_equal, opened
 
 __all__ = ["CASES", "Case", "OpenOutbox"]
 
@@ -32,19 +31,9 @@ _INTENT: Final = OutboxRow("one", 5, _LARGE, b"\x00request\xff")
 _READY: Final = _INTENT._replace(event=b"event", until_us=7)
 
 
-@asynccontextmanager
-async def _opened(*openers: OpenOutbox) -> AsyncIterator[list[Outbox]]:
-    async with AsyncExitStack() as stack:
-        clients = []
-        for opener in openers:
-            clients.append(await opener())
-            stack.push_async_callback(clients[-1].close)
-        yield clients
-
-
 async def rows_are_kept_until_they_are_removed(opener: OpenOutbox) -> None:
     """Whoever looks sees them, byte for byte, oldest first and no more than asked for; removing twice is no error."""
-    async with _opened(opener, opener) as [ours, theirs]:
+    async with opened(opener, opener) as [ours, theirs]:
         expect_equal(list(await ours.rows()), [], "rows of an empty outbox")
         younger, same = OutboxRow("a", 6, 9, b""), OutboxRow("b", 6, 9, b"", b"")
         for row in (same, younger, _INTENT):
@@ -58,7 +47,7 @@ async def rows_are_kept_until_they_are_removed(opener: OpenOutbox) -> None:
 
 async def an_event_is_added_once(opener: OpenOutbox) -> None:
     """The first one stays; there is no adding to a row that is gone."""
-    async with _opened(opener, opener) as [ours, theirs]:
+    async with opened(opener, opener) as [ours, theirs]:
         await ours.put(_INTENT)
         expect_equal(await ours.ready("one", b"event", 7), True, "the first event")
         expect_equal(await theirs.ready("one", b"another", 8), False, "a second event")
@@ -70,7 +59,7 @@ async def an_event_is_added_once(opener: OpenOutbox) -> None:
 
 async def a_row_is_leased_as_it_was_read(opener: OpenOutbox) -> None:
     """Its time moves only if nothing about it has changed: a time that differs by one is another time."""
-    async with _opened(opener, opener) as [ours, theirs]:
+    async with opened(opener, opener) as [ours, theirs]:
         await ours.put(_INTENT)
         expect_equal(await theirs.lease(_INTENT._replace(until_us=_LARGE - 1), 9), False, "another time")
         expect_equal(await theirs.lease(_INTENT, 9), True, "the row as it is")
@@ -83,7 +72,7 @@ async def a_row_is_leased_as_it_was_read(opener: OpenOutbox) -> None:
 
 async def one_of_many_wins(opener: OpenOutbox) -> None:
     """Of several clients that lease a row, or add its event, at the same moment, one is told that it did."""
-    async with _opened(*[opener] * 4) as clients:
+    async with opened(*[opener] * 4) as clients:
         await clients[0].put(_INTENT)
         leased = await asyncio.gather(*(client.lease(_INTENT, 10 + number) for number, client in enumerate(clients)))
         expect_equal(sum(leased), 1, "who leased it")

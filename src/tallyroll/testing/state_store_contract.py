@@ -14,14 +14,12 @@ was broken, and closes what it opened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import PartitionWrite, Progress, StateStore
-from tallyroll.testing.contract import expect, expect_equal
+from tallyroll.testing.contract import expect, expect_equal, opened, refused
 
 __all__ = ["CASES", "SHARED_CASES", "Case", "OpenStore"]
 
@@ -36,33 +34,15 @@ _MANY: Final = 3_000  # above the number of parameters that some databases allow
 _ODD_NAMES: Final = ('quote " and \\', "ü 漢 🙂", "a'; --", "%_*", " ")
 
 
-@asynccontextmanager
-async def _opened(*openers: OpenStore) -> AsyncIterator[list[StateStore]]:
-    async with AsyncExitStack() as stack:
-        stores = []
-        for opener in openers:
-            stores.append(await opener())
-            stack.push_async_callback(stores[-1].close)
-        yield stores
-
-
 def _write(
     partition: TopicPartition, expected: int | None, following: int, *parts: tuple[str, str, bytes], fold_id: str = "fold"
 ) -> PartitionWrite:
     return PartitionWrite(partition, expected, Progress(fold_id, 3, following, b"repeats"), parts)
 
 
-async def _conflict(store: StateStore, writes: Sequence[PartitionWrite]) -> PositionConflict:
-    try:
-        await store.commit(writes)
-    except PositionConflict as error:
-        return error
-    raise AssertionError("a write that does not build on what is stored is refused")
-
-
 async def an_empty_store_knows_nothing(opener: OpenStore) -> None:
     """No progress, no parts, no owners; an empty commit changes nothing."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([])
         expect_equal(dict(await store.load_progress()), {}, "progress of all")
         expect_equal(dict(await store.load_progress([_ONE])), {}, "progress of one")
@@ -74,7 +54,7 @@ async def an_empty_store_knows_nothing(opener: OpenStore) -> None:
 
 async def what_is_committed_can_be_read(opener: OpenStore) -> None:
     """Parts by partition, view and owner; progress with the repeats where a writer asks."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit(
             [
                 _write(_ONE, None, 10, ("view", "a", b"1a"), ("view", "b", b"1b"), ("other", "a", b"other")),
@@ -96,7 +76,7 @@ async def what_is_committed_can_be_read(opener: OpenStore) -> None:
 
 async def a_later_commit_replaces_parts_and_leaves_others(opener: OpenStore) -> None:
     """Only what is in the write changes."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([_write(_ONE, None, 1, ("view", "a", b"old"), ("view", "b", b"kept"))])
         await store.commit([_write(_ONE, 1, 2, ("view", "a", b"new"))])
         expect_equal(dict(store.load_parts(_ONE, "view", ["a", "b"])), {"a": b"new", "b": b"kept"}, "parts after two commits")
@@ -106,12 +86,14 @@ async def a_later_commit_replaces_parts_and_leaves_others(opener: OpenStore) -> 
 
 async def a_write_that_does_not_build_on_the_stored_progress_is_refused(opener: OpenStore) -> None:
     """PositionConflict names both positions, and nothing of the commit is written."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([_write(_ONE, None, 10, ("view", "a", b"kept"))])
         for expected in (None, 9, 11):
-            error = await _conflict(store, [_write(_TWO, None, 1, ("view", "z", b"z")), _write(_ONE, expected, 12, ("view", "a", b"lost"))])
+            error = await refused(
+                store.commit([_write(_TWO, None, 1, ("view", "z", b"z")), _write(_ONE, expected, 12, ("view", "a", b"lost"))])
+            )
             expect_equal((error.stored, error.expected), (10, expected), "positions of the conflict")
-        error = await _conflict(store, [_write(_TWO, 4, 5)])
+        error = await refused(store.commit([_write(_TWO, 4, 5)]))
         expect_equal((error.stored, error.expected), (None, 4), "positions of a conflict with nothing stored")
         expect_equal({partition: one.next for partition, one in (await store.load_progress()).items()}, {_ONE: 10}, "progress afterwards")
         expect_equal(dict(store.load_parts(_ONE, "view", ["a"])), {"a": b"kept"}, "parts afterwards")
@@ -120,22 +102,22 @@ async def a_write_that_does_not_build_on_the_stored_progress_is_refused(opener: 
 
 async def another_fold_starts_over_per_partition(opener: OpenStore) -> None:
     """Its first write removes what the earlier fold kept of that partition; until then, and elsewhere, nothing is mixed."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([_write(_ONE, None, 10, ("view", "a", b"1"), ("view", "b", b"1")), _write(_TWO, None, 20, ("view", "a", b"2"))])
         expect_equal(dict((await store.parts_of("new", "view", "a")).parts), {}, "parts under another fold")
-        await _conflict(store, [_write(_ONE, 10, 11, fold_id="new")])
+        await refused(store.commit([_write(_ONE, 10, 11, fold_id="new")]))
         await store.commit([_write(_ONE, None, 1, ("view", "a", b"new"), fold_id="new")])
         expect_equal(dict(store.load_parts(_ONE, "view", ["a", "b"])), {"a": b"new"}, "parts of the partition that was started over")
         expect_equal(dict((await store.parts_of("new", "view", "a")).parts), {_ONE: b"new"}, "parts of the new fold")
         expect_equal(dict((await store.parts_of("fold", "view", "a")).parts), {_TWO: b"2"}, "parts of the old fold")
         expect_equal(list(await store.owners("new", "view")), ["a"], "owners of the new fold")
-        await _conflict(store, [_write(_ONE, 10, 11)])
+        await refused(store.commit([_write(_ONE, 10, 11)]))
 
 
 async def owners_come_in_pages(opener: OpenStore) -> None:
     """Ascending by code point, each once whatever the number of partitions, none twice over pages."""
     names = sorted([f"owner-{number:02}" for number in range(25)] + ["Owner", "zu", "öl"])
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         parts = [("view", name, b"x") for name in names]
         await store.commit([_write(_ONE, None, 1, *parts), _write(_TWO, None, 1, *parts, ("other", "nobody", b"x"))])
         pages: list[str] = []
@@ -149,7 +131,7 @@ async def names_and_bytes_of_any_kind_come_back(opener: OpenStore) -> None:
     """Names are text of any kind, parts bytes of any kind, also long ones, and many at once."""
     parts = {name: bytes(range(256)) * (number * 400 + 1) for number, name in enumerate(_ODD_NAMES)}
     parts |= {f"owner-{number}": b"" for number in range(_MANY)}
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([_write(_ONE, None, 1, *(("view", name, data) for name, data in parts.items()))])
         expect_equal(dict(store.load_parts(_ONE, "view", list(parts))), parts, "every part as it was written")
         for name in _ODD_NAMES:
@@ -158,7 +140,7 @@ async def names_and_bytes_of_any_kind_come_back(opener: OpenStore) -> None:
 
 async def reads_go_on_while_commits_run(opener: OpenStore) -> None:
     """An answer is of one moment: parts and progress of the same commit, always."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
 
         async def write() -> None:
             for number in range(1, 40):
@@ -176,18 +158,18 @@ async def reads_go_on_while_commits_run(opener: OpenStore) -> None:
 
 async def another_client_sees_what_was_committed(opener: OpenStore) -> None:
     """Also one that was open before; and what was committed is there after everybody has closed."""
-    async with _opened(opener, opener) as [one, two]:
+    async with opened(opener, opener) as [one, two]:
         await one.commit([_write(_ONE, None, 1, ("view", "a", b"1"))])
         expect_equal(dict(two.load_parts(_ONE, "view", ["a"])), {"a": b"1"}, "what another client committed")
         await two.commit([_write(_TWO, None, 1, ("view", "a", b"2"))])
         expect_equal(set(await one.load_progress()), {_ONE, _TWO}, "partitions of both")
-    async with _opened(opener) as [later]:
+    async with opened(opener) as [later]:
         expect_equal(dict((await later.parts_of("fold", "view", "a")).parts), {_ONE: b"1", _TWO: b"2"}, "what was committed before")
 
 
 async def of_two_clients_one_writes_a_partition(opener: OpenStore) -> None:
     """The other gets PositionConflict, also when both commit at the same time."""
-    async with _opened(opener, opener) as stores:
+    async with opened(opener, opener) as stores:
         for number in range(10):
             writes = [[_write(_ONE, number or None, number + 1, ("view", "a", b"%d" % who))] for who in range(2)]
             results = await asyncio.gather(

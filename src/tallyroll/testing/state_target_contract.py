@@ -17,10 +17,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
-from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Claim, Merged, Progress, StateTarget, ViewsWritten
-from tallyroll.testing.contract import expect_equal
+from tallyroll.testing.contract import expect_equal, refused
 
 __all__ = ["CASES", "Case", "OpenTarget"]
 
@@ -70,19 +69,11 @@ async def _flushed(target: StateTarget, claim: Claim, end: int, data: bytes) -> 
     return await _committed(target, claim, end), written
 
 
-async def _conflict(call: Coroutine[Any, Any, Any]) -> PositionConflict:
-    try:
-        await call
-    except PositionConflict as error:
-        return error
-    raise AssertionError("a claim that does not hold is refused")
-
-
 async def an_empty_target_knows_nothing(opener: OpenTarget) -> None:
     """No progress, no parts; a claim to something is refused, one to nothing is given."""
     async with _opened(opener) as [target]:
         expect_equal(dict(await target.progress([_ONE])), {}, "progress")
-        error = await _conflict(target.acquire([Claim(_ONE, "fold", 5)]))
+        error = await refused(target.acquire([Claim(_ONE, "fold", 5)]))
         expect_equal((error.stored, error.expected), (None, 5), "positions of the conflict")
         claim = await _claimed(target, _ONE)
         expect_equal(await _found(target, claim, "a"), {}, "parts")
@@ -122,7 +113,7 @@ async def partitions_are_written_together_or_not_at_all(opener: OpenTarget) -> N
             target.commit([(claims[0], Progress("fold", 0, 30)), (stale, Progress("fold", 0, 30))]),
             target.acquire([claims[0], stale._replace(next=1)]),
         ):
-            error = await _conflict(call)
+            error = await refused(call)
             expect_equal(error.where, str(_TWO), "which claim does not hold")
         expect_equal(dict(await target.progress([_ONE, _TWO])), {}, "progress after refused calls")
         expect_equal(await _found(target, claims[0], "ab"), {"view:a": (11, b"11a")}, "parts after refused calls")
@@ -150,9 +141,9 @@ async def the_newest_claim_writes_and_no_other(opener: OpenTarget) -> None:
     async with _opened(opener, opener) as [old, new]:
         stale, _ = await _flushed(old, await _claimed(old, _ONE), 10, b"10")
         fresh = await _claimed(new, _ONE, 10)
-        await _conflict(_written(old, stale, 11, a=b"lost"))
-        await _conflict(_committed(old, stale, 11))
-        await _conflict(old.check([stale]))
+        await refused(_written(old, stale, 11, a=b"lost"))
+        await refused(_committed(old, stale, 11))
+        await refused(old.check([stale]))
         await new.check([fresh])
         expect_equal(await _found(new, fresh, "a"), {"view:a": (10, b"10")}, "the part after refused writes")
         expect_equal((await new.progress([_ONE]))[_ONE].next, 10, "the position after refused writes")
@@ -163,10 +154,10 @@ async def a_write_builds_on_the_stored_position(opener: OpenTarget) -> None:
     async with _opened(opener) as [target]:
         claim, _ = await _flushed(target, await _claimed(target, _ONE), _LARGE, b"x")
         for wrong in (None, _LARGE - 1, _LARGE + 1):
-            error = await _conflict(target.acquire([claim._replace(next=wrong)]))
+            error = await refused(target.acquire([claim._replace(next=wrong)]))
             expect_equal((error.stored, error.expected), (_LARGE, wrong), "positions of the conflict")
-            await _conflict(_written(target, claim._replace(next=wrong), _LARGE + 2, a=b"lost"))
-            await _conflict(target.check([claim._replace(next=wrong, token="")]))
+            await refused(_written(target, claim._replace(next=wrong), _LARGE + 2, a=b"lost"))
+            await refused(target.check([claim._replace(next=wrong, token="")]))
         await target.check([claim, claim._replace(token="")])
 
 
@@ -187,10 +178,10 @@ async def another_fold_begins_anew(opener: OpenTarget) -> None:
     async with _opened(opener) as [target]:
         old, _ = await _flushed(target, await _claimed(target, _ONE), 10, b"old")
         other, _ = await _flushed(target, await _claimed(target, _TWO), 10, b"other")
-        await _conflict(target.acquire([Claim(_ONE, "new", 10)]))
+        await refused(target.acquire([Claim(_ONE, "new", 10)]))
         claim = await _claimed(target, _ONE, fold="new")
         expect_equal(await _found(target, claim, "a"), {}, "parts under the new fold")
-        await _conflict(_written(target, old, 11, a=b"lost"))
+        await refused(_written(target, old, 11, a=b"lost"))
         merged = await _written(target, claim, 1, a=b"new")
         expect_equal(dict(merged["view:a"].parts), {_ONE: b"new"}, "parts of the new fold alone")
         expect_equal(dict((await _written(target, other, 11, a=b"o"))["view:a"].parts), {_TWO: b"o"}, "of the old fold alone")

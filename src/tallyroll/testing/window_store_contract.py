@@ -14,14 +14,13 @@ was broken, and closes what it opened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from tallyroll.errors import DocumentConflict, PositionConflict
+from tallyroll.errors import DocumentConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import DocumentWrite, OpenPair, PaneAt, PaneRow, WindowProgress, WindowStore, WindowWrite
-from tallyroll.testing.contract import expect, expect_equal
+from tallyroll.testing.contract import expect, expect_equal, opened, refused
 
 __all__ = ["CASES", "SHARED_CASES", "Case", "OpenStore"]
 
@@ -38,16 +37,6 @@ _QUARTER: Final = 900
 _DAY: Final = 86_400
 _MANY: Final = 3_000  # above the number of parameters that some databases allow
 _ODD_NAMES: Final = ('quote " and \\', "ü 漢 🙂", "a'; --", "%_*", " ", "a\x1fb", "")
-
-
-@asynccontextmanager
-async def _opened(*openers: OpenStore) -> AsyncIterator[list[WindowStore]]:
-    async with AsyncExitStack() as stack:
-        stores = []
-        for opener in openers:
-            stores.append(await opener())
-            stack.push_async_callback(stores[-1].close)
-        yield stores
 
 
 def _at(key: str, start: int, *, width_s: int = _MINUTE, dimension: str = "agent") -> PaneAt:
@@ -76,17 +65,9 @@ def _join(parts: Sequence[bytes]) -> bytes:
     return b"+".join(parts)
 
 
-async def _conflict(store: WindowStore, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite] = ()) -> PositionConflict:
-    try:
-        await store.commit(writes, documents)
-    except PositionConflict as error:
-        return error
-    raise AssertionError("a write that does not build on what is stored is refused")
-
-
 async def an_empty_store_knows_nothing(opener: OpenStore) -> None:
     """No progress, rows, pairs, keys or documents; there is nothing to roll up or to remove."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([])
         expect_equal(dict(await store.load_progress()), {}, "progress of all")
         expect_equal(dict(await store.load_progress([_ONE])), {}, "progress of one")
@@ -102,7 +83,7 @@ async def an_empty_store_knows_nothing(opener: OpenStore) -> None:
 
 async def what_is_committed_can_be_read(opener: OpenStore) -> None:
     """Rows by dimension, width, time and key, over all partitions, in order; progress with watermark and repeats."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit(
             [
                 _write(_OTHER, None, 30, (_at("a", 60), b"other"), watermark_s=9),
@@ -126,7 +107,7 @@ async def what_is_committed_can_be_read(opener: OpenStore) -> None:
 
 async def a_later_commit_replaces_rows_and_leaves_others(opener: OpenStore) -> None:
     """Only what is in the write changes, with its revision; the version tells that something did."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([_write(_ONE, None, 1, (_at("a", 0), b"old"), (_at("b", 0), b"kept"))])
         before = await store.version()
         expect_equal(await store.version(), before, "the version stays while nothing is committed")
@@ -143,7 +124,7 @@ async def a_later_commit_replaces_rows_and_leaves_others(opener: OpenStore) -> N
 async def a_writer_finds_what_it_goes_on_from(opener: OpenStore) -> None:
     """Recent rows of all dimensions and widths of one partition; single rows; open pairs, oldest first."""
     pairs = [OpenPair("p", "young", 2, 9), OpenPair("p", "old", 1, 1), OpenPair("q", "old", 5, 5)]
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         rows = [(_at("a", 0), b"0"), (_at("a", 60), b"60"), (_at("a", 120), b"120"), (_at("", 0, width_s=900, dimension="fleet"), b"fleet")]
         await store.commit([_write(_ONE, None, 1, *rows, opened=pairs), _write(_TWO, None, 1, (_at("a", 120), b"two"))])
         recent = await store.load_recent(_ONE, 120)
@@ -163,14 +144,14 @@ async def a_writer_finds_what_it_goes_on_from(opener: OpenStore) -> None:
 
 async def a_write_that_does_not_build_on_the_stored_progress_is_refused(opener: OpenStore) -> None:
     """PositionConflict names both positions, and nothing of the commit is written."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([_write(_ONE, None, 10, (_at("a", 0), b"kept"))])
         lost = [DocumentWrite("kind", "id", b"lost")]
         for expected in (None, 9, 11):
             writes = [_write(_TWO, None, 1, (_at("z", 0), b"z")), _write(_ONE, expected, 12, (_at("a", 0), b"lost"))]
-            error = await _conflict(store, writes, lost)
+            error = await refused(store.commit(writes, lost))
             expect_equal((error.stored, error.expected), (10, expected), "positions of the conflict")
-        error = await _conflict(store, [_write(_TWO, 4, 5)])
+        error = await refused(store.commit([_write(_TWO, 4, 5)]))
         expect_equal((error.stored, error.expected), (None, 4), "positions of a conflict with nothing stored")
         expect_equal({partition: one.next for partition, one in (await store.load_progress()).items()}, {_ONE: 10}, "progress afterwards")
         expect_equal([row.data for row in await store.rows("agent", _MINUTE, 0, 1)], [b"kept"], "rows afterwards")
@@ -179,11 +160,11 @@ async def a_write_that_does_not_build_on_the_stored_progress_is_refused(opener: 
 
 async def other_metrics_start_over_per_partition(opener: OpenStore) -> None:
     """The first write under another spec id removes rows, wider ones too, and pairs of that partition; others stay."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         row, pair = (_at("a", 0), b"1"), OpenPair("p", "id", 1, 1)
         await store.commit([_write(one, None, 10, row, watermark_s=_DAY, opened=[pair]) for one in (_ONE, _TWO)])
         await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join)
-        await _conflict(store, [_write(_ONE, 10, 11, spec_id="new")])
+        await refused(store.commit([_write(_ONE, 10, 11, spec_id="new")]))
         await store.commit([_write(_ONE, None, 1, (_at("a", 60), b"new"), spec_id="new")])
         expect_equal(
             _shown(await store.rows("agent", _MINUTE, 0, _QUARTER, ["a"])), [("a", 0, 60, _TWO, b"1"), ("a", 60, 60, _ONE, b"new")], "rows"
@@ -191,13 +172,13 @@ async def other_metrics_start_over_per_partition(opener: OpenStore) -> None:
         mixed = [("a", 0, 900, _TWO, b"1"), ("a", 60, 60, _ONE, b"new")]
         expect_equal(_shown(await store.rows("agent", _MINUTE, 0, _QUARTER, ["a"], rolled_s=_QUARTER)), mixed, "wider rows")
         expect_equal((list(await store.load_pairs(_ONE)), list(await store.load_pairs(_TWO))), ([], [pair]), "pairs")
-        await _conflict(store, [_write(_ONE, 10, 11)])
+        await refused(store.commit([_write(_ONE, 10, 11)]))
 
 
 async def keys_come_in_pages(opener: OpenStore) -> None:
     """Ascending by code point, each once whatever the number of rows, those alone that have a row in that time."""
     names = sorted([f"agent-{number:02}" for number in range(25)] + ["Agent", "zu", "öl"])
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         rows = [(_at(name, start), b"x") for name in names for start in (60, 120)]
         rows += [
             (_at("early", 0), b"x"),
@@ -219,7 +200,7 @@ async def names_and_bytes_of_any_kind_come_back(opener: OpenStore) -> None:
     rows = {_at(name, 0): bytes(range(256)) * (number * 100 + 1) for number, name in enumerate(_ODD_NAMES)}
     rows |= {_at(f"key-{number}", 0): b"" for number in range(_MANY)}
     rows |= {_at("a", 0, dimension="payload.'; --\x1f"): b"dimension"}
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([_write(_ONE, None, 1, *rows.items())])
         expect_equal({at: row.data for at, row in store.load_rows(_ONE, list(rows)).items()}, rows, "every row as it was written")
         asked = await store.rows("agent", _MINUTE, 0, 1, [at.key for at in rows])
@@ -230,7 +211,7 @@ async def names_and_bytes_of_any_kind_come_back(opener: OpenStore) -> None:
 
 async def documents_are_written_removed_and_guarded(opener: OpenStore) -> None:
     """A guarded document is written only over what its writer has read; else nothing of the commit is."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([], [DocumentWrite("kind", "a", b"1"), DocumentWrite("kind", "b", b"1"), DocumentWrite("other", "a", b"1")])
         await store.commit([], [DocumentWrite("kind", "a", b"2"), DocumentWrite("kind", "b", None), DocumentWrite("kind", "none", None)])
         expect_equal(dict(await store.documents("kind")), {"a": b"2"}, "documents after a change and a removal")
@@ -243,7 +224,7 @@ async def documents_are_written_removed_and_guarded(opener: OpenStore) -> None:
             DocumentWrite("kind", "a", None, guarded=True),
             DocumentWrite("kind", "new", b"4", guarded=True, expected=b"x"),
         ):
-            error = await _conflict(store, [_write(_ONE, None, 1, (_at("a", 0), b"lost"))], [DocumentWrite("kind", "c", b"lost"), bad])
+            error = await refused(store.commit([_write(_ONE, None, 1, (_at("a", 0), b"lost"))], [DocumentWrite("kind", "c", b"lost"), bad]))
             expect(isinstance(error, DocumentConflict), "a document that differs is a DocumentConflict")
         expect_equal(dict(await store.documents("kind")), {"a": b"3", "n": b"1"}, "documents afterwards")
         expect_equal(dict(await store.load_progress()), {}, "progress afterwards")
@@ -253,7 +234,7 @@ async def documents_are_written_removed_and_guarded(opener: OpenStore) -> None:
 
 async def closed_minutes_are_rolled_up(opener: OpenStore) -> None:
     """Once the partition's watermark has passed them by the settling time; each stretch then comes once, wide or narrow."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         minutes = [(_at("a", start), b"%d" % start) for start in range(0, 2_700, 300)]
         await store.commit(
             [_write(_ONE, None, 1, *minutes, watermark_s=1_899), _write(_TWO, None, 1, (_at("b", 60), b"b"), watermark_s=900)]
@@ -280,7 +261,7 @@ async def closed_minutes_are_rolled_up(opener: OpenStore) -> None:
 
 async def a_late_row_is_rolled_up_again(opener: OpenStore) -> None:
     """Until then its stretch is read from the narrow rows, so that no answer lacks it."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         await store.commit([_write(_ONE, None, 1, (_at("a", 0), b"0"), (_at("b", 0), b"b"), watermark_s=_DAY)])
         await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join)
         late = [(_at("a", 60), b"late"), (_at("new", 60), b"new")]
@@ -295,7 +276,7 @@ async def a_late_row_is_rolled_up_again(opener: OpenStore) -> None:
 
 async def what_comes_when_minutes_are_gone_is_written_wide(opener: OpenStore) -> None:
     """Such rows come beside those that were rolled up, also where there never were narrow ones; rolling up leaves them alone."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         rows = [(_at("a", 0), b"0"), (_at("a", 60), b"60"), (_at("a", 900), b"900")]
         await store.commit([_write(_ONE, None, 1, *rows, watermark_s=_DAY)])
         await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join)
@@ -314,7 +295,7 @@ async def what_comes_when_minutes_are_gone_is_written_wide(opener: OpenStore) ->
 
 async def old_rows_are_removed(opener: OpenStore) -> None:
     """By the watermark of their own partition, and never before they are in a wider row."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
         rows = [(_at("a", start), b"%d" % start) for start in (0, 840, 900, 960)]
         await store.commit([_write(_ONE, None, 1, *rows, watermark_s=1_070), _write(_TWO, None, 1, rows[0], watermark_s=60)])
         await store.roll_up(width_s=_MINUTE, into_s=_QUARTER, settle_s=0, join=_join)
@@ -332,7 +313,7 @@ async def old_rows_are_removed(opener: OpenStore) -> None:
 
 async def reads_go_on_while_commits_run(opener: OpenStore) -> None:
     """An answer is of one moment: the rows of the same commit, always."""
-    async with _opened(opener) as [store]:
+    async with opened(opener) as [store]:
 
         async def write() -> None:
             for number in range(1, 40):
@@ -348,7 +329,7 @@ async def reads_go_on_while_commits_run(opener: OpenStore) -> None:
 
 async def another_client_sees_what_was_committed(opener: OpenStore) -> None:
     """Also one that was open before, whose version changes; and it is there after everybody has closed."""
-    async with _opened(opener, opener) as [one, two]:
+    async with opened(opener, opener) as [one, two]:
         before = await two.version()
         await one.commit([_write(_ONE, None, 1, (_at("a", 0), b"1"))])
         expect(await two.version() != before, "the version changes with another client's commit")
@@ -356,13 +337,13 @@ async def another_client_sees_what_was_committed(opener: OpenStore) -> None:
         await two.commit([_write(_TWO, None, 1, (_at("a", 0, dimension="new"), b"2"))])
         expect_equal(set(await one.load_progress()), {_ONE, _TWO}, "partitions of both")
         await one.commit([_write(_ONE, 1, 2, (_at("a", 0, dimension="new"), b"1"))])
-    async with _opened(opener) as [later]:
+    async with opened(opener) as [later]:
         expect_equal([row.data for row in await later.rows("new", _MINUTE, 0, 1)], [b"1", b"2"], "what was committed before")
 
 
 async def of_two_clients_one_writes(opener: OpenStore) -> None:
     """The other gets PositionConflict, also when both commit at the same time; and so with guarded documents."""
-    async with _opened(opener, opener) as stores:
+    async with opened(opener, opener) as stores:
         for number in range(10):
             writes = [[_write(_ONE, number or None, number + 1, (_at("a", 0), b"%d" % who))] for who in range(2)]
             results = await asyncio.gather(

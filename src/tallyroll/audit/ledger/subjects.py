@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from tallyroll.audit.ledger import layout
 from tallyroll.audit.ledger.chain import Part, group_key, open_part
 from tallyroll.audit.ledger.layout import PartType, Record
 from tallyroll.errors import KeyGone
-from tallyroll.ports import KeyRing, Sealer
+from tallyroll.ports import DataKey, KeyRing, Sealer
+
+_AT_ONCE: Final = 256
+
+
+class DrawnKeys:
+    """Keys of nobody known, drawn many at a time: a ring writes to the disk, and waits for it, each time that it is asked.
+
+    Not promised: that all of them are used; one that is not takes no room in the ring.
+    """
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+        self._keys: deque[DataKey] = deque()
+
+    def take(self, count: int) -> list[DataKey]:
+        """As ``KeyRing.draw``."""
+        if len(self._keys) < count:
+            self._keys += self._ring.draw(max(count, _AT_ONCE))
+        return [self._keys.popleft() for _ in range(count)]
+
+    def __repr__(self) -> str:
+        """Without keys."""
+        return f"DrawnKeys({len(self._keys)})"
 
 
 def part_about(ring: KeyRing, text: bytes, subjects: Sequence[str] = ()) -> Part:
@@ -19,12 +44,14 @@ def part_about(ring: KeyRing, text: bytes, subjects: Sequence[str] = ()) -> Part
     return parts_about(ring, [(subjects, text)])[0]
 
 
-def parts_about(ring: KeyRing, sentences: Sequence[tuple[Sequence[str], bytes]]) -> list[Part]:
-    """As ``part_about`` of each, which asks the ring once for all of them."""
+def parts_about(
+    ring: KeyRing, sentences: Sequence[tuple[Sequence[str], bytes]], draw: Callable[[int], Sequence[DataKey]] | None = None
+) -> list[Part]:
+    """As ``part_about`` of each, which asks the ring once for all of them; keys of nobody known come from ``draw`` if given."""
     names = sorted({name for subjects, _ in sentences for name in subjects})
     keys = dict(zip(names, ring.subjects(names), strict=True)) if names else {}
     unknown = sum(1 for subjects, _ in sentences if not subjects)
-    drawn = iter(ring.draw(unknown) if unknown else ())
+    drawn = iter((draw or ring.draw)(unknown) if unknown else ())
     groups: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
     parts = []
     for subjects, text in sentences:

@@ -21,7 +21,7 @@ from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind
 from tallyroll.audit.ledger.partition import Offered, Verdict
 from tallyroll.audit.ledger.records import Missing
-from tallyroll.audit.ledger.subjects import parts_about, text_of
+from tallyroll.audit.ledger.subjects import DrawnKeys, parts_about, text_of
 from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers, digest_of
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.intake import Intake
@@ -86,6 +86,7 @@ class AuditSealer:
         self.turn = asyncio.Lock()
         self._store = store
         self._ring = ring
+        self._drawn = DrawnKeys(ring)
         self._sealer = sealer
         self._deriver = deriver
         self._catalogue = catalogue
@@ -336,7 +337,7 @@ class AuditSealer:
             return
         now_us, log_id = self._clock.now_us(), self.registrar.log_id
         day, own_day = now_us // DAY_US + keep_days, now_us // DAY_US + _OWN_KEEP_DAYS
-        parts = iter(parts_about(self._ring, [sentence for item, _ in items for sentence in item.sentences]))
+        parts = iter(parts_about(self._ring, [sentence for item, _ in items for sentence in item.sentences], self._drawn.take))
         drafts, facts, findings = [], [], []
         for item, _ in items:
             sentences = item.sentences
