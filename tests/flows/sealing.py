@@ -98,6 +98,7 @@ class Running:
         if 0 in numbers:
             await self.checkpoints.check_partition(REGISTRY)
             await self.checkpoints.check_noted(is_signed)
+            await self.checkpoints.check_unnoted(self.house.ring)
 
 
 class House:

@@ -10,14 +10,17 @@ from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, Hous
 
 from tallyroll.adapters.crypto import AesGcm
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule
+from tallyroll.audit.ledger import proving
 from tallyroll.audit.ledger.chain import Draft, Writer
 from tallyroll.audit.ledger.contents import env_of, part_text
-from tallyroll.audit.ledger.layout import Kind, unpack_record
+from tallyroll.audit.ledger.facts import facts_of
+from tallyroll.audit.ledger.layout import Kind, pack_record, unpack_core, unpack_record
 from tallyroll.audit.ledger.subjects import part_about, text_of
+from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.finding import FINDING_EVENT
 from tallyroll.errors import KeyRingUnavailable, LedgerTampered, PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import Enrolment, LedgerCommit, LedgerWanted
+from tallyroll.ports import Enrolment, LedgerAppend, LedgerCommit, LedgerRow, LedgerWanted
 from tallyroll.testing.ledger import DAY_US
 
 
@@ -302,6 +305,39 @@ async def test_nothing_is_told_of_somebody_who_was_forgotten(house: House) -> No
     await running.seal()
     assert house.told == []
     assert sorted(await house.found()) == ["approved", "requested"]
+
+
+async def forge(house: House, writer: Writer) -> int:
+    """Somebody without keys writes a record into the store, with every hash as it has to be; where it is in the partition."""
+    (sealed,) = house.write(writer)
+    record, tail = sealed.record._replace(mac=b"\x07" * 32), (await house.store.tails())[0]
+    tree = CompactRange(tail.size, tail.peaks)
+    nodes = tree.extend([sealed.leaf])
+    row = LedgerRow(0, tail.size, pack_record(record), sealed.leaf, 0, None)
+    facts = facts_of(record, unpack_core(record.core))
+    await house.store.commit(LedgerCommit([LedgerAppend(0, tail.size, [row], [facts], nodes, tree.peaks)]))
+    return tail.size
+
+
+async def test_what_somebody_adds_to_the_store_is_neither_signed_nor_built_upon(house: House) -> None:
+    running, writer = await Running(house).hold(), house.writer()
+    house.send(*house.write(writer))
+    await running.seal()
+    await running.upkeep.turn()
+    place = await forge(house, writer)
+    for _ in range(3):
+        house.clock.advance(2)
+        await running.upkeep.turn()
+    known = await proving.noted(house.store)
+    assert known is not None
+    assert known.sizes[0] == place, "a running sealer does not sign what it has not appended"
+    with pytest.raises(PositionConflict):
+        await running.seal()
+    with pytest.raises(LedgerTampered) as found:
+        await running.hold()
+    assert (found.value.code, found.value.partition, found.value.index) == ("mac", 0, place)
+    with pytest.raises(LedgerTampered):
+        await Running(house).hold()
 
 
 async def test_a_flush_that_failed_is_stored_as_it_was_sealed(house: House) -> None:

@@ -170,6 +170,7 @@ class OpenAudit:
             if first.partition in numbers:
                 await checkpoints.check_partition(REGISTRY)
                 await checkpoints.check_noted(is_signed)
+                await checkpoints.check_unnoted(keys.ring)
 
         follower = AuditSealer(
             store, keys.ring, sealer, registrar, deriver, self.catalogue,
