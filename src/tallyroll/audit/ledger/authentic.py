@@ -42,15 +42,15 @@ class Macs:
 
 
 async def forged_behind(store: LedgerStore, ring: KeyRing, noted: Mapping[int, int]) -> AsyncIterator[tuple[int, int]]:
-    """Places (partition, number) of records behind the noted sizes that their writer did not make.
+    """Places (partition, number) of records behind the noted sizes, of these partitions, that their writer did not make.
 
     No signature covers these yet, so whoever can write the store could have added them. Raises StoreUnavailable, KeyRingUnavailable.
     """
     macs = Macs(ring)
     for partition, tail in sorted((await store.tails()).items()):
-        if partition == META or not 0 <= partition <= REGISTRY:
+        if partition == META or partition not in noted or not 0 <= partition <= REGISTRY:
             continue
-        at = max(tail.start, noted.get(partition, 0))
+        at = max(tail.start, noted[partition])
         while at < tail.size and (rows := await store.rows(partition, at, _PAGE)):
             for number in await asyncio.to_thread(_forged, rows, macs):
                 yield partition, number

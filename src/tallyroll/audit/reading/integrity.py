@@ -143,12 +143,13 @@ class Verification:
     async def _with_index(self, report: Report, known: Noted) -> Report:
         """The report, what was added behind the newest note, and what questions would miss, or find though it is not there."""
         named = {(one.partition, one.index) for one in report.findings if one.severity == BROKEN}
-        forged = [place async for place in forged_behind(self._store, self._ring, known.sizes)]
+        sizes = await self._store.sizes()
+        behind = {partition: known.sizes.get(partition, 0) for partition in sizes}
+        forged = [place async for place in forged_behind(self._store, self._ring, behind)]
         found = await index_findings(self._store, named.union(forged))
         for place in forged:
             found.add("mac", *place, detail="behind the newest note")
-        sizes = await self._store.sizes()
-        beyond = sum(max(0, size - known.sizes.get(partition, 0)) for partition, size in sizes.items())
+        beyond = sum(max(0, size - behind[partition]) for partition, size in sizes.items())
         return Report((*report.findings, *found.listed), report.counts | found.counts, {**report.coverage, "beyond_notes": beyond})
 
     async def _mac_keys(self) -> Mapping[tuple[bytes, int], bytes]:
