@@ -308,6 +308,22 @@ async def test_nothing_is_told_of_somebody_who_was_forgotten(house: House) -> No
     assert sorted(await house.found()) == ["approved", "requested"]
 
 
+async def test_a_writer_whose_admission_was_given_up_is_admitted_the_next_time(house: House) -> None:
+    one, other = await Running(house).hold(), Running(house)
+    house.say()
+    house.send(*house.write(house.writer()))
+    one.take()
+    await other.hold(TASKS)
+    await other.seal()
+    with pytest.raises(PositionConflict):
+        await one.sealer.flush()
+    await one.hold(AUDIT, AUDIT_1, SYSTEM)
+    await one.seal()
+    await one.note()
+    assert await house.findings() == {}
+    assert sorted(await house.found()) == ["completed", "read"]
+
+
 async def forge(house: House, writer: Writer, number: int = 0) -> int:
     """Somebody without keys writes into the store, with every hash as it has to be; where it is in the partition."""
     sealed = house.write(writer, where=TopicPartition("audit-events", number))
