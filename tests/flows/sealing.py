@@ -19,6 +19,7 @@ from tallyroll.audit.ledger.records import close
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.deriving import Deriver
+from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.sealer import AuditSealer
 from tallyroll.audit.sealing.separating import Separating
@@ -53,7 +54,7 @@ class Running:
         aes._seen = house.nonces  # all processes of the house together
         registrar = Registrar(house.store, house.ring, aes, LOG_ID, clock=house.clock, rule_set="1", epoch_s=epoch_s)
         self.house = house
-        self.checkpoints = Checkpoints(house.store, house.signer, witnesses, refused=house.refusals.append)
+        self.checkpoints = Checkpoints(house.store, house.signer, house.ring, witnesses, refused=house.refusals.append, forged=self._forged)
         self.sealer = AuditSealer(
             house.store, house.ring, AesGcm(), registrar, Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
             clock=house.clock, publish=house.publish, check=self._check,
@@ -89,6 +90,9 @@ class Running:
         await self.upkeep.finish()
         await self.sealer.close()
 
+    def _forged(self, partition: int, number: int) -> None:
+        self.sealer.report(Finding("forged", f"ledger/{partition}/{number}"))
+
     def _told(self, entry: AuditEntry, violations: Sequence[RuleViolation], monitors: Sequence[str]) -> None:
         self.house.told += [(entry.audit_id, item.rule_id, tuple(monitors)) for item in violations]
 
@@ -98,6 +102,7 @@ class Running:
         if 0 in numbers:
             await self.checkpoints.check_partition(REGISTRY)
             await self.checkpoints.check_noted(is_signed)
+            await self.checkpoints.check_unnoted()
 
 
 class House:

@@ -10,14 +10,18 @@ from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, Hous
 
 from tallyroll.adapters.crypto import AesGcm
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule
+from tallyroll.audit.ledger import proving
 from tallyroll.audit.ledger.chain import Draft, Writer
 from tallyroll.audit.ledger.contents import env_of, part_text
-from tallyroll.audit.ledger.layout import Kind, unpack_record
+from tallyroll.audit.ledger.facts import facts_of
+from tallyroll.audit.ledger.layout import REGISTRY, Kind, pack_record, unpack_core, unpack_record
 from tallyroll.audit.ledger.subjects import part_about, text_of
+from tallyroll.audit.ledger.tree import CompactRange
+from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.finding import FINDING_EVENT
 from tallyroll.errors import KeyRingUnavailable, LedgerTampered, PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import Enrolment, LedgerCommit, LedgerWanted
+from tallyroll.ports import Enrolment, LedgerAppend, LedgerCommit, LedgerRow, LedgerWanted
 from tallyroll.testing.ledger import DAY_US
 
 
@@ -302,6 +306,74 @@ async def test_nothing_is_told_of_somebody_who_was_forgotten(house: House) -> No
     await running.seal()
     assert house.told == []
     assert sorted(await house.found()) == ["approved", "requested"]
+
+
+async def test_a_writer_whose_admission_was_given_up_is_admitted_the_next_time(house: House) -> None:
+    one, other = await Running(house).hold(), Running(house)
+    house.say()
+    house.send(*house.write(house.writer()))
+    one.take()
+    await other.hold(TASKS)
+    await other.seal()
+    with pytest.raises(PositionConflict):
+        await one.sealer.flush()
+    await one.hold(AUDIT, AUDIT_1, SYSTEM)
+    await one.seal()
+    await one.note()
+    assert await house.findings() == {}
+    assert sorted(await house.found()) == ["completed", "read"]
+
+
+async def forge(house: House, writer: Writer, number: int = 0) -> int:
+    """Somebody without keys writes into the store, with every hash as it has to be; where it is in the partition."""
+    sealed = house.write(writer, where=TopicPartition("audit-events", number))
+    records, tail = [one.record._replace(mac=b"\x07" * 32) for one in sealed], (await house.store.tails())[number]
+    tree = CompactRange(tail.size, tail.peaks)
+    nodes = tree.extend([one.leaf for one in sealed])
+    rows = [LedgerRow(number, tail.size + at, pack_record(one), sealed[at].leaf, 0, None) for at, one in enumerate(records)]
+    facts = [facts_of(one, unpack_core(one.core)) for one in records]
+    await house.store.commit(LedgerCommit([LedgerAppend(number, tail.size, rows, facts, nodes, tree.peaks)]))
+    return tail.size
+
+
+async def test_what_somebody_adds_to_the_registry_is_not_signed(house: House) -> None:
+    running, writer = await Running(house).hold(), house.writer()
+    house.send(*house.write(writer))
+    await running.seal()
+    await running.upkeep.turn()
+    place = await forge(house, writer, REGISTRY)
+    for _ in range(3):
+        house.clock.advance(5)
+        await running.upkeep.turn()
+    known = await proving.noted(house.store)
+    assert known is not None
+    assert known.sizes[REGISTRY] == place
+    assert [one for one in await house.found(severity="critical") if one == "forged"] == ["forged"], "said once"
+    assert (await house.store.sizes())[0] == known.sizes[0], "the rest is signed"
+    with pytest.raises(LedgerTampered) as found:
+        await Checkpoints(house.store, house.signer, house.ring).note()
+    assert (found.value.code, found.value.partition, found.value.index) == ("mac", REGISTRY, place)
+
+
+async def test_what_somebody_adds_to_the_store_is_neither_signed_nor_built_upon(house: House) -> None:
+    running, writer = await Running(house).hold(), house.writer()
+    house.send(*house.write(writer))
+    await running.seal()
+    await running.upkeep.turn()
+    place = await forge(house, writer)
+    for _ in range(3):
+        house.clock.advance(2)
+        await running.upkeep.turn()
+    known = await proving.noted(house.store)
+    assert known is not None
+    assert known.sizes[0] == place, "a running sealer does not sign what it has not appended"
+    with pytest.raises(PositionConflict):
+        await running.seal()
+    with pytest.raises(LedgerTampered) as found:
+        await running.hold()
+    assert (found.value.code, found.value.partition, found.value.index) == ("mac", 0, place)
+    with pytest.raises(LedgerTampered):
+        await Running(house).hold()
 
 
 async def test_a_flush_that_failed_is_stored_as_it_was_sealed(house: House) -> None:

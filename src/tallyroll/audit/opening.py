@@ -129,8 +129,9 @@ class OpenAudit:
     async def _register(self, kind: Kind, env: bytes) -> int:
         """Says one thing in the registry, under a checkpoint: before that it justifies nothing to who verifies."""
         store = await self.store()
+        checkpoints = Checkpoints(store, self.keys.signer, self.keys.ring, telemetry=self.telemetry)
+        await checkpoints.check_unnoted()  # what somebody has written into the registry says nothing
         index = await (await self.registrar()).append(kind, env)
-        checkpoints = Checkpoints(store, self.keys.signer, telemetry=self.telemetry)
         while (known := await proving.noted(store)) is None or known.sizes.get(REGISTRY, 0) <= index:
             await checkpoints.note()  # false where the follower was faster: look again whether it has seen this
         return index
@@ -162,7 +163,10 @@ class OpenAudit:
         def refused(detail: str) -> None:
             follower.report(Finding("witness", f"ledger/{META}", detail))
 
-        checkpoints = Checkpoints(store, keys.signer, witnesses, telemetry=self.telemetry, refused=refused)
+        def forged(partition: int, number: int) -> None:
+            follower.report(Finding("forged", f"ledger/{partition}/{number}", "behind the newest note"))
+
+        checkpoints = Checkpoints(store, keys.signer, keys.ring, witnesses, telemetry=self.telemetry, refused=refused, forged=forged)
 
         async def check(numbers: Sequence[int]) -> None:
             for number in numbers:
@@ -170,6 +174,7 @@ class OpenAudit:
             if first.partition in numbers:
                 await checkpoints.check_partition(REGISTRY)
                 await checkpoints.check_noted(is_signed)
+                await checkpoints.check_unnoted()
 
         follower = AuditSealer(
             store, keys.ring, sealer, registrar, deriver, self.catalogue,

@@ -16,6 +16,7 @@ from typing import IO, Any, Final, Self, TypedDict
 
 import msgspec
 
+from tallyroll.audit.ledger.authentic import forged_behind
 from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_record
 from tallyroll.audit.ledger.proving import Noted, noted
 from tallyroll.audit.reading.index import index_findings
@@ -140,10 +141,15 @@ class Verification:
         return await self._shown(report, counted, known)
 
     async def _with_index(self, report: Report, known: Noted) -> Report:
-        """The report, and what questions would miss, or find though it is not there."""
-        found = await index_findings(self._store, {(one.partition, one.index) for one in report.findings if one.severity == BROKEN})
+        """The report, what was added behind the newest note, and what questions would miss, or find though it is not there."""
+        named = {(one.partition, one.index) for one in report.findings if one.severity == BROKEN}
         sizes = await self._store.sizes()
-        beyond = sum(max(0, size - known.sizes.get(partition, 0)) for partition, size in sizes.items())
+        behind = {partition: known.sizes.get(partition, 0) for partition in sizes}
+        forged = [place async for place in forged_behind(self._store, self._ring, behind)]
+        found = await index_findings(self._store, named.union(forged))
+        for place in forged:
+            found.add("mac", *place, detail="behind the newest note")
+        beyond = sum(max(0, size - behind[partition]) for partition, size in sizes.items())
         return Report((*report.findings, *found.listed), report.counts | found.counts, {**report.coverage, "beyond_notes": beyond})
 
     async def _mac_keys(self) -> Mapping[tuple[bytes, int], bytes]:

@@ -6,52 +6,67 @@ One process makes them, the one that holds partition 0 of ``audit-events``; the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
 from tallyroll.audit.ledger import layout, note, proving, tree
+from tallyroll.audit.ledger.authentic import forged_behind
 from tallyroll.audit.ledger.layout import META, unpack_record
 from tallyroll.audit.ledger.note import Checker, Checkpoint, Note, NoteKey, Signature
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.witness import Refusal
 from tallyroll.errors import LedgerTampered, PositionConflict, Undecodable, WitnessRefused, WitnessUnavailable
-from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerNote, LedgerStore, LedgerTail, Signer, Witness
+from tallyroll.ports import KeyRing, LedgerAppend, LedgerCommit, LedgerNote, LedgerStore, LedgerTail, Signer, Witness
 from tallyroll.telemetry import AUDIT_CHECKPOINTS, AUDIT_WITNESS, Counters, Telemetry
 
+_NONE: Final[Mapping[int, CompactRange]] = {}
 log: Final = logging.getLogger("tallyroll.audit")
 
 _TAIL: Final = 1_000  # records of a partition that are compared with the tree at the start; a verification compares all
 
 
 class Checkpoints:
-    """Makes checkpoints of one ledger. ``refused`` is told of a witness that will not cosign.
+    """Makes checkpoints of one ledger. ``refused`` is told of a witness that will not cosign, ``forged`` of a partition's first.
 
+    A record that its writer did not make is not signed, and nothing behind it in its partition. Where nobody is told of it,
+    ``note`` raises LedgerTampered.
     Not promised: that a checkpoint is cosigned at once; what a witness has not seen it is offered again with the next one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what is noted, by whom, and who is told
         self,
         store: LedgerStore,
         signer: Signer,
+        ring: KeyRing,
         witnesses: Sequence[Witness] = (),
         *,
         telemetry: Telemetry | None = None,
         refused: Callable[[str], None] | None = None,
+        forged: Callable[[int, int], None] | None = None,
     ) -> None:
         self._store = store
         self._signer = signer
+        self._ring = ring
         self._witnesses = witnesses
         self._telemetry = telemetry or Counters()
         self._refused = refused or (lambda _: None)
+        self._forged = forged
+        self._told: set[int] = set()
         self._noted: dict[int, int] | None = None
         self._witnessed: dict[str, int] = {}
 
-    async def note(self) -> bool:
-        """Notes what has grown and signs; false where nothing has, or somebody else was faster. Raises StoreUnavailable."""
-        tails = await self._store.tails()
+    async def note(self, own: Mapping[int, CompactRange] = _NONE) -> bool:
+        """Notes what has grown and signs; false where nothing has, or somebody else was faster. Raises StoreUnavailable.
+
+        ``own`` are the trees of the partitions that this process seals. What is stored there and is not in them is not signed:
+        another sealer has taken the partition over, or somebody has written who is none, and the next flush finds out. Of
+        others the MACs are checked. Raises KeyRingUnavailable.
+        """
+        tails = {number: tail for number, tail in (await self._store.tails()).items() if not _is_foreign(tail, own.get(number))}
         noted = await self._noted_sizes() if self._noted is None else self._noted
         grown = {number: tail for number, tail in sorted(tails.items()) if number != META and tail.size > noted.get(number, 0)}
+        await self._leave_out_forged(grown, {number: noted.get(number, 0) for number in grown if number not in own})
         if not grown:
             return False
         texts = [_checkpoint(self._signer.name, number, tail).text() for number, tail in grown.items()]
@@ -124,6 +139,23 @@ class Checkpoints:
             raise LedgerTampered("size", number, start, "records are missing")
         await _compare_leaves(self._store, number, start, tail.size, [_leaf_of(row.raw) for row in rows])
 
+    async def check_unnoted(self) -> None:
+        """Whether what would be noted first was made by its writers. Raises LedgerTampered, KeyRingUnavailable."""
+        noted = await self._noted_sizes()
+        async for place in forged_behind(self._store, self._ring, {number: noted.get(number, 0) for number in await self._store.sizes()}):
+            raise LedgerTampered("mac", *place)
+
+    async def _leave_out_forged(self, grown: dict[int, LedgerTail], behind: Mapping[int, int]) -> None:
+        if not behind:
+            return
+        async for place in forged_behind(self._store, self._ring, behind):
+            if self._forged is None:
+                raise LedgerTampered("mac", *place)
+            grown.pop(place[0], None)
+            if place[0] not in self._told:
+                self._told.add(place[0])
+                self._forged(*place)
+
     async def _ask(self, witness: Witness, signed: Note, size: int) -> Signature | None:
         old = self._witnessed.get(witness.name, 0)
         for _ in range(2):  # a second time where it says that it knows another size
@@ -148,6 +180,10 @@ class Checkpoints:
     async def _noted_sizes(self) -> dict[int, int]:
         known = await proving.noted(self._store)
         return {} if known is None else known.sizes
+
+
+def _is_foreign(tail: LedgerTail, own: CompactRange | None) -> bool:
+    return own is not None and (tail.size > own.size or (tail.size == own.size and [*tail.peaks] != own.peaks))
 
 
 def _checkpoint(ledger: str, number: int, tail: LedgerTail) -> Checkpoint:

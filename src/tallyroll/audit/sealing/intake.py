@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tallyroll.audit.ledger.chain import Ratchet
+from tallyroll.audit.ledger.authentic import Macs
 from tallyroll.audit.ledger.layout import (
     CLOCK_BOUND_S,
     MAX_MAC_EPOCH,
@@ -18,7 +18,6 @@ from tallyroll.audit.ledger.layout import (
     PartType,
     Record,
     k0_commitment,
-    mac_input,
     nonce_of,
 )
 from tallyroll.audit.ledger.partition import Offered, Verdict
@@ -29,7 +28,6 @@ from tallyroll.ports import KeyRing
 
 _ANYWHERE: Final = (Kind.ENTRY, Kind.GENESIS, Kind.HEADS, Kind.CLOSE)
 _SECOND_US: Final = 1_000_000
-_RATCHETS: Final = 10_000  # writer epochs whose MAC keys are kept; making one anew costs up to 86,400 hashes
 _NO_NONCE: Final = bytes(12)
 _SEALED: Final = frozenset({PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN})
 
@@ -49,7 +47,7 @@ class Intake:
     def __init__(self, ring: KeyRing, *, heartbeat_s: int) -> None:
         self._ring = ring
         self._heartbeat_s = heartbeat_s
-        self._ratchets: dict[ChainKey, Ratchet] = {}
+        self._macs = Macs(ring)
 
     def judge(self, lane: Lane, record: Record, registry: Registry, admit: Admit, now_us: int) -> Arrived:
         """What a record is. ``admit`` is called for a writer epoch that was enrolled and is not registered yet."""
@@ -84,18 +82,7 @@ class Intake:
         return "" if self._is_authentic(core, offered) else "forged"
 
     def _is_authentic(self, core: Core, offered: Offered) -> bool:
-        chain = (core.chain.writer, core.chain.epoch)
-        ratchet = self._ratchets.pop(chain, None)
-        if ratchet is None or ratchet.epoch > core.mac_epoch:
-            try:
-                ratchet = Ratchet(self._ring.k0(*chain))
-            except KeyGone:
-                return False
-        ratchet.advance(core.mac_epoch)
-        self._ratchets[chain] = ratchet
-        if len(self._ratchets) > _RATCHETS:
-            del self._ratchets[next(iter(self._ratchets))]
-        return ratchet.mac(mac_input(offered.leaf)) == offered.record.mac
+        return self._macs.is_authentic(core, offered.leaf, offered.record.mac)
 
     def _enrolled(self, core: Core, offered: Offered) -> Admission | None:
         """What the registry is to say of a writer epoch that the ring has enrolled.
@@ -109,7 +96,7 @@ class Intake:
                 said = _decode_any(record.env or b"")
                 if bytes.fromhex(said["commitment"]) != commitment or not self._ring.admits(writer, epoch, str(said["token"])):
                     return None
-            elif core.mac_epoch > MAX_MAC_EPOCH or not self._is_authentic(core, offered):
+            elif not self._is_authentic(core, offered):
                 return None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError, KeyGone):
             return None

@@ -141,8 +141,9 @@ class Registrar:
             self._burnt.add(partition)
 
     def abandon(self) -> None:
-        """Nothing that is not stored is going to be: a new epoch is needed for everything."""
+        """Nothing that is not stored is going to be: a new epoch is needed for everything, and the registry is to be read anew."""
         self._pending.clear()
+        self.registry = Registry()  # it held what was pending: a writer admitted there would never be admitted again
         if self._writer is not None:
             self._burnt.update(head.partition for head in self._writer.heads)
 
@@ -233,7 +234,6 @@ class Registrar:
             for sealed, kind, env in pending:
                 registry.learn(kind, env, (sealed.chain.writer, sealed.chain.epoch), sealed.seq)
         except Contradiction:
-            self.registry = Registry()  # it holds what was pending; to be read anew
             return False
         return True
 

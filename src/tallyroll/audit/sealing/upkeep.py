@@ -93,7 +93,7 @@ class Upkeep:
             await sealer.store_now()
         if self._leading() and now_s - self._noted_s >= self._checkpoint_s:
             self._noted_s = now_s
-            await self._checkpoints.note()
+            await self._checkpoints.note({lane.number: lane.ledger.tree for lane in sealer.lanes.values()})
             await self._checkpoints.witness()
 
     async def finish(self) -> None:

@@ -107,6 +107,8 @@ def show_integrity(found: Integrity) -> None:
         return
     records = f"{number(coverage['entries'])} records of {counted(len(coverage['partitions']), 'partition')}"
     note(f"{records}, {number(coverage['macs_checked'])} MACs, {number(coverage['notes'])} signed notes")
+    if coverage["beyond_notes"]:
+        note(f"{counted(coverage['beyond_notes'], 'record')} behind the newest checkpoint: nothing but the MACs was checked of them")
     if not coverage["witness"]:
         note("no witness has cosigned: who holds all keys could have rewritten everything")
 
