@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, House, Running
 
 from tallyroll.adapters.crypto import AesGcm
@@ -123,7 +124,7 @@ async def wrong(house: House, writer: Writer, code: str):  # noqa: PLR0911  # on
     if code in ("broken", "forged"):
         [sealed] = house.write(writer)
         changed = {"env": b"{}"} if code == "broken" else {"mac": bytes(range(32))}
-        return [sealed._replace(record=sealed.record._replace(**changed))]
+        return [replace(sealed, record=sealed.record._replace(**changed))]
     return None
 
 

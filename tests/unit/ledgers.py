@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 
+from msgspec.structs import replace
+
 from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, is_signed
 from tallyroll.audit.ledger import exporting, layout, note
 from tallyroll.audit.ledger.chain import Part
@@ -151,7 +153,7 @@ def framed(raw: bytes, at: int) -> list[bytes]:
 
 def with_core(record: Record, **fields: object) -> Record:
     """The record with fields of its core replaced."""
-    core = layout.unpack_core(record.core)._replace(**fields)
+    core = replace(layout.unpack_core(record.core), **fields)
     marks = [layout._PART.pack(*mark) for mark in core.parts]
     packed = layout.pack_core(
         core.kind,

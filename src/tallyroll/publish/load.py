@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from tallyroll.events.topics import Topic
 from tallyroll.ports import Encoded, Pending, Unknown
@@ -14,7 +16,7 @@ from tallyroll.publish.receipt import Ticket
 TAKEN: Final = -1  # a record that is being copied to the spool and has no number yet
 
 
-class Body(NamedTuple):
+class Body(msgspec.Struct, frozen=True, gc=False):
     """A document for one partition, without the publisher's link. ``value`` is a JSON object."""
 
     event_id: str

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from hmac import digest
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from tallyroll.audit.ledger import layout, records
 from tallyroll.audit.ledger.layout import MAC_LABEL, ChainId, Kind, PartType, Record, hash_of, leaf_hash, pack_core
@@ -22,7 +24,7 @@ _BLOCK: Final = 64
 _DERIVED: Final = 4_096  # keys of subjects, as used in one chain; deriving one costs two hashes
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """A part to be sealed. ``key`` is the data key of its subject, or of its group (``group_key``); none for PLAIN.
 
     A plain part begins with its 16-byte salt, drawn by the caller: without it, the hash of few possible texts can be guessed.
@@ -38,7 +40,7 @@ class Part(NamedTuple):
         return f"Part({self.part_type.name}, {self.handle.hex()})"
 
 
-class Draft(NamedTuple):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """A record before it has its place. ``keep_until_day`` counts days since 1970; the body is kept to the end of it."""
 
     kind: Kind
@@ -48,7 +50,7 @@ class Draft(NamedTuple):
     keep_until_day: int = 0
 
 
-class Sealed(NamedTuple):
+class Sealed(msgspec.Struct, frozen=True, gc=False):
     """A sealed record, and its leaf. It is final: whatever happens to its sending, these bytes are sent, never others."""
 
     chain: ChainId
@@ -162,22 +164,23 @@ class Writer:
     def _seal(self, tip: _Tip, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
         chain, ident, ratchet, found = tip.chain, tip.ident, self._ratchet, []
         mac, mac_epoch = ratchet.mac, ratchet.epoch
-        for kind, env, parts, retention_class, keep_until_day in drafts:
-            marks: list[bytes] = []
-            bodies: list[bytes] = []
-            for index, part in enumerate(parts):
+        for draft in drafts:
+            env, marks, bodies = draft.env, list[bytes](), list[bytes]()
+            for index, part in enumerate(draft.parts):
                 mark, body = self._part(tip, index, part)
                 marks.append(mark)
                 bodies.append(body)
             seq = tip.seq
-            core = pack_core(kind, ident, seq, ts_us, mac_epoch, retention_class, keep_until_day, tip.prev, hash_of(env), marks)
+            core = pack_core(
+                draft.kind, ident, seq, ts_us, mac_epoch, draft.retention_class, draft.keep_until_day, tip.prev, hash_of(env), marks
+            )
             leaf = leaf_hash(core)
             tip.seq, tip.prev = seq + 1, leaf
             found.append(Sealed(chain, seq, leaf, Record(core, env, tuple(bodies), mac(MAC_LABEL + leaf))))
         return found
 
     def _part(self, tip: _Tip, index: int, part: Part) -> tuple[bytes, bytes]:
-        part_type, handle, key, text = part
+        part_type, handle, key, text = part.part_type, part.handle, part.key, part.text
         if part_type == PartType.PLAIN:
             return layout.pack_mark(part_type, handle, bytes(12), text), text
         derived = self._derived.get((key, tip.chain.partition))

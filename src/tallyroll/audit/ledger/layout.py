@@ -13,6 +13,7 @@ import json
 import struct
 from collections.abc import Collection, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -43,6 +44,7 @@ CORE_BYTES: Final = _CORE.size
 _PREV_AT: Final = CORE_BYTES - 64
 PART_BYTES: Final = _PART.size
 MAC_BYTES: Final = 32
+_CHAINS: Final = 4_096  # named in many cores each; some 1 MB
 _new: Final = sha256().copy  # copying a state costs half of what making one does, and more than hashing so few bytes
 _new_leaf: Final = sha256(b"\0").copy
 
@@ -95,7 +97,7 @@ class PartMark(NamedTuple):
     ct_hash: bytes
 
 
-class Core(NamedTuple):
+class Core(msgspec.Struct, frozen=True, gc=False):
     """A core, read."""
 
     kind: int
@@ -158,8 +160,12 @@ def unpack_core(core: bytes) -> Core:
     if len(core) != CORE_BYTES + n_parts * PART_BYTES:
         raise Undecodable("ledger-core", "its length does not fit its parts")
     parts = tuple(map(PartMark._make, _PART.iter_unpack(core[CORE_BYTES:]))) if n_parts else ()
-    chain = ChainId(*_IDENT.unpack(ident))
-    return Core(kind, chain, seq, ts_us, mac_epoch, retention_class, keep_until_day, prev, env_hash, parts)
+    return Core(kind, _chain_of(ident), seq, ts_us, mac_epoch, retention_class, keep_until_day, prev, env_hash, parts)
+
+
+@lru_cache(_CHAINS)
+def _chain_of(ident: bytes) -> ChainId:
+    return ChainId(*_IDENT.unpack(ident))
 
 
 def prev_of(core: bytes) -> bytes:

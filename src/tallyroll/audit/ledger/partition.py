@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from tallyroll.audit.ledger import layout, note
 from tallyroll.audit.ledger.layout import Core, Kind, Record
@@ -37,7 +38,7 @@ class Verdict(Enum):
     BROKEN = "its bytes contradict themselves: alarm, do not append"
 
 
-class Tip(NamedTuple):
+class Tip(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Where a chain stands: its newest number and leaf, the MAC epoch it has reached, holes that are still open.
 
     ``ts_us`` is the latest moment that one of its records names.
@@ -56,7 +57,7 @@ class Tip(NamedTuple):
         return not self.closed or bool(self.holes)
 
 
-class Offered(NamedTuple):
+class Offered(msgspec.Struct, frozen=True, gc=False):
     """A record, read and judged. ``missing`` is the first number that is not there when the verdict is GAP."""
 
     verdict: Verdict
@@ -186,7 +187,7 @@ def _moved(tip: Tip, item: Offered) -> Tip:
     if item.verdict == Verdict.LATE:
         hole = next(hole for hole in tip.holes if hole.start == core.seq)
         shorter = [hole._replace(start=hole.start + 1, before=item.leaf)] if hole.start + 1 < hole.end else []
-        return tip._replace(holes=(*(other for other in tip.holes if other != hole), *shorter))
+        return replace(tip, holes=(*(other for other in tip.holes if other != hole), *shorter))
     holes = tip.holes
     if item.verdict == Verdict.GAP:
         holes = (*holes, Hole(tip.seq + 1, core.seq, tip.leaf, core.prev))

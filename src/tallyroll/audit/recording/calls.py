@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec.structs import force_setattr
 
 from tallyroll.audit.compliance.rules import OnFailure
@@ -17,7 +18,7 @@ from tallyroll.errors import PublishUncertain, TallyrollError
 from tallyroll.ports import Delivered, Outcome, Rejected
 
 
-class Ready(NamedTuple):
+class Ready(msgspec.Struct, frozen=True, gc=False):
     """A plan with its id and env: all that can be said before it is sealed."""
 
     plan: Plan

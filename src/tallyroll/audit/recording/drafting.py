@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from msgspec.structs import astuple
 
 from tallyroll.audit.compliance.pii import PiiScanner, people_named
@@ -28,7 +29,7 @@ _FREE_TEXT: Final = tuple(sorted(SEALABLE_FIELDS - SEALED_FIELDS))
 _CACHED: Final = 4_096  # texts in clear that were looked at, since actions repeat; and judgements of one scope
 
 
-class PartPlan(NamedTuple):
+class PartPlan(msgspec.Struct, frozen=True, gc=False):
     """A part to be: the people it is about, none if nobody is known, and whether it is sealed."""
 
     subjects: tuple[str, ...]
@@ -36,7 +37,7 @@ class PartPlan(NamedTuple):
     sealed: bool
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """An entry before it has its id, its keys and its place.
 
     ``fields`` are those that were given, ``judged`` what the rules add; ``clear`` are the fields of its env but the id.

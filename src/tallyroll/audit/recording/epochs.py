@@ -9,7 +9,10 @@ import asyncio
 import os
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
@@ -27,7 +30,7 @@ EPOCH_S: Final = 86_400  # bounds how far a ratchet has to be turned to check a 
 DAY_US: Final = 86_400_000_000
 
 
-class Placed(NamedTuple):
+class Placed(msgspec.Struct, frozen=True, gc=False):
     """A sealed entry, its moment, and which of the bodies it is."""
 
     sealed: Sealed
@@ -122,7 +125,7 @@ class Epochs:
     def _control(self, partition: int, draft: Draft) -> list[Body]:
         writer = self._current()
         ts_us = self._clock.now_us()
-        kept = draft._replace(keep_until_day=ts_us // DAY_US + self._keep_days)
+        kept = replace(draft, keep_until_day=ts_us // DAY_US + self._keep_days)
         key, time = key_of(None, writer.writer), iso(moment_at(ts_us))
         return [self._body(item, id_at(ts_us, item.leaf), key, time) for item in writer.seal(partition, kept, ts_us)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from tallyroll.audit.ledger.chain import Sealed
 from tallyroll.audit.ledger.layout import Kind, pack_record, unpack_core
 from tallyroll.audit.ledger.partition import LedgerPartition, Offered, Tip, pack_tip, unpack_tip
@@ -63,7 +65,7 @@ class Lane:
         for chain, tip in self.ledger.tips.items():
             ends = registry.ended.get(chain)
             if ends is not None and tip.open and not tip.holes and ends.get(self.number) == tip.seq:
-                self.ledger.tips[chain] = tip._replace(closed=True)
+                self.ledger.tips[chain] = replace(tip, closed=True)
                 self._moved.add(chain)
 
     def take(self, offered: Offered, raw: bytes, facts: LedgerFacts, source: Position, now_us: int) -> None:
@@ -83,8 +85,8 @@ class Lane:
             opening = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day)
             self._add(pack_record(item.record), item.leaf, opening, sources[0], now_us)
         number, partition = self.end, self.number
-        for (_, _, leaf, record), source in zip(sealed[len(sealed) - len(facts) :], sources, strict=True):
-            self._rows.append(LedgerRow(partition, number, pack_record(record), leaf, now_us, source))
+        for item, source in zip(sealed[len(sealed) - len(facts) :], sources, strict=True):
+            self._rows.append(LedgerRow(partition, number, pack_record(item.record), item.leaf, now_us, source))
             number += 1
         self._facts += facts
         last = sealed[-1]
