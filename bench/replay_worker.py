@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bench.replay_access import replays_of
 from tallyroll.adapters.system.processes import framed
-from tallyroll.replay.freed_memory import keep_freed_memory
 from tallyroll.replay.jobs import do_job
+from tallyroll.replay.memory import keep_freed_memory
 from tallyroll.worker import _end_with_parent, _frame
 
 

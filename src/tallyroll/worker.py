@@ -18,8 +18,8 @@ import msgspec
 
 from tallyroll.adapters.system.processes import LENGTH_BYTES, framed
 from tallyroll.opening import open_replayer
-from tallyroll.replay.freed_memory import keep_freed_memory
 from tallyroll.replay.jobs import do_job
+from tallyroll.replay.memory import keep_freed_memory
 from tallyroll.settings import Settings
 
 

@@ -24,6 +24,7 @@ from tallyroll.replay.applied import Cut
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold
 from tallyroll.replay.kinds import StateType
+from tallyroll.replay.memory import seldom_collecting
 from tallyroll.replay.partition import no_collecting
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy
@@ -233,14 +234,15 @@ async def carry_out(reading: Reading, plan: Plan, log: EventLog, archive: Archiv
             work.result()
         spans = [Span(*one.partition, *one.log) for one in plan.partitions if one.log[0] < one.log[1]]
         if spans:
-            told = reading.done
-            async for batch in log.read(spans):
-                reading.apply(batch)
-                if reading.done - told >= _TELL_EVERY:
-                    told = reading.done
-                    yield told
-                else:
-                    await turn()
+            with seldom_collecting():
+                told = reading.done
+                async for batch in log.read(spans):
+                    reading.apply(batch)
+                    if reading.done - told >= _TELL_EVERY:
+                        told = reading.done
+                        yield told
+                    else:
+                        await turn()
         reading.close()
     finally:
         reading.cancel()

@@ -21,8 +21,8 @@ from tallyroll.ports import Archive, Segment, StoredPart
 from tallyroll.replay.applied import Applied, Cut
 from tallyroll.replay.findings import Finding, Findings, SequenceCheck
 from tallyroll.replay.fold import Fold, Part, View
-from tallyroll.replay.freed_memory import keep_freed_memory
 from tallyroll.replay.judge import Judge
+from tallyroll.replay.memory import keep_freed_memory
 from tallyroll.replay.partition import PartitionFold, no_collecting
 from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy, Validation

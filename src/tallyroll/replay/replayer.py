@@ -304,7 +304,7 @@ class Replayer:
         def take(said: Message) -> None:
             if isinstance(said, Parts):
                 for topic, partition, owner, dumped in said.parts:
-                    part = self.fold.blank(number, owner)
+                    part = Part(number, owner, [])
                     part.load(dumped)
                     made.parts.append((TopicPartition(topic, partition), owner, part))
             elif isinstance(said, Ended):

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import cast, overload
+from typing import TypeVar, cast, overload
 
 from confluent_kafka import Message
 
 from tallyroll.events.batch import Batch, Headers
 
+T = TypeVar("T")
 
-class _LazyHeaders(Sequence[Headers]):
-    """The headers column, read from the messages when asked for: most folds never look at it."""
 
-    __slots__ = ("_messages",)
+class _Lazy(Sequence[T]):
+    """A column that is read from the messages when asked for: most folds never look at it, and each call has its price."""
 
-    def __init__(self, messages: Sequence[Message]) -> None:
+    __slots__ = ("_messages", "_read")
+
+    def __init__(self, messages: Sequence[Message], read: Callable[[Message], T]) -> None:
         self._messages = messages
+        self._read = read
 
     def __len__(self) -> int:
         return len(self._messages)
 
+    def __iter__(self) -> Iterator[T]:
+        return map(self._read, self._messages)
+
     @overload
-    def __getitem__(self, index: int) -> Headers: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Headers]: ...
-    def __getitem__(self, index: int | slice) -> Headers | Sequence[Headers]:
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         if isinstance(index, slice):
-            return _LazyHeaders(self._messages[index])
-        return cast("Headers", self._messages[index].headers() or ())
+            return _Lazy(self._messages[index], self._read)
+        return self._read(self._messages[index])
+
+
+def _key(message: Message) -> bytes | None:
+    return message.key()
+
+
+def _timestamp_ms(message: Message) -> int:
+    return message.timestamp()[1]
+
+
+def _headers(message: Message) -> Headers:
+    return cast("Headers", message.headers() or ())
 
 
 def to_batches(messages: Sequence[Message]) -> list[Batch]:
@@ -47,10 +65,10 @@ def to_batches(messages: Sequence[Message]) -> list[Batch]:
             topic,
             partition,
             offsets=cast("list[int]", [*map(Message.offset, group)]),
-            keys=cast("list[bytes | None]", [*map(Message.key, group)]),
+            keys=_Lazy(group, _key),
             values=cast("list[bytes | None]", [*map(Message.value, group)]),
-            timestamps_ms=[message.timestamp()[1] for message in group],
-            headers=_LazyHeaders(group),
+            timestamps_ms=_Lazy(group, _timestamp_ms),
+            headers=_Lazy(group, _headers),
             leader_epoch=group[-1].leader_epoch(),
         )
         for (topic, partition), group in groups.items()
