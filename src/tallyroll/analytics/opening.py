@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tallyroll.analytics.query import AnalyticsEngine, Attached
-from tallyroll.analytics.spec import MetricSpec
+from tallyroll.analytics.spec import MetricSpec, spec_id
 from tallyroll.analytics.tidying import Tidier
 from tallyroll.errors import LogUnavailable
 from tallyroll.events.position import TopicPartition
@@ -119,8 +119,9 @@ class OpenAnalytics:
         await self.store.commit([], [DocumentWrite("silence", silence_id, None)])
 
     async def stored(self) -> Mapping[TopicPartition, int]:
-        """How far the panes go."""
-        return {partition: one.next for partition, one in (await self.store.load_progress()).items()}
+        """How far the panes of these metrics go; where others made them they go nowhere, and are made anew."""
+        ours, stored = spec_id(self.specs), await self.store.load_progress()
+        return {partition: one.next for partition, one in stored.items() if one.spec_id == ours}
 
     async def close(self) -> None:
         """Ends what runs beside the follower."""
