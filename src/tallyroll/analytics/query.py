@@ -329,6 +329,8 @@ class AnalyticsEngine:
             asked = self._default
         if isinstance(asked, str):
             return asked, window_named(asked)
+        if not isinstance(asked, TimeWindow | timedelta):
+            raise TypeError(f"time_window is {', '.join(WINDOWS)}, a TimeWindow or a timedelta, not a {type(asked).__name__}")
         window = asked if isinstance(asked, TimeWindow) else TimeWindow(asked)
         return next((name for name, one in self.windows.items() if one == window), f"{window.duration_s}s"), window
 

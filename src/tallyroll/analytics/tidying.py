@@ -39,7 +39,7 @@ async def tidy(store: WindowStore, specs: Sequence[MetricSpec]) -> tuple[int, in
 
 
 class Tidier:
-    """Tidies once a minute, in a task of its own, until it is stopped. A store that does not answer is tried again."""
+    """Tidies at once and then each minute, in a task of its own, until it is stopped. A store that does not answer is tried again."""
 
     def __init__(self, store: WindowStore, specs: Sequence[MetricSpec], clock: Clock) -> None:
         self._store = store
@@ -60,8 +60,8 @@ class Tidier:
 
     async def _run(self) -> None:
         while True:
-            await self._clock.sleep(_EVERY_S)
             try:
                 await tidy(self._store, self._specs)
             except StoreError as error:
                 log.warning("the window store was not tidied: %s", error)
+            await self._clock.sleep(_EVERY_S)
