@@ -39,8 +39,8 @@ class Load:
         self._after_us = [round((event.timestamp - START).total_seconds() * scale * 1e6) for event in made]
         self.round_us = round(length_s * scale * 1e6)
 
-    def records(self, count: int, *, late_every: int = 0, start: datetime = START) -> Iterator[Wire]:
-        """So many records. With ``late_every``, each so many-th is a minute and a half late."""
+    def records(self, count: int, *, late_every: int = 0, start: datetime = START, session: int = 0) -> Iterator[Wire]:
+        """So many records. With ``late_every``, each so many-th is a minute and a half late. ``session``: the number of its first one."""
         number = turn = 0
         while number < count:
             for at, members in enumerate(self._members[: count - number]):
@@ -48,7 +48,7 @@ class Load:
                 moment = start + timedelta(microseconds=turn * self.round_us + self._after_us[at])
                 if late_every and number % late_every == 0:
                     moment -= timedelta(seconds=90)
-                yield self._wires[at]._replace(value=self._value(members, new_id(), turn, moment))
+                yield self._wires[at]._replace(value=self._value(members, new_id(), session + turn, moment))
             turn += 1
 
     def live(self, number: int, now: datetime, run: str) -> Wire:
@@ -62,10 +62,10 @@ class Load:
         return _ENCODE({**members, **fresh})
 
 
-def batches(records: Iterator[Wire]) -> Iterator[Batch]:
-    """Records as a log hands them over: five hundred of one partition at a time."""
+def batches(records: Iterator[Wire], heads: dict[TopicPartition, int] | None = None) -> Iterator[Batch]:
+    """Records as a log hands them over: five hundred of one partition at a time. ``heads``: how far the partitions go, and went."""
     waiting: dict[TopicPartition, list[Wire]] = {}
-    heads: dict[TopicPartition, int] = {}
+    heads = {} if heads is None else heads
     for record in records:
         place = TopicPartition(record.topic, record.partition)
         some = waiting.setdefault(place, [])

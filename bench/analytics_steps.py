@@ -7,6 +7,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,6 +110,41 @@ def late(count: int) -> dict[str, Any]:
     _fold(_made(20_000))
     none, some = _fold(_made(count))[0], _fold(_made(count, late_every=100))[0]
     return {"events": count, "cpu_us_none": none / count * 1e6, "cpu_us_late": some / count * 1e6, "ratio": some / none}
+
+
+def imported(count: int) -> dict[str, Any]:
+    """A history behind newer events of its partitions, hours or days old, beside one of which nothing is late; to durable panes."""
+    _made(20_000)
+    found = {ago: asyncio.run(_imported(count, hours)) / count * 1e6 for ago, hours in (("first", 0), ("hours", 12), ("days", 120))}
+    return {
+        "events": count, **{f"cpu_us_{ago}": us for ago, us in found.items()},
+        "hours_to_first": found["hours"] / found["first"], "days_to_first": found["days"] / found["first"],
+    }  # fmt: skip
+
+
+async def _imported(count: int, hours: float) -> float:
+    """CPU seconds of a history that came after events which were so many hours younger; 0 for none."""
+    load, heads = Load(_catalogue(), _AGENTS), dict[TopicPartition, int]()
+    newer = list(batches(load.records(20_000, start=START + timedelta(hours=hours), session=1_000), heads)) if hours else []
+    history = list(batches(load.records(count), heads))
+    with tempfile.TemporaryDirectory() as folder:
+        store = await SqliteWindowStore.open(Path(folder) / "analytics.db")
+        follower = AnalyticsFollower(store, _catalogue(), BUILT_IN, clock=SystemClock())
+        await follower.positions(list({batch.topic_partition for batch in (*newer, *history)}))
+        await _feed(follower, newer)
+        began = time.process_time()
+        await _feed(follower, history)
+        spent = time.process_time() - began
+        await store.close()
+    return spent
+
+
+async def _feed(follower: AnalyticsFollower, some: Sequence[Batch]) -> None:
+    for batch in some:
+        follower.apply(batch)
+        if follower.wants_flush(interval_over=True):
+            await follower.flush()
+    await follower.flush()
 
 
 def keys(count: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.analytics.opening import OpenAnalytics
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.spec import MetricSpec
+from tallyroll.analytics.windows import Retention
 from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.bridges.forward import Forwarder, topics_of, types_named
 from tallyroll.bridges.inward import Inward, check_no_loop
@@ -553,6 +554,7 @@ class Roll:
                 self._analytics = OpenAnalytics(
                     store, self._metrics, self.catalogue, self.log,
                     clock=self.clock, telemetry=self.telemetry, default_window=self.settings.analytics_window,
+                    retention=Retention(86_400 * self.settings.analytics_keep_days),
                     follow=partial(self.follow, ANALYTICS_FOLLOWER), catch_up=partial(self._read_your_writes, ANALYTICS_FOLLOWER),
                 )  # fmt: skip
                 self._stack.push_async_callback(self._analytics.close)

@@ -73,7 +73,7 @@ _ABOVE_ZERO: Final = (
     *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
     *("batch_records", "flush_interval_ms", "session_timeout_ms"),
     *("archive_seal_records", "archive_seal_bytes", "archive_seal_age_ms"),
-    *("audit_checkpoint_seconds", "audit_heartbeat_seconds", "audit_default_retention_days"),
+    *("audit_checkpoint_seconds", "audit_heartbeat_seconds", "audit_default_retention_days", "analytics_keep_days"),
 )
 _NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms", "trace_spans_per_batch")
 _NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
@@ -202,6 +202,12 @@ class Settings:
     )
     metrics_file: Path | None = _setting(
         "TALLYROLL_METRICS_FILE", None, "Metrics beside the built-in ones: tables [[metric]] in TOML.", accepts="a file"
+    )
+    analytics_keep_days: int = _setting(
+        "TALLYROLL_ANALYTICS_KEEP_DAYS",
+        35,
+        "How far behind the newest event panes of a quarter hour are kept, and older events that are imported still counted.",
+        unit="days",
     )
 
     # The audit ledger

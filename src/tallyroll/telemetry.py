@@ -168,7 +168,7 @@ LATE_EVENTS = Metric(
     "analytics_late_events_total",
     "counter",
     "events",
-    "Events that came after their pane had closed: it was revised, or it was too late for that.",
+    "Events that came after their pane had closed: it was revised, or the event dropped, for no pane of its time is kept.",
     ("outcome",),
     known={"outcome": ("dropped", "revised")},
 )

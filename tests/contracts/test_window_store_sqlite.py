@@ -12,7 +12,7 @@ from tallyroll.adapters.sqlite.state_store import SqliteStateStore
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import DocumentWrite, PaneAt, PaneRow, WindowProgress, WindowWrite
+from tallyroll.ports import DocumentWrite, OpenPair, PaneAt, PaneRow, WindowProgress, WindowWrite
 from tallyroll.testing.window_store_contract import CASES, SHARED_CASES, Case
 
 
@@ -140,3 +140,22 @@ class Hasty(SqliteWindowStore):
 async def test_the_contract_notices(store: type[SqliteWindowStore], case: str, broken: str) -> None:
     with pytest.raises(AssertionError, match=broken):
         await the(case)(partial(store.open, None))
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "analytics.db"
+    await (await SqliteWindowStore.open(path)).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("""
+            DROP TABLE pair;
+            CREATE TABLE pair (
+                number INTEGER NOT NULL, pair TEXT NOT NULL, id TEXT NOT NULL, start_us INTEGER NOT NULL, PRIMARY KEY (number, pair, id)
+            ) STRICT, WITHOUT ROWID;
+            INSERT INTO progress VALUES (1, 'task-events', 0, 'specs', 0, 5, 9, x'');
+            INSERT INTO pair VALUES (1, 'p', 'task-1', 7);
+            PRAGMA user_version = 1;
+        """)
+    for _ in range(2):
+        store = await SqliteWindowStore.open(path)
+        assert await store.load_pairs(TopicPartition("task-events", 0)) == [OpenPair("p", "task-1", 7, 7)]
+        await store.close()

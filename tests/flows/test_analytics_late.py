@@ -104,6 +104,16 @@ async def test_what_is_older_than_panes_are_kept_is_told_as_left_out_also_after_
         assert (now["left_out"], now["coverage"]) == ({}, 1), "a window that it cannot be of says nothing of it"
 
 
+async def test_how_long_panes_are_kept_is_a_setting(tmp_path: Path) -> None:
+    old = recorded([100 * DAY, 399 * DAY])
+    async with open_roll(f"sqlite:///{tmp_path}", analytics_keep_days=400) as roll:
+        await publish(roll, tasks())
+        await publish(roll, old, 10_000)
+        engine = await roll.analytics()
+        for ago in (100 * DAY, 399 * DAY):
+            await agree(engine, old, NOW - ago, "1hour")
+
+
 async def test_panes_that_were_removed_since_are_no_part_of_the_coverage(tmp_path: Path) -> None:
     url, past = f"sqlite:///{tmp_path}", NOW - 100 * DAY
     some = tasks()[-40:]

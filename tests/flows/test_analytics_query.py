@@ -218,6 +218,12 @@ async def test_the_default_window_is_the_setting_and_an_unknown_one_is_an_error(
                 await engine.get_system_analytics("")
 
 
+async def test_a_window_that_is_no_window_is_refused_with_what_is_one() -> None:
+    async with open_roll() as roll:
+        with pytest.raises(TypeError, match=r"1min, .* a TimeWindow or a timedelta, not a int"):
+            await (await roll.analytics()).get_agent_analytics("agent-1", 5)  # type: ignore[arg-type]  # what is tested
+
+
 async def test_above_the_most_keys_nothing_is_lost_and_the_answer_says_so() -> None:
     def steps(name: str, most: int) -> MetricSpec:
         return MetricSpec(

@@ -106,6 +106,33 @@ def test_an_agent_is_never_part_of_another_ones_name(run: Run) -> None:
     assert "90 s" in run("analytics", "show", "agent", "agent-2").stdout
 
 
+def test_a_name_that_nobody_has_is_said_to_be_unknown_with_those_like_it(fleet: Run) -> None:
+    said = fleet("analytics", "show", "agent", "coder-01", *NEWEST)
+    assert "no agent coder-01 is known" in said.stderr
+    assert "did you mean coder-001" in said.stderr
+    assert "'tallyroll agents ls' lists those that are" in fleet("analytics", "show", "agent", "zebra").stderr
+    assert "'tallyroll analytics top --dimension tool" in fleet("analytics", "show", "tool", "zebra").stderr
+    assert "no agent" not in fleet("analytics", "show", "agent", "coder-001", *NEWEST).stderr
+    assert "nothing of coder-001 in that time" in fleet("analytics", "show", "agent", "coder-001", "--at", "2001-01-01T00:00:00Z").stderr
+    assert document(fleet("analytics", "show", "agent", "zebra", "--json"))["events_processed"] == 0
+    assert "did you mean coder-001" in fleet("analytics", "series", "tokens", "--dimension", "agent", "--key", "coder-01").stderr
+
+
+def test_what_is_too_old_to_be_counted_is_told_in_a_few_words(run: Run, tmp_path: Path) -> None:
+    publish(run, "agent-1", 100)
+    first = run("tail", "--all", "--json").stdout.splitlines()[0]
+    newer = json.loads(first)
+    old = {**newer, "event_id": f"0188{newer['event_id'][4:]}", "timestamp": "2024-02-01T00:00:00.000000Z"}
+    (tmp_path / "old.jsonl").write_text(json.dumps(old))
+    run("analytics", "show")
+    run("import", str(tmp_path / "old.jsonl"))
+    at = ("--at", "2024-02-01T00:10:00Z")
+    assert "left out: 1 event too old for the panes that are kept" in run("analytics", "show", *at).stdout
+    assert "left out: 1 event" in run("analytics", "series", "tokens", *at).stderr
+    assert document(run("analytics", "show", *at, "--json"))["left_out"] == {"too_old": 1}
+    assert "left out" not in run("analytics", "show").stdout
+
+
 def test_nothing_counted_is_no_number(run: Run) -> None:
     found = document(run("analytics", "show", "--json"))
     assert (found["events_processed"], found["success_rate"], found["watermark"]) == (0, None, None)
@@ -170,6 +197,14 @@ def test_metrics_are_listed_with_those_of_a_file(tmp_path: Path) -> None:
 
 
 # What is unusual
+
+
+def test_after_a_change_of_metrics_answers_are_made_anew_also_where_nothing_new_came(tmp_path: Path) -> None:
+    (tmp_path / "metrics.toml").write_text(STEPS)
+    plain, more = runner_for(tmp_path / "log"), runner_for(tmp_path / "log", TALLYROLL_METRICS_FILE=str(tmp_path / "metrics.toml"))
+    publish(plain, "agent-1", 100)
+    for run in (plain, more, plain):
+        assert document(run("analytics", "show", "agent", "agent-1", "--json"))["events_processed"] == 1
 
 
 def test_an_alert_is_told_by_a_run_that_ends_at_once_and_a_silence_keeps_another_one_quiet(run: Run) -> None:

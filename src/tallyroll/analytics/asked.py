@@ -11,7 +11,7 @@ from tallyroll.analytics.coverage import Seen, coverage
 from tallyroll.analytics.left_out import LEFT_OUT, LeftOut
 from tallyroll.analytics.profile import About
 from tallyroll.analytics.spec import FLEET, MINUTE_S
-from tallyroll.analytics.windows import QUARTER_S, QUARTERS_KEPT_S, Stretch, moment_of
+from tallyroll.analytics.windows import QUARTER_S, Retention, Stretch, moment_of
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import WindowProgress, WindowStore
 
@@ -38,10 +38,12 @@ class Asked(NamedTuple):
         return None if newest < 0 else moment_of(newest / 1_000_000)
 
 
-async def about(store: WindowStore, asked: Asked, ends: Mapping[TopicPartition, int] | None, *, truncated: bool) -> About:
+async def about(
+    store: WindowStore, asked: Asked, ends: Mapping[TopicPartition, int] | None, retention: Retention, *, truncated: bool
+) -> About:
     """All that goes with the numbers of an answer. ``ends``: how far the log goes, None where it cannot be asked."""
     left_out = await _left_out(store, asked.progress)
-    seen = Seen(asked.progress, ends, asked.upto_s, await _removed(store, asked, left_out))
+    seen = Seen(asked.progress, ends, asked.upto_s, await _removed(store, asked, left_out, retention))
     began = None
     if seen.began_late and not await store.keys("agent", 0, asked.stretch.start, limit=1):
         rows = await store.rows(FLEET, MINUTE_S, *asked.stretch, [""])
@@ -76,11 +78,13 @@ async def _left_out(store: WindowStore, progress: Progress) -> Mapping[TopicPart
     return {one: LeftOut.of(stored.get(str(one)), of_one.spec_id) for one, of_one in progress.items()}
 
 
-async def _removed(store: WindowStore, asked: Asked, left_out: Mapping[TopicPartition, LeftOut]) -> Mapping[TopicPartition, int]:
+async def _removed(
+    store: WindowStore, asked: Asked, left_out: Mapping[TopicPartition, LeftOut], retention: Retention
+) -> Mapping[TopicPartition, int]:
     """Up to when the panes of partitions have been removed for their age: of those that had any in the window."""
     removed: dict[TopicPartition, int] = {}
     for partition, progress in asked.progress.items():
-        upto, oldest_us = progress.watermark_us // 1_000_000 - QUARTERS_KEPT_S, left_out[partition].oldest_us
+        upto, oldest_us = progress.watermark_us // 1_000_000 - retention.of(QUARTER_S).own_s, left_out[partition].oldest_us
         if asked.stretch.start < upto and oldest_us is not None and oldest_us // 1_000_000 < min(upto, asked.stretch.end):
             first = oldest_us // 1_000_000 // QUARTER_S * QUARTER_S
             rows = await store.rows(FLEET, MINUTE_S, first, first + QUARTER_S, [""], rolled_s=QUARTER_S)

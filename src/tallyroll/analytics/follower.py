@@ -18,7 +18,7 @@ from tallyroll.analytics.moments import NEVER
 from tallyroll.analytics.reading import Schemas
 from tallyroll.analytics.run import Observer
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec, spec_id
-from tallyroll.analytics.windows import FOREVER, kept
+from tallyroll.analytics.windows import USUALLY_KEPT, Retention
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
@@ -62,7 +62,7 @@ class AnalyticsFollower:
     ``wants_flush`` runs the kernel when records have waited for 20 ms, so it has to be asked. What an observer cannot wait with
     is stored at once and by itself, ahead of the panes it was seen in: after a crash these are read again, and so is it.
     Where another follower of the loop reads whole heads, give it the batches first: then they are decoded once.
-    Values that come late count as long as panes of their time are kept, for ever where the store is not ``tidied``; what came
+    Values that come late count as long as panes of their time are kept, which ``retention`` says; what came
     later, or could not be read, is counted in a document of its partition.
     Not promised: that an event is in a pane before ``flush``.
     """
@@ -78,7 +78,7 @@ class AnalyticsFollower:
         observers: Sequence[Observer] = (),
         schemas: Schemas = SCHEMAS,
         max_rows: int = MAX_ROWS,
-        tidied: bool = True,
+        retention: Retention = USUALLY_KEPT,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -91,7 +91,7 @@ class AnalyticsFollower:
         self._spec_id = spec_id(specs)
         self._disorder_us = round(max(spec.disorder_s for spec in specs) * 1e6)
         self._final_us = round(max(spec.disorder_s + spec.lateness_s for spec in specs) * 1e6)
-        self._kernel = Kernel(specs, schemas, kept if tidied else lambda _: FOREVER)
+        self._kernel = Kernel(specs, schemas, retention)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._waiting = 0
         self._waiting_since = 0.0

@@ -17,7 +17,7 @@ from tallyroll.analytics.cut import Cut
 from tallyroll.analytics.gathering import Tally, gather
 from tallyroll.analytics.keyring import OTHER, Keyring
 from tallyroll.analytics.lane import HeldRow, Lane
-from tallyroll.analytics.lateness import KEPT, Fate, Judged, KeptFor, Timing, fate, judge
+from tallyroll.analytics.lateness import KEPT, Fate, Judged, Timing, fate, judge
 from tallyroll.analytics.left_out import TOO_OLD
 from tallyroll.analytics.measuring import Measured, measure
 from tallyroll.analytics.observing import Run, Seen
@@ -27,7 +27,7 @@ from tallyroll.analytics.reading import Schemas
 from tallyroll.analytics.run import Observed
 from tallyroll.analytics.spec import MetricSpec
 from tallyroll.analytics.tables import Came, Table, gather_old, wait
-from tallyroll.analytics.windows import kept
+from tallyroll.analytics.windows import USUALLY_KEPT, Retention
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import OpenPair, PaneAt
 
@@ -40,11 +40,11 @@ class Kernel:
 
     The owner gives each partition a ``Lane`` (``open``), puts batches into it, and stores what the lane has. Panes are the
     same for every batching, every order among partitions and every number of runs; float sums up to their last bits.
-    ``kept_for`` says how long the store keeps panes: values behind that are left out, and the lane counts them.
+    ``retention`` says how long the store keeps panes: values behind that are left out, and the lane counts them.
     Not promised: that values are in panes before ``cut`` or ``settle``.
     """
 
-    def __init__(self, specs: Sequence[MetricSpec], schemas: Schemas, kept_for: KeptFor = kept) -> None:
+    def __init__(self, specs: Sequence[MetricSpec], schemas: Schemas, retention: Retention = USUALLY_KEPT) -> None:
         self.specs = specs
         self.kinds = pair_kinds(specs)
         self.lanes: dict[int, Lane] = {}
@@ -58,7 +58,7 @@ class Kernel:
                 tables.setdefault((dimension, spec.pane_s, spec.max_keys), []).append(number)
         self.tables = [Table(*which, metrics) for which, metrics in tables.items()]
         self.places = [one for table in self.tables for one in table.both()]
-        self._kept_for = {spec.pane_s: kept_for(spec.pane_s) for spec in specs}
+        self._kept_for = {spec.pane_s: retention.of(spec.pane_s) for spec in specs}
         self._least_kept_us = min((one.own_s for one in self._kept_for.values()), default=0) * 1_000_000
         self._pane_s = {spec.name: spec.pane_s for spec in specs}
 

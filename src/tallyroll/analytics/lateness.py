@@ -7,18 +7,14 @@ says until when live rules and detectors look at such values, for what comes lat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tallyroll.analytics.windows import QUARTER_S, QUARTERS_KEPT_S, Kept
+from tallyroll.analytics.windows import QUARTER_S, Kept
 
 Bools = NDArray[np.bool_]
-
-KeptFor = Callable[[int], Kept]
-"""How long panes of a width, in seconds, are kept."""
 
 
 class Timing(NamedTuple):
@@ -67,5 +63,5 @@ def fate(pane_s: int, kept: Kept, times_us: NDArray[np.int64], watermarks_us: ND
         return KEPT
     if not kept.gathered:
         return Fate(None, old)
-    gone: Bools = behind_us >= QUARTERS_KEPT_S * 1_000_000
+    gone: Bools = behind_us >= kept.quarters_s * 1_000_000
     return Fate(old & ~gone, gone if gone.any() else None)

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tallyroll.analytics.query import AnalyticsEngine, Attached
-from tallyroll.analytics.spec import MetricSpec
+from tallyroll.analytics.spec import MetricSpec, spec_id
 from tallyroll.analytics.tidying import Tidier
+from tallyroll.analytics.windows import FOREVER, Retention
 from tallyroll.errors import LogUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
@@ -41,6 +42,7 @@ class OpenAnalytics:
         clock: Clock,
         telemetry: Telemetry,
         default_window: str,
+        retention: Retention,
         follow: Callable[[], Awaitable[object]],
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
@@ -52,7 +54,8 @@ class OpenAnalytics:
         self._telemetry = telemetry
         self._default_window = default_window
         self._attached = Attached(follow, catch_up, self._ends, self._firing)
-        self._tidier = Tidier(store, specs, clock)
+        self._retention = retention
+        self._tidier = Tidier(store, specs, clock, retention)
         self._detection: Detection | None = None
 
     @property
@@ -85,13 +88,21 @@ class OpenAnalytics:
         )
         self._detection.start()
         observers: Sequence[Observer] = (Exposition(self._telemetry), *self._detection.observers)
-        return AnalyticsFollower(self.store, self._catalogue, self.specs, clock=self._clock, telemetry=self._telemetry, observers=observers)
+        return AnalyticsFollower(
+            self.store,
+            self._catalogue,
+            self.specs,
+            clock=self._clock,
+            telemetry=self._telemetry,
+            observers=observers,
+            retention=self._retention,
+        )
 
     async def recounted(self, store: WindowStore, spans: Sequence[Span]) -> AnalyticsEngine:
         """Counts a part of the log anew into an empty store, and gives an engine on that: what was, by the metrics of now."""
         from tallyroll.analytics.follower import AnalyticsFollower  # noqa: PLC0415  # needs the extra; who only asks does without
 
-        follower = AnalyticsFollower(store, self._catalogue, self.specs, clock=self._clock, telemetry=Counters(), tidied=False)
+        follower = AnalyticsFollower(store, self._catalogue, self.specs, clock=self._clock, telemetry=Counters(), retention=FOREVER)
         await follower.positions([TopicPartition(span.topic, span.partition) for span in spans])
         async for batch in self._log.read(spans):
             follower.apply(batch)
@@ -119,8 +130,9 @@ class OpenAnalytics:
         await self.store.commit([], [DocumentWrite("silence", silence_id, None)])
 
     async def stored(self) -> Mapping[TopicPartition, int]:
-        """How far the panes go."""
-        return {partition: one.next for partition, one in (await self.store.load_progress()).items()}
+        """How far the panes of these metrics go; where others made them they go nowhere, and are made anew."""
+        ours, stored = spec_id(self.specs), await self.store.load_progress()
+        return {partition: one.next for partition, one in stored.items() if one.spec_id == ours}
 
     async def close(self) -> None:
         """Ends what runs beside the follower."""
@@ -129,7 +141,9 @@ class OpenAnalytics:
         await self._tidier.stop()
 
     def _engine(self, attached: Attached) -> AnalyticsEngine:
-        return AnalyticsEngine(self.store, self.specs, clock=self._clock, default_window=self._default_window, attached=attached)
+        return AnalyticsEngine(
+            self.store, self.specs, clock=self._clock, default_window=self._default_window, attached=attached, retention=self._retention
+        )
 
     async def _firing(self) -> Sequence[dict[str, Any]]:
         return (await self.open_alerts())[0]

@@ -32,7 +32,19 @@ from tallyroll.analytics.profile import (
 )
 from tallyroll.analytics.showing import Function, Metrics
 from tallyroll.analytics.spec import BUILT_IN, FLEET, MINUTE_S, OTHER_KEY, MetricSpec
-from tallyroll.analytics.windows import EVER, WINDOWS, Stretch, TimeWindow, moment_of, readable, rolling, seconds_of, window_named
+from tallyroll.analytics.windows import (
+    EVER,
+    USUALLY_KEPT,
+    WINDOWS,
+    Retention,
+    Stretch,
+    TimeWindow,
+    moment_of,
+    readable,
+    rolling,
+    seconds_of,
+    window_named,
+)
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock, WindowProgress, WindowStore
 
@@ -87,13 +99,13 @@ class AnalyticsEngine:
     SettingsError, which is a ValueError, for another name, ValueError for a naive ``at``, and StoreUnavailable.
     With an attached log a query waits, at most ``read_wait_ms``, for what this process has published. Queries of one key
     cost by what is stored of it; rankings and ``get_system_analytics`` by what is stored of all keys.
-    Events count however late they come. Not promised: anything of more than 35 days before the newest event of a partition;
+    Events count however late they come. Not promised: anything of more than 35 days (a setting) before the newest event of a partition;
     what could not be counted for that, or could not be read, is told as ``left_out``, what was removed since lowers ``coverage``.
     """
 
     windows: Mapping[str, TimeWindow] = MappingProxyType(dict(WINDOWS))
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # all but the store has a usual value
         self,
         store: WindowStore,
         specs: Sequence[MetricSpec] = BUILT_IN,
@@ -101,6 +113,7 @@ class AnalyticsEngine:
         clock: Clock,
         default_window: str = "1hour",
         attached: Attached | None = None,
+        retention: Retention = USUALLY_KEPT,
     ) -> None:
         self.metrics = Metrics(specs)
         self._store = store
@@ -108,6 +121,7 @@ class AnalyticsEngine:
         self._clock = clock
         self._default = default_window
         self._attached = attached
+        self._retention = retention
 
     async def start(self) -> None:
         """Begins to count events, where a log is attached; a query does so by itself."""
@@ -329,12 +343,14 @@ class AnalyticsEngine:
             asked = self._default
         if isinstance(asked, str):
             return asked, window_named(asked)
+        if not isinstance(asked, TimeWindow | timedelta):
+            raise TypeError(f"time_window is {', '.join(WINDOWS)}, a TimeWindow or a timedelta, not a {type(asked).__name__}")
         window = asked if isinstance(asked, TimeWindow) else TimeWindow(asked)
         return next((name for name, one in self.windows.items() if one == window), f"{window.duration_s}s"), window
 
     async def _about(self, asked: Asked, *, truncated: bool) -> About:
         ends = None if self._attached is None else await self._attached.ends()
-        return await about(self._store, asked, ends, truncated=truncated)
+        return await about(self._store, asked, ends, self._retention, truncated=truncated)
 
     def _specs(self, dimension: str) -> Mapping[str, MetricSpec]:
         return {spec.name: spec for spec in self.metrics.specs if dimension in spec.per}

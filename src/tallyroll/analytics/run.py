@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Observed(Protocol):
     """The values of one metric over one dimension in one run; at least one. Columns of equal length ``n``, read-only.
 
-    They are made when first asked for: ``spec`` and ``dimension`` tell whether they are worth a look. Values that came too
-    late for their pane are left out.
+    They are made when first asked for: ``spec`` and ``dimension`` tell whether they are worth a look. Values that came later
+    than the lateness of their metric are left out: they count, but they are the past.
     """
 
     @property

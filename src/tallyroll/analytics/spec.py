@@ -107,9 +107,10 @@ class MetricSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``event_types`` are exact names, or ``*`` for all; ``per`` the dimensions whose keys get panes of their own: ``fleet``,
     ``agent``, ``task_type``, ``tool``, ``model``, ``tenant``, a path such as ``payload.region``, or several joined by ``+``.
-    Panes are ``pane_s`` long and close when event time has passed them by ``disorder_s``; for another ``lateness_s`` late
-    values still revise them. Values outside ``domain`` are counted and keep only their order. ``exact`` values are whole
-    numbers, summed without rounding; what is shown is divided by ``scale``. ``bad`` says which direction may alarm.
+    Panes are ``pane_s`` long and close when event time has passed them by ``disorder_s``. Late values revise them; those that
+    come within another ``lateness_s`` are looked at by live rules and detectors, later ones are the past. Values outside
+    ``domain`` are counted and keep only their order. ``exact`` values are whole numbers, summed without rounding; what is
+    shown is divided by ``scale``. ``bad`` says which direction may alarm.
     """
 
     name: str

@@ -10,7 +10,7 @@ from typing import Final
 
 from tallyroll.analytics.pane import join_rows
 from tallyroll.analytics.spec import MetricSpec
-from tallyroll.analytics.windows import QUARTER_S, kept
+from tallyroll.analytics.windows import QUARTER_S, USUALLY_KEPT, Retention
 from tallyroll.errors import StoreError
 from tallyroll.ports import Clock, WindowStore
 
@@ -20,29 +20,30 @@ _EVERY_S: Final = 60.0  # a quarter hour is rolled up soon after it is over; wit
 _MOST_SETTLING_S: Final = 600  # whose metrics wait longer for late values have some quarter hours made again
 
 
-async def tidy(store: WindowStore, specs: Sequence[MetricSpec]) -> tuple[int, int]:
+async def tidy(store: WindowStore, specs: Sequence[MetricSpec], retention: Retention = USUALLY_KEPT) -> tuple[int, int]:
     """Rolls up and removes what is due; how many rows it made and removed.
 
     Panes whose length divides a quarter hour are rolled up and kept for 48 hours, the rolled-up ones, and panes of a quarter
-    hour or more, for 35 days; panes of other lengths are kept for 48 hours and that is all. All by event time. Safe to call
-    from several processes at a time. Raises StoreUnavailable.
+    hour or more, for as long as ``retention`` says; panes of other lengths are kept for 48 hours and that is all. All by
+    event time. Safe to call from several processes at a time. Raises StoreUnavailable.
     """
     made = removed = 0
     for width_s in sorted({QUARTER_S, *(spec.pane_s for spec in specs)}):
-        own_s, gathered = kept(width_s)
-        if gathered:
+        kept = retention.of(width_s)
+        if kept.gathered:
             waiting = max(spec.disorder_s + spec.lateness_s for spec in specs if spec.pane_s == width_s)
             settle_s = min(_MOST_SETTLING_S, ceil(waiting))
             made += await store.roll_up(width_s=width_s, into_s=QUARTER_S, settle_s=settle_s, join=join_rows)
-        removed += await store.prune(width_s=width_s, keep_s=own_s)
+        removed += await store.prune(width_s=width_s, keep_s=kept.own_s)
     return made, removed
 
 
 class Tidier:
-    """Tidies once a minute, in a task of its own, until it is stopped. A store that does not answer is tried again."""
+    """Tidies at once and then each minute, in a task of its own, until it is stopped. A store that does not answer is tried again."""
 
-    def __init__(self, store: WindowStore, specs: Sequence[MetricSpec], clock: Clock) -> None:
+    def __init__(self, store: WindowStore, specs: Sequence[MetricSpec], clock: Clock, retention: Retention = USUALLY_KEPT) -> None:
         self._store = store
+        self._retention = retention
         self._specs = specs
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
@@ -60,8 +61,8 @@ class Tidier:
 
     async def _run(self) -> None:
         while True:
-            await self._clock.sleep(_EVERY_S)
             try:
-                await tidy(self._store, self._specs)
+                await tidy(self._store, self._specs, self._retention)
             except StoreError as error:
                 log.warning("the window store was not tidied: %s", error)
+            await self._clock.sleep(_EVERY_S)

@@ -21,28 +21,39 @@ MINUTES_KEPT_S: Final = 48 * 3_600
 """How long narrow panes are kept, behind the newest event of their partition."""
 
 QUARTERS_KEPT_S: Final = 35 * 86_400
-"""How long rolled-up panes are kept."""
+"""How long rolled-up panes are kept, unless the settings say otherwise."""
 
 
 class Kept(NamedTuple):
     """How long panes of one width are kept: ``own_s`` behind the newest event of their partition.
 
-    ``gathered``: as they are until their whole quarter hour is that old, then in quarter hours for ``QUARTERS_KEPT_S``.
+    ``gathered``: as they are until their whole quarter hour is that old, then in quarter hours for ``quarters_s``.
     """
 
     own_s: int
     gathered: bool
+    quarters_s: int
 
 
-def kept(pane_s: int) -> Kept:
-    """How long panes of that width are kept."""
-    if pane_s >= QUARTER_S:
-        return Kept(QUARTERS_KEPT_S, gathered=False)
-    return Kept(MINUTES_KEPT_S, gathered=QUARTER_S % pane_s == 0)
+class Retention(NamedTuple):
+    """How long panes are kept, by their width."""
+
+    quarters_s: int = QUARTERS_KEPT_S
+
+    def of(self, pane_s: int) -> Kept:
+        """How long panes of that width are kept."""
+        quarters_s = max(self.quarters_s, MINUTES_KEPT_S)
+        if pane_s >= QUARTER_S or quarters_s >= _FOREVER_S:
+            return Kept(quarters_s, gathered=False, quarters_s=quarters_s)
+        return Kept(MINUTES_KEPT_S, QUARTER_S % pane_s == 0, quarters_s)
 
 
-FOREVER: Final = Kept(2**40, gathered=False)
-"""Of a store that nobody tidies."""
+USUALLY_KEPT: Final = Retention()
+"""What is kept where nobody says how long."""
+
+_FOREVER_S: Final = 2**40
+FOREVER: Final = Retention(_FOREVER_S)
+"""Of a store that nobody tidies: minutes stay, too."""
 
 _SECOND: Final = timedelta(seconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -94,7 +94,9 @@ async def _performance(  # noqa: PLR0913  # one per option
 
 
 def _say_performance(kind: str, key: str, found: Mapping[str, Any]) -> None:
-    span = f"{found['window_start']:%Y-%m-%d %H:%M} to {found['window_end']:%H:%M} UTC"
+    start, end = found["window_start"], found["window_end"]
+    day = "" if end.date() == start.date() else f"{end:%Y-%m-%d} "
+    span = f"{start:%Y-%m-%d %H:%M} to {day}{end:%H:%M} UTC"
     say(f"{paint(plain(key or kind), 'bold')}  {paint(span, 'dim')}")
     say()
     lists = {name: value for name, value in found.items() if isinstance(value, list)}
