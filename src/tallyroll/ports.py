@@ -258,7 +258,8 @@ class Follower(Protocol):
 class LooksFirst(Protocol):
     """A follower of which ``positions`` means that it is going to hold the partitions, and ``stored`` only asks.
 
-    Who has no ``stored`` is asked with ``positions`` about partitions that another member of the group holds.
+    Who has no ``stored`` is asked with ``positions`` about partitions that another member of the group holds, maybe in the
+    moment in which it gets them: then ``positions`` must change nothing.
     Not promised: that the answer still holds a moment later, when that member has gone on.
     """
 

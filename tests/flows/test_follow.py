@@ -13,7 +13,10 @@ from tests.flows.publishing import breathe
 from tallyroll.errors import LogUnavailable, PositionConflict, SpanGone, StoreFilling, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.follow import flushing
+from tallyroll.ports import LooksFirst, Span
+from tallyroll.roll import FOLLOWERS, NATS_FOLLOWER, REDIS_FOLLOWER, Roll
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED
+from tallyroll.testing.builders import EventBuilder
 from tallyroll.testing.clock import FakeClock
 from tallyroll.testing.faulty_log import Fault, FaultyLog
 
@@ -658,3 +661,18 @@ async def test_what_a_flush_has_from_elsewhere_is_not_offered_and_counts_as_no_t
             assert loop.flushed["accountant"][Refilled.stuck] > Refilled.end
         assert once(ledger, 400)
         assert desk.telemetry.value(FOLLOW_CONFLICTS) == desk.telemetry.value(FOLLOW_RETRIES) == 0
+
+
+@pytest.mark.parametrize("name", [one for one in FOLLOWERS if one not in (REDIS_FOLLOWER, NATS_FOLLOWER)])
+async def test_who_only_asks_a_follower_changes_nothing_of_what_it_has_begun(name, tmp_path):
+    async with Roll.open(f"sqlite:///{tmp_path}") as roll:
+        receipt = await roll.publish(EventBuilder(1).event("agent.started", aggregate_id="a1", aggregate_type="agent"))
+        partition, follower = receipt.position.topic_partition, await roll._follower(name)
+        assert isinstance(follower, LooksFirst)
+        await follower.positions([partition])
+        async for batch in roll.log.read([Span(*partition, 0, 1)]):
+            follower.apply(batch)
+            assert await follower.stored([partition]) == {}
+        assert (await follower.flush())[partition] == 1
+        assert await follower.stored([partition]) == {partition: 1}
+        await follower.close()
