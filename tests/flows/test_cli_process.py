@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from tallyroll.cli.demo.command import fleet_until
+from tallyroll.cli.demo.forgery import forge_copy
+from tallyroll.events.event import AgentEvent
+from tallyroll.roll import Roll
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +108,15 @@ def test_the_demos_fleet_is_at_work_until_now_at_any_hour(hour: int) -> None:
     events = fleet_until(now, 3_000)
     assert len(events) >= 3_000
     assert now - timedelta(minutes=2) < max(event.timestamp for event in events) < now
+
+
+async def test_a_record_to_alter_is_found_where_heartbeats_are_most(tmp_path: Path) -> None:
+    async with Roll.open(f"sqlite:///{tmp_path / 'log'}") as roll, Roll.open(f"sqlite:///{tmp_path / 'copy'}") as copy:
+        await roll.publish_batch([AgentEvent("agent.heartbeat", "idle", "agent") for _ in range(50)])
+        await roll.publish_batch([AgentEvent("tool.completed", "t", "task", {"tool_name": "x", "duration_ms": 7}) for _ in range(5)])
+        forgery = await forge_copy(roll, copy)
+        assert (forgery.position.topic, forgery.before, forgery.after) == ("task-events", '"duration_ms":7', '"duration_ms":8')
+        assert not (await copy.verify_chain()).intact
 
 
 def test_everything_the_demo_shows_holds(tmp_path: Path) -> None:
