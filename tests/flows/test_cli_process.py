@@ -91,6 +91,25 @@ def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None
     assert done.stdout == ""
 
 
+def test_doctor_names_every_extra_that_the_settings_ask_for_and_nobody_installed(tmp_path: Path) -> None:
+    program = (
+        "import importlib.util, sys, tallyroll.adapters.extras as extras\n"
+        "gone, real = ('redis', 'nats', 'opentelemetry'), importlib.util.find_spec\n"
+        "extras.find_spec = lambda name: None if name.partition('.')[0] in gone else real(name)\n"
+        "from tallyroll.cli import main\nsys.argv = ['tallyroll', 'doctor', '--json']\nmain()"
+    )
+    asked = {"REDIS_HOST": "127.0.0.1", "NATS_SERVERS": "nats://127.0.0.1:1", "TALLYROLL_TRACES": "otlp"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment(tmp_path), **asked}, capture_output=True, text=True, check=False, timeout=WAIT_S,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    failed = {one["name"]: one["says"] for one in json.loads(done.stdout)["checks"] if one["verdict"] == "fail"}
+    assert {name: says.partition("pip")[2] for name, says in failed.items()} == {
+        "traces": " install 'tallyroll[otel]'", "redis": " install 'tallyroll[redis]'", "nats": " install 'tallyroll[nats]'",
+    }  # fmt: skip
+
+
 def test_help_imports_no_client_and_no_table_maker() -> None:
     program = (
         "import sys\nfrom tallyroll.cli import main\nsys.argv = ['tallyroll', '--help']\n"
