@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from tallyroll.cli.demo.command import fleet_until
+from tallyroll.cli.demo.forgery import forge_copy
+from tallyroll.events.event import AgentEvent
+from tallyroll.roll import Roll
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +91,25 @@ def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None
     assert done.stdout == ""
 
 
+def test_doctor_names_every_extra_that_the_settings_ask_for_and_nobody_installed(tmp_path: Path) -> None:
+    program = (
+        "import importlib.util, sys, tallyroll.adapters.extras as extras\n"
+        "gone, real = ('redis', 'nats', 'opentelemetry'), importlib.util.find_spec\n"
+        "extras.find_spec = lambda name: None if name.partition('.')[0] in gone else real(name)\n"
+        "from tallyroll.cli import main\nsys.argv = ['tallyroll', 'doctor', '--json']\nmain()"
+    )
+    asked = {"REDIS_HOST": "127.0.0.1", "NATS_SERVERS": "nats://127.0.0.1:1", "TALLYROLL_TRACES": "otlp"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment(tmp_path), **asked}, capture_output=True, text=True, check=False, timeout=WAIT_S,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    failed = {one["name"]: one["says"] for one in json.loads(done.stdout)["checks"] if one["verdict"] == "fail"}
+    assert {name: says.partition("pip")[2] for name, says in failed.items()} == {
+        "traces": " install 'tallyroll[otel]'", "redis": " install 'tallyroll[redis]'", "nats": " install 'tallyroll[nats]'",
+    }  # fmt: skip
+
+
 def test_help_imports_no_client_and_no_table_maker() -> None:
     program = (
         "import sys\nfrom tallyroll.cli import main\nsys.argv = ['tallyroll', '--help']\n"
@@ -105,6 +127,15 @@ def test_the_demos_fleet_is_at_work_until_now_at_any_hour(hour: int) -> None:
     events = fleet_until(now, 3_000)
     assert len(events) >= 3_000
     assert now - timedelta(minutes=2) < max(event.timestamp for event in events) < now
+
+
+async def test_a_record_to_alter_is_found_where_heartbeats_are_most(tmp_path: Path) -> None:
+    async with Roll.open(f"sqlite:///{tmp_path / 'log'}") as roll, Roll.open(f"sqlite:///{tmp_path / 'copy'}") as copy:
+        await roll.publish_batch([AgentEvent("agent.heartbeat", "idle", "agent") for _ in range(50)])
+        await roll.publish_batch([AgentEvent("tool.completed", "t", "task", {"tool_name": "x", "duration_ms": 7}) for _ in range(5)])
+        forgery = await forge_copy(roll, copy)
+        assert (forgery.position.topic, forgery.before, forgery.after) == ("task-events", '"duration_ms":7', '"duration_ms":8')
+        assert not (await copy.verify_chain()).intact
 
 
 def test_everything_the_demo_shows_holds(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ import pytest
 from tests.flows.following import Accountant, Ledger, Unhurried, office, running
 from tests.flows.publishing import breathe
 
-from tallyroll.errors import LogUnavailable, PositionConflict, SpanGone, StoreFilling, StoreUnavailable
+from tallyroll.errors import LogUnavailable, PositionConflict, SettingsError, SpanGone, StoreFilling, StoreUnavailable, TallyrollError
 from tallyroll.events.position import TopicPartition
 from tallyroll.follow import flushing
+from tallyroll.ports import LooksFirst, Span
+from tallyroll.roll import FOLLOWERS, NATS_FOLLOWER, REDIS_FOLLOWER, Roll
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED
+from tallyroll.testing.builders import EventBuilder
 from tallyroll.testing.clock import FakeClock
 from tallyroll.testing.faulty_log import Fault, FaultyLog
 
@@ -660,3 +663,78 @@ async def test_what_a_flush_has_from_elsewhere_is_not_offered_and_counts_as_no_t
             assert loop.flushed["accountant"][Refilled.stuck] > Refilled.end
         assert once(ledger, 400)
         assert desk.telemetry.value(FOLLOW_CONFLICTS) == desk.telemetry.value(FOLLOW_RETRIES) == 0
+
+
+@pytest.mark.parametrize("name", [one for one in FOLLOWERS if one not in (REDIS_FOLLOWER, NATS_FOLLOWER)])
+async def test_who_only_asks_a_follower_changes_nothing_of_what_it_has_begun(name, tmp_path):
+    async with Roll.open(f"sqlite:///{tmp_path}") as roll:
+        receipt = await roll.publish(EventBuilder(1).event("agent.started", aggregate_id="a1", aggregate_type="agent"))
+        partition, follower = receipt.position.topic_partition, await roll._follower(name)
+        assert isinstance(follower, LooksFirst)
+        await follower.positions([partition])
+        async for batch in roll.log.read([Span(*partition, 0, 1)]):
+            follower.apply(batch)
+            assert await follower.stored([partition]) == {}
+        assert (await follower.flush())[partition] == 1
+        assert await follower.stored([partition]) == {partition: 1}
+        await follower.close()
+
+
+class Deaf:
+    """A log whose groups go on without those who could not follow them, as Kafka's do."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    async def subscribe(self, group, topics, listener, **options):
+        class Quiet:
+            revoked, lost = listener.revoked, listener.lost
+
+            @staticmethod
+            async def assigned(partitions):
+                try:
+                    return await listener.assigned(partitions)
+                except TallyrollError:
+                    return {}
+
+        return await self._inner.subscribe(group, topics, Quiet, **options)
+
+
+def deafened(inner, _):
+    return Deaf(inner)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_a_store_that_is_away_when_partitions_come_is_waited_for(deaf):
+    async with office(wrap=deafened if deaf else None) as desk:
+        ledger, asked = Ledger(), 0
+
+        class Late(Accountant):
+            async def positions(self, partitions):
+                nonlocal asked
+                asked += 1
+                if asked <= 2:
+                    raise StoreUnavailable("ledger", "locked")
+                return await super().positions(partitions)
+
+        await desk.append(desk.records(300))
+        async with running(desk, desk.loop(Late(ledger))) as loop:
+            await desk.until(lambda: len(ledger.all()) >= 300)
+            assert loop.assignment
+        assert once(ledger, 300)
+
+
+async def test_what_does_not_pass_when_partitions_come_ends_the_loop_although_the_group_does_not_hand_it_on():
+    async with office(wrap=deafened) as desk:
+
+        class Broken(Accountant):
+            async def positions(self, _):
+                raise SettingsError("REDIS_PASSWORD", "refused")
+
+        loop = desk.loop(Broken(Ledger()))
+        loop.start()
+        with pytest.raises(SettingsError):
+            await desk.passing(loop.finished())

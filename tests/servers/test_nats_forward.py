@@ -19,7 +19,7 @@ from tallyroll.compat.event_bus import KafkaNATSBridge
 from tallyroll.errors import SettingsError, StoreUnavailable
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.position import Position
-from tallyroll.ports import Message, Span
+from tallyroll.ports import LooksFirst, Message, Span
 from tallyroll.roll import NATS_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.telemetry import FOLLOW_FLUSH_FAILURES, NATS_FORWARDED, Counters
@@ -159,6 +159,20 @@ async def test_a_bridge_that_dies_before_it_commits_sends_again_and_the_stream_k
     assert sorted(ids(messages)) == sorted(event.event_id for event in sent)
 
 
+async def test_who_only_asks_the_bridge_takes_no_message_from_it(server: NatsServer, tmp_path: Path) -> None:
+    await make_stream(server)
+    async with Roll.open(options(server, tmp_path)) as roll:
+        await roll.publish_batch(sent := events(20))
+        follower, partitions = await roll._follower(NATS_FOLLOWER), roll.catalogue.partitions(["agent-events"])
+        assert isinstance(follower, LooksFirst)
+        await follower.positions(partitions)
+        async for batch in roll.log.read([Span(*where, 0, end) for where, end in (await roll.log.ends(["agent-events"])).items() if end]):
+            follower.apply(batch)
+            await follower.stored(partitions)
+        await follower.flush()
+    assert sorted(ids(await kept(server))) == sorted(event.event_id for event in sent)
+
+
 async def test_a_committed_position_is_not_sent_again(server: NatsServer, tmp_path: Path) -> None:
     await make_stream(server)
     for count, tag in ((50, "a"), (30, "b")):
@@ -195,6 +209,14 @@ async def test_a_stream_that_is_missing_or_forgets_too_soon_is_refused(server: N
     with pytest.raises(SettingsError, match="duplicate window of 600 s"):
         await target.check("agents.x.status")
     await target.close()
+
+
+async def test_a_missing_stream_is_said_before_the_first_event(server: NatsServer, tmp_path: Path) -> None:
+    async with Roll.open(options(server, tmp_path)) as roll:
+        loop = await roll.follow(NATS_FOLLOWER)
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(SettingsError, match="a stream that covers it"):
+                await loop.finished()
 
 
 def messages(count: int, *, subjects: int = 5, size: int = 10) -> list[Message]:

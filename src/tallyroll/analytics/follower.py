@@ -125,6 +125,11 @@ class AnalyticsFollower:
                 lane.left_out = LeftOut.of(left_out.get(str(partition)), self._spec_id)
         return {partition: lane.next for partition in partitions if (lane := self._lanes[partition]).expected is not None}
 
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As ``ports.LooksFirst``: another member may hold these partitions, or take them just now."""
+        found = await self._store.load_progress(partitions)
+        return {partition: one.next for partition, one in found.items() if one.spec_id == self._spec_id}
+
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
         """As the port says; there are never letters. Raises RuntimeError before ``positions``."""
         lane = self._lanes.get(batch.topic_partition)

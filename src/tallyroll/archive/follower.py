@@ -123,6 +123,14 @@ class ArchiveFollower:
             self._seals.note(partition, tail)
         return {partition: lane.next for partition, lane in lanes.items() if lane.expected is not None}
 
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As ``ports.LooksFirst``: another member may hold these partitions, or take them just now."""
+        return await asyncio.to_thread(self._marks, partitions)
+
+    def _marks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        indexes = {partition: self._store.index(partition) for partition in partitions}
+        return {partition: mark.next for partition, index in indexes.items() if index is not None and (mark := index.mark()) is not None}
+
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
         """As the port says; there are never letters. Raises RuntimeError before ``positions``."""
         lane = self._lanes.get(batch.topic_partition)

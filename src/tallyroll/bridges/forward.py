@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from tallyroll.bridges.subjects import check_template, subject_of
+from tallyroll.bridges.subjects import check_template, example_of, subject_of
 from tallyroll.errors import SettingsError, StoreUnavailable, Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
@@ -91,6 +91,10 @@ class Forwarder:
         self._lanes.update({where: _Lane(stored.get(where), repeats=met.get(where, RepeatFilter())) for where in partitions})
         return stored
 
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As ``ports.LooksFirst``: another member may hold these partitions, or take them just now."""
+        return await self._committed(partitions)
+
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
         """As the port says; records that cannot be read are put aside."""
         lane = self._lanes.setdefault(batch.topic_partition, _Lane())
@@ -115,17 +119,20 @@ class Forwarder:
         return letters
 
     def wants_flush(self, *, interval_over: bool) -> bool:
-        """At once when there is something to send."""
-        return interval_over or any(lane.waiting for lane in self._lanes.values())
+        """At once when there is something to send, and at the beginning: whether it can be sent is said before the first event."""
+        return interval_over or not self._checked or any(lane.waiting for lane in self._lanes.values())
 
     async def flush(self) -> Mapping[TopicPartition, int]:
-        """Sends what waits. Raises StoreUnavailable when not all of it was acknowledged; the rest is sent again."""
+        """Sends what waits. Raises StoreUnavailable when not all of it was acknowledged; the rest is sent again.
+
+        The first one, also with nothing to send, raises SettingsError where the target cannot take messages of this subject.
+        """
         waiting = [(where, offset, message) for where, lane in self._lanes.items() for offset, message in lane.waiting]
         ends = {where: lane.next for where, lane in self._lanes.items()}
+        if not self._checked:
+            await self._target.check(example_of(self._subject))
+            self._checked = True
         if waiting:
-            if not self._checked:
-                await self._target.check(waiting[0][2].subject)
-                self._checked = True
             acknowledged = await self._target.send([message for _, _, message in waiting])
             self._telemetry.count(NATS_FORWARDED, sum(acknowledged))
             open_from = {where: end for where, end in ends.items() if end is not None}
@@ -135,7 +142,7 @@ class Forwarder:
             for where, offset in open_from.items():
                 self._lanes[where].waiting = [one for one in self._lanes[where].waiting if one[0] >= offset]
             if not all(acknowledged):
-                raise StoreUnavailable("nats", "not everything was acknowledged")
+                raise StoreUnavailable("NATS", "did not acknowledge everything")
         return {where: offset for where, offset in ends.items() if offset is not None}
 
     def drop(self, partitions: Sequence[TopicPartition]) -> None:

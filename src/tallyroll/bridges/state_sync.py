@@ -238,7 +238,7 @@ class StateSync:
             filled += await self._from_history(where, lane)
             lane.lost = False
         if filled:
-            log.info("what Redis lacked of %d partitions was made anew from the archive", filled, extra={"follower": self.name})
+            log.info("made anew in Redis from the archive; partitions: %d", filled, extra={"follower": self.name})
 
     async def _from_history(self, where: TopicPartition, lane: _Lane) -> bool:
         """Writes what the history knows of a partition; false if that is nothing."""

@@ -31,8 +31,13 @@ def check_template(template: str) -> None:
             raise SettingsError(_VARIABLE, f"expected only {', '.join('{' + name + '}' for name in FIELDS)}")
         if not _LITERAL.fullmatch(literal):
             raise SettingsError(_VARIABLE, "expected no blanks and no wildcards")
-    if not all(template.format(**dict.fromkeys(FIELDS, "x")).split(".")):
+    if not all(example_of(template).split(".")):
         raise SettingsError(_VARIABLE, "expected something between every two dots")
+
+
+def example_of(template: str) -> str:
+    """A subject as events may have it: what covers it covers them."""
+    return template.format(**dict.fromkeys(FIELDS, "x"))
 
 
 def subject_of(template: str, event: AgentEvent) -> str:

@@ -12,14 +12,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tallyroll.errors import LogError, PositionConflict, SpanGone, StoreFilling, TallyrollError
+from tallyroll.errors import LogError, PositionConflict, SpanGone, StoreFilling, StoreUnavailable, TallyrollError
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue
+from tallyroll.follow.applying import applied, one_by_one
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.flushing import Flushes
-from tallyroll.follow.retry import Backoff, Held
-from tallyroll.ports import Clock, DeadLetter, EventLog, Follower, LooksFirst, Subscription, Tracing
+from tallyroll.follow.retry import Backoff, Held, Unbegun
+from tallyroll.ports import Clock, EventLog, Follower, LooksFirst, Subscription, Tracing
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, FOLLOWED, Telemetry
 
@@ -66,6 +67,7 @@ class FollowLoop:
         self._flushed: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
         self._committed: dict[TopicPartition, int] = {}
         self._held: dict[tuple[str, TopicPartition], Held] = {}
+        self._unbegun = Unbegun()
         self._ahead: set[TopicPartition] = set()  # of which a follower has stored more than it was offered
         self._restarted: set[str] = set()  # followers whose part of the present poll lies beyond what they have now
         self._subscription: Subscription | None = None
@@ -136,9 +138,18 @@ class FollowLoop:
     # The group's calls
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Each follower resumes from its own store; a follower without a position starts at the log's start."""
-        await self._flushes.settled()
-        return await self._begin(self._followers, partitions)
+        """Each follower resumes from its own store; a follower without a position starts at the log's start.
+
+        While a store is away its partitions wait, paused; what else is wrong ends the loop, whatever the group makes of it.
+        """
+        try:
+            await self._flushes.settled()
+            return await self._begin(self._followers, partitions)
+        except BaseException as error:  # noqa: BLE001  # raised again where it does not pass
+            self._release(partitions)
+            self._unbegun.failed(partitions, error, self._clock.monotonic())
+            log.warning("%s; %d partitions wait for it", error, len(partitions), extra={"follower": self._who})
+            return {}
 
     async def _begin(self, followers: Sequence[Follower], partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Sets these followers to what they have stored; gives the lowest offset per partition."""
@@ -172,6 +183,7 @@ class FollowLoop:
                 self._applied[follower.name].pop(partition, None)
                 self._flushed[follower.name].pop(partition, None)
                 self._held.pop((follower.name, partition), None)
+        self._unbegun.discard(partitions)
         for partition in partitions:
             self._committed.pop(partition, None)
 
@@ -222,6 +234,7 @@ class FollowLoop:
             for partition in {batch.topic_partition for batch in batches}:
                 await self._go_on(partition)  # what this poll brought and nobody was offered is read again
             raise
+        await self._begin_late(self._subscription)
         await self._retry_held()
         asked, self._flush_asked = self._flush_asked, False
         behind = sum(map(len, batches)) >= self._settings.batch_records
@@ -231,6 +244,17 @@ class FollowLoop:
         self._choke()
         if self._commit_due and self._clock.monotonic() - self._last_commit_s >= max(self._interval_s, _COMMIT_S):
             await self._commit()
+
+    async def _begin_late(self, subscription: Subscription) -> None:
+        """Begins with partitions whose store was away when they came. Raises why others could not be begun with."""
+        if partitions := self._unbegun.due(self._clock.monotonic()):
+            for partition in partitions:
+                subscription.pause(partition)
+            with contextlib.suppress(StoreUnavailable):
+                await self._begin(self._followers, partitions)
+                self._unbegun.discard(partitions)
+                for partition in partitions:
+                    await self._go_on(partition)
 
     async def _heed_flushes(self) -> None:
         """Begins anew where a flush met another writer, and goes on from where one found more than was applied."""
@@ -256,16 +280,15 @@ class FollowLoop:
             await self._start_over(follower)
             return
         try:
-            letters = follower.apply(batch) if self._tracing is None else self._traced(self._tracing, follower, batch)
+            letters = applied(follower, batch, self._tracing)
         except Exception as error:  # noqa: BLE001  # whatever a follower raises is retried, or becomes a dead letter
             if isinstance(error, TallyrollError) and error.retriable:
                 self._hold(follower, batch, held, retried=not isinstance(error, StoreFilling))
                 return
-            if isinstance(error, PositionConflict):
-                await self._start_over(follower)
-                return
             try:
-                letters = self._one_by_one(follower, batch)
+                if isinstance(error, PositionConflict):
+                    raise
+                letters = one_by_one(follower, batch)
             except TallyrollError:
                 await self._start_over(follower)  # in the middle of the batch: back to what is stored
                 return
@@ -280,27 +303,6 @@ class FollowLoop:
         self._applied[follower.name][batch.topic_partition] = batch.next_offset
         self._flushes.applied(follower, len(batch))
         self._telemetry.count(FOLLOWED, len(batch), follower=follower.name)
-
-    def _traced(self, tracing: Tracing, follower: Follower, batch: Batch) -> Sequence[DeadLetter]:
-        with tracing.applying(follower.name, batch):
-            return follower.apply(batch)
-
-    def _one_by_one(self, follower: Follower, batch: Batch) -> list[DeadLetter]:
-        """After a failure that is not going to pass: the record at fault is put aside, its neighbours are applied.
-
-        Raises a retriable error or PositionConflict that comes up on the way.
-        """
-        letters: list[DeadLetter] = []
-        for index in range(len(batch)):
-            try:
-                letters += [DeadLetter(index, letter.reason, letter.error) for letter in follower.apply(batch.slice(index, index + 1))]
-            except Exception as error:  # the one place where anything a follower raises becomes a dead letter
-                if isinstance(error, PositionConflict) or (isinstance(error, TallyrollError) and error.retriable):
-                    raise
-                letters.append(DeadLetter(index, "follower_failed", type(error).__name__))
-                about = {"follower": follower.name, **batch.about(index)}
-                log.exception("%s could not apply %s", follower.name, batch.position(index), extra=about)
-        return letters
 
     def _hold(self, follower: Follower, batch: Batch, held: Held | None, *, retried: bool) -> None:
         partition = batch.topic_partition
@@ -352,9 +354,9 @@ class FollowLoop:
     async def _stored(self, follower: Follower, positions: Mapping[TopicPartition, int]) -> None:
         """Takes what a flush has stored; the commit follows at the end of the turn, and a seek where it is more than was applied."""
         applied = self._applied[follower.name]
-        for partition in positions:
-            if positions[partition] > applied.get(partition, positions[partition]):
-                applied[partition] = positions[partition]
+        for partition, position in positions.items():
+            if position > applied.get(partition, position):
+                applied[partition] = position
                 self._ahead.add(partition)
                 if (held := self._held.get((follower.name, partition))) is not None:
                     held.due = 0.0
@@ -394,7 +396,6 @@ class FollowLoop:
 
     async def _is_past(self, follower: Follower, partition: TopicPartition, offset: int) -> bool:
         known = self._flushed[follower.name].get(partition)
-        if known is None and partition not in self._applied[follower.name]:
-            ask = follower.stored if isinstance(follower, LooksFirst) else follower.positions
-            known = (await ask([partition])).get(partition)  # another member holds it
+        if known is None and partition not in self._applied[follower.name]:  # another member holds it
+            known = (await (follower.stored if isinstance(follower, LooksFirst) else follower.positions)([partition])).get(partition)
         return known is not None and known > offset

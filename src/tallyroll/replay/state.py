@@ -86,6 +86,11 @@ class StateFollower:
             self._lanes[partition] = self._lane(partition, stored.get(partition))
         return {partition: lane.next for partition in partitions if (lane := self._lanes[partition]).expected is not None}
 
+    async def stored(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """As ``ports.LooksFirst``: another member may hold these partitions, or take them just now."""
+        found = await self._store.load_progress(partitions)
+        return {partition: one.next for partition, one in found.items() if one.fold_id == self._fold.fold_id}
+
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
         """As the port says. Raises StoreUnavailable when parts cannot be read; RuntimeError before ``positions``."""
         lane = self._lanes.get(batch.topic_partition)

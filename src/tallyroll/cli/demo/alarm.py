@@ -52,9 +52,10 @@ async def hang(roll: Roll, agent: str, at: datetime) -> Alarm | None:
 
 
 async def _alert_about(roll: Roll, event_id: str) -> Mapping[str, Any] | None:
+    """That of the tool; else that of the agent who called it, where only its calls are known well enough."""
     alerts, _ = await roll.open_alerts()
-    about = [one for one in alerts if one["key"] == TOOL and any(seen["event_id"] == event_id for seen in one["evidence"])]
-    return about[0] if about else None
+    about = [one for one in alerts if any(seen["event_id"] == event_id for seen in one["evidence"])]
+    return min(about, key=lambda one: one["key"] != TOOL, default=None)
 
 
 def show_figures(found: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.types import TASK_TOPIC
 from tallyroll.ports import Delivered, Encoded, Span
 from tallyroll.roll import Roll
 
@@ -26,12 +27,13 @@ class Forgery(NamedTuple):
 async def forge_copy(source: Roll, target: Roll) -> Forgery:
     """Copies every record of the user topics into the empty log of ``target``, one of them altered; says which.
 
-    Altered is a record in the middle of the fullest partition: the newest one of a session has no successor that could
+    Altered is a record in the middle of the fullest partition of tasks: the newest one of a session has no successor that could
     tell. Raises CommandError if no record says how long something took.
     """
     topics = [topic.name for topic in source.catalogue.topics if topic.user]
     ends = await source.log.ends(topics)
-    fullest = max(ends, key=lambda partition: ends[partition])
+    telling = source.catalogue[TASK_TOPIC].name  # by night another topic may be the fullest, with heartbeats only
+    fullest = max((partition for partition in ends if partition.topic == telling), key=lambda partition: ends[partition])
     forgery: Forgery | None = None
     async for batch in source.log.read([Span(*partition, 0, end) for partition, end in ends.items()]):
         records = _records(batch)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from tallyroll.adapters.extras import require
 from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.bridges.subjects import example_of
 from tallyroll.cli.doctor.checks import Check
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number
@@ -87,7 +88,7 @@ def redis_findings(where: str, report: RedisReport, now_us: int) -> Iterator[Che
 
 
 async def _nats(settings: Settings) -> list[Check]:
-    subject = re.sub(r"\{\w+\}", "x", settings.nats_subject)
+    subject = example_of(settings.nats_subject)
     try:
         require("nats")
         from tallyroll.adapters.nats.server_report import nats_report  # noqa: PLC0415  # needs the extra

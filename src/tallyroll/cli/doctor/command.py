@@ -27,7 +27,7 @@ from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
 from tallyroll.cli.verdicts import show
-from tallyroll.errors import LogUnavailable, StoreUnavailable, TallyrollError
+from tallyroll.errors import LogUnavailable, MissingExtra, StoreUnavailable, TallyrollError
 from tallyroll.events.topic_plan import drift, replication_for
 from tallyroll.events.topics import DEAD_LETTER_TOPIC, Catalogue, catalogue_of
 from tallyroll.ports import EventLog
@@ -65,6 +65,8 @@ async def _examine(session: Session) -> list[Check]:
     except TallyrollError as error:
         return [*found, _failed("settings", error)]
     found += [config_check(session.file, sources), url_check(settings, sources, os.environ), *setting_checks(settings, os.environ)]
+    if settings.traces != "off" and not available("otel"):
+        found.append(Check("traces", "fail", str(MissingExtra("otel")), "install it with the command above, or set TALLYROLL_TRACES=off"))
     folder = _folder(settings)
     bridges = await bridge_checks(settings)
     found += [folder, *bridges]
