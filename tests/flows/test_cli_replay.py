@@ -98,6 +98,7 @@ def test_the_stored_state_is_compared(folder: Path) -> None:
         (["replay", "state", "task", "nobody"], 4, "replay run task --states"),
         (["archive", "query", "DROP TABLE records"], 2, "nothing can be written"),
         (["archive", "query", "SELECT nothing_like_it FROM events"], 2, "nothing_like_it"),
+        (["archive", "query", "SELECT error('of the statement') FROM events"], 2, "of the statement"),
         (["archive", "rebuild", "nowhere/3"], 4, "nothing archived"),
         (["run", "nobody"], 2, "no follower"),
     ],
@@ -163,7 +164,10 @@ def test_a_damaged_segment_is_named(folder: Path) -> None:
     assert [one["kind"] for one in json.loads(run(folder, "replay", "verify", "--json", code=1).splitlines()[0])["wrong"]] == [
         "segment_damaged"
     ]
+    segment.write_bytes(bytes(byte ^ 0xFF if 100 < at < len(content) - 2_000 else byte for at, byte in enumerate(content)))
+    assert segment.name in run(folder, "archive", "query", "SELECT max(data::VARCHAR) FROM events", code=1)
     segment.unlink()
+    assert "the file is missing" in run(folder, "archive", "query", "SELECT count(*) FROM events", code=1)
     found = json.loads(run(folder, "replay", "verify", "--json", code=1).splitlines()[0])
     assert {(one["kind"], one["detail"]) for one in found["wrong"]} == {("segment_damaged", "the file is missing")}
     assert f"{segment.name}" in run(folder, "archive", "status", code=1)

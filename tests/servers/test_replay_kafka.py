@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from tests.servers.faulting import create_topics
+from tests.unit.test_projector_kept import projector
 
 from tallyroll.events.position import Position
+from tallyroll.replay.kinds import StateType
 from tallyroll.replay.plan import ReplayMode
 from tallyroll.replay.replayer import Ask
 from tallyroll.replay.views import AGENT, TASK
@@ -26,6 +28,7 @@ async def test_topic_archive_and_both_give_the_same_states_and_nothing_is_touche
         engine = await roll.replay_engine()
         wanted = {view.name: await engine.replay(Ask(view)) for view in (AGENT, TASK)}
         assert wanted["agent"].states
+        first = await engine.project(projector(), StateType.AGENT_STATE, mode=ReplayMode.INCREMENTAL)
         loop = await roll.follow(ARCHIVE_FOLLOWER)
         ends = await roll.log.ends(names)
         for partition, end in ends.items():
@@ -49,3 +52,8 @@ async def test_topic_archive_and_both_give_the_same_states_and_nothing_is_touche
             sealed = await engine.replay(Ask(view, source="archive"))
             assert sealed.states == wanted[view.name].states
         assert before == (await roll.log.ends(names), await roll.log.committed(settings.group("state"), names))
+        second = await engine.project(projector(), StateType.AGENT_STATE, mode=ReplayMode.INCREMENTAL)
+        assert (first.snapshot, second.snapshot) == ("none", str(len(first.states)))
+        assert second.states == (await engine.project(projector(), StateType.AGENT_STATE)).states
+        third = await engine.project(projector(), StateType.AGENT_STATE, mode=ReplayMode.INCREMENTAL)
+        assert (third.folded, third.late, third.set_hash) == (0, 0, second.set_hash)

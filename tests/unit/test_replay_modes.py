@@ -81,6 +81,7 @@ async def test_all_modes_agree_whatever_is_archived(seed: int, count: int) -> No
                 for one in options:
                     found = await ask(both, view, **one)
                     assert (found.states, found.as_of) == (wanted.states, wanted.as_of), one
+                    assert found.finding_counts.get("unknown_schema", 0) == wanted.finding_counts.get("unknown_schema", 0), one
             for owner, state in rng.sample(sorted(full.states.items()), min(2, len(full.states))):
                 for mode in (ReplayMode.FULL, INCREMENTAL):
                     assert (await ask(both, view, owner, mode)).states == {owner: state}
@@ -138,6 +139,26 @@ async def test_who_cancels_waits_for_the_thread_that_reads_and_hears_of_it_once(
     await asyncio.get_running_loop().shutdown_default_executor()
     gc.collect()
     assert not unheard
+
+
+@pytest.mark.parametrize("seals", [False, True], ids=["in the tail", "below a snapshot"])
+async def test_no_state_is_silent_about_an_event_of_a_newer_version(tmp_path: Path, *, seals: bool) -> None:
+    newer = event("task.completed", "task:t-new", {"agent_id": "a1"}, at_s=3, version="9.0.0")
+    others = [event("task.progressed", f"task:t{n}", {"agent_id": f"a{n % 3}", "note": "\n"}, at_s=n, event_id=str(n)) for n in range(12)]
+    log = log_of([*others, newer])
+    with archive_in(tmp_path) as archive:
+        if seals:
+            await archived_in_halves(archive, log)
+        of = replayer(log, archive)
+        early = as_of_event_time(T0 + timedelta(seconds=2))
+        for mode in (ReplayMode.FULL, INCREMENTAL):
+            for blind in (Ask(AGENT, mode=mode), Ask(AGENT, "a1", mode), Ask(TASK, "t-new", mode), Ask(AGENT, mode=mode, validate="off")):
+                with pytest.raises(BrokenHistory, match="newer version"):
+                    await of.replay(blind)
+            assert (await ask(of, AGENT, "a1", mode)).finding_counts == {"unknown_schema": 1}
+            assert not (await of.replay(Ask(AGENT, "a2", mode))).finding_counts
+            assert not (await of.replay(Ask(TASK, "t1", mode))).finding_counts
+        assert (await of.replay(Ask(AGENT, "a1", MOMENT, early))).finding_counts == {}
 
 
 async def test_incremental_reads_the_tail_and_nothing_else(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.segment import Layout
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Columns, IntColumn, Rows, TextColumn
-from tallyroll.ports import ArchiveIndex, ArchiveMark, Segment, StoredPart
+from tallyroll.ports import ArchivedFinding, ArchiveIndex, ArchiveMark, Segment, StoredPart
 from tallyroll.replay.columnar import ColumnarFold
-from tallyroll.replay.fold import Fold, Part
+from tallyroll.replay.fold import Fold, Part, View
 from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.projection import Projection
 from tallyroll.replay.reading import owner_key
 from tallyroll.replay.snapshots import is_sound, stored_part
+from tallyroll.replay.unfolded import noted, unfolded
 
 SNAPSHOT_EVERY: Final = 512  # events of one owner, about
 _MOST_CUTS: Final = 64  # each piece is folded by itself, which costs something however little is in it
@@ -61,20 +62,21 @@ class SnapshotMaker:
         index: ArchiveIndex,
         mark: ArchiveMark,
         history: History,
-    ) -> tuple[Sequence[StoredPart], Sequence[str]]:
-        """A snapshot of every part that the segment changed, and the ids of the reducers for which all of them are there.
+    ) -> tuple[Sequence[StoredPart], Sequence[str], Sequence[ArchivedFinding]]:
+        """A snapshot of every part that the segment changed, for which reducers all of them are there, what they do not count.
 
         The segment is read as it was written: as columns if it has them, else as rows.
         """
         owners = self._owners(layout)
         parts = PartitionFold(self._fold, partition.topic, self._base, partition.partition) if self._views else None
         if parts is None:
-            return (), ()
+            return (), (), ()
         before = {}
+        found: list[ArchivedFinding] = []
         for number in self._views:
-            owners[number] -= self._restore(parts, number, owners[number], partition, index, mark, history)
+            owners[number] -= self._restore(parts, number, owners[number], partition, index, mark, history, found)
             before[number] = {owner: part.version for owner, part in parts.kept(number).items()}
-        taken = self._forward(parts, partition, segment, layout, written, owners, before)
+        taken = self._forward(parts, partition, segment, layout, written, owners, before, found)
         complete: list[str] = []
         for number, view in self._views.items():
             reducer_id = self._fold.reducer_ids[view.name]
@@ -85,7 +87,7 @@ class SnapshotMaker:
             taken += _stored(view.name, partition, reducer_id, segment.next, known)
             if len(known) == len(changed) and (not mark.kept or reducer_id in mark.kept_for):
                 complete.append(reducer_id)
-        return taken, tuple(complete)
+        return taken, tuple(complete), found
 
     def _owners(self, layout: Layout) -> dict[int, set[str]]:
         """By view the owners that the records name."""
@@ -110,12 +112,15 @@ class SnapshotMaker:
         written: SegmentReader,
         owners: Mapping[int, Collection[str]],
         before: Mapping[int, Mapping[str, int]],
+        found: list[ArchivedFinding],
     ) -> list[StoredPart]:
-        """Folds the segment; gives the snapshots that were taken on the way."""
+        """Folds the segment; gives the snapshots that were taken on the way. What cannot be folded is not kept as columns."""
         taken: list[StoredPart] = []
         if self.projection is None or segment.projection != self.projection.id:
             for rows in written.rows(segment.base, segment.next):
-                parts.apply_rows(rows)
+                applied = parts.apply_rows(rows)
+                for view in self._views.values():
+                    found += unfolded(view, self._fold.reducer_ids[view.name], rows, applied.found)
             return taken
         columns, ids = written.columns(self.projection.columns), self._fold.reducer_ids
         versions = {number: dict(known) for number, known in before.items()}
@@ -138,6 +143,7 @@ class SnapshotMaker:
         index: ArchiveIndex,
         mark: ArchiveMark,
         history: History,
+        found: list[ArchivedFinding],
     ) -> set[str]:
         """Puts the owners' parts into place, as they were before the segment; gives the owners whose past nobody knows."""
         view = self._views[number]
@@ -163,13 +169,20 @@ class SnapshotMaker:
         for one in first:
             if is_sound(one):
                 whole.restore(number, one.owner, one.part)
+        keys = {owner_key(view, owner) for owner in lost}
         for rows in history():
-            whole.apply_rows(rows)
+            applied = whole.apply_rows(rows)
+            found += [one for one in unfolded(view, reducer_id, rows, applied.found) if _is_of(one, view, keys)]
         made = whole.parts(number)
         for owner in lost:
             if owner in made and made[owner].version:
                 parts.restore(number, owner, made[owner].dump())
         return {one.owner for one in first if not is_sound(one)}
+
+
+def _is_of(found: ArchivedFinding, view: View, keys: Collection[str]) -> bool:
+    note = noted(found)
+    return note is not None and bool(note.owner) and owner_key(view, note.owner or "") in keys
 
 
 def _cut(columns: Columns, count: int, end: int) -> Iterator[tuple[Columns, int]]:

@@ -195,7 +195,7 @@ class Sealer:
     ) -> Sealed:
         findings = build.checks.settle()
         made = SegmentReader(partition, segment, self._store.open_anew(partition, segment))
-        parts, reducers = self._maker(partition).make(
+        parts, reducers, left_out = self._maker(partition).make(
             partition,
             segment,
             build.layout,
@@ -205,7 +205,7 @@ class Sealer:
             lambda: self._reader.rows(partition, max(mark.first, mark.kept), mark.sealed),
         )
         sealed = msgspec.structs.replace(segment, reducers=reducers)
-        return Sealed(sealed, [*build.layout.runs(order)], parts, findings, build.checks.dump(), mark.kept)
+        return Sealed(sealed, [*build.layout.runs(order)], parts, [*findings, *left_out], build.checks.dump(), mark.kept)
 
     def _is_there(self, partition: TopicPartition, segment: Segment) -> bool:
         return self._store.files(partition).size(segment.name) == segment.file_bytes

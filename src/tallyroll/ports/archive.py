@@ -149,7 +149,7 @@ class Archive(Protocol):
         """
 
     def findings(self, partition: TopicPartition, start: int, end: int, *, settled: bool = False) -> Sequence[ArchivedFinding]:
-        """What was wrong with records of the span, in offset order.
+        """What was wrong with records of the span, in offset order; notes of ``replay.unfolded`` among it.
 
         ``settled``: only what was certain at the last seal, which is looked up; else the tail is checked as well, and gaps
         that a late record could still close are among them.

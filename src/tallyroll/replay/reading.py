@@ -28,6 +28,7 @@ from tallyroll.replay.plan import PartitionPlan, Plan, ReplayFilter
 from tallyroll.replay.policy import Policy, Validation
 from tallyroll.replay.selection import Selection, merge_rows
 from tallyroll.replay.snapshots import is_sound
+from tallyroll.replay.unfolded import Below, aggregate_of, finding_of, is_anothers
 
 _MAX_LOOKUPS: Final = 1_000  # of owners in one partition; more are found faster by reading everything
 _CHAIN_KINDS: Final = {"gap": "session_gap", "altered": "altered", "reordered": "reordered"}
@@ -157,9 +158,13 @@ class Reading:
             else:
                 self._fold_span(archive, lane, base, end, until_us)
         self._reach(lane, end)
-        if start < end and task.validate != "off":
-            for found in archive.findings(partition, start, end, settled=task.owner is not None):
-                self._add(lane, Finding(found.kind, Position(*partition, found.offset), found.reason, found.aggregate, found.missing))  # type: ignore[arg-type]  # what kinds there are is the archive's word
+        if start < end:
+            checked, until_us = task.validate != "off", task.cut.until_us if task.cut is not None else None
+            below = Below(self._reducer_id, base, until_us, task.owner)
+            for found in archive.findings(partition, start, end, settled=task.owner is not None or not checked):
+                told = finding_of(found, partition, below, checked=checked)
+                if told is not None:
+                    self._add(lane, told)
         if lane.plan.log[0] < lane.plan.log[1]:  # else nobody asks
             self._remember(lane, lane.plan.repeats)
 
@@ -303,7 +308,8 @@ class Reading:
         for found in applied.found:
             if found.kind in ("repeat", "duplicate"):
                 copies.add(found.index)
-            self._add(lane, Finding(found.kind, batch.position(found.index), found.reason, _aggregate(batch, found.index)))
+            if not is_anothers(found, self.task.view, self.task.owner, batch):
+                self._add(lane, Finding(found.kind, batch.position(found.index), found.reason, aggregate_of(batch, found.index)))
         if lane.sequences is not None:
             lane.sequences.read(batch, copies)
         if lane.chain is not None:
@@ -312,12 +318,13 @@ class Reading:
     def _check_chain(self, lane: _Lane, chain: ChainChecker, batch: Batch) -> None:
         heads = [None if isinstance(head, Undecodable) else head for head in batch.heads()]
         for index, found in chain.feed_all(batch.offsets, batch.values, heads):
-            self._add(lane, Finding(_CHAIN_KINDS[found.kind], batch.position(index), aggregate=_aggregate(batch, index)))  # type: ignore[arg-type]  # a map to kinds
+            self._add(lane, Finding(_CHAIN_KINDS[found.kind], batch.position(index), aggregate=aggregate_of(batch, index)))  # type: ignore[arg-type]  # a map to kinds
 
     def _note(self, lane: _Lane, rows: Rows, applied: Applied) -> None:
         self.tally.folded += applied.changed
         for found in applied.found:
-            self._add(lane, Finding(found.kind, rows.position(found.index), found.reason, rows.subjects[found.index].key))
+            if not is_anothers(found, self.task.view, self.task.owner, rows):
+                self._add(lane, Finding(found.kind, rows.position(found.index), found.reason, rows.subjects[found.index].key))
 
     # What all have in common
 
@@ -340,7 +347,7 @@ class Reading:
 
     def _add(self, lane: _Lane, finding: Finding) -> None:
         """Of one owner's replay only what concerns the owner, and records of which nobody can tell whose they are."""
-        narrowed = self.task.owner is not None and finding.kind not in ("skew_exceeded", "snapshot_corrupt")
+        narrowed = self.task.owner is not None and finding.kind not in ("skew_exceeded", "snapshot_corrupt", "unknown_schema")
         if narrowed and finding.aggregate and finding.aggregate not in lane.fold.aggregates:
             return
         self.findings.add(finding, listed=self.task.policy.check(finding))
@@ -393,8 +400,3 @@ def boundary(segments: Sequence[Segment], start: int, end: int, until_us: int | 
 
 def _may_count(segment: Segment, until_us: int | None) -> bool:
     return until_us is None or segment.first_us is None or segment.first_us <= until_us
-
-
-def _aggregate(batch: Batch, index: int) -> str:
-    head = batch.heads()[index]
-    return "" if isinstance(head, Undecodable) else f"{head.aggregatetype}:{head.aggregateid}"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import duckdb
 
-from tallyroll.errors import SettingsError
+from tallyroll.errors import SegmentDamaged, SettingsError
 
 _ROWS_AT_ONCE: Final = 1_000
 # What people ask for, in the order in which they look; the raw bytes stay in ``records``. What views take out of payloads
@@ -28,21 +28,26 @@ _READING: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 class Answer:
     """The rows of a query, a thousand at a time; ``columns`` are their names."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, files: Sequence[tuple[str, int, Path]]) -> None:
         self._cursor = cursor
+        self._files = files
         self.columns: list[str] = [str(one[0]) for one in cursor.description or ()]
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """The rows."""
-        while some := self._cursor.fetchmany(_ROWS_AT_ONCE):
-            yield from some
+        """The rows. Raises as ``query``."""
+        try:
+            while some := self._cursor.fetchmany(_ROWS_AT_ONCE):
+                yield from some
+        except duckdb.Error as error:
+            raise _told(error, self._files) from None
 
 
 def query(files: Sequence[tuple[str, int, Path]], sql: str) -> Answer:
     """The answer of one statement over ``events``, the first copies of readable records, and ``records``, everything.
 
     ``files`` are topic, partition and path of every sealed segment. Blocks while the statement is planned; rows come as they
-    are asked for. Raises ValueError with DuckDB's words for a statement that is wrong, SettingsError if nothing is sealed.
+    are asked for. Raises ValueError with DuckDB's words for a statement that is wrong, SettingsError if nothing is sealed,
+    SegmentDamaged for a file that is missing or cannot be read.
 
     Not promised: what came after the last seal; sooner or later ``tallyroll archive seal`` puts it into a file.
     """
@@ -67,6 +72,27 @@ def query(files: Sequence[tuple[str, int, Path]], sql: str) -> Answer:
         connection.execute(f"SET allowed_directories = [{folders}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
-        return Answer(connection.execute(sql))
+        return Answer(connection.execute(sql), files)
     except duckdb.Error as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        raise _told(error, files) from None
+
+
+def _told(error: duckdb.Error, files: Sequence[tuple[str, int, Path]]) -> Exception:
+    """The error as ours: of the statement, unless a file turns out to be what is wrong."""
+    # What reading garbage raises is an IOException, or of no class of its own; statements have theirs.
+    if type(error) is duckdb.Error or isinstance(error, duckdb.IOException | duckdb.InvalidInputException | duckdb.InternalException):
+        for topic, number, path in files:
+            if (reason := _damage(path)) is not None:
+                return SegmentDamaged(f"{topic}/{number}/{path.name}", reason)
+    return ValueError(str(error).splitlines()[0])
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a file; reads all of it."""
+    if not path.exists():
+        return "the file is missing"
+    try:
+        duckdb.connect(":memory:").execute("SELECT max(hash(r)) FROM read_parquet(?) r", [str(path)]).fetchall()
+    except duckdb.Error:
+        return "it cannot be read"
+    return None

@@ -11,7 +11,7 @@ import typer
 
 from tallyroll.cli.event_lines import facts
 from tallyroll.cli.exits import CommandError, ExitCode
-from tallyroll.cli.printing import counted, markup, number, paint, plain, say, say_json, table
+from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.replay.asking import AllowTruncated, AsOf, At, Kind, Owner, moment_or_offsets, target_of, view_named
 from tallyroll.cli.replay.changed import path_shown, value_shown
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of
@@ -66,6 +66,8 @@ def step(  # noqa: PLR0913  # one parameter per option
     """Each event that counted, in the order of the fold, and what it changed; with --json also the state after it."""
     session, view = session_of(context, url, json), view_named(kind)
     found = run(_steps(session, view, owner, target_of(at, as_of), last, allow_truncated=allow_truncated))
+    if not found:
+        note(f"none of its events counts for a {view.name}; 'tallyroll replay state' says what is wrong with them")
     for one in found:
         if session.json:
             say_json({"number": one.number, **_event(one.event), "changes": _changes(one.changes), "state": one.state})
