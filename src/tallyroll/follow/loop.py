@@ -237,8 +237,7 @@ class FollowLoop:
         await self._begin_late(self._subscription)
         await self._retry_held()
         asked, self._flush_asked = self._flush_asked, False
-        behind = sum(map(len, batches)) >= self._settings.batch_records
-        if not await self._flushes.begin(asked=asked, behind=behind) and asked:
+        if not await self._flushes.begin(asked=asked, behind=sum(map(len, batches)) >= self._settings.batch_records) and asked:
             self._flush_asked = True
         await self._heed_flushes()
         self._choke()

@@ -162,8 +162,7 @@ class Reading:
             checked, until_us = task.validate != "off", task.cut.until_us if task.cut is not None else None
             below = Below(self._reducer_id, base, until_us, task.owner)
             for found in archive.findings(partition, start, end, settled=task.owner is not None or not checked):
-                told = finding_of(found, partition, below, checked=checked)
-                if told is not None:
+                if (told := finding_of(found, partition, below, checked=checked)) is not None:
                     self._add(lane, told)
         if lane.plan.log[0] < lane.plan.log[1]:  # else nobody asks
             self._remember(lane, lane.plan.repeats)
@@ -389,10 +388,9 @@ def boundary(segments: Sequence[Segment], start: int, end: int, until_us: int | 
     """The end of the longest run of segments from the start whose snapshots together are every owner's state there."""
     base = start
     for segment in segments:
-        late = until_us is not None and segment.last_us is not None and segment.last_us > until_us
         if segment.next <= start:
             continue
-        if segment.next > end or late or reducer_id not in segment.reducers:
+        if segment.next > end or reducer_id not in segment.reducers or (until_us is not None and (segment.last_us or 0) > until_us):
             break
         base = segment.next
     return base
