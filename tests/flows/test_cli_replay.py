@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from tests.flows.test_cli import runner_for
 
+from tallyroll.cli.replay.changed import both_shown
+from tallyroll.replay.differences import MISSING
+
 pytestmark = pytest.mark.slow
 
 
@@ -73,6 +76,21 @@ def test_people_see_times_and_amounts_as_a_shown_state_has_them(folder: Path) ->
     assert "_us=" not in step
     told = run(folder, "replay", "diff", "agent", "researcher-001", "--since", "2026-01-05T08:05:00Z", "--json").splitlines()
     assert {type(one["new"]) for one in map(json.loads, told) if one["path"].endswith("_us")} == {int}
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "shown"),
+    [
+        ("execution_time_us", 720_000_000, 721_000_000, ("720.000000 s", "721.000000 s")),
+        ("execution_time_us", None, 720_000_000, ("-", "12 min")),
+        ("cost_micro", 1_000_000, 1_000_010, ("1.000000", "1.000010")),
+        ("progress_micro_percent", 500_000, 50_000_000, ("0.5 %", "50 %")),
+        ("created_at_us", None, 1_767_225_600_000_000, ("-", "2026-01-01T00:00:00.000000Z")),
+        ("last_seen.DATA_ACCESS", MISSING, ["t/0/1", 1_767_225_600_000_000], ("-", "t/0/1 2026-01-01T00:00:00.000000Z")),
+    ],
+)
+def test_two_values_that_differ_look_different(path: str, old: object, new: object, shown: tuple[str, str]) -> None:
+    assert both_shown(path, old, new) == shown
 
 
 def test_the_stored_state_is_compared(folder: Path) -> None:

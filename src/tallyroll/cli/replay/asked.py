@@ -13,7 +13,7 @@ from tallyroll.cli.event_lines import facts
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.replay.asking import AllowTruncated, AsOf, At, Kind, Owner, moment_or_offsets, target_of, view_named
-from tallyroll.cli.replay.changed import path_shown, value_shown
+from tallyroll.cli.replay.changed import both_shown, path_shown, value_shown
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of
 from tallyroll.errors import InvalidEvent
 from tallyroll.events.event import iso
@@ -105,9 +105,11 @@ def diff_(  # noqa: PLR0913  # one parameter per option
     if not found:
         say("nothing changed")
         return
-    rows = [(markup(path_shown(one.path), "bold"), markup(value_shown(one.path, one.old), "red"),
-             markup(value_shown(one.path, one.new), "green"), number(len(one.events)),
-             markup(str(one.events[-1].position)) if one.events else "-") for one in found]  # fmt: skip
+    rows = []
+    for one in found:
+        old, new = both_shown(one.path, one.old, one.new)
+        last = str(one.events[-1].position) if one.events else "-"
+        rows.append((markup(path_shown(one.path), "bold"), markup(old, "red"), markup(new, "green"), number(len(one.events)), markup(last)))
     table(("what", "then", "later", "events", "the last one at"), rows, right=("events",))
 
 
@@ -211,10 +213,10 @@ def what_if_(  # noqa: PLR0913  # one parameter per option
         say_json({"hypothetical": True, "changes": _changes(found.changes), "state": found.state, "truth": found.truth})
         return
     say(paint("hypothetical; nothing was changed", "yellow"))
-    rows = [
-        (markup(path_shown(one.path), "bold"), markup(value_shown(one.path, one.old)), markup(value_shown(one.path, one.new), "yellow"))
-        for one in found.changes
-    ]
+    rows = []
+    for one in found.changes:
+        truth, imagined = both_shown(one.path, one.old, one.new)
+        rows.append((markup(path_shown(one.path), "bold"), markup(truth), markup(imagined, "yellow")))
     table(("what", "truth", "as it would be"), rows)
 
 

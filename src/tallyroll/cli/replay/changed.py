@@ -24,6 +24,15 @@ def path_shown(path: str) -> str:
     return plain(_UNIT.sub("", path))
 
 
+def both_shown(path: str, old: Any, new: Any) -> tuple[str, str]:  # noqa: ANN401  # any values of a state, or that there is none
+    """Two values at a path that are not the same, nor do they look it."""
+    shown = value_shown(path, old), value_shown(path, new)
+    if shown[0] == shown[1] and isinstance(old, int) and isinstance(new, int):
+        unit = " s" if path in _DURATIONS else ""
+        return f"{old / MICRO:,.6f}{unit}", f"{new / MICRO:,.6f}{unit}"  # both were rounded
+    return shown
+
+
 def value_shown(path: str, value: Any) -> str:  # noqa: ANN401  # any value of a state, or that there is none
     """The value at a path of a built-in view's state."""
     if value is MISSING or value is None:
