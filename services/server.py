@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Self
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Self
 
 from services.errors import ServiceError, StartError
 from services.ports import free_ports, is_free
@@ -18,9 +20,6 @@ from services.process import (
     wait_until,
     write_json,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _READY_S = 30.0  # a start takes some hundredths of a second; a loaded machine gets the rest
 _PORT_TRIES = 3  # as in kafka.py
@@ -118,8 +117,9 @@ class Server(ABC):
         self.process.stop(grace_s=grace_s)
 
     def freeze(self) -> None:
-        """It stands still (SIGSTOP): connections stay open and nothing answers, until `thaw`."""
+        """It stands still (SIGSTOP) when this returns: connections stay open and nothing answers, until `thaw`."""
         self.process.send(signal.SIGSTOP)
+        wait_until(lambda: _stands_still(self.pid), timeout_s=_READY_S)  # its threads stop one by one, some while they run
 
     def thaw(self) -> None:
         """It goes on (SIGCONT)."""
@@ -154,6 +154,15 @@ class Server(ABC):
 
     def _failed(self, reason: str) -> StartError:
         return StartError(server=self.name, reason=reason, log=self.log, last_lines=last_lines(self.log))
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread is stopped, or gone."""
+    states = []
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            states.append(task.read_text().rpartition(")")[2].split()[0])
+    return all(state in "TtZX" for state in states)
 
 
 def ask(port: int, question: bytes, beginning: bytes) -> bool:
