@@ -22,7 +22,7 @@ def tallyroll(tmp_path: Path) -> Callable[..., Result]:
     runner = CliRunner(
         env={
             "TALLYROLL_URL": None, "KAFKA_BOOTSTRAP_SERVERS": None, "TALLYROLL_CONFIG": None, "TALLYROLL_DATA_DIR": str(tmp_path),
-            "TALLYROLL_PUBLISH_DEADLINE_MS": "1500", "TALLYROLL_STALL_MS": "300", "TALLYROLL_EXIT_GRACE_MS": "60000",
+            "TALLYROLL_PUBLISH_DEADLINE_MS": "2500", "TALLYROLL_STALL_MS": "300", "TALLYROLL_EXIT_GRACE_MS": "60000",
         }
     )  # fmt: skip
 
@@ -39,8 +39,8 @@ def test_publishing_says_what_it_waits_for_and_leaves_what_is_kept(tallyroll: Ca
     began = clock.monotonic()
     said = tallyroll("publish", "agent.started", "a1", "--url", AWAY, code=5).stderr
     assert clock.monotonic() - began < 30  # it does not wait out the grace of 60 s for what is in the spool
-    assert f"{AWAY} has not answered yet; waiting for it up to 1.5 s" in said
-    assert "no answer within 1.5 s" in said
+    assert f"{AWAY} has not answered yet; waiting for it up to 2.5 s" in said
+    assert "no answer within 2.5 s" in said
     assert "left in the spool" not in said
 
     looked = tallyroll("agents", "ls", "--url", AWAY, code=3).stderr
