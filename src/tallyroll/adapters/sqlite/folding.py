@@ -40,8 +40,10 @@ class Folding:
         if self._thread is None:
             if self._written >= self._fold_bytes:
                 self._written = 0
-                self._thread = threading.Thread(target=_fold, args=(self._beside,), name="tallyroll-sqlite-folder", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=_fold, args=(self._beside,), name="tallyroll-sqlite-folder", daemon=True)
+                with contextlib.suppress(RuntimeError):  # the process ends, or may have no more threads
+                    thread.start()
+                    self._thread = thread
         elif not self._thread.is_alive():
             self._thread = None
             _fold(writing)
