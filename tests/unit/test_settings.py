@@ -50,6 +50,7 @@ VARIABLES: list[tuple[str, str, Any, str, Any, str | None]] = [
     ("TALLYROLL_HTTP_PORT", "http_port", None, "9090", 9_090, "65536"),
     ("ANALYTICS_WINDOW_SIZE", "analytics_window", "1hour", "5min", "5min", "2min"),
     ("TALLYROLL_METRICS_FILE", "metrics_file", None, "own.toml", Path("own.toml"), None),
+    ("TALLYROLL_ANALYTICS_KEEP_DAYS", "analytics_keep_days", 35, "400", 400, "0"),
     ("AUDIT_SECRET_KEY", "audit_secret_key", None, CANARY_KEY, Secret(CANARY_KEY), CANARY),
     ("AUDIT_ENABLE_ENCRYPTION", "audit_enable_encryption", True, "off", False, "never"),
     ("AUDIT_KEYRING", "audit_keyring", "", "file:/keys/ring", "file:/keys/ring", "vault:x"),
