@@ -179,6 +179,7 @@ async def feed(
         at[place] = some.next_offset
         if random.random() < (0.5 if flushes else 0.1):
             clock.advance(0.1)
+            clock.set_wall_clock(NOW)  # times from the future are put back to it, and the plain computation has one now
             follower.wants_flush(interval_over=False)
         if not flushes and random.random() < 0.1:
             flushes = [asyncio.create_task(follower.flush())]

@@ -3,7 +3,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tallyroll.capture import FORMATS, CaptureOptions, Skipped
@@ -145,6 +145,7 @@ PART = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "tool_use", "tool_result", "thinking"]) | JSON},
     optional=dict.fromkeys(("id", "tool_use_id", "name", "input", "content", "text", "is_error"), JSON),
 )
+WHOLE = {"uuid": "0", "sessionId": "s", "timestamp": "2026-01-01T00:00:00Z"}
 LINE = st.fixed_dictionaries(
     {
         "type": st.sampled_from(["user", "assistant", "system"]),
@@ -164,6 +165,9 @@ LINE = st.fixed_dictionaries(
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(LINE | JSON, max_size=6), st.sampled_from(["digest", "full"]))
+@example(
+    [{**WHOLE, "type": "user", "uuid": ""}, {**WHOLE, "type": "assistant", "message": {"content": [{"type": []}, {"type": {}}]}}], "digest"
+)
 def test_any_json_becomes_events_or_skipped(items, content):
     for item in read(transcript(*items), options=CaptureOptions(content=content)):
         assert isinstance(item, (AgentEvent, Skipped))

@@ -41,7 +41,7 @@ NAME: Final = "claude-code"
 _USAGE: Final = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _INTERRUPTED: Final = "[Request interrupted by user"
 _LOCAL_OUTPUT: Final = ("<local-command-", "<command-name>", "<bash-stdout>", "<bash-stderr>")
-_CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+_CALLS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")  # no set: what is looked for may be any JSON, also a list
 
 Line = dict[str, Any]
 

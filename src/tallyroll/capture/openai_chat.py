@@ -52,10 +52,11 @@ DEFAULT_AGENT: Final = "chat-agent"
 _RUN_TIMES: Final = ("started_at", "start_time", "created_at", "created", "timestamp")
 _MESSAGE_TIMES: Final = ("timestamp", "created_at", "created")
 _EPOCH_US: Final = micros_of(RECORDING_EPOCH)
-_RECEIVED: Final = frozenset({"user", "system", "developer"})
-_ANSWERS: Final = frozenset({"tool", "function"})
-_FAILED: Final = frozenset({"error", "failed", "failure", "timeout"})
-_CUT_SHORT: Final = frozenset({"length", "content_filter"})
+# No sets: what is looked for may be any JSON, also a list.
+_RECEIVED: Final = ("user", "system", "developer")
+_ANSWERS: Final = ("tool", "function")
+_FAILED: Final = ("error", "failed", "failure", "timeout")
+_CUT_SHORT: Final = ("length", "content_filter")
 
 
 def is_message(item: object) -> bool:
