@@ -282,6 +282,7 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
     """
     require("audit")
     from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing  # noqa: PLC0415  # needs the extra
+    from tallyroll.adapters.sqlite.ledger_store import holds_records  # noqa: PLC0415  # as above
     from tallyroll.audit.opening import AuditKeys  # noqa: PLC0415  # opened when first needed
 
     with ExitStack() as stack:
@@ -289,7 +290,7 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
         if settings.in_memory:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tallyroll-audit-", ignore_cleanup_errors=True)))
         path = Path(settings.audit_keyring.removeprefix("file:")) if settings.audit_keyring.startswith("file:") else folder / "keys"
-        if not path.exists() and (folder / _LEDGER).exists():  # a new one could open nothing, and would hide what is missing
+        if not path.exists() and holds_records(folder / _LEDGER):  # a new one could open nothing, and would hide what is missing
             raise KeyRingUnavailable(str(path), "it is missing, and the ledger there was sealed with it; restore it from a copy")
         token = None
         if settings.audit_keyring.startswith("pkcs11:"):

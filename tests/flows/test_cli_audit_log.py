@@ -11,6 +11,7 @@ from tests.flows.recording import arrived_in, entries_in
 from tests.flows.test_cli_replay import run
 
 from tallyroll import Roll
+from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +66,16 @@ def test_a_lost_key_ring_is_named_and_none_is_made_in_its_place(tmp_path: Path) 
     (folder / "secret").unlink()
     assert f"{folder / 'keys'}: it is missing" in run(tmp_path, "audit", "verify", code=3)
     assert [one.name for one in folder.iterdir()] == ["ledger.sqlite"]
+
+
+def test_a_ledger_in_which_nothing_was_sealed_needs_no_ring(tmp_path: Path) -> None:
+    async def looked_at() -> None:
+        store = await SqliteLedgerStore.open(tmp_path / "log" / "audit" / "ledger.sqlite", lambda record, _: record)
+        await store.close()
+
+    asyncio.run(looked_at())
+    run(tmp_path, *CALL)
+    run(tmp_path, "audit", "verify")
 
 
 def test_ids_are_shown_whole(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,6 +37,17 @@ T = TypeVar("T")
 
 _HASH: Final = 32
 _RUN: Final = 1_024  # leaves of pruned records in one row
+
+
+def holds_records(path: Path) -> bool:
+    """Whether the ledger in that file has records; false where there is no file. Of one that cannot be read it is assumed. Blocks."""
+    if not path.exists():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+            return connection.execute("SELECT 1 FROM record LIMIT 1").fetchone() is not None
+    except sqlite3.Error:
+        return True
 
 
 class SqliteLedgerStore:
