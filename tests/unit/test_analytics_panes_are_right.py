@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -10,7 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.flows.analysing import TALLY, Quiet, Tally
-from tests.unit.analytics_histories import NOW_US, PLACES, SPECS, Shaky, batch, differences, feed, follower_on, logs, memory_store, stored
+from tests.unit.analytics_histories import (
+    NOW_US,
+    PLACES,
+    SPECS,
+    T0,
+    Shaky,
+    batch,
+    differences,
+    feed,
+    follower_on,
+    logs,
+    memory_store,
+    stored,
+)
 from tests.unit.analytics_reference import DAY, Reference
 
 from tallyroll.analytics.follower import AnalyticsFollower
@@ -169,3 +184,28 @@ def test_what_is_tidied_away_meanwhile_changes_no_quarter_hour(seed):
 @pytest.mark.slow
 def test_of_most_histories_something_is_tidied_away():
     assert asyncio.run(compare_tidied(0)) > 100
+
+
+@pytest.mark.slow
+async def test_numbers_of_keys_are_given_back_while_some_partition_has_none():
+    def beats(count: int, day: int) -> list[tuple[bytes, int]]:
+        made = []
+        for number in range(count):
+            at = T0 + timedelta(days=day, milliseconds=number)
+            event = {
+                "specversion": "1.0", "id": f"{day}-{number}", "source": "test", "type": "agent.heartbeat", "subject": f"agent:{number}",
+                "time": at.isoformat(timespec="microseconds")[:-6] + "Z", "aggregatetype": "agent", "aggregateid": f"a-{number}",
+                "schemaversion": "1.0.0", "data": {},
+            }  # fmt: skip
+            made.append((json.dumps(event).encode(), round(at.timestamp() * 1_000)))
+        return made
+
+    many, few, store = beats(1_500, 0), beats(3, 4), await memory_store()
+    follower = follower_on(store)
+    place, idle = PLACES[2], PLACES[0]
+    await follower.positions([idle, place])
+    for records, start in ((many, 0), (few, len(many))):
+        follower.apply(batch(place, records, start))
+        assert (await follower.flush())[place] == start + len(records)
+    found = (await stored(store))[place]
+    assert differences(found, Reference(SPECS, NOW_US).feed([*many, *few])) == []

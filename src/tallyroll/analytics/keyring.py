@@ -168,7 +168,8 @@ class Keyring:
 
     def held(self) -> NDArray[np.intp]:
         """The numbers that have a place."""
-        return np.flatnonzero(self._seen >= self.day - 1)
+        seen = self._seen[: len(self._names.names)]  # behind it is room
+        return np.flatnonzero(seen >= self.day - 1) if self._held else np.empty(0, np.intp)
 
     def forget(self, codes: NDArray[np.bool_]) -> None:
         """These numbers will mean other keys."""
