@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from tallyroll.analytics.anomalies import known
 from tallyroll.compat.analytics_pipeline import AnomalyAlert, AnomalyDetector
 
 
@@ -72,9 +71,8 @@ def test_a_value_does_not_count_for_itself_and_an_outlier_does_not_hide_the_next
     assert second.severity == "critical"
 
 
-def test_the_series_unused_for_longest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known, "_MOST_SERIES", 2)
-    detector = warm(warm(AnomalyDetector(), "a"), "b")
+def test_the_series_unused_for_longest_makes_room() -> None:
+    detector = warm(warm(AnomalyDetector(max_series=2), "a"), "b")
     assert detector.detect_anomaly("response_time", "a", 100) is None  # used
     detector.detect_anomaly("response_time", "c", 100)
     assert detector.detect_anomaly("response_time", "a", 9_000) is not None
@@ -87,7 +85,7 @@ def test_what_is_no_finite_number_is_refused(value: float) -> None:
         AnomalyDetector().detect_anomaly("m", "a", value)
 
 
-@pytest.mark.parametrize(("sensitivity", "least"), [(0, 10), (-1, 10), (math.nan, 10), (2, 0)])
-def test_settings_that_make_no_sense_are_refused(sensitivity: float, least: int) -> None:
+@pytest.mark.parametrize(("sensitivity", "least", "most"), [(0, 10, 9), (-1, 10, 9), (math.nan, 10, 9), (2, 0, 9), (2, 10, 0)])
+def test_settings_that_make_no_sense_are_refused(sensitivity: float, least: int, most: int) -> None:
     with pytest.raises(ValueError, match="sensitivity is above 0"):
-        AnomalyDetector(sensitivity, least)
+        AnomalyDetector(sensitivity, least, max_series=most)

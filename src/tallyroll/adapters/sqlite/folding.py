@@ -9,8 +9,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from tallyroll.errors import StoreUnavailable
-
 FOLD_BYTES: Final = 16 << 20  # of write-ahead log between two times
 MOST_BYTES: Final = 4 * FOLD_BYTES  # where folding beside the commits does not keep up, one of them does it
 
@@ -56,5 +54,5 @@ class Folding:
 
 def _fold(using: Using) -> None:
     # A disk that fails tells whoever writes next; what is not folded now is folded the next time.
-    with contextlib.suppress(sqlite3.Error, OSError, StoreUnavailable), using() as connection:
+    with contextlib.suppress(sqlite3.Error, OSError), using() as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

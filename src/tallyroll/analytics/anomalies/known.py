@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tallyroll.analytics.signal import Severity, amount, severity_of
 from tallyroll.errors import MissingExtra
@@ -13,8 +13,6 @@ from tallyroll.events.ids import utc_now
 
 if TYPE_CHECKING:
     from tallyroll.analytics.anomalies.history import History
-
-_MOST_SERIES: Final = 10_000  # a history each; the one unused for longest goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +34,15 @@ class AnomalyDetector:
     """Judges values one by one, per metric and agent, against those before them; a value never counts for itself.
 
     ``sensitivity``: so many deviations are an anomaly, in either direction. Silent for the first ``min_data_points`` values
-    of a series. Severity: deviation ÷ sensitivity from 1, 1.5, 2.5, 4. Keeps 3,000 values of 10,000 series.
+    of a series. Severity: deviation ÷ sensitivity from 1, 1.5, 2.5, 4. Keeps 3,000 values
+    of ``max_series`` series; the one unused for longest makes room.
     What is followed from the log has better detectors: see ``AnalyticsEngine`` and the alerts. Raises ValueError for
     values that are no finite numbers; MissingExtra where it is made.
     """
 
-    def __init__(self, sensitivity: float = 2.0, min_data_points: int = 10) -> None:
-        if not sensitivity > 0 or min_data_points < 1:
-            raise ValueError("sensitivity is above 0, min_data_points 1 or more")
+    def __init__(self, sensitivity: float = 2.0, min_data_points: int = 10, *, max_series: int = 10_000) -> None:
+        if not sensitivity > 0 or min_data_points < 1 or max_series < 1:
+            raise ValueError("sensitivity is above 0, min_data_points and max_series 1 or more")
         try:
             from tallyroll.analytics.anomalies import history  # noqa: PLC0415  # needs the extra, which these names do not
         except ModuleNotFoundError:
@@ -51,6 +50,7 @@ class AnomalyDetector:
         self._history = history
         self.sensitivity = sensitivity
         self.min_data_points = min_data_points
+        self._max_series = max_series
         self._known: dict[tuple[str, str], History] = {}
 
     def detect_anomaly(self, metric: str, agent_id: str, value: float) -> AnomalyAlert | None:
@@ -60,7 +60,7 @@ class AnomalyDetector:
         history = self._known.pop((metric, agent_id), None)
         if history is None:
             history = self._history.History()
-            if len(self._known) >= _MOST_SERIES:
+            if len(self._known) >= self._max_series:
                 del self._known[next(iter(self._known))]
         self._known[metric, agent_id] = history
         z = self._history.deviations(history.values, value, self.min_data_points)
