@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -162,11 +162,7 @@ class AnalyticsFollower:
         self._go_ahead()  # what this very run found does not wait for its panes either
         flush = self._begin()
         try:
-            turn = begin
-            for _ in flush.cut:
-                if self._clock.monotonic() - turn >= TURN_S:
-                    await asyncio.sleep(0)  # noqa: TID251  # records are read and looked at between
-                    turn = self._clock.monotonic()
+            await self._in_turns(flush.cut)
             await self._read_missing(flush.cut)
             self._go_ahead()
             await self._ahead()
@@ -274,8 +270,15 @@ class AnalyticsFollower:
         if found:
             for lane, rows in found.items():
                 lane.hold(rows)
-            for _ in cut.put_left():  # from here to the first step nothing else may happen: what is held is put first
-                await asyncio.sleep(0)  # noqa: TID251  # as above
+            await self._in_turns(cut.put_left())  # up to its first step nothing else may happen: what is held is put first
+
+    async def _in_turns(self, steps: Iterable[None]) -> None:
+        """Does the steps, and lets others have the event loop now and then: records are read and looked at between."""
+        turn = self._clock.monotonic()
+        for _ in steps:
+            if self._clock.monotonic() - turn >= TURN_S:
+                await asyncio.sleep(0)  # noqa: TID251  # as said
+                turn = self._clock.monotonic()
 
     def _read_rows(self, partition: TopicPartition, wanted: Sequence[PaneAt]) -> list[HeldRow]:
         return held_rows(wanted, self._store.load_rows(partition, wanted))
