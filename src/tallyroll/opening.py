@@ -395,7 +395,7 @@ def open_field_sealer(settings: Settings) -> tuple[FieldSealer, Callable[[], obj
     keys = open_audit_keys(settings)
     scanner = PiiScanner(open_pii_finder())
     fields = settings.subject_fields_named
-    return FieldSealer(scanner, keys.ring, keys.new_sealer(), tenant=keys.log_id, subject_fields=fields), keys.close
+    return FieldSealer(scanner, keys.ring, keys.new_cipher(), tenant=keys.log_id, subject_fields=fields), keys.close
 
 
 def seal_limits(settings: Settings) -> SealLimits:

@@ -25,7 +25,7 @@ from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.audit.recording.recorder import Recorder
 from tallyroll.audit.recording.violations import Violations
 from tallyroll.events.topics import AUDIT_TOPIC
-from tallyroll.ports import EventLog, KeyRing, Sealer, Span
+from tallyroll.ports import Cipher, EventLog, KeyRing, Span
 from tallyroll.testing.faulty_log import FaultyLog
 from tallyroll.testing.ledger import NonceWatch
 
@@ -43,7 +43,7 @@ class Booth(NamedTuple):
 
     desk: Desk
     ring: FileKeyRing
-    sealer: Sealer
+    cipher: Cipher
     violations: Violations
     recorder: Recorder
 
@@ -57,7 +57,7 @@ class Booth(NamedTuple):
 
     def another(self) -> Recorder:
         """What a restart of the process gives: another recorder, the same ring."""
-        return new_recorder(self.desk, self.ring, self.sealer, self.violations)
+        return new_recorder(self.desk, self.ring, self.cipher, self.violations)
 
     async def arrived(self) -> list[Arrived]:
         """What is in the log."""
@@ -83,9 +83,9 @@ def entry(event_type: str = "file.read", category: str = "data_access", agent_id
     return NewEntry.of(event_type, category, "read", fields.pop("description", "read a file"), agent_id=agent_id, **fields)
 
 
-def new_recorder(desk: Desk, ring: KeyRing, sealer: Sealer, violations: Violations, rules: Sequence[ComplianceRule] = HOUSE) -> Recorder:
+def new_recorder(desk: Desk, ring: KeyRing, cipher: Cipher, violations: Violations, rules: Sequence[ComplianceRule] = HOUSE) -> Recorder:
     return Recorder(
-        LOG_ID, ring, sealer, desk.publisher, desk.catalogue, desk.settings, RuleSet(version="test", rules=(*library().rules, *rules)),
+        LOG_ID, ring, cipher, desk.publisher, desk.catalogue, desk.settings, RuleSet(version="test", rules=(*library().rules, *rules)),
         clock=desk.clock, telemetry=desk.telemetry, finder=Re2Finder(PATTERNS), violations=violations,
     )  # fmt: skip
 
@@ -94,11 +94,11 @@ def new_recorder(desk: Desk, ring: KeyRing, sealer: Sealer, violations: Violatio
 async def recording(folder: Path, *, rules: Sequence[ComplianceRule] = HOUSE, **options: Any) -> AsyncIterator[Booth]:
     """A recorder whose keys are in ``folder``, and its spool if there is one; nonces are watched."""
     async with publishing(folder, **options) as desk:
-        ring, sealer = FileKeyRing(folder / "keys", SECRET), NonceWatch(AesGcm())
+        ring, cipher = FileKeyRing(folder / "keys", SECRET), NonceWatch(AesGcm())
         violations = Violations(desk.telemetry, desk.publisher.publish_batch)
-        recorder = new_recorder(desk, ring, sealer, violations, rules)
+        recorder = new_recorder(desk, ring, cipher, violations, rules)
         try:
-            yield Booth(desk, ring, sealer, violations, recorder)
+            yield Booth(desk, ring, cipher, violations, recorder)
         finally:
             desk.log.heal()
             await desk.passing(recorder.close())
@@ -130,11 +130,11 @@ def entries_in(arrived: Sequence[Arrived], kinds: Collection[Kind] = (Kind.ENTRY
     return [one for one in arrived if one.core.kind in kinds and one.verdict != Verdict.REPEAT]
 
 
-def read_back(one: Arrived, ring: KeyRing, sealer: Sealer) -> AuditEntry:
+def read_back(one: Arrived, ring: KeyRing, cipher: Cipher) -> AuditEntry:
     """The entry as its reader gets it."""
     texts = []
     for number, mark in enumerate(one.core.parts):
-        text = text_of(ring, sealer, one.record, number)
+        text = text_of(ring, cipher, one.record, number)
         texts.append(text[SALT:] if mark.part_type == PartType.PLAIN else text)
     return entry_of(one.record, texts)
 

@@ -64,7 +64,7 @@ async def test_what_is_in_the_log_is_what_the_caller_got(tmp_path: Path) -> None
             on_behalf_of=["bert"], compliance_frameworks=["sox", "gdpr"], correlation_id="c-1", model={"name": "m"}, severity="high",
         )  # fmt: skip
         (one,) = entries_in(await booth.arrived())
-        seen = read_back(one, booth.ring, booth.sealer)
+        seen = read_back(one, booth.ring, booth.cipher)
         names = [name for name in made.__struct_fields__ if name not in ("position", "violations", "payload", "model")]
         assert {name: getattr(seen, name) for name in names} == {name: getattr(made, name) for name in names}
         assert (seen.payload, seen.model, [*seen.violations]) == (made.payload, made.model, [*made.violations])
@@ -112,7 +112,7 @@ async def test_free_text_in_clear_is_sealed_where_something_personal_is_in_it(tm
         (one,) = entries_in(await booth.arrived())
         assert b"anna" not in (one.record.env or b"")
         assert one.env["purpose"] == "support"
-        assert read_back(one, booth.ring, booth.sealer).reason == made.reason == "asked by anna@mail.example"
+        assert read_back(one, booth.ring, booth.cipher).reason == made.reason == "asked by anna@mail.example"
 
 
 async def test_what_is_not_given_comes_from_the_context(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from tallyroll.testing.ledger import NonceReused, NonceWatch
 ENTRY = Draft(Kind.ENTRY, b"{}", (personal(), personal(b"second part")))
 
 
-def writer(sealer: NonceWatch, name: bytes = b"w", epoch: int = 1) -> Writer:
+def writer(cipher: NonceWatch, name: bytes = b"w", epoch: int = 1) -> Writer:
     enrolment = Enrolment(name.ljust(16, b"\0"), epoch, sha256(name + bytes((epoch,))).digest(), "token", 0)
-    return Writer(LOG_ID, enrolment, sealer, rule_set="1")
+    return Writer(LOG_ID, enrolment, cipher, rule_set="1")
 
 
 def test_a_chain_begins_with_its_genesis_and_every_record_links_to_the_one_before() -> None:

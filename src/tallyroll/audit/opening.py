@@ -27,7 +27,7 @@ from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify.ed25519 import is_signed
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
-from tallyroll.ports import Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Sealer, Signer, Witness
+from tallyroll.ports import Cipher, Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Signer, Witness
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Telemetry
@@ -35,12 +35,12 @@ from tallyroll.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class AuditKeys:
-    """Everything secret of one ledger, opened. ``new_sealer``: one for each thread, since they keep prepared keys."""
+    """Everything secret of one ledger, opened. ``new_cipher``: one for each thread, since they keep prepared keys."""
 
     log_id: bytes
     ring: KeyRing
     signer: Signer
-    new_sealer: Callable[[], Sealer]
+    new_cipher: Callable[[], Cipher]
     close: Callable[[], object]
     """Forgets the keys. Idempotent."""
 
@@ -93,7 +93,7 @@ class OpenAudit:
     def recorder(self) -> Recorder:
         """What this process records with."""
         return Recorder(
-            self.keys.log_id, self.keys.ring, self.keys.new_sealer(), self._publisher, self.catalogue, self.settings, self.rules,
+            self.keys.log_id, self.keys.ring, self.keys.new_cipher(), self._publisher, self.catalogue, self.settings, self.rules,
             clock=self.clock, telemetry=self.telemetry, finder=self.finder, violations=self.violations,
         )  # fmt: skip
 
@@ -108,7 +108,7 @@ class OpenAudit:
         """What says single things in the registry; the follower has one of its own."""
         if self._registrar is None:
             self._registrar = Registrar(
-                await self.store(), self.keys.ring, self.keys.new_sealer(), self.keys.log_id, clock=self.clock,
+                await self.store(), self.keys.ring, self.keys.new_cipher(), self.keys.log_id, clock=self.clock,
                 rule_set=self.rules.version, classes=retention_classes(self.rules.rules), heartbeat_s=self.settings.audit_heartbeat_seconds,
             )  # fmt: skip
         return self._registrar
@@ -117,7 +117,7 @@ class OpenAudit:
         """What forgets people. A new one each time."""
         binding = [rule.rule_id for rule in self.rules.rules if rule.binding]
         return Eraser(
-            await self.store(), self.keys.ring, self.keys.new_sealer(), self.keys.signer, self._register,
+            await self.store(), self.keys.ring, self.keys.new_cipher(), self.keys.signer, self._register,
             clock=self.clock, binding=binding, targets=[self.recorder],
         )  # fmt: skip
 
@@ -148,10 +148,10 @@ class OpenAudit:
         ``open_witnesses`` takes the ledger's public key; they are closed with it. Raises StoreUnavailable.
         """
         witnesses = open_witnesses(str(NoteKey(self.keys.origin, ED25519, self.keys.signer.public)))
-        store, settings, keys, sealer = await self.store(), self.settings, self.keys, self.keys.new_sealer()
+        store, settings, keys, cipher = await self.store(), self.settings, self.keys, self.keys.new_cipher()
         beat_s, first = settings.audit_heartbeat_seconds, TopicPartition(self.catalogue[AUDIT_TOPIC].name, 0)
         registrar = Registrar(
-            store, keys.ring, sealer, keys.log_id, clock=self.clock,
+            store, keys.ring, cipher, keys.log_id, clock=self.clock,
             rule_set=self.rules.version, classes=retention_classes(self.rules.rules), heartbeat_s=beat_s,
         )  # fmt: skip
         derived = self.rules.derived
@@ -177,10 +177,10 @@ class OpenAudit:
                 await checkpoints.check_unnoted()
 
         follower = AuditSealer(
-            store, keys.ring, sealer, registrar, deriver, self.catalogue,
+            store, keys.ring, cipher, registrar, deriver, self.catalogue,
             clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days, derived.days_of),
             publish=self._publisher.publish, telemetry=self.telemetry, check=check,
-            separating=Separating(self.rules.rules, store, keys.ring, sealer, clock=self.clock, tell=self.violations.tell),
+            separating=Separating(self.rules.rules, store, keys.ring, cipher, clock=self.clock, tell=self.violations.tell),
         )  # fmt: skip
         upkeep = Upkeep(
             follower, store, checkpoints, clock=self.clock, leading=lambda: first in follower.lanes,

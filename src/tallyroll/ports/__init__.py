@@ -65,7 +65,7 @@ from tallyroll.ports.bridges import (
     ViewsWritten,
 )
 from tallyroll.ports.following import DeadLetter, Follower, LooksFirst
-from tallyroll.ports.keys import DataKey, Enrolment, KeyRing, Sealer, Signer
+from tallyroll.ports.keys import Cipher, DataKey, Enrolment, KeyRing, Signer
 from tallyroll.ports.ledger import (
     LEDGER_META,
     LedgerAppend,
@@ -110,6 +110,7 @@ __all__ = [
     "ArchivedFinding",
     "AssignmentListener",
     "Cells",
+    "Cipher",
     "Claim",
     "Clock",
     "DataKey",
@@ -163,7 +164,6 @@ __all__ = [
     "Run",
     "Score",
     "Sealed",
-    "Sealer",
     "Segment",
     "SegmentCodec",
     "SegmentColumn",

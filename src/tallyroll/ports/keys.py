@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 
-class Sealer(Protocol):
+class Cipher(Protocol):
     """Authenticated encryption, the primitive: AES-256-GCM. Whoever calls it chooses keys and nonces, and answers for them.
 
     Not promised: to notice that a nonce is used twice under one key, which gives both texts away. No repr, log or error

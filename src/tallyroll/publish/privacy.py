@@ -21,7 +21,7 @@ from tallyroll.audit.ledger.chain import Ratchet, group_key
 from tallyroll.errors import KeyGone
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.ids import new_id
-from tallyroll.ports import DataKey, KeyRing, Sealer
+from tallyroll.ports import Cipher, DataKey, KeyRing
 from tallyroll.publish.processors import Processor
 
 SEALED_PREFIX: Final = "sealed:1:"
@@ -42,10 +42,10 @@ class FieldSealer:
     Raises KeyRingUnavailable. Not promised: that everything personal is found; see ``audit.compliance.pii``. Nor thread-safety.
     """
 
-    def __init__(self, scanner: PiiScanner, ring: KeyRing, sealer: Sealer, *, tenant: bytes, subject_fields: Collection[str] = ()) -> None:
+    def __init__(self, scanner: PiiScanner, ring: KeyRing, cipher: Cipher, *, tenant: bytes, subject_fields: Collection[str] = ()) -> None:
         self._scanner = scanner
         self._ring = ring
-        self._sealer = sealer
+        self._cipher = cipher
         self._tenant = tenant
         self._subject_fields = subject_fields
         self._salt, self._pid = os.urandom(_SALT), os.getpid()
@@ -110,7 +110,7 @@ class FieldSealer:
         if self._pid != os.getpid():  # a forked child: the random half of its keys must be its own
             self._salt, self._pid = os.urandom(_SALT), os.getpid()
         nonce = os.urandom(_NONCE)
-        text = self._sealer.seal(_field_key(key.key, self._salt), nonce, msgspec.json.encode(value), self._aad(event_id, place))
+        text = self._cipher.seal(_field_key(key.key, self._salt), nonce, msgspec.json.encode(value), self._aad(event_id, place))
         return SEALED_PREFIX + urlsafe_b64encode(key.handle + self._salt + nonce + text).decode()
 
     def _open(self, token: str, event_id: str, place: _Path) -> object:
@@ -120,7 +120,7 @@ class FieldSealer:
             key = self._dek(handle)
         except KeyGone:
             return None
-        text = self._sealer.open(_field_key(key, salt), rest[:_NONCE], rest[_NONCE:], self._aad(event_id, place))
+        text = self._cipher.open(_field_key(key, salt), rest[:_NONCE], rest[_NONCE:], self._aad(event_id, place))
         return msgspec.json.decode(text)
 
     def _dek(self, handle: bytes) -> bytes:

@@ -21,7 +21,7 @@ from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
 from tallyroll.audit.ledger.layout import Kind
 from tallyroll.audit.ledger.subjects import part_about, text_of
 from tallyroll.errors import KeyGone
-from tallyroll.ports import Enrolment, KeyRing, Sealer
+from tallyroll.ports import Cipher, Enrolment, KeyRing
 from tallyroll.testing.contract import expect, expect_equal
 from tallyroll.testing.ledger import NonceWatch
 
@@ -31,7 +31,7 @@ OpenRing = Callable[[], KeyRing]
 """Opens the ring under test."""
 
 Case = Callable[[OpenRing], None]
-SealingCase = Callable[[OpenRing, Sealer], None]
+SealingCase = Callable[[OpenRing, Cipher], None]
 
 _NOW_US: Final = 1_800_000_000_000_000
 _LOG: Final = bytes(range(16))
@@ -165,9 +165,9 @@ def nothing_shown_holds_a_key_or_a_name(opener: OpenRing) -> None:
         expect("anna-of" not in shown and enrolment.token not in shown, "no name and no token is shown")
 
 
-def no_nonce_is_used_twice(opener: OpenRing, sealer: Sealer) -> None:
+def no_nonce_is_used_twice(opener: OpenRing, cipher: Cipher) -> None:
     """Writers side by side, after an end without a farewell, and going on as the same writer, all about the same subjects."""
-    watched = NonceWatch(sealer)
+    watched = NonceWatch(cipher)
     writer: bytes | None = None
     for _ in range(3):
         with _opened(opener, opener) as rings:
@@ -179,18 +179,18 @@ def no_nonce_is_used_twice(opener: OpenRing, sealer: Sealer) -> None:
                         _seal(sealed, ring, partition, ("anna",), ("anna", "bert"), ())
 
 
-def sealed_parts_live_and_die_with_their_subjects(opener: OpenRing, sealer: Sealer) -> None:
+def sealed_parts_live_and_die_with_their_subjects(opener: OpenRing, cipher: Cipher) -> None:
     """Readable in a later opening and after a rotation; unreadable as soon as one of the subjects is erased."""
     with _opened(opener) as [ring]:
-        [record] = _seal(Writer(_LOG, ring.enrol(_NOW_US), sealer, rule_set="1"), ring, 0, ("anna",), ("anna", "bert"), ())[1:]
+        [record] = _seal(Writer(_LOG, ring.enrol(_NOW_US), cipher, rule_set="1"), ring, 0, ("anna",), ("anna", "bert"), ())[1:]
     with _opened(opener) as [ring]:
         ring.rotate()
-        expect_equal([text_of(ring, sealer, record.record, part) for part in range(3)], [b"part 0", b"part 1", b"part 2"], "the texts")
+        expect_equal([text_of(ring, cipher, record.record, part) for part in range(3)], [b"part 0", b"part 1", b"part 2"], "the texts")
         [bert] = ring.subjects(["bert"])
         ring.destroy([bert.handle])
-        expect_equal(text_of(ring, sealer, record.record, 0), b"part 0", "the text about the other subject")
-        _gone("a text about two, one of them erased", lambda: text_of(ring, sealer, record.record, 1))
-        expect_equal(text_of(ring, sealer, record.record, 2), b"part 2", "the text about nobody known")
+        expect_equal(text_of(ring, cipher, record.record, 0), b"part 0", "the text about the other subject")
+        _gone("a text about two, one of them erased", lambda: text_of(ring, cipher, record.record, 1))
+        expect_equal(text_of(ring, cipher, record.record, 2), b"part 2", "the text about nobody known")
 
 
 def _seal(writer: Writer, ring: KeyRing, partition: int, *subjects: tuple[str, ...]) -> list[Sealed]:

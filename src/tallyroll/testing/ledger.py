@@ -1,6 +1,6 @@
 """A whole ledger in memory, made of the same pure core as the real one: writers, registry, notes, witnesses, removal, exports.
 
-For tests of verifiers and of what reads exports. Deterministic: same calls, same bytes, as long as the sealer and the signers
+For tests of verifiers and of what reads exports. Deterministic: same calls, same bytes, as long as the cipher and the signers
 are. Time stands still until ``wait``.
 """
 
@@ -19,7 +19,7 @@ from tallyroll.audit.ledger.partition import LedgerPartition, Offered, Tip, Verd
 from tallyroll.audit.ledger.records import Head, Missing, Stretch
 from tallyroll.audit.ledger.tree import Tree
 from tallyroll.audit.sealing import witness
-from tallyroll.ports import Enrolment, Sealer, Signer
+from tallyroll.ports import Cipher, Enrolment, Signer
 
 START_US: Final = 1_800_000_000_000_000
 DAY_US: Final = 86_400_000_000
@@ -33,20 +33,20 @@ class NonceReused(AssertionError):
 
 
 class NonceWatch:
-    """A ``Sealer`` that raises NonceReused. No check of integrity notices this, so tests of writers seal through it."""
+    """A ``Cipher`` that raises NonceReused. No check of integrity notices this, so tests of writers seal through it."""
 
-    def __init__(self, sealer: Sealer) -> None:
-        self._sealer = sealer
+    def __init__(self, cipher: Cipher) -> None:
+        self._cipher = cipher
         self._seen: set[tuple[bytes, bytes]] = set()
 
     def seal(self, key: bytes, nonce: bytes, plain: bytes, aad: bytes) -> bytes:
         if (key, nonce) in self._seen:
             raise NonceReused
         self._seen.add((key, nonce))
-        return self._sealer.seal(key, nonce, plain, aad)
+        return self._cipher.seal(key, nonce, plain, aad)
 
     def open(self, key: bytes, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
-        return self._sealer.open(key, nonce, sealed, aad)
+        return self._cipher.open(key, nonce, sealed, aad)
 
 
 class MemoryWitness:
@@ -108,10 +108,10 @@ class Partition:
 class MemoryLedger:
     """See the module. ``signer``'s name becomes the ledger's origin: it ends with the log id in hex."""
 
-    def __init__(self, sealer: Sealer, signer: Signer, *, log_id: bytes, partitions: Sequence[int] = (0, 1), heartbeat_s: int = 5) -> None:
+    def __init__(self, cipher: Cipher, signer: Signer, *, log_id: bytes, partitions: Sequence[int] = (0, 1), heartbeat_s: int = 5) -> None:
         self.log_id = log_id
         self.now_us = START_US
-        self.sealer = sealer
+        self.cipher = cipher
         self.signers = [signer]
         self.witnesses: list[MemoryWitness] = []
         self.partitions = {number: Partition(log_id, number) for number in (*partitions, REGISTRY)}
@@ -154,7 +154,7 @@ class MemoryLedger:
         k0 = sha256(b"test/k0" + writer_id + bytes((epoch,))).digest()
         self.k0[writer_id, epoch] = k0
         enrolment = Enrolment(writer_id, epoch, k0, f"token-{epoch}", self.now_us)
-        return Writer(self.log_id, enrolment, self.sealer, rule_set="1", previous=previous)
+        return Writer(self.log_id, enrolment, self.cipher, rule_set="1", previous=previous)
 
     def enrol(self, name: bytes, epoch: int = 1, previous: tuple[int, Sequence[Head]] | None = None) -> Writer:
         """A writer that the registry has admitted."""

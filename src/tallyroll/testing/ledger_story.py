@@ -14,7 +14,7 @@ from tallyroll.audit.ledger.chain import Draft, Part, Writer, group_key
 from tallyroll.audit.ledger.layout import Kind, PartType
 from tallyroll.audit.ledger.note import Checker
 from tallyroll.audit.ledger.records import Stretch
-from tallyroll.ports import Sealer, Signer
+from tallyroll.ports import Cipher, Signer
 from tallyroll.testing.ledger import MemoryLedger, MemoryWitness
 
 ANNA = b"handle-of-anna  "
@@ -22,11 +22,11 @@ BERT = b"handle-of-bert  "
 PRUNED = 13
 
 
-def story(sealer: Sealer, signer_of: Callable[[str, bytes], Signer], check: Checker) -> MemoryLedger:
+def story(cipher: Cipher, signer_of: Callable[[str, bytes], Signer], check: Checker) -> MemoryLedger:
     """The ledger at the end of the story; ``signer_of`` makes a signer from a name and a 32-byte seed."""
     log_id = sha256(b"story").digest()[:16]
     origin = f"example.com/audit/{log_id.hex()}"
-    ledger = MemoryLedger(sealer, signer_of(origin, _key(b"first log key")), log_id=log_id)
+    ledger = MemoryLedger(cipher, signer_of(origin, _key(b"first log key")), log_id=log_id)
     ledger.witnesses.append(MemoryWitness(signer_of("witness.example/w1", _key(b"witness")), ledger.key, check))
     first, second = ledger.enrol(b"writer-a"), ledger.enrol(b"writer-b")
     _early_days(ledger, first, second)

@@ -15,7 +15,7 @@ _CACHED: Final = 4_096  # prepared keys, some 2 KB each; preparing one costs as 
 
 
 class AesGcm:
-    """Implements ``ports.Sealer``. Keeps prepared keys, the newest ones: ``forget`` drops one that must not live on.
+    """Implements ``ports.Cipher``. Keeps prepared keys, the newest ones: ``forget`` drops one that must not live on.
 
     Not promised: that a forgotten key is overwritten in memory; Python does not say when. Nor thread-safety.
     """

@@ -16,7 +16,7 @@ import msgspec
 from tallyroll.audit.ledger import layout, records
 from tallyroll.audit.ledger.layout import MAC_LABEL, ChainId, Kind, PartType, Record, hash_of, leaf_hash, pack_core
 from tallyroll.audit.ledger.records import Head
-from tallyroll.ports import Enrolment, Sealer
+from tallyroll.ports import Cipher, Enrolment
 
 _INNER: Final = bytes(0x36 ^ value for value in range(256))
 _OUTER: Final = bytes(0x5C ^ value for value in range(256))
@@ -116,14 +116,14 @@ class Writer:
     """
 
     def __init__(
-        self, log_id: bytes, enrolment: Enrolment, sealer: Sealer, *, rule_set: str, previous: tuple[int, Sequence[Head]] | None = None
+        self, log_id: bytes, enrolment: Enrolment, cipher: Cipher, *, rule_set: str, previous: tuple[int, Sequence[Head]] | None = None
     ) -> None:
         self.writer = enrolment.writer
         self.epoch = enrolment.epoch
         self.opened_us = enrolment.opened_us
         self.commitment = layout.k0_commitment(enrolment.k0)
         self._log_id = log_id
-        self._sealer = sealer
+        self._cipher = cipher
         self._genesis = records.genesis(self.commitment, enrolment.token, rule_set, previous)
         self._ratchet = Ratchet(enrolment.k0)
         self._tips: dict[int, _Tip] = {}
@@ -191,7 +191,7 @@ class Writer:
                 del self._derived[next(iter(self._derived))]
             derived = self._derived[key, tip.chain.partition] = _expanded(key, tip.info)
         nonce = layout.nonce_of(index, tip.seq)
-        ct = self._sealer.seal(derived, nonce, text, layout.aad_of(tip.ident, tip.seq, index, part_type))
+        ct = self._cipher.seal(derived, nonce, text, layout.aad_of(tip.ident, tip.seq, index, part_type))
         return layout.pack_mark(part_type, handle, nonce, ct), ct
 
 
@@ -209,11 +209,11 @@ def group_key(deks: Sequence[tuple[bytes, bytes]]) -> bytes:
     return digest(b"aud1/group", b"".join(dek for _, dek in sorted(deks)), "sha256")
 
 
-def open_part(sealer: Sealer, record: Record, index: int, dek: bytes) -> bytes:
+def open_part(cipher: Cipher, record: Record, index: int, dek: bytes) -> bytes:
     """The text of one sealed part. Raises SealBroken; LookupError where the part was removed."""
     core = layout.unpack_core(record.core)
     mark, body = core.parts[index], record.parts[index]
     if body is None:
         raise LookupError("the part was removed")
     aad = layout.aad_of(core.chain.packed(), core.seq, index, mark.part_type)
-    return sealer.open(part_key(dek, core.chain), mark.nonce, body, aad)
+    return cipher.open(part_key(dek, core.chain), mark.nonce, body, aad)

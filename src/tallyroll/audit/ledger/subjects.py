@@ -10,7 +10,7 @@ from tallyroll.audit.ledger import layout
 from tallyroll.audit.ledger.chain import Part, group_key, open_part
 from tallyroll.audit.ledger.layout import PartType, Record
 from tallyroll.errors import KeyGone
-from tallyroll.ports import DataKey, KeyRing, Sealer
+from tallyroll.ports import Cipher, DataKey, KeyRing
 
 _AT_ONCE: Final = 256
 
@@ -67,7 +67,7 @@ def parts_about(
     return parts
 
 
-def text_of(ring: KeyRing, sealer: Sealer, record: Record, index: int) -> bytes:
+def text_of(ring: KeyRing, cipher: Cipher, record: Record, index: int) -> bytes:
     """The text of a part. Raises KeyGone where it was erased, LookupError where it was removed, SealBroken where it does not open."""
     mark = layout.unpack_core(record.core).parts[index]
     body = record.parts[index]
@@ -76,8 +76,8 @@ def text_of(ring: KeyRing, sealer: Sealer, record: Record, index: int) -> bytes:
             raise LookupError("the part was removed")
         return body
     if mark.part_type != PartType.GROUP:
-        return open_part(sealer, record, index, ring.key(mark.handle))
+        return open_part(cipher, record, index, ring.key(mark.handle))
     deks = [(handle, ring.key(handle)) for handle in ring.members(mark.handle)]
     if not deks:
         raise KeyGone(mark.handle)
-    return open_part(sealer, record, index, group_key(deks))
+    return open_part(cipher, record, index, group_key(deks))

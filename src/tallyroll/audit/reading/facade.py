@@ -48,7 +48,7 @@ class AuditReading:
         """Answers questions about entries."""
         keys = self._opened.keys
         return LedgerReader(
-            self.store, keys.ring, keys.new_sealer(), clock=self._opened.clock, record=self._record, catch_up=self._catch_up
+            self.store, keys.ring, keys.new_cipher(), clock=self._opened.clock, record=self._record, catch_up=self._catch_up
         )
 
     @cached_property

@@ -20,7 +20,7 @@ from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.removal.standing import Standing
 from tallyroll.errors import KeyGone, LedgerTampered, SealBroken, SubjectErased, Undecodable
-from tallyroll.ports import Clock, KeyRing, LedgerRow, LedgerStore, LedgerWanted, Sealer
+from tallyroll.ports import Cipher, Clock, KeyRing, LedgerRow, LedgerStore, LedgerWanted
 
 PERSONAL: Final = "personal"
 """The scope of a reader who may see sealed fields, and those that are only kept apart."""
@@ -150,7 +150,7 @@ class LedgerReader:
         self,
         store: LedgerStore,
         ring: KeyRing,
-        sealer: Sealer,
+        cipher: Cipher,
         *,
         clock: Clock,
         record: Record,
@@ -158,7 +158,7 @@ class LedgerReader:
     ) -> None:
         self._store = store
         self._ring = ring
-        self._sealer = sealer
+        self._cipher = cipher
         self._clock = clock
         self._record = record
         self._catch_up = catch_up
@@ -285,7 +285,7 @@ class LedgerReader:
             text = None
             if number not in hidden:
                 try:
-                    text = text_of(self._ring, self._sealer, record, number)
+                    text = text_of(self._ring, self._cipher, record, number)
                 except SealBroken:  # a ledger that was tampered with has to be readable too, for who finds out how
                     opens = False
                 except (KeyGone, LookupError):

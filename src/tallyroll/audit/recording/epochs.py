@@ -23,7 +23,7 @@ from tallyroll.events.event import iso
 from tallyroll.events.ids import id_at
 from tallyroll.events.partition import partition_for
 from tallyroll.events.topics import Topic
-from tallyroll.ports import Clock, KeyRing, Sealer
+from tallyroll.ports import Cipher, Clock, KeyRing
 from tallyroll.publish.load import Body
 
 EPOCH_S: Final = 86_400  # bounds how far a ratchet has to be turned to check a MAC
@@ -45,11 +45,11 @@ class Epochs:
     """
 
     def __init__(  # noqa: PLR0913  # what a writer needs
-        self, log_id: bytes, ring: KeyRing, sealer: Sealer, topic: Topic, *, clock: Clock, source: str, rule_set: str, keep_days: int
+        self, log_id: bytes, ring: KeyRing, cipher: Cipher, topic: Topic, *, clock: Clock, source: str, rule_set: str, keep_days: int
     ) -> None:
         self._log_id = log_id
         self._ring = ring
-        self._sealer = sealer
+        self._cipher = cipher
         self._topic = topic
         self._clock = clock
         self._source = source
@@ -78,7 +78,7 @@ class Epochs:
             enrolled = await asyncio.to_thread(partial(self._ring.enrol, now_us, writer=writer, after=after))
             closing = self.close("the epoch is over")
             previous = None if last is None or last.writer != enrolled.writer else (last.epoch, last.heads)
-            self._writer = Writer(self._log_id, enrolled, self._sealer, rule_set=self._rule_set, previous=previous)
+            self._writer = Writer(self._log_id, enrolled, self._cipher, rule_set=self._rule_set, previous=previous)
             self._began = began
             return closing
 

@@ -34,7 +34,7 @@ from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable
 from tallyroll.events.codec import moment_at
 from tallyroll.events.ids import new_id
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
-from tallyroll.ports import Clock, KeyRing, Outcome, PiiFinder, Sealer
+from tallyroll.ports import Cipher, Clock, KeyRing, Outcome, PiiFinder
 from tallyroll.publish.load import Body
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
@@ -68,7 +68,7 @@ class Recorder:
         self,
         log_id: bytes,
         ring: KeyRing,
-        sealer: Sealer,
+        cipher: Cipher,
         publisher: EventPublisher,
         catalogue: Catalogue,
         settings: Settings,
@@ -81,7 +81,7 @@ class Recorder:
     ) -> None:
         self._log_id = log_id
         self._ring = ring
-        self._sealer = sealer
+        self._cipher = cipher
         self._publisher = publisher
         self._topic = catalogue[AUDIT_TOPIC]
         self._settings = settings
@@ -113,7 +113,7 @@ class Recorder:
         self._bursts = Bursts()
         self._keys = DataKeys(self._ring, self._clock.monotonic)
         self._epochs = Epochs(
-            self._log_id, self._ring, self._sealer, self._topic, clock=self._clock, source=self._settings.source,
+            self._log_id, self._ring, self._cipher, self._topic, clock=self._clock, source=self._settings.source,
             rule_set=self._rules.version, keep_days=self._settings.audit_default_retention_days,
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.removal.standing import Standing
 from tallyroll.errors import KeyGone, SealBroken
 from tallyroll.events.ids import new_id
-from tallyroll.ports import Clock, ErasureTarget, KeyRing, LedgerRemoval, LedgerRow, LedgerStore, Sealer, Signer
+from tallyroll.ports import Cipher, Clock, ErasureTarget, KeyRing, LedgerRemoval, LedgerRow, LedgerStore, Signer
 
 Register = Callable[[Kind, bytes], Awaitable[int]]
 """Appends a record to the registry, durably; returns its index."""
@@ -82,7 +82,7 @@ class Eraser:
         self,
         store: LedgerStore,
         ring: KeyRing,
-        sealer: Sealer,
+        cipher: Cipher,
         signer: Signer,
         register: Register,
         *,
@@ -92,7 +92,7 @@ class Eraser:
     ) -> None:
         self._store = store
         self._ring = ring
-        self._sealer = sealer
+        self._cipher = cipher
         self._signer = signer
         self._register = register
         self._clock = clock
@@ -222,7 +222,7 @@ class Eraser:
 
     def _opened(self, record: Record, part: int, part_type: int) -> bytes | None:
         try:
-            text = text_of(self._ring, self._sealer, record, part)
+            text = text_of(self._ring, self._cipher, record, part)
         except (KeyGone, SealBroken):
             return None  # nobody can read it
         return text[SALT:] if part_type == PartType.PLAIN else text

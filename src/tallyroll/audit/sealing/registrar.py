@@ -14,7 +14,7 @@ from tallyroll.audit.ledger.records import Head
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.registry import Contradiction, Registry
 from tallyroll.errors import PositionConflict
-from tallyroll.ports import Clock, KeyRing, LedgerAppend, LedgerCommit, LedgerFacts, LedgerRow, LedgerStore, Sealer
+from tallyroll.ports import Cipher, Clock, KeyRing, LedgerAppend, LedgerCommit, LedgerFacts, LedgerRow, LedgerStore
 
 EPOCH_S: Final = 24 * 3_600
 _PAGE: Final = 2_000
@@ -39,7 +39,7 @@ class Registrar:
         self,
         store: LedgerStore,
         ring: KeyRing,
-        sealer: Sealer,
+        cipher: Cipher,
         log_id: bytes,
         *,
         clock: Clock,
@@ -52,7 +52,7 @@ class Registrar:
         self.log_id = log_id
         self._store = store
         self._ring = ring
-        self._sealer = sealer
+        self._cipher = cipher
         self._clock = clock
         self._rule_set = rule_set
         self._classes = {0: None} if classes is None else dict(classes)
@@ -187,7 +187,7 @@ class Registrar:
         enrolment = self._ring.enrol(opened_us) if before is None else self._ring.enrol(opened_us, writer=before[0], after=before[1])
         same = before is not None and enrolment.writer == before[0]
         previous = (before[1], ends) if before is not None and same and ends else None
-        writer = self._writer = Writer(self.log_id, enrolment, self._sealer, rule_set=self._rule_set, previous=previous)
+        writer = self._writer = Writer(self.log_id, enrolment, self._cipher, rule_set=self._rule_set, previous=previous)
         self._known_as, self._opened_s = (writer.writer, writer.epoch), self._clock.monotonic()
         self._burnt.clear()
         self._record(Kind.KEY, records.writer_key(writer.writer, writer.epoch, writer.commitment, writer.opened_us, self._heartbeat_s))

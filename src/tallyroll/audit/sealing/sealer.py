@@ -34,7 +34,7 @@ from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavaila
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
-from tallyroll.ports import Clock, DeadLetter, KeyRing, LedgerCommit, LedgerFacts, LedgerStore, Sealer
+from tallyroll.ports import Cipher, Clock, DeadLetter, KeyRing, LedgerCommit, LedgerFacts, LedgerStore
 from tallyroll.telemetry import AUDIT_FINDINGS, AUDIT_SEALED, FOLLOW_REPEATS, Counters, Telemetry
 
 log: Final = logging.getLogger("tallyroll.audit")
@@ -68,7 +68,7 @@ class AuditSealer:
         self,
         store: LedgerStore,
         ring: KeyRing,
-        sealer: Sealer,
+        cipher: Cipher,
         registrar: Registrar,
         deriver: Deriver,
         catalogue: Catalogue,
@@ -87,7 +87,7 @@ class AuditSealer:
         self._store = store
         self._ring = ring
         self._drawn = DrawnKeys(ring)
-        self._sealer = sealer
+        self._cipher = cipher
         self._deriver = deriver
         self._catalogue = catalogue
         self._clock = clock
@@ -321,7 +321,7 @@ class AuditSealer:
             audit_id, digest = item.found_by[0], item.digest
             before = seen.get(audit_id) or unstored.get(audit_id)
             if before is None and audit_id in stored:  # where nobody can read its digest any more, nobody can compare
-                before = digest_of(stored[audit_id], partial(text_of, self._ring, self._sealer)) or digest
+                before = digest_of(stored[audit_id], partial(text_of, self._ring, self._cipher)) or digest
             seen[audit_id] = before or digest
             verdicts.append(None if before is None else "repeat" if before == digest else "same_id")
         return verdicts

@@ -20,7 +20,7 @@ from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.sealing.finding import Breach, Finding
 from tallyroll.errors import KeyGone, KeyRingUnavailable, SealBroken, StoreUnavailable
 from tallyroll.events.position import Position
-from tallyroll.ports import Clock, KeyRing, LedgerFacts, LedgerStore, LedgerWanted, Sealer
+from tallyroll.ports import Cipher, Clock, KeyRing, LedgerFacts, LedgerStore, LedgerWanted
 
 Tell = Callable[[AuditEntry, Sequence[RuleViolation], Sequence[str]], None]
 """Tells handlers and monitors of an entry: what it breaks, and the rules that are watched at once. As ``Violations.tell``."""
@@ -41,7 +41,7 @@ class Separating:
         rules: Iterable[ComplianceRule],
         store: LedgerStore,
         ring: KeyRing,
-        sealer: Sealer,
+        cipher: Cipher,
         *,
         clock: Clock,
         tell: Tell,
@@ -49,7 +49,7 @@ class Separating:
         self._separation = Separation(rules, secret=os.urandom(32))
         self._store = store
         self._ring = ring
-        self._sealer = sealer
+        self._cipher = cipher
         self._clock = clock
         self._tell = tell
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -109,7 +109,7 @@ class Separating:
 
     def _text(self, record: Record, number: int) -> bytes | None:
         try:
-            text = text_of(self._ring, self._sealer, record, number)
+            text = text_of(self._ring, self._cipher, record, number)
         except (KeyGone, LookupError, SealBroken):  # erased, removed, or for the verifier to name
             return None
         return text[SALT:] if unpack_core(record.core).parts[number].part_type == PartType.PLAIN else text
