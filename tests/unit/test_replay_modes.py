@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import sqlite3
 import tempfile
 import threading
@@ -21,11 +22,12 @@ from tests.unit.replay_histories import CATALOGUE, T0, Log, Publisher, ReadOnlyL
 from tallyroll.archive.opening import OpenArchive
 from tallyroll.errors import BrokenHistory, ReplayCancelled, SnapshotMismatch, SpanGone
 from tallyroll.replay.engine import ReplayEngine
-from tallyroll.replay.fold import Fold, states_hash
+from tallyroll.replay.fold import Fold, state_hash, states_hash
 from tallyroll.replay.gather import bucketed, owners_by
 from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayer import Ask, Replayer, Stop
+from tallyroll.replay.snapshots import StateSnapshot
 from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS
 from tallyroll.testing.clock import FakeClock
 
@@ -316,6 +318,18 @@ async def test_an_answer_says_of_which_kind_of_moment_it_is() -> None:
     assert (await engine.replay_events("task_state", target_time=T0))["target"] == "event_time"
     ends = as_of_offsets((await engine.replay(Ask(TASK))).as_of)
     assert (await engine.replay(Ask(TASK, target=ends))).target == "offsets"
+
+
+async def test_a_state_that_is_kept_comes_back_as_it_was_or_not_at_all() -> None:
+    found = await replayer(progress(40), None).replay(Ask(TASK))
+    kept = found.snapshot_of("t1", T0).to_dict()
+    back = StateSnapshot.from_dict(json.loads(json.dumps(kept)))
+    assert (back.state, back.checksum) == (found.states["t1"], state_hash(found.states["t1"]))
+    assert back.as_of == {str(partition): end for partition, end in found.as_of.items()}
+    assert back.event_position == sum(found.as_of.values())
+    assert found.snapshot_of("nobody", T0) is None
+    with pytest.raises(SnapshotMismatch, match="t1"):
+        StateSnapshot.from_dict({**kept, "state": {**kept["state"], "version": 99}})
 
 
 async def test_the_chain_is_checked_whatever_the_filter() -> None:

@@ -28,8 +28,7 @@ class Cut:
 
 @dataclass(slots=True)
 class Applied:
-    """What a batch did: records that changed a part, records no view knows, and what was found in the others."""
+    """What a batch did: how many records changed a part, and what was found in others."""
 
     changed: int = 0
-    ignored: int = 0
     found: list[Found] = field(default_factory=list)

@@ -206,10 +206,6 @@ class ReplayEngine:
         """From now on told of every replay's progress."""
         self._callbacks.append(callback)
 
-    def remove_replay_callback(self, callback: ReplayCallback) -> None:
-        """No longer told. Raises ValueError for one that was not added."""
-        self._callbacks.remove(callback)
-
     def get_replay_progress(self, replay_id: str) -> Progress | None:
         """How far a replay is, or was; None for a number that is not known, or no more."""
         running = self._replays.get(replay_id)

@@ -162,7 +162,6 @@ class PartitionFold:
                 if time_us > until_us:
                     continue
                 if program is None:
-                    applied.ignored += 1
                     continue
                 if narrow and not owned and not self._may_be_owned(of, data):
                     continue
@@ -232,8 +231,6 @@ class PartitionFold:
                 found.append(Found(index, "poison", head.reason, "Undecodable"))
                 continue
             program = programs.get(head.type)
-            if program is None:
-                applied.ignored += 1
             if copies and index in copies:
                 found.append(Found(index, copies[index]))
                 continue
@@ -267,9 +264,7 @@ class PartitionFold:
             targets = ()
             time_us = 0
             program = programs.get(head.type)
-            if program is None:
-                applied.ignored += 1
-            else:
+            if program is not None:
                 wanted = owner is None or self._may_be_owned(head, head.data)
                 try:
                     if wanted or cut is not None:
