@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -21,7 +18,7 @@ from confluent_kafka import Producer
 
 from bench.analytics_kafka import send
 from bench.analytics_load import Load
-from bench.report import ROOT
+from bench.service import send_at, serving
 from bench.workload import Wire, make_topics, percentile
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.anomalies.baseline import Baseline
@@ -35,7 +32,6 @@ _WARM_MINUTES: Final = 15
 _WARM_EVENTS: Final = 6
 _USUAL: Final = 3_000  # events of the fleet in a minute of the past
 _PATIENCE_S: Final = 180
-_SLICE_S: Final = 0.01
 
 
 class Receiver:
@@ -80,7 +76,7 @@ def measure(settings: Settings, rate: int, seconds: int, outliers_per_s: int) ->
     send(settings.bootstrap_servers, _past(catalogue, agents))
     receiver = Receiver()
     try:
-        with _service(settings, receiver.url):
+        with serving(replace(settings, alerts_webhook_url=receiver.url), "analytics"):
             _wait(lambda: asyncio.run(_baselines(settings)) >= len(agents), "every agent has a baseline")
             sent, achieved = _live(settings, catalogue, agents, rate, outliers_per_s)
             _wait(lambda: sent.keys() <= receiver.came.keys(), "every alert", soft=True)
@@ -119,29 +115,17 @@ def _past(catalogue: Catalogue, agents: list[str]) -> Iterator[Wire]:
 
 
 def _live(settings: Settings, catalogue: Catalogue, agents: list[str], rate: int, outliers_per_s: int) -> tuple[dict[str, int], float]:
-    """Sends at a rate, ten milliseconds at a time, and now and then an outlier; gives when each outlier was handed over."""
-    load, sent, waiting = Load(catalogue, 50), {}, iter(agents)
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 1})
-    per_slice, run, number = round(rate * _SLICE_S), f"{time.time_ns():026x}", 0
-    began = due = time.perf_counter()
-    for piece in range(round(len(agents) / outliers_per_s / _SLICE_S)):
-        now = datetime.now(UTC)
-        for _ in range(per_slice):
-            one = load.live(number, now, run)
-            number += 1
-            producer.produce(one.topic, one.value, one.key, one.partition)
-        if piece % round(1 / _SLICE_S / outliers_per_s) == 0:
-            event = _event(next(waiting), 60_000.0, datetime.now(UTC))
-            one = _wire(catalogue, event)
-            sent[event.event_id] = time.time_ns()
-            producer.produce(one.topic, one.value, one.key, one.partition)
-        producer.poll(0)
-        due += _SLICE_S
-        if (left := due - time.perf_counter()) > 0:
-            time.sleep(left)  # a rate is what is wanted
-    reached = number / (time.perf_counter() - began)
-    producer.flush(60)
-    return sent, reached
+    """Sends at a rate, and now and then an outlier; gives when each outlier was handed over, and the rate that was reached."""
+    sent, waiting = dict[str, int](), iter(agents)
+
+    def outlier(producer: Producer) -> None:
+        event = _event(next(waiting), 60_000.0, datetime.now(UTC))
+        one = _wire(catalogue, event)
+        sent[event.event_id] = time.time_ns()
+        producer.produce(one.topic, one.value, one.key, one.partition)
+
+    seconds = len(agents) / outliers_per_s
+    return sent, send_at(rate, settings, catalogue, seconds, probes_per_s=outliers_per_s, probe=outlier)
 
 
 async def _baselines(settings: Settings) -> int:
@@ -158,26 +142,6 @@ async def _baselines(settings: Settings) -> int:
         return sum(one.usual() is not None for one in known)
     finally:
         await store.close()
-
-
-@contextmanager
-def _service(settings: Settings, webhook: str) -> Iterator[None]:
-    environment = {
-        **os.environ, "TALLYROLL_URL": settings.url, "TALLYROLL_TOPIC_PREFIX": settings.topic_prefix,
-        "TALLYROLL_DATA_DIR": str(settings.data_dir), "TALLYROLL_ALERTS_WEBHOOK_URL": webhook,
-    }  # fmt: skip
-    command = [sys.executable, "-c", "from tallyroll.cli import main; main()", "run", "analytics", "--http", "off"]
-    with (
-        (ROOT / ".bench-data" / "service.log").open("w") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as service,
-    ):
-        try:
-            yield
-            if service.poll() is not None:
-                raise SystemExit("the service ended by itself: .bench-data/service.log")
-        finally:
-            service.terminate()
-            service.wait(60)
 
 
 def _wait(done: Callable[[], bool], what: str, *, soft: bool = False) -> None:

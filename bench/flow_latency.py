@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import Message, Producer
 
-from bench.analytics_load import Load
-from bench.report import ROOT
+from bench.service import LOG, send_at, serving
 from bench.workload import percentile
 from tallyroll.adapters.redis.state_target import RedisStateTarget
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
@@ -34,7 +29,6 @@ from tallyroll.settings import Settings
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-_SLICE_S: Final = 0.01
 _LOOK_S: Final = 0.02  # onlookers share the cores: looking oftener would slow down what is looked at
 _PROBES_PER_S: Final = 10
 _PATIENCE_S: Final = 120
@@ -54,7 +48,7 @@ class Probe(NamedTuple):
 
 def measure(settings: Settings, rate: int, seconds: int, followers: Sequence[str] = FOLLOWERS) -> dict[str, Any]:
     """Percentiles of the time until an event can be seen in each place, while ``rate`` events/s pass these followers in one process."""
-    with _service(settings, followers):
+    with serving(settings, *followers):
         return asyncio.run(_measure(settings, rate, seconds, followers))
 
 
@@ -70,18 +64,18 @@ async def _measure(settings: Settings, rate: int, seconds: int, followers: Seque
             await stack.enter_async_context(_listening(settings, came["NATS"]))
         await asyncio.to_thread(_send_first, settings, catalogue)
         await _until_caught_up(settings, followers)
-        reached: list[float] = []
-        load = threading.Thread(target=_send, args=(settings, catalogue, rate, seconds, probes, reached))
-        load.start()
+        probe = partial(_probe, catalogue=catalogue, probes=probes)
+        load = partial(send_at, rate, settings, catalogue, seconds, probes_per_s=_PROBES_PER_S, probe=probe)
+        sending = asyncio.create_task(asyncio.to_thread(load))
         looks = [asyncio.create_task(_look(heads, probes, came[place])) for place, heads in places.items()]
-        await asyncio.to_thread(load.join)
+        reached = await sending
         until = time.monotonic() + _PATIENCE_S
         while any(len(seen) < len(probes) for seen in came.values()) and time.monotonic() < until:  # noqa: ASYNC110  # below
             await asyncio.sleep(0.1)  # noqa: TID251  # the benchmark looks on from outside
         for look in looks:
             look.cancel()
     return {
-        "followers": list(followers), "rate_asked": rate, "rate_reached": reached[0], "probes": len(probes),
+        "followers": list(followers), "rate_asked": rate, "rate_reached": reached, "probes": len(probes),
         "places": {place: _figures(seen, probes) for place, seen in came.items()},
     }  # fmt: skip
 
@@ -153,32 +147,8 @@ async def _until_caught_up(settings: Settings, followers: Sequence[str]) -> None
         for follower in followers:
             while sum(lag.records for lag in await roll.lag(follower)):
                 if time.monotonic() > until:
-                    raise SystemExit(f"waited in vain: {follower} never caught up; see .bench-data/flow-service.log")
+                    raise SystemExit(f"waited in vain: {follower} never caught up; see {LOG}")
                 await asyncio.sleep(0.2)  # noqa: TID251  # the benchmark looks on from outside
-
-
-def _send(  # noqa: PLR0913  # the load
-    settings: Settings, catalogue: Catalogue, rate: int, seconds: int, probes: dict[str, Probe], reached: list[float]
-) -> None:
-    """Sends at a rate, ten milliseconds at a time; ten probes a second."""
-    load = Load(catalogue, 50)
-    producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 1})
-    per_slice, run, number = round(rate * _SLICE_S), f"{time.time_ns():026x}", 0
-    began = due = time.perf_counter()
-    for piece in range(round(seconds / _SLICE_S)):
-        now = datetime.now(UTC)
-        for _ in range(per_slice):
-            one = load.live(number, now, run)
-            number += 1
-            producer.produce(one.topic, one.value, one.key, one.partition)
-        if piece % round(1 / _SLICE_S / _PROBES_PER_S) == 0:
-            _probe(producer, catalogue, probes)
-        producer.poll(0)
-        due += _SLICE_S
-        if (left := due - time.perf_counter()) > 0:
-            time.sleep(left)  # a rate is what is wanted
-    reached.append(number / (time.perf_counter() - began))
-    producer.flush(60)
 
 
 def _send_first(settings: Settings, catalogue: Catalogue) -> None:
@@ -199,26 +169,3 @@ def _probe(producer: Producer, catalogue: Catalogue, probes: dict[str, Probe]) -
             probes[event.event_id] = Probe(TopicPartition(place.topic, place.partition), message.offset() or 0, sent_ns)
 
     producer.produce(place.topic, encode(event), key, place.partition, on_delivery=delivered)
-
-
-@contextmanager
-def _service(settings: Settings, followers: Sequence[str]) -> Iterator[None]:
-    environment = {
-        **os.environ, "TALLYROLL_URL": settings.url, "TALLYROLL_TOPIC_PREFIX": settings.topic_prefix,
-        "TALLYROLL_DATA_DIR": str(settings.data_dir), "TALLYROLL_GROUP_PREFIX": settings.group_prefix,
-        "REDIS_HOST": settings.redis_host, "REDIS_PORT": str(settings.redis_port), "NATS_SERVERS": settings.nats_servers,
-        "AUDIT_SECRET_KEY": "5f" * 32,
-    }  # fmt: skip
-    command = [sys.executable, "-c", "from tallyroll.cli import main; main()", "run", *followers, "--http", "off"]
-    (ROOT / ".bench-data").mkdir(exist_ok=True)
-    with (
-        (ROOT / ".bench-data" / "flow-service.log").open("w") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as service,
-    ):
-        try:
-            yield
-            if service.poll() is not None:
-                raise SystemExit("the service ended by itself: .bench-data/flow-service.log")
-        finally:
-            service.terminate()
-            service.wait(60)
