@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
+from tallyroll.events.names import OTHER_NAME
+
 LABELS: Final = frozenset({"follower", "metric", "outcome", "partition", "reason", "rule", "severity", "sink", "tool", "topic", "version"})
 """Every label that a metric may have: names of which a system has tens, not thousands."""
-
-OTHER_VALUE: Final = "__other__"
-"""What is counted under it has a label value that came after ``MAX_VALUES`` others, or is no name."""
 
 MAX_VALUES: Final = 50
 MAX_VALUE_CHARS: Final = 128
@@ -381,11 +380,11 @@ class _Family:
     def bounded(self, label: str, value: str) -> str:
         """The value itself if it is a name and there are few of its label."""
         if len(value) > MAX_VALUE_CHARS or not value.isprintable():  # half a surrogate would spoil a whole scrape
-            return OTHER_VALUE
+            return OTHER_NAME
         seen = self.seen[label]
         if value not in seen:
             if len(seen) >= (MAX_PARTITIONS if label == "partition" else MAX_VALUES):
-                return OTHER_VALUE
+                return OTHER_NAME
             seen.add(value)
         return value
 

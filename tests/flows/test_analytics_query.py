@@ -16,11 +16,12 @@ from tests.flows.analysing import Hands
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.query import AnalyticsEngine
-from tallyroll.analytics.spec import BUILT_IN, OTHER_KEY, MetricSpec, Path
+from tallyroll.analytics.spec import BUILT_IN, MetricSpec, Path
 from tallyroll.analytics.tidying import tidy
 from tallyroll.analytics.windows import WINDOWS, TimeWindow
 from tallyroll.errors import SettingsError
 from tallyroll.events.event import AgentEvent
+from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import Position
 from tallyroll.ports import Delivered
 from tallyroll.roll import ANALYTICS_FOLLOWER, Roll
@@ -240,11 +241,11 @@ async def test_above_the_most_keys_nothing_is_lost_and_the_answer_says_so() -> N
         engine = await roll.analytics()
         agents = [f"agent-{number}" for number in range(7)]
         few, many = [
-            {key: await engine.value(name, "sum", dimension="agent", key=key) or 0 for key in (*agents, OTHER_KEY)}
+            {key: await engine.value(name, "sum", dimension="agent", key=key) or 0 for key in (*agents, OTHER_NAME)}
             for name in ("few", "many")
         ]
         assert sum(few.values()) == sum(many.values()) == await engine.value("few", "sum") == sum(range(100))
-        assert (sum(value > 0 for value in few.values()), few[OTHER_KEY] > 0, many[OTHER_KEY]) == (3, True, 0)
+        assert (sum(value > 0 for value in few.values()), few[OTHER_NAME] > 0, many[OTHER_NAME]) == (3, True, 0)
         assert (await engine.get_agent_analytics("agent-6"))["truncated"]
         assert [one.key for one in await engine.top("few", "sum")] == ["agent-1", "agent-0"]
 

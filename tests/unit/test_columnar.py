@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.unit.replay_histories import Row, first_copies, random_log, rows_of
 
 from tallyroll.errors import UnknownSchema
+from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Columns, Rows, Subject
 from tallyroll.events.schema import SCHEMAS
@@ -279,7 +280,7 @@ def test_an_integer_beyond_64_bits_has_no_column() -> None:
 
 def test_names_beyond_the_bound_count_as_other_first_come() -> None:
     field = CountBy(("tool.invoked",), text("tool_name"))
-    names = [f"n{number % 1_500}" for number in range(2_400)] + [fields.OTHER, "n3", "n1400", "late"]
+    names = [f"n{number % 1_500}" for number in range(2_400)] + [OTHER_NAME, "n3", "n1400", "late"]
     kept = [row(number, "tool.invoked", f"task:{number % 7 == 0}", tool_name=name) for number, name in enumerate(names)]
     for edges in ([0], [0, 900], [0, 1_000, 1_001, 1_700]):
         segments = [kept[start:stop] for start, stop in zip(edges, [*edges[1:], len(kept)], strict=True)]

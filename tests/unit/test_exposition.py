@@ -14,8 +14,9 @@ from tests.unit.alerting import Seen
 from tallyroll.analytics.exposition import Exposition
 from tallyroll.analytics.pane import EMPTY, Pane
 from tallyroll.analytics.spec import BUILT_IN, FLEET
+from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import Position
-from tallyroll.telemetry import MAX_VALUES, OTHER_VALUE, TASK_DURATION, TASKS, TOKENS, TOOL_CALLS, Counters
+from tallyroll.telemetry import MAX_VALUES, TASK_DURATION, TASKS, TOKENS, TOOL_CALLS, Counters
 
 SPECS = {spec.name: spec for spec in BUILT_IN}
 
@@ -79,7 +80,7 @@ def test_tools_are_counted_by_name_while_they_are_few() -> None:
         counters.value(TOOL_CALLS, tool="search", outcome="succeeded"),
         counters.value(TOOL_CALLS, tool="search", outcome="failed"),
     ) == (1, 1)
-    assert counters.value(TOOL_CALLS, tool=OTHER_VALUE, outcome="succeeded") == 10
+    assert counters.value(TOOL_CALLS, tool=OTHER_NAME, outcome="succeeded") == 10
     assert counters.value(TOOL_CALLS) == len(calls)
 
 

@@ -14,7 +14,7 @@ from tallyroll.analytics.anomalies.live import OLDEST_S, QUIET_S, LiveDetector, 
 from tallyroll.analytics.anomalies.series import SeriesName
 from tallyroll.analytics.pane import bin_of, value_of
 from tallyroll.analytics.signal import Severity, Signal
-from tallyroll.analytics.spec import OTHER_KEY
+from tallyroll.events.names import OTHER_NAME
 
 
 def warm(values: np.ndarray | None = None, panes: int = 20) -> Baseline:
@@ -140,7 +140,7 @@ def test_values_on_the_good_side_are_left_alone() -> None:
 def test_without_a_baseline_and_for_the_rest_of_the_keys_nothing_is_told() -> None:
     assert Watched(Kernel(), None).see(Value("a", 1e9)) == []
     watched = Watched(Kernel(), warm())
-    assert watched.see(Value(OTHER_KEY, 1e9)) == []
+    assert watched.see(Value(OTHER_NAME, 1e9)) == []
     assert watched.asked == []
 
 

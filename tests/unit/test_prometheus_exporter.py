@@ -8,7 +8,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tallyroll.adapters.prometheus.exporter import CountersCollector, PrometheusExporter
-from tallyroll.telemetry import BUILD_INFO, DEAD_LETTERS, METRICS, OTHER_VALUE, SPOOL_DEPTH, TASK_DURATION, TASKS, Counters
+from tallyroll.events.names import OTHER_NAME
+from tallyroll.telemetry import BUILD_INFO, DEAD_LETTERS, METRICS, SPOOL_DEPTH, TASK_DURATION, TASKS, Counters
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -81,7 +82,7 @@ def test_what_strangers_name_cannot_break_the_text() -> None:
         counters.count(DEAD_LETTERS, follower=follower, reason="empty")
     found = values(scraped(counters)["dead_letters"], "_total")
     assert found[("follower", 'a"b\\c'), ("reason", "empty")] == 1
-    assert found[("follower", OTHER_VALUE), ("reason", "empty")] == 3
+    assert found[("follower", OTHER_NAME), ("reason", "empty")] == 3
 
 
 def test_a_program_with_a_registry_of_its_own_can_show_them_there() -> None:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallyroll import telemetry
-from tallyroll.telemetry import LABELS, MAX_VALUES, METRICS, OTHER_VALUE, Counters, Metric
+from tallyroll.events.names import OTHER_NAME
+from tallyroll.telemetry import LABELS, MAX_VALUES, METRICS, Counters, Metric
 
 ROOT = Path(__file__).parents[2]
 PLAIN = Metric("plain_total", "counter", "things", "Things.")
@@ -62,7 +63,7 @@ def test_a_label_has_few_values_and_nothing_is_lost() -> None:
         counters.count(TOOLS, tool=f"tool-{number}", outcome="good")
     found = readings(counters, TOOLS)
     assert len({values[0] for values in found}) == MAX_VALUES + 1
-    assert found[OTHER_VALUE, "good"] == 100
+    assert found[OTHER_NAME, "good"] == 100
     assert sum(found.values()) == MAX_VALUES + 100
 
 

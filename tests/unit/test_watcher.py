@@ -15,8 +15,9 @@ from tallyroll.analytics.anomalies.series import GONE_PANES, LEAST_VALUES, Serie
 from tallyroll.analytics.anomalies.watcher import BASELINE, WATCHED, Watcher
 from tallyroll.analytics.pane import Pane, dump_row
 from tallyroll.analytics.signal import Signal
-from tallyroll.analytics.spec import OTHER_KEY, MetricSpec
+from tallyroll.analytics.spec import MetricSpec
 from tallyroll.errors import DocumentConflict, StoreUnavailable
+from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import DocumentWrite, PaneAt, WindowProgress, WindowWrite
 
@@ -206,7 +207,8 @@ async def test_the_rest_of_the_keys_and_metrics_that_may_not_alarm_are_not_watch
     specs = (*SLOW, SPECS["tasks_started"])
     async with fleet(specs=specs) as one:
         pane = pane_of([100.0] * 20)
-        await one.put([("agent", OTHER_KEY, 0, {"response_time": pane}), ("agent", "a", 0, {"tasks_started": pane, "response_time": pane})])
+        both = {"tasks_started": pane, "response_time": pane}
+        await one.put([("agent", OTHER_NAME, 0, {"response_time": pane}), ("agent", "a", 0, both)])
         await one.watch(1)
         assert one.watcher.watched == 1
 

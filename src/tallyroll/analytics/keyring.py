@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tallyroll.analytics.spec import OTHER_KEY
+from tallyroll.events.names import OTHER_NAME
 
 OTHER: Final = 0
 NO_KEY: Final = -1
@@ -29,10 +29,10 @@ class KeyNames:
     """Numbers for keys, shared by the partitions: OTHER is ``__other__``, NO_KEY none."""
 
     def __init__(self) -> None:
-        self.names: list[str] = [OTHER_KEY]
+        self.names: list[str] = [OTHER_NAME]
         # Of all keyrings, so that one look tells of all: a row each, by number the day on which the key was last seen.
         self.seen = np.full((1, 64), _LONG_AGO, np.int32)
-        self._codes: dict[str | None, int] = {None: NO_KEY, "": NO_KEY, OTHER_KEY: OTHER}
+        self._codes: dict[str | None, int] = {None: NO_KEY, "": NO_KEY, OTHER_NAME: OTHER}
         self._free: list[int] = []
         self._free_rows = [0]
 

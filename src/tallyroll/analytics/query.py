@@ -31,7 +31,7 @@ from tallyroll.analytics.profile import (
     work,
 )
 from tallyroll.analytics.showing import Function, Metrics
-from tallyroll.analytics.spec import BUILT_IN, FLEET, MINUTE_S, OTHER_KEY, MetricSpec
+from tallyroll.analytics.spec import BUILT_IN, FLEET, MINUTE_S, MetricSpec
 from tallyroll.analytics.windows import (
     EVER,
     USUALLY_KEPT,
@@ -45,6 +45,7 @@ from tallyroll.analytics.windows import (
     seconds_of,
     window_named,
 )
+from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock, WindowProgress, WindowStore
 
@@ -224,7 +225,7 @@ class AnalyticsEngine:
         """A page of the keys that have a value in the window, ascending; the next page starts ``after`` the last one."""
         self.metrics.of(dimension)
         asked = await self._ask(time_window, at)
-        return [key for key in await self._store.keys(dimension, *asked.stretch, after=after, limit=limit) if key != OTHER_KEY]
+        return [key for key in await self._store.keys(dimension, *asked.stretch, after=after, limit=limit) if key != OTHER_NAME]
 
     async def known(self, dimension: str) -> Sequence[str]:
         """All keys that have a value in any pane that is kept, ascending."""
@@ -273,7 +274,7 @@ class AnalyticsEngine:
         found: dict[str, dict[int, list[Pane]]] = {}
         for row in await self._store.rows(dimension, spec.pane_s, seconds_of(start), seconds_of(end), keys):
             pane = load_row(row.data).get(spec.name)
-            if pane is not None and pane.n and row.at.key != OTHER_KEY:
+            if pane is not None and pane.n and row.at.key != OTHER_NAME:
                 found.setdefault(row.at.key, {}).setdefault(row.at.start, []).append(pane)
         return {key: {at: merge(panes) for at, panes in of_key.items()} for key, of_key in found.items()}
 
@@ -301,20 +302,20 @@ class AnalyticsEngine:
 
     async def _one(self, dimension: str, key: str, time_window: Window, at: datetime | None) -> tuple[Asked, Panes, About]:
         asked = await self._ask(time_window, at)
-        found = await self._merged.read(dimension, asked.stretch, [key, OTHER_KEY])
-        return asked, found.get(key, {}), await self._about(asked, truncated=OTHER_KEY in found)
+        found = await self._merged.read(dimension, asked.stretch, [key, OTHER_NAME])
+        return asked, found.get(key, {}), await self._about(asked, truncated=OTHER_NAME in found)
 
     async def _all(self, dimension: str, stretch: Stretch, metrics: Sequence[str]) -> Mapping[str, Panes]:
         kept = {spec.name for spec in self.metrics.specs if dimension in spec.per}
         wanted = [metric for metric in metrics if metric in kept]
         found = await self._merged.read(dimension, stretch, None, wanted) if wanted else {}
-        return {key: panes for key, panes in found.items() if key != OTHER_KEY and panes}
+        return {key: panes for key, panes in found.items() if key != OTHER_NAME and panes}
 
     async def _keys(self, dimension: str, stretch: Stretch) -> list[str]:
         found: list[str] = []
         while page := await self._store.keys(dimension, *stretch, after=found[-1] if found else "", limit=_KEYS_PAGE):
             found += page
-        return [key for key in found if key != OTHER_KEY]
+        return [key for key in found if key != OTHER_NAME]
 
     async def _series_rows(
         self, dimension: str, width_s: int, stretch: Stretch, key: str, window: TimeWindow

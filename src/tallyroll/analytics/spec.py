@@ -16,9 +16,6 @@ import msgspec
 Bad = Literal["up", "down", "both", "none"]
 """Which direction of a metric may alarm."""
 
-OTHER_KEY: Final = "__other__"
-"""Where values are counted whose key came after ``max_keys`` others."""
-
 FLEET: Final = "fleet"
 """The dimension with one key, the empty text: all events, also those that name no agent."""
 

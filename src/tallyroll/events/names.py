@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+OTHER_NAME: Final = "__other__"
+"""What names share that came when too many were kept apart already: keys of metrics, labels, names in a state."""
+
 MAX_NAME_CHARS: Final = 100  # a name is repeated in every record and is a metric label
 
 # Facts of the domain that English does not spell as a past tense, or that users know under these names.

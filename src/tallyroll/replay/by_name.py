@@ -1,6 +1,6 @@
 """Kinds of fields that keep something per name: counts per event type, last values, summaries of numbers, last places.
 
-What is in them is bounded: a part tells ``MAX_NAMES`` names apart, first come, and all others share ``(other)``.
+What is in them is bounded: a part tells ``MAX_NAMES`` names apart, first come, and all others share ``__other__``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
-from tallyroll.replay.fields import INT_MAX, MAX_NAMES, ONE, OTHER, Change, CountBy, Field, Place, Slots, Value, constant
+from tallyroll.events.names import OTHER_NAME
+from tallyroll.replay.fields import INT_MAX, MAX_NAMES, ONE, Change, CountBy, Field, Place, Slots, Value, constant
 from tallyroll.replay.values import EVENT_TIME, split_named
 
 
@@ -142,7 +143,7 @@ class LastSeen(Field):
 
 
 def _known(names: Mapping[str, Any], name: str) -> str:
-    return name if name in names or len(names) < MAX_NAMES else OTHER
+    return name if name in names or len(names) < MAX_NAMES else OTHER_NAME
 
 
 def _together(known: list[int] | None, more: list[int]) -> list[int]:

@@ -14,8 +14,9 @@ from functools import reduce
 from operator import itemgetter
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
+from tallyroll.events.names import OTHER_NAME
+
 INT_MAX: Final = 2**63 - 1  # canonical integers are signed 64 bit, so that every reader and every column can hold them
-OTHER: Final = "(other)"
 
 # A name of up to 255 characters each: 1,000 of them bound one slot to some 250 KB.
 MAX_NAMES: Final = 1_000
@@ -276,7 +277,7 @@ class First(Last):
 
 @dataclass(frozen=True)
 class CountBy(Field):
-    """How many events per name. A part tells 1,000 names apart, first come; the rest counts under ``(other)``."""
+    """How many events per name. A part tells 1,000 names apart, first come; the rest counts under ``__other__``."""
 
     types: tuple[str, ...]
     name: Value
@@ -294,7 +295,7 @@ class CountBy(Field):
             return
         counts = slots[index]
         if value not in counts and len(counts) >= MAX_NAMES:
-            value = OTHER
+            value = OTHER_NAME
         counts[value] = counts.get(value, 0) + 1
 
     def lift(self, slot: dict[str, int], place: Place) -> dict[str, int]:  # noqa: ARG002  # sums have no order

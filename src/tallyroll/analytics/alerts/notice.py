@@ -11,7 +11,7 @@ import msgspec
 
 from tallyroll.analytics.alerts.rules import AnyRule, Urgency
 from tallyroll.analytics.signal import Signal
-from tallyroll.analytics.spec import OTHER_KEY
+from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import Position
 from tallyroll.ports import DocumentWrite, Notice
 
@@ -117,6 +117,6 @@ def _moment(seconds: int) -> datetime:
 def _replay(signal: Signal, position: Position) -> str:
     """The command that shows what was so once the record was there. Names are quoted: an id may be anything."""
     offsets = shlex.quote(msgspec.json.encode({f"{position.topic}/{position.partition}": position.offset + 1}).decode())
-    if signal.dimension == "agent" and signal.key not in ("", OTHER_KEY):
+    if signal.dimension == "agent" and signal.key not in ("", OTHER_NAME):
         return f"tallyroll replay state agent {shlex.quote(signal.key)} --as-of {offsets}"
     return f"tallyroll replay run agent --states --as-of {offsets}"

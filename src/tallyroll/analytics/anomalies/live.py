@@ -17,7 +17,7 @@ from tallyroll.analytics.anomalies.series import SeriesName
 from tallyroll.analytics.pane import bin_of, value_of
 from tallyroll.analytics.run import KernelRun, Observed
 from tallyroll.analytics.signal import MOST_EVIDENCE, Evidence, Signal, amount, severity_of
-from tallyroll.analytics.spec import OTHER_KEY
+from tallyroll.events.names import OTHER_NAME
 from tallyroll.ports import DocumentWrite
 
 LIVE: Final = "live"
@@ -98,7 +98,7 @@ class LiveDetector:
         middle = np.full(len(seen.keys), np.nan)
         spread = np.ones(len(seen.keys))
         for place, key in enumerate(seen.keys):
-            usual = None if key == OTHER_KEY else self._usual(SeriesName(seen.spec.name, seen.dimension, key))
+            usual = None if key == OTHER_NAME else self._usual(SeriesName(seen.spec.name, seen.dimension, key))
             if usual is not None:
                 middle[place], spread[place] = usual
         return middle, spread

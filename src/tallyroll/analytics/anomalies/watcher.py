@@ -19,8 +19,9 @@ from tallyroll.analytics.anomalies.live import OLDEST_S
 from tallyroll.analytics.anomalies.series import Kept, Scored, Series, SeriesName, words
 from tallyroll.analytics.pane import Pane, load_row, merge_rows
 from tallyroll.analytics.signal import Signal
-from tallyroll.analytics.spec import MINUTE_S, OTHER_KEY, MetricSpec
+from tallyroll.analytics.spec import MINUTE_S, MetricSpec
 from tallyroll.errors import DocumentConflict
+from tallyroll.events.names import OTHER_NAME
 from tallyroll.ports import DocumentWrite, PaneRow, WindowStore
 
 BASELINE: Final = "baseline"
@@ -209,7 +210,7 @@ class Watcher:
 def _merged(dimension: str, rows: Iterable[PaneRow], wanted: frozenset[str]) -> Panes:
     by_key: dict[str, list[Mapping[str, Pane]]] = {}
     for row in rows:
-        if row.at.key != OTHER_KEY:
+        if row.at.key != OTHER_NAME:
             by_key.setdefault(row.at.key, []).append({name: pane for name, pane in load_row(row.data).items() if name in wanted})
     return {SeriesName(metric, dimension, key): pane for key, some in by_key.items() for metric, pane in merge_rows(some).items()}
 
