@@ -214,14 +214,14 @@ class AnalyticsFollower:
         lane.resume(progress, recent, complete_s)
         kept = _decode(keys) if keys is not None else ("", {})
         if kept[0] == self._spec_id:
-            for table, ring in zip(self._kernel.tables, lane.keyrings, strict=True):
+            for table, admitted in zip(self._kernel.tables, lane.admitted, strict=True):
                 if table.name in kept[1]:
-                    ring.load(kept[1][table.name])
+                    admitted.load(kept[1][table.name])
         return lane
 
     def _keys_of(self, lane: Lane) -> DocumentWrite:
         """Which keys have a place. Written when one came, or when the day is another: seldom, once the keys are known."""
-        dumped = {table.name: ring.dump() for table, ring in zip(self._kernel.tables, lane.keyrings, strict=True) if ring.count}
+        dumped = {table.name: keys.dump() for table, keys in zip(self._kernel.tables, lane.admitted, strict=True) if keys.count}
         return DocumentWrite(KEYS, str(lane.partition), _encode((self._spec_id, dumped)))
 
     # Counting and storing
@@ -246,7 +246,7 @@ class AnalyticsFollower:
         for lane in self._lanes.values():
             if lane.next != (lane.expected or 0):
                 flush.lanes[lane] = progressed = lane.take_progress(self._spec_id)
-                if progressed.keyrings:
+                if progressed.admitted:
                     flush.documents.append(self._keys_of(lane))
                 if progressed.left_out is not None:
                     flush.documents.append(DocumentWrite(LEFT_OUT, str(lane.partition), progressed.left_out))

@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
+from tallyroll.analytics.admitted_keys import OTHER, AdmittedKeys
 from tallyroll.analytics.cells import Waiting, join, settle
 from tallyroll.analytics.columns import Columns, Layout
 from tallyroll.analytics.cut import Cut
 from tallyroll.analytics.gathering import Tally, gather
-from tallyroll.analytics.keyring import OTHER, Keyring
 from tallyroll.analytics.lane import HeldRow, Lane
 from tallyroll.analytics.lateness import KEPT, Fate, Judged, Timing, fate, judge
 from tallyroll.analytics.left_out import TOO_OLD
@@ -65,15 +65,15 @@ class Kernel:
     def open(self, partition: TopicPartition, pairs: Sequence[OpenPair] = ()) -> Lane:
         """A new lane for a partition."""
         self._opened += 1
-        keyrings = [Keyring(table.names, table.max_keys) for table in self.tables]
-        lane = self.lanes[self._opened] = Lane(self._opened, partition, OpenPairs(self.kinds, pairs), keyrings)
+        admitted = [AdmittedKeys(table.names, table.max_keys) for table in self.tables]
+        lane = self.lanes[self._opened] = Lane(self._opened, partition, OpenPairs(self.kinds, pairs), admitted)
         return lane
 
     def close(self, lane: Lane) -> None:
         """Forgets a lane and everything of it that waits."""
         if self.lanes.pop(lane.number, None) is not None:
-            for ring in lane.keyrings:
-                ring.close()
+            for keys in lane.admitted:
+                keys.close()
         for table in self.places:
             table.forget(lane.number)
 
@@ -194,11 +194,11 @@ class Kernel:
     def sweep(self) -> None:
         """Gives back the numbers of keys that have no place in any lane and wait for nothing. Not while there is a cut."""
         for place, table in enumerate(self.tables):
-            rings = [lane.keyrings[place] for lane in self.lanes.values()]
-            if table.paths and len(table.names) > 2 * max((ring.count for ring in rings), default=0) + _SLACK:
+            admitted = [lane.admitted[place] for lane in self.lanes.values()]
+            if table.paths and len(table.names) > 2 * max((keys.count for keys in admitted), default=0) + _SLACK:
                 held = np.zeros(len(table.names.names), np.bool_)
-                for ring in rings:
-                    held[ring.held()] = True
+                for keys in admitted:
+                    held[keys.held()] = True
                 for waiting in (waiting for one in table.both() for waiting in (*one.waiting, *one.behind)):
                     held[waiting.key] = True
-                table.names.keep(held, rings)
+                table.names.keep(held, admitted)

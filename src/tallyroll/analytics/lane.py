@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tallyroll.analytics.keyring import Keyring
+from tallyroll.analytics.admitted_keys import AdmittedKeys
 from tallyroll.analytics.left_out import LeftOut
 from tallyroll.analytics.moments import NEVER
 from tallyroll.analytics.pairs import OpenPairs, PairChanges
@@ -78,7 +78,7 @@ class Progressed(NamedTuple):
 
     progress: WindowProgress
     pairs: PairChanges
-    keyrings: Sequence[Keyring]
+    admitted: Sequence[AdmittedKeys]
     left_out: bytes | None
 
 
@@ -96,12 +96,12 @@ class Lane:
 
     __slots__ = (
         "_closed_s",
+        "admitted",
         "batches",
         "complete_s",
         "dirty",
         "expected",
         "first",
-        "keyrings",
         "left_out",
         "next",
         "number",
@@ -112,11 +112,11 @@ class Lane:
         "watermark_us",
     )
 
-    def __init__(self, number: int, partition: TopicPartition, pairs: OpenPairs, keyrings: Sequence[Keyring]) -> None:
+    def __init__(self, number: int, partition: TopicPartition, pairs: OpenPairs, admitted: Sequence[AdmittedKeys]) -> None:
         self.number = number
         self.partition = partition
         self.pairs = pairs
-        self.keyrings = keyrings
+        self.admitted = admitted
         self.repeats = RepeatFilter()
         self.left_out = LeftOut()
         self.expected: int | None = None
@@ -180,9 +180,9 @@ class Lane:
         """Everything but rows that is not stored yet. The rows that go with it are taken before any other values are put into rows."""
         watermark_us = self.watermark_us if self.watermark_us > NEVER else _NO_WATERMARK
         progress = WindowProgress(spec_id, self.first or 0, self.next, watermark_us, self.repeats.to_bytes())
-        changed = [ring for ring in self.keyrings if ring.changed]
-        for ring in changed:
-            ring.changed = False
+        changed = [keys for keys in self.admitted if keys.changed]
+        for keys in changed:
+            keys.changed = False
         left_out = self.left_out.dump(spec_id) if self.left_out.changed else None
         self.left_out.changed = False
         return Progressed(progress, self.pairs.take_changes(), changed, left_out)
@@ -205,8 +205,8 @@ class Lane:
     def give_back(self, taken: Progressed, rows: Iterable[Taken]) -> None:
         """What was taken is not in the store, and is to be taken again."""
         self.pairs.give_back(taken.pairs)
-        for ring in taken.keyrings:
-            ring.changed = True
+        for keys in taken.admitted:
+            keys.changed = True
         self.left_out.changed |= taken.left_out is not None
         for row, bumped, _ in rows:
             row.bumped |= bumped

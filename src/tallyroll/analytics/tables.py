@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tallyroll.analytics.admitted_keys import DAY_US, KeyNames
 from tallyroll.analytics.cells import Part, Waiting
 from tallyroll.analytics.columns import Columns, dimension_paths
-from tallyroll.analytics.keyring import DAY_US, KeyNames
 from tallyroll.analytics.lateness import Bools, Judged
 from tallyroll.analytics.measuring import Measured
 from tallyroll.analytics.windows import QUARTER_S
@@ -83,7 +83,7 @@ class Came(NamedTuple):
 def wait(
     table: Table, place: int, columns: Columns, lane_of: NDArray[np.int32], measured: Mapping[int, tuple[Measured, Judged]]
 ) -> Came | None:
-    """The values of a table's metrics; None if there are none. ``place``: of its keyring in a lane."""
+    """The values of a table's metrics; None if there are none. ``place``: of its admitted keys in a lane."""
     own = [(number, *measured[number]) for number in table.metrics if number in measured]
     if not own or not columns.has_keys(table.paths):
         return None
@@ -129,12 +129,12 @@ def _places(table: Table, place: int, columns: Columns, rows: NDArray[np.int32])
     keys = columns.keys(table.paths, rows)
     codes = table.names.codes(keys)
     watermarks_us = columns.watermarks_us[rows]
-    row_of = columns.of_each([lane.keyrings[place].row for lane in columns.lanes])[rows]
+    row_of = columns.of_each([lane.admitted[place].row for lane in columns.lanes])[rows]
     if table.names.are_seen(row_of, codes, watermarks_us // DAY_US):
         return codes
     ends = np.searchsorted(rows, columns.bounds).tolist()
     found = [
-        lane.keyrings[place].places(keys[start:stop], codes[start:stop], watermarks_us[start:stop])
+        lane.admitted[place].places(keys[start:stop], codes[start:stop], watermarks_us[start:stop])
         for lane, start, stop in zip(columns.lanes, ends[:-1], ends[1:], strict=True)
         if start < stop
     ]

@@ -30,7 +30,7 @@ class KeyNames:
 
     def __init__(self) -> None:
         self.names: list[str] = [OTHER_NAME]
-        # Of all keyrings, so that one look tells of all: a row each, by number the day on which the key was last seen.
+        # Of all partitions and tables, so that one look tells of all: a row each, by number the day on which the key was last seen.
         self.seen = np.full((1, 64), _LONG_AGO, np.int32)
         self._codes: dict[str | None, int] = {None: NO_KEY, "": NO_KEY, OTHER_NAME: OTHER}
         self._free: list[int] = []
@@ -61,13 +61,13 @@ class KeyNames:
         return code
 
     def are_seen(self, rows: NDArray[np.int32], codes: NDArray[np.int32], days: NDArray[np.int64]) -> bool:
-        """Whether these keys, or what stands for none, were all seen in the keyrings of these rows on these days."""
+        """Whether these keys, or what stands for none, were all seen in these rows on these days."""
         if (codes == _UNKNOWN).any():
             return False
         return bool(((self.seen[rows, codes] == days) | (codes <= OTHER)).all())
 
     def take_row(self) -> int:
-        """A row of ``seen`` for a keyring."""
+        """A row of ``seen`` for the keys of one partition."""
         if not self._free_rows:
             count = len(self.seen)
             self._free_rows = list(range(2 * count - 1, count - 1, -1))
@@ -86,19 +86,19 @@ class KeyNames:
             room = np.full((len(self.seen), max(missing, self.seen.shape[1])), _LONG_AGO, np.int32)
             self.seen = np.concatenate([self.seen, room], axis=1)
 
-    def keep(self, held: NDArray[np.bool_], rings: Iterable[Keyring]) -> None:
-        """Gives numbers back that are not held; nobody but these keyrings may know them."""
+    def keep(self, held: NDArray[np.bool_], admitted: Iterable[AdmittedKeys]) -> None:
+        """Gives numbers back that are not held; nobody but ``admitted`` may know them."""
         for code in np.flatnonzero(~held).tolist():
             key = self.names[code]
             if code != OTHER and self._codes.get(key) == code:
                 del self._codes[key]
                 self.names[code] = ""
                 self._free.append(code)
-        for ring in rings:
-            ring.forget(~held)
+        for keys in admitted:
+            keys.forget(~held)
 
 
-class Keyring:
+class AdmittedKeys:
     """The keys of one partition that have a place, by the day on which they were last seen."""
 
     def __init__(self, names: KeyNames, max_keys: int) -> None:
@@ -180,7 +180,7 @@ class Keyring:
         return self.day, {self._names.names[code]: int(self._seen[code]) for code in self.held().tolist()}
 
     def load(self, dumped: tuple[int, Mapping[str, int]]) -> None:
-        """Sets a new keyring to what ``dump`` gave."""
+        """Sets new ones to what ``dump`` gave."""
         self.day, seen = dumped
         codes = [self._names.add(key) for key in seen]
         self._names.grow()
