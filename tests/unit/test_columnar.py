@@ -23,8 +23,9 @@ from tallyroll.events.rows import Columns, Rows, Subject
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.replay import fields
 from tallyroll.replay.applied import Cut
+from tallyroll.replay.by_name import CountBy
 from tallyroll.replay.columnar import TWINS, ColumnarFold, project
-from tallyroll.replay.fields import Count, CountBy, First, Last, Max, Min, OpenSet, Sum, Value, constant
+from tallyroll.replay.fields import Count, First, Last, Max, Min, OpenSet, Sum, Value, constant
 from tallyroll.replay.fold import Fold, Part, View
 from tallyroll.replay.owned_rows import by_owner, runs_of
 from tallyroll.replay.partition import PartitionFold

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyroll.events.names import OTHER_NAME
-from tallyroll.replay import fields
-from tallyroll.replay.by_name import CountTypes, LastBy, LastSeen, SummaryBy
-from tallyroll.replay.fields import COUNT, INT_MAX, LAST, SUM, Count, CountBy, Field, First, Last, Max, Min, OpenSet, Place, Sum, Value
+from tallyroll.replay import by_name, fields
+from tallyroll.replay.by_name import CountBy, CountTypes, LastBy, LastSeen, SummaryBy
+from tallyroll.replay.fields import COUNT, INT_MAX, LAST, SUM, Count, Field, First, Last, Max, Min, OpenSet, Place, Sum, Value
 from tallyroll.replay.fold import check_canonical
 from tallyroll.replay.values import named, split_named
 
@@ -125,10 +125,10 @@ def test_open_ids_of_a_part_are_bounded() -> None:
 
 def test_names_beyond_the_bound_count_as_other() -> None:
     slots = [{}]
-    for number in range(fields.MAX_NAMES + 5):
+    for number in range(by_name.MAX_NAMES + 5):
         CountBy.update(slots, 0, f"n{number}", 1, number)
     assert slots[0][OTHER_NAME] == 5
-    assert len(slots[0]) == fields.MAX_NAMES + 1
+    assert len(slots[0]) == by_name.MAX_NAMES + 1
     CountBy.update(slots, 0, "n0", 1, 0)
     assert slots[0]["n0"] == 2
 
@@ -180,9 +180,9 @@ def test_a_sum_beyond_64_bits_is_kept_and_not_shown() -> None:
 
 def test_names_beyond_the_bound_share_one_place() -> None:
     slots: list = [{}, {}]
-    for number in range(fields.MAX_NAMES + 5):
+    for number in range(by_name.MAX_NAMES + 5):
         LastBy.update(slots, 0, named(f"n{number}", "x"), 1, number)
         SummaryBy.update(slots, 1, named(f"n{number}", "2"), 1, number)
-    assert (len(slots[0]), len(slots[1])) == (fields.MAX_NAMES + 1, fields.MAX_NAMES + 1)
-    assert slots[0][OTHER_NAME] == (1, fields.MAX_NAMES + 4, "x")
+    assert (len(slots[0]), len(slots[1])) == (by_name.MAX_NAMES + 1, by_name.MAX_NAMES + 1)
+    assert slots[0][OTHER_NAME] == (1, by_name.MAX_NAMES + 4, "x")
     assert slots[1][OTHER_NAME] == [5, 10, 2, 2]

@@ -8,11 +8,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from tallyroll.events.names import OTHER_NAME
-from tallyroll.replay.fields import INT_MAX, MAX_NAMES, ONE, Change, CountBy, Field, Place, Slots, Value, constant
+from tallyroll.replay.fields import INT_MAX, ONE, Change, Field, Place, Slots, Value, constant
 from tallyroll.replay.values import EVENT_TIME, split_named
+
+# A name of up to 255 characters each: 1,000 of them bound one slot to some 250 KB.
+MAX_NAMES: Final = 1_000
+
+
+@dataclass(frozen=True)
+class CountBy(Field):
+    """How many events per name. A part tells 1,000 names apart, first come; the rest counts under ``__other__``."""
+
+    types: tuple[str, ...]
+    name: Value
+    kind: ClassVar[str] = "count_by"
+
+    def start(self) -> dict[str, int]:
+        return {}
+
+    def step(self, event_type: str) -> tuple[Value, Change] | None:
+        return (self.name, self.update) if event_type in self.types else None
+
+    @staticmethod
+    def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401, ARG004  # Update
+        if value is None:
+            return
+        counts = slots[index]
+        if value not in counts and len(counts) >= MAX_NAMES:
+            value = OTHER_NAME
+        counts[value] = counts.get(value, 0) + 1
+
+    def lift(self, slot: dict[str, int], place: Place) -> dict[str, int]:  # noqa: ARG002  # sums have no order
+        return slot
+
+    def join(self, left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
+        joined = dict(left)
+        for name, count in right.items():
+            joined[name] = joined.get(name, 0) + count
+        return joined
+
+    def describe(self) -> list[Any]:
+        return [self.kind, sorted(self.types), self.name.name, MAX_NAMES]
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,17 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from tallyroll.events.rows import Columns, IntColumn, Rows, TextColumn
+from tallyroll.replay.by_name import MAX_NAMES, CountBy
 from tallyroll.replay.fields import (
     CLOSED_ELSEWHERE,
     CLOSED_HERE,
     COUNT,
     INT_MAX,
     LAST,
-    MAX_NAMES,
     MAX_OPEN,
     SUM,
     Change,
     Count,
-    CountBy,
     Field,
     First,
     Last,

@@ -14,12 +14,8 @@ from functools import reduce
 from operator import itemgetter
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
-from tallyroll.events.names import OTHER_NAME
-
 INT_MAX: Final = 2**63 - 1  # canonical integers are signed 64 bit, so that every reader and every column can hold them
 
-# A name of up to 255 characters each: 1,000 of them bound one slot to some 250 KB.
-MAX_NAMES: Final = 1_000
 # Ends whose start lies in another part must outlive the wait for the join; ends of own starts only meet a second start.
 CLOSED_ELSEWHERE: Final = 1_024
 CLOSED_HERE: Final = 32
@@ -273,42 +269,6 @@ class First(Last):
     def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401  # Update
         if value is not None and slots[index] is None:
             slots[index] = (order_us, offset, value)
-
-
-@dataclass(frozen=True)
-class CountBy(Field):
-    """How many events per name. A part tells 1,000 names apart, first come; the rest counts under ``__other__``."""
-
-    types: tuple[str, ...]
-    name: Value
-    kind: ClassVar[str] = "count_by"
-
-    def start(self) -> dict[str, int]:
-        return {}
-
-    def step(self, event_type: str) -> tuple[Value, Change] | None:
-        return (self.name, self.update) if event_type in self.types else None
-
-    @staticmethod
-    def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401, ARG004  # Update
-        if value is None:
-            return
-        counts = slots[index]
-        if value not in counts and len(counts) >= MAX_NAMES:
-            value = OTHER_NAME
-        counts[value] = counts.get(value, 0) + 1
-
-    def lift(self, slot: dict[str, int], place: Place) -> dict[str, int]:  # noqa: ARG002  # sums have no order
-        return slot
-
-    def join(self, left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
-        joined = dict(left)
-        for name, count in right.items():
-            joined[name] = joined.get(name, 0) + count
-        return joined
-
-    def describe(self) -> list[Any]:
-        return [self.kind, sorted(self.types), self.name.name, MAX_NAMES]
 
 
 @dataclass(frozen=True)

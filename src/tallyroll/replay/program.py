@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from tallyroll.events.event import agent_of
-from tallyroll.replay.fields import COUNT, LAST, SUM, Change, CountBy, Of, Value
+from tallyroll.replay.by_name import CountBy
+from tallyroll.replay.fields import COUNT, LAST, SUM, Change, Of, Value
 from tallyroll.replay.values import AGENT_ID, EVENT_TIME, NULL
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from typing import Final
 
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.events.types import AGENT_TOPIC, PERFORMANCE_TOPIC, SYSTEM_TOPIC, TASK_TOPIC, WORKFLOW_TOPIC, EventType, type_info
-from tallyroll.replay.by_name import CountTypes, LastBy, LastSeen, SummaryBy
-from tallyroll.replay.fields import Count, CountBy, First, Last, OpenSet, Sum
+from tallyroll.replay.by_name import CountBy, CountTypes, LastBy, LastSeen, SummaryBy
+from tallyroll.replay.fields import Count, First, Last, OpenSet, Sum
 from tallyroll.replay.fold import Fold, View
 from tallyroll.replay.values import (
     AGENT_ID,
