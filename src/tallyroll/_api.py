@@ -167,29 +167,12 @@ class EventSourcedAgentManager(agents.EventSourcedAgentManager):
         roll = roll_of(event_publisher) if replay is None or outbox is None else None
         super().__init__(event_publisher, manager=manager if roll is None else None, replay=replay, outbox=outbox, **more)
         self._made = None if roll is None else partial(roll.agents, manager, outbox=outbox, list_tasks=more.get("list_tasks"))
-        self._inner: agents.EventSourcedAgentManager | None = None
 
-    async def create_task(self, request: Any) -> Any:  # noqa: ANN401  # the user's own
-        """As its parent."""
-        return await (super().create_task(request) if self._made is None else (await self._by_default()).create_task(request))
-
-    async def get_aggregate_state(self, aggregate_type: str, aggregate_id: str) -> dict[str, Any] | None:
-        """As its parent."""
-        if self._made is None:
-            return await super().get_aggregate_state(aggregate_type, aggregate_id)
-        return await (await self._by_default()).get_aggregate_state(aggregate_type, aggregate_id)
-
-    async def get_aggregate_history(self, aggregate_type: str, aggregate_id: str) -> list[dict[str, Any]]:
-        """As its parent."""
-        if self._made is None:
-            return await super().get_aggregate_history(aggregate_type, aggregate_id)
-        return await (await self._by_default()).get_aggregate_history(aggregate_type, aggregate_id)
-
-    async def _by_default(self) -> agents.EventSourcedAgentManager:
-        if self._inner is None and self._made is not None:
-            self._inner = await self._made()
-        assert self._inner is not None  # noqa: S101  # who calls has looked
-        return self._inner
+    async def parts(self) -> agents.Parts:
+        """As its parent; the first use opens what comes from the default roll."""
+        if self._made is not None:
+            self._parts, self._made = await (await self._made()).parts(), None
+        return self._parts
 
 
 class HybridEventSystem(hybrid.HybridEventSystem):

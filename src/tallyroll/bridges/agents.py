@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tallyroll.bridges.outbox import STALE_S, ListTasks, Outgoing
 from tallyroll.bridges.tasks import asked_of
@@ -31,6 +31,14 @@ class Publishes(Protocol):
 
     async def publish(self, event: AgentEvent) -> Any:  # noqa: ANN401  # a receipt, which nobody here reads
         """Returns when the event is in the log; raises what became of it otherwise."""
+
+
+class Parts(NamedTuple):
+    """What stands behind a manager: the user's own, what tells of its tasks, and what knows states. None: it does without."""
+
+    manager: Any
+    outgoing: Outgoing | None
+    replay: ReplayEngine | None
 
 
 class EventSourcedAgentManager:
@@ -60,20 +68,23 @@ class EventSourcedAgentManager:
         stale_s: float = STALE_S,
     ) -> None:
         self._publisher = event_publisher
-        self._manager = manager
-        self._replay = replay
-        self._outgoing: Outgoing | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._parts = Parts(manager, None, replay)
         if manager is None:
             return
         if outbox is None or replay is None:
             raise ValueError("a manager needs an outbox and a replay engine: make this by 'await roll.agents(manager)'")
-        self._outgoing = Outgoing(
+        outgoing = Outgoing(
             outbox, event_publisher.publish,
             is_told=self._is_told,
             list_tasks=list_tasks or getattr(manager, "list_tasks", None),
             clock=event_publisher.clock, telemetry=telemetry or Counters(), stale_s=stale_s,
         )  # fmt: skip
+        self._parts = Parts(manager, outgoing, replay)
+
+    async def parts(self) -> Parts:
+        """What stands behind it, opened."""
+        return self._parts
 
     async def create_task(self, request: Any) -> Any:  # noqa: ANN401  # the user's own
         """The task that the manager makes of the request; TASK_CREATED follows it into the log, once, also after a crash.
@@ -82,17 +93,18 @@ class EventSourcedAgentManager:
         at most two seconds for the log. Raises StoreUnavailable when the outbox is away, before the manager is asked;
         whatever the manager raises, with no event then; InvalidEvent for a task that has no id.
         """
-        if self._outgoing is None:
+        manager, outgoing, _ = await self.parts()
+        if outgoing is None:
             raise ValueError("there is no manager to create tasks: make this by 'await roll.agents(manager)'")
-        row = await self._outgoing.intend(asked_of(request))
+        row = await outgoing.intend(asked_of(request))
         try:
-            task = self._manager.create_task(request)
+            task = manager.create_task(request)
             if inspect.isawaitable(task):
                 task = await task
         except Exception:
-            await self._outgoing.withdraw(row)
+            await outgoing.withdraw(row)
             raise
-        await self._outgoing.tell(row, task)
+        await outgoing.tell(row, task)
         return task
 
     async def create_agent_event(
@@ -110,13 +122,13 @@ class EventSourcedAgentManager:
     async def get_aggregate_state(self, aggregate_type: str, aggregate_id: str) -> dict[str, Any] | None:
         """The state of an agent, a task or a workflow from the log; None if no event names it. Raises ValueError, SpanGone."""
         view = _view(aggregate_type)
-        return await self._engine().get_reconstructed_state(f"{view.name}_state", aggregate_id)  # type: ignore[arg-type]  # text will do
+        return await (await self._engine()).get_reconstructed_state(f"{view.name}_state", aggregate_id)  # type: ignore[arg-type]  # text will do
 
     async def get_aggregate_history(self, aggregate_type: str, aggregate_id: str) -> list[dict[str, Any]]:
         """The aggregate's own events as ``to_kafka_message`` gives them, by event time; empty if there are none. Raises as above."""
         key = f"{aggregate_type}:{aggregate_id}"
         try:
-            found = await self._engine().history(_view(aggregate_type), aggregate_id)
+            found = await (await self._engine()).history(_view(aggregate_type), aggregate_id)
         except NoHistory:
             return []
         events = [event for rows in found.rows.values() for event in rows_events(rows) if event.key == key]
@@ -124,13 +136,14 @@ class EventSourcedAgentManager:
 
     def start(self) -> None:
         """Begins to sweep the outbox; ``Roll.agents`` has done it already."""
-        if self._outgoing is not None and self._sweeping is None:
-            self._sweeping = asyncio.get_running_loop().create_task(self._outgoing.run())
+        if self._parts.outgoing is not None and self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().create_task(self._parts.outgoing.run())
 
     async def sweep(self) -> None:
         """Finishes now what a crash has left, instead of within a minute. Raises StoreUnavailable, and as replay does."""
-        if self._outgoing is not None:
-            await self._outgoing.sweep()
+        outgoing = (await self.parts()).outgoing
+        if outgoing is not None:
+            await outgoing.sweep()
 
     async def close(self) -> None:
         """Ends the sweeps, and waits a moment for what is being published. Safe to call twice."""
@@ -139,8 +152,8 @@ class EventSourcedAgentManager:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeping
             self._sweeping = None
-        if self._outgoing is not None:
-            await self._outgoing.close()
+        if self._parts.outgoing is not None:
+            await self._parts.outgoing.close()
 
     async def _created(
         self, event_type: str, aggregate_id: str, aggregate_type: str, payload: Mapping[str, Any] | None, metadata: EventMetadata | None
@@ -151,7 +164,8 @@ class EventSourcedAgentManager:
         return event
 
     async def _is_told(self, event: AgentEvent, since_us: int) -> bool:
-        log, catalogue = self._engine().replayer.log, self._engine().replayer.catalogue
+        replayer = (await self._engine()).replayer
+        log, catalogue = replayer.log, replayer.catalogue
         topic = catalogue.for_type(event.event_type)
         where = TopicPartition(topic.name, partition_for(event.key.encode(), topic.partitions))
         begin, end = (await log.positions_at([topic.name], since_us // 1_000))[where], (await log.ends([topic.name]))[where]
@@ -160,10 +174,11 @@ class EventSourcedAgentManager:
                 return True
         return False
 
-    def _engine(self) -> ReplayEngine:
-        if self._replay is None:
+    async def _engine(self) -> ReplayEngine:
+        replay = (await self.parts()).replay
+        if replay is None:
             raise ValueError("states and histories need a replay engine: make this by 'await roll.agents(manager)'")
-        return self._replay
+        return replay
 
 
 def _view(aggregate_type: str) -> View:
