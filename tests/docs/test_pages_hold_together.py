@@ -24,8 +24,8 @@ from tallyroll.audit.verify.report import CODES
 from tallyroll.cli.app import app
 from tallyroll.events.topics import BUILT_IN
 from tallyroll.events.types import EventType
-from tallyroll.kafka_options import CONSUMER_OPTIONS, PRODUCER_OPTIONS
 from tallyroll.settings import BOOTSTRAP_VARIABLE, CONFIG_VARIABLE, Settings
+from tallyroll.settings.kafka_options import CONSUMER_OPTIONS, PRODUCER_OPTIONS
 from tallyroll.telemetry import METRICS
 
 REFERENCE = ROOT / "docs" / "reference"

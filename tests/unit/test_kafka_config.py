@@ -16,8 +16,8 @@ from tallyroll.adapters.kafka.admin import KafkaAdmin
 from tallyroll.adapters.kafka.config import LOGGER, RedactingLogger, client_config, client_logger, consumer_config, producer_config
 from tallyroll.errors import SettingsError
 from tallyroll.events.topic_plan import request_bytes
-from tallyroll.kafka_options import PRESETS
 from tallyroll.settings import Secret, Settings
+from tallyroll.settings.kafka_options import PRESETS
 
 CANARY = "canary-7f3a9c"
 PLAIN = Settings(url="kafka://broker:9092")

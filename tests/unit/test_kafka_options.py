@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tallyroll.errors import SettingsError
-from tallyroll.kafka_options import (
+from tallyroll.settings.kafka_options import (
     CONSUMER_OPTIONS,
     PRESETS,
     PRODUCER_OPTIONS,

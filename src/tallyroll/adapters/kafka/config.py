@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tallyroll import kafka_options
 from tallyroll.events.topic_plan import request_bytes
-from tallyroll.settings import Secret, Settings
+from tallyroll.settings import Secret, Settings, kafka_options
 
 LOGGER: Final = "tallyroll.kafka"
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from tallyroll.errors import SettingsError
-from tallyroll.kafka_options import parse_servers
 from tallyroll.settings import Settings
+from tallyroll.settings.kafka_options import parse_servers
 
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CONNECT_S: Final = 5.0  # a broker in another region answers within a second; more only delays the start

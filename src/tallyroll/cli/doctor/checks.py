@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from tallyroll.kafka_options import delivery_warnings, parse_servers
 from tallyroll.settings import BOOTSTRAP_VARIABLE, CONFIG_VARIABLE, Secret, Settings, Source, Variable
+from tallyroll.settings.kafka_options import delivery_warnings, parse_servers
 
 Verdict = Literal["ok", "warn", "fail"]
 

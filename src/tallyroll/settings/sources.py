@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from tallyroll.errors import SecretInFile, SettingsError, UnknownSetting
+from tallyroll.settings.secret import Secret
 
 BOOTSTRAP_VARIABLE: Final = "KAFKA_BOOTSTRAP_SERVERS"
 """Stands for ``TALLYROLL_URL=kafka://…``."""
@@ -26,33 +27,6 @@ _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
-class Secret:
-    """A value that shows itself to nobody: ``repr``, ``str`` and formatting give ``***``; ``reveal()`` gives the value."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The value itself; hand it to the client that needs it and to nothing else."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "***"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError("a secret is not pickled; hand over the setting that names its file")
-
-
 @dataclass(frozen=True, slots=True)
 class Variable:
     """What the documentation says of one setting."""
@@ -61,6 +35,8 @@ class Variable:
     unit: str
     accepts: str
     help: str
+    least: int | None = None  # both inclusive
+    most: int | None = None
 
 
 class Declared(NamedTuple):

@@ -3,42 +3,19 @@
 # ruff: noqa: RUF009  # _setting() makes the dataclass field itself
 from __future__ import annotations
 
-import base64
 import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar, get_args
-from urllib.parse import urlsplit
+from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
 
 from tallyroll.errors import SettingsError
-from tallyroll.kafka_options import check_consumer_options, check_producer_options, parse_servers
-from tallyroll.setting_sources import (
-    BOOTSTRAP_VARIABLE,
-    CONFIG_VARIABLE,
-    DEFAULT,
-    Declared,
-    Found,
-    Secret,
-    Source,
-    Variable,
-    from_environment,
-    from_file,
-)
-
-__all__ = [
-    "BOOTSTRAP_VARIABLE",
-    "CONFIG_VARIABLE",
-    "Secret",
-    "Settings",
-    "Source",
-    "Variable",
-    "settings_and_sources",
-    "variable_of",
-]
+from tallyroll.settings.checks import AUDIT_FRAMEWORK_NAMES, check
+from tallyroll.settings.secret import Secret
+from tallyroll.settings.sources import CONFIG_VARIABLE, DEFAULT, Declared, Found, Source, Variable, from_environment, from_file
 
 Preset = Literal["default", "throughput", "latency"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -51,44 +28,23 @@ Synchronous = Literal["FULL", "NORMAL"]
 NatsMode = Literal["jetstream", "core"]
 WindowName = Literal["1min", "5min", "15min", "1hour", "1day"]
 
-AUDIT_FRAMEWORK_NAMES: Final = ("sox", "gdpr", "hipaa", "pci_dss", "soc2", "iso27001", "nist", "eu_ai_act", "custom")
-"""What AUDIT_FRAMEWORKS takes: the values of ``audit.entry.ComplianceFramework``."""
-
 _DEFAULT_URL: Final = "sqlite:///./tallyroll-data"
 _DEFAULT_DIR: Final = Path("tallyroll-data")
 
-_CHOICES: Final = {
-    "kafka_preset": get_args(Preset),
-    "kafka_security_protocol": get_args(SecurityProtocol),
-    "kafka_sasl_mechanism": get_args(SaslMechanism),
-    "kafka_tls_minimum": get_args(TlsVersion),
-    "sqlite_synchronous": get_args(Synchronous),
-    "analytics_window": get_args(WindowName),
-    "nats_mode": get_args(NatsMode),
-    "log_format": get_args(LogFormat),
-    "log_level": get_args(LogLevel),
-    "traces": get_args(Traces),
-}
-_ABOVE_ZERO: Final = (
-    *("publish_deadline_ms", "stall_ms", "max_in_flight", "max_in_flight_bytes", "max_record_bytes", "spool_max_bytes"),
-    *("batch_records", "flush_interval_ms", "session_timeout_ms"),
-    *("archive_seal_records", "archive_seal_bytes", "archive_seal_age_ms"),
-    *("audit_checkpoint_seconds", "audit_heartbeat_seconds", "audit_default_retention_days", "analytics_keep_days"),
-)
-_NOT_NEGATIVE: Final = ("replication", "exit_grace_ms", "read_wait_ms", "trace_spans_per_batch")
-_NAMES: Final = ("topic_prefix", "group_prefix", "instance_id")
-_HEX: Final = frozenset("0123456789abcdefABCDEF")
-_URL_SAFE: Final = str.maketrans("-_", "+/")
 _MAX_PORT: Final = 65_535
-_HERE: Final = ("localhost", "127.0.0.1", "::1")
-_LEAST_KEY_BYTES: Final = 32  # what keys come from
-_KEY_ID_CHARS: Final = 8  # of a key that signs notes, in hex
-_LEAST_SECRET: Final = 16  # characters; what can be guessed signs nothing
-_MAX_NAME_CHARS: Final = 200  # Kafka takes 249 for a topic or a group; the rest is room for our own part of the name
 
 
-def _setting(env: str, default: Any, help: str, *, unit: str = "", accepts: str = "") -> Any:  # noqa: A002, ANN401
-    metadata = {"variable": Variable(env, unit, accepts, help)}
+def _setting(  # noqa: PLR0913  # what there is to say of a setting
+    env: str,
+    default: Any,  # noqa: ANN401  # whatever a setting may be
+    help: str,  # noqa: A002  # as argparse calls it
+    *,
+    unit: str = "",
+    accepts: str = "",
+    least: int | None = None,
+    most: int | None = None,
+) -> Any:  # noqa: ANN401
+    metadata = {"variable": Variable(env, unit, accepts, help, least, most)}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -122,6 +78,7 @@ class Settings:
         0,
         "Copies of each partition when topics are created; 0 means 3, or fewer where there are fewer brokers.",
         accepts="0 or more",
+        least=0,
     )
     topics: Mapping[str, Mapping[str, Any]] = _setting(
         "TALLYROLL_TOPICS",
@@ -138,26 +95,35 @@ class Settings:
         accepts="boolean",
     )
     publish_deadline_ms: int = _setting(
-        "TALLYROLL_PUBLISH_DEADLINE_MS", 30_000, "How long a caller waits for the log before the outcome is called uncertain.", unit="ms"
+        "TALLYROLL_PUBLISH_DEADLINE_MS",
+        30_000,
+        "How long a caller waits for the log before the outcome is called uncertain.",
+        unit="ms",
+        least=1,
     )
     stall_ms: int = _setting(
-        "TALLYROLL_STALL_MS", 2_000, "A partition without any report for so long, while records are out, goes through the spool.", unit="ms"
+        "TALLYROLL_STALL_MS",
+        2_000,
+        "A partition without any report for so long, while records are out, goes through the spool.",
+        unit="ms",
+        least=1,
     )
     exit_grace_ms: int = _setting(
         "TALLYROLL_EXIT_GRACE_MS",
         10_000,
         "How long closing, exit and SIGTERM wait for acknowledgements before the rest is spooled.",
         unit="ms",
+        least=0,
     )
     max_in_flight: int = _setting(
-        "TALLYROLL_MAX_IN_FLIGHT", 50_000, "Records handed to the client and not yet acknowledged; more wait.", unit="records"
+        "TALLYROLL_MAX_IN_FLIGHT", 50_000, "Records handed to the client and not yet acknowledged; more wait.", unit="records", least=1
     )
-    max_in_flight_bytes: int = _setting("TALLYROLL_MAX_IN_FLIGHT_BYTES", 67_108_864, "The same bound in bytes.", unit="bytes")
+    max_in_flight_bytes: int = _setting("TALLYROLL_MAX_IN_FLIGHT_BYTES", 67_108_864, "The same bound in bytes.", unit="bytes", least=1)
     max_record_bytes: int = _setting(
-        "TALLYROLL_MAX_RECORD_BYTES", 900_000, "Value, key and headers together; larger events are refused.", unit="bytes"
+        "TALLYROLL_MAX_RECORD_BYTES", 900_000, "Value, key and headers together; larger events are refused.", unit="bytes", least=1
     )
     spool_max_bytes: int = _setting(
-        "TALLYROLL_SPOOL_MAX_BYTES", 1_073_741_824, "How much the spool may hold while the log is away.", unit="bytes"
+        "TALLYROLL_SPOOL_MAX_BYTES", 1_073_741_824, "How much the spool may hold while the log is away.", unit="bytes", least=1
     )
 
     # Following
@@ -171,29 +137,46 @@ class Settings:
         accepts="letters, digits, . _ -",
     )
     batch_records: int = _setting(
-        "TALLYROLL_BATCH_RECORDS", 500, "Most records read at once; more is slower, see the performance page.", unit="records"
+        "TALLYROLL_BATCH_RECORDS", 500, "Most records read at once; more is slower, see the performance page.", unit="records", least=1
     )
     flush_interval_ms: int = _setting(
         "TALLYROLL_FLUSH_INTERVAL_MS",
         100,
         "How often followers write results and positions; writing takes half of the time at most, a fifth while they are behind.",
         unit="ms",
+        least=1,
     )
-    session_timeout_ms: int = _setting("TALLYROLL_SESSION_TIMEOUT_MS", 10_000, "How long a dead follower keeps its partitions.", unit="ms")
-    read_wait_ms: int = _setting("TALLYROLL_READ_WAIT_MS", 2_000, "How long a read waits for what this process has published.", unit="ms")
+    session_timeout_ms: int = _setting(
+        "TALLYROLL_SESSION_TIMEOUT_MS",
+        10_000,
+        "How long a dead follower keeps its partitions.",
+        unit="ms",
+        least=1,
+    )
+    read_wait_ms: int = _setting(
+        "TALLYROLL_READ_WAIT_MS",
+        2_000,
+        "How long a read waits for what this process has published.",
+        unit="ms",
+        least=0,
+    )
 
     # The archive
     archive_dir: Path | None = _setting(
         "TALLYROLL_ARCHIVE_DIR", None, "Where the archive lies; unset: archive/ in the data folder.", accepts="a folder"
     )
     archive_seal_records: int = _setting(
-        "TALLYROLL_ARCHIVE_SEAL_RECORDS", 262_144, "A tail with so many records becomes a segment.", unit="records"
+        "TALLYROLL_ARCHIVE_SEAL_RECORDS", 262_144, "A tail with so many records becomes a segment.", unit="records", least=1
     )
     archive_seal_bytes: int = _setting(
-        "TALLYROLL_ARCHIVE_SEAL_BYTES", 268_435_456, "The same bound in bytes of keys and values.", unit="bytes"
+        "TALLYROLL_ARCHIVE_SEAL_BYTES", 268_435_456, "The same bound in bytes of keys and values.", unit="bytes", least=1
     )
     archive_seal_age_ms: int = _setting(
-        "TALLYROLL_ARCHIVE_SEAL_AGE_MS", 21_600_000, "A tail whose oldest record came so long ago becomes a segment.", unit="ms"
+        "TALLYROLL_ARCHIVE_SEAL_AGE_MS",
+        21_600_000,
+        "A tail whose oldest record came so long ago becomes a segment.",
+        unit="ms",
+        least=1,
     )
 
     # Analytics
@@ -208,6 +191,7 @@ class Settings:
         35,
         "How far behind the newest event panes of a quarter hour are kept, and older events that are imported still counted.",
         unit="days",
+        least=1,
     )
 
     # The audit ledger
@@ -255,13 +239,21 @@ class Settings:
         accepts="NAME+ID+BASE64, with commas between",
     )
     audit_checkpoint_seconds: int = _setting(
-        "AUDIT_CHECKPOINT_SECONDS", 1, "How often a checkpoint is signed while there is something new.", unit="s"
+        "AUDIT_CHECKPOINT_SECONDS",
+        1,
+        "How often a checkpoint is signed while there is something new.",
+        unit="s",
+        least=1,
     )
     audit_heartbeat_seconds: int = _setting(
-        "AUDIT_HEARTBEAT_SECONDS", 5, "How often a process that records says how far it has come; three missed are a finding.", unit="s"
+        "AUDIT_HEARTBEAT_SECONDS",
+        5,
+        "How often a process that records says how far it has come; three missed are a finding.",
+        unit="s",
+        least=1,
     )
     audit_default_retention_days: int = _setting(
-        "AUDIT_DEFAULT_RETENTION_DAYS", 365, "How long an entry is kept that no rule says more of.", unit="days"
+        "AUDIT_DEFAULT_RETENTION_DAYS", 365, "How long an entry is kept that no rule says more of.", unit="days", least=1
     )
     subject_fields: str = _setting(
         "AUDIT_SUBJECT_FIELDS",
@@ -279,6 +271,8 @@ class Settings:
         None,
         "Its port, 0 for any free one; unset: 8080 for 'run all' and where analytics is followed, else nothing is served.",
         accepts="0 to 65535",
+        least=0,
+        most=_MAX_PORT,
     )
     log_format: LogFormat = _setting(
         "TALLYROLL_LOG_FORMAT",
@@ -300,6 +294,7 @@ class Settings:
         16,
         "So many traces that a batch touches get a span of their own in it; the span of the batch links to more.",
         unit="spans",
+        least=0,
     )
 
     # Alerts
@@ -321,7 +316,7 @@ class Settings:
         "Where alerts are published, on channels tallyroll:alerts:SEVERITY, and where states and the outbox of created tasks are kept.",
         accepts="a host",
     )
-    redis_port: int = _setting("REDIS_PORT", 6_379, "Its port.", accepts="1 to 65535")
+    redis_port: int = _setting("REDIS_PORT", 6_379, "Its port.", accepts="1 to 65535", least=1, most=_MAX_PORT)
     redis_password: Secret | None = _setting("REDIS_PASSWORD", None, "Its password; better as REDIS_PASSWORD_FILE.", accepts="text")
     redis_prefix: str = _setting(
         "TALLYROLL_REDIS_PREFIX",
@@ -397,85 +392,11 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        self._check_url()
-        self._check_values()
-        self._check_port()
-        self._check_receivers()
-        self._check_audit()
-        self._check_security()
-        check_producer_options(self.kafka_producer)
-        check_consumer_options(self.kafka_consumer)
-
-    def _check_url(self) -> None:
         if self.url == _DEFAULT_URL and self.data_dir != _DEFAULT_DIR:  # a folder alone says where the embedded log lies
             object.__setattr__(self, "url", f"sqlite:///{self.data_dir}")
-        scheme, found, rest = self.url.partition("://")
-        if not found or scheme not in ("sqlite", "kafka") or not rest:
-            raise SettingsError("TALLYROLL_URL", "expected sqlite:///FOLDER, sqlite://:memory: or kafka://HOST:PORT,…")
-        if scheme == "kafka":
-            try:
-                parse_servers(rest)
-            except ValueError:
-                raise SettingsError(
-                    "TALLYROLL_URL",
-                    "expected kafka://HOST:PORT,… (or HOST:PORT,… alone where brokers are named), without user, password or path",
-                ) from None
-        if scheme == "sqlite" and rest != ":memory:":
-            if not rest.startswith("/") or rest == "/":
-                raise SettingsError("TALLYROLL_URL", "a folder follows sqlite:/// (relative), sqlite://// (absolute)")
-            object.__setattr__(self, "data_dir", Path(rest[1:]))
-        if not self.wait_for_ack and not self.is_kafka:
-            raise SettingsError("KAFKA_WAIT_FOR_ACK", "false needs the spool before a Kafka log; the embedded log is on disk already")
-
-    def _check_values(self) -> None:
-        for name, options in _CHOICES.items():
-            if getattr(self, name) not in options:
-                raise SettingsError(variable_of(name).env, f"expected one of {', '.join(options)}")
-        for name in _ABOVE_ZERO:
-            if getattr(self, name) <= 0:
-                raise SettingsError(variable_of(name).env, "expected more than 0")
-        for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise SettingsError(variable_of(name).env, "expected 0 or more")
-        for name in _NAMES:
-            if not _is_name(getattr(self, name)):
-                raise SettingsError(variable_of(name).env, f"expected letters, digits, dot, underscore, hyphen; at most {_MAX_NAME_CHARS}")
-        if not self.group_prefix:
-            raise SettingsError("TALLYROLL_GROUP_PREFIX", "expected at least one letter or digit")
-
-    def _check_port(self) -> None:
-        if self.http_port is not None and not 0 <= self.http_port <= _MAX_PORT:
-            raise SettingsError("TALLYROLL_HTTP_PORT", f"expected 0 to {_MAX_PORT}")
-
-    def _check_receivers(self) -> None:
-        url = urlsplit(self.alerts_webhook_url)
-        if self.alerts_webhook_url and not (url.hostname and (url.scheme == "https" or (url.scheme == "http" and url.hostname in _HERE))):
-            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_URL", "expected https://…; http:// only to this machine")
-        if url.username or url.password:
-            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_URL", "expected no user or password in it; what is posted is signed")
-        if self.alerts_webhook_secret is not None and len(self.alerts_webhook_secret.reveal()) < _LEAST_SECRET:
-            raise SettingsError("TALLYROLL_ALERTS_WEBHOOK_SECRET", f"expected at least {_LEAST_SECRET} characters")
-        if not self.redis_prefix.isprintable() or " " in self.redis_prefix:
-            raise SettingsError("TALLYROLL_REDIS_PREFIX", "expected text without blanks; none for no prefix")
-        if not 1 <= self.redis_port <= _MAX_PORT:
-            raise SettingsError("REDIS_PORT", f"expected 1 to {_MAX_PORT}")
-        for server in filter(None, self.nats_servers.split(",")):
-            if urlsplit(server).scheme not in ("nats", "tls") or not urlsplit(server).hostname or "@" in server:
-                raise SettingsError("NATS_SERVERS", "expected nats://HOST:PORT,… (or tls://) without user and password")
-
-    def _check_audit(self) -> None:
-        if self.audit_secret_key is not None:
-            key_bytes(self.audit_secret_key)
-        if unknown := sorted(set(self.audit_frameworks_named) - set(AUDIT_FRAMEWORK_NAMES)):
-            raise SettingsError("AUDIT_FRAMEWORKS", f"no framework: {', '.join(unknown)}; there are {', '.join(AUDIT_FRAMEWORK_NAMES)}")
-        if self.audit_keyring and not (self.audit_keyring.startswith(("file:", "pkcs11:")) and self.audit_keyring.partition(":")[2]):
-            raise SettingsError("AUDIT_KEYRING", "expected file:PATH or pkcs11:token=NAME?module-path=LIBRARY&pin-source=file:PATH")
-        url = urlsplit(self.audit_witness)
-        here = url.scheme == "http" and url.hostname in _HERE
-        if self.audit_witness and not ((url.scheme == "file" and url.path) or (url.scheme == "https" and url.hostname) or here):
-            raise SettingsError("AUDIT_WITNESS", "expected file:PATH or https://…; http:// only to this machine")
-        if not all(len(key.partition("+")[2].partition("+")[0]) == _KEY_ID_CHARS for key in self.audit_witness_keys_named):
-            raise SettingsError("AUDIT_WITNESS_KEYS", "expected NAME+ID+BASE64, as the witness prints it")
+        check(self)
+        if not self.is_kafka and not self.in_memory:
+            object.__setattr__(self, "data_dir", Path(self.url.removeprefix("sqlite:///")))
 
     @property
     def audit_frameworks_named(self) -> tuple[str, ...]:
@@ -491,17 +412,6 @@ class Settings:
     def subject_fields_named(self) -> tuple[str, ...]:
         """``subject_fields``, one by one."""
         return _listed(self.subject_fields)
-
-    def _check_security(self) -> None:
-        if self.kafka_security_protocol.startswith("SASL"):
-            if not self.kafka_sasl_username:
-                raise SettingsError("KAFKA_SASL_USERNAME", f"needed with {self.kafka_security_protocol}")
-            if self.kafka_sasl_password is None:
-                raise SettingsError(
-                    "KAFKA_SASL_PASSWORD", f"needed with {self.kafka_security_protocol}; better as KAFKA_SASL_PASSWORD_FILE"
-                )
-        if (self.kafka_ssl_certificate is None) != (self.kafka_ssl_key is None):
-            raise SettingsError("KAFKA_SSL_CERTIFICATE_LOCATION", "certificate and key are given together")
 
     @property
     def is_kafka(self) -> bool:
@@ -616,25 +526,5 @@ def variable_of(name: str) -> Variable:
     return variable
 
 
-def key_bytes(secret: Secret, name: str = "AUDIT_SECRET_KEY") -> bytes:
-    """The bytes that a secret stands for, in hex or base64. Raises SettingsError where they are fewer than 32."""
-    text = secret.reveal().strip()
-    try:
-        key = bytes.fromhex(text) if _HEX.issuperset(text) else base64.b64decode(_padded(text), validate=True)
-    except ValueError:
-        key = b""
-    if len(key) < _LEAST_KEY_BYTES:
-        raise SettingsError(name, f"expected hex or base64 of at least {_LEAST_KEY_BYTES} bytes; 'openssl rand -hex 32' makes one")
-    return key
-
-
-def _padded(text: str) -> str:
-    return text.translate(_URL_SAFE) + "=" * (-len(text) % 4)
-
-
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part for part in map(str.strip, text.split(",")) if part)
-
-
-def _is_name(text: str) -> bool:
-    return len(text) <= _MAX_NAME_CHARS and all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
