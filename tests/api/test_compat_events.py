@@ -97,7 +97,7 @@ async def test_the_bridge_to_nats_is_of_the_default_roll_and_says_what_is_not_se
 async def test_events_are_published_by_position_and_by_name_and_in_batches() -> None:
     by_position = await publish_agent_event(EventType.AGENT_STARTED, "a1", {"n": 1}, EventMetadata(user_id="u1"))
     by_name = await publish_task_event(event_type="task.started", task_id="t1", payload={"agent_id": "a1"}, metadata=None)
-    assert by_position < by_name
+    assert by_position != by_name
     publisher = await get_event_publisher()
     assert await publisher.connect() is True
     heard: list[AgentEvent] = []
