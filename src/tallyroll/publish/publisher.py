@@ -9,27 +9,23 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tallyroll.errors import Backpressure, InvalidEvent, LogError, LogUnavailable, PublishRejected
-from tallyroll.events.codec import HEADERS, encode
-from tallyroll.events.event import DEFAULT_VERSION, AgentEvent
-from tallyroll.events.ids import new_id
-from tallyroll.events.partition import partition_for
-from tallyroll.events.position import Position, TopicPartition
+from tallyroll.errors import Backpressure, InvalidEvent, LogError, LogUnavailable
+from tallyroll.events.event import AgentEvent
+from tallyroll.events.position import Position
 from tallyroll.events.topics import Catalogue, Topic
-from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, SpoolFactory, Tracing, Unknown
+from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Spool, SpoolFactory, Tracing, Unknown
 from tallyroll.publish import exit as exit_hooks
 from tallyroll.publish.delivery import Delivery
 from tallyroll.publish.handlers import Handler, Handlers
-from tallyroll.publish.lane import Lane
-from tallyroll.publish.load import Body, Load
-from tallyroll.publish.processors import Processor, check_version
-from tallyroll.publish.receipt import Receipt, Ticket, receipt_of
+from tallyroll.publish.intake import Intake
+from tallyroll.publish.load import Body
+from tallyroll.publish.processors import Processor
+from tallyroll.publish.receipt import Receipt, Ticket, Tickets, receipt_of
 from tallyroll.settings import Settings
-from tallyroll.telemetry import ACCEPTED, REJECTED, SEND_RATE, SHED, UNCERTAIN, Telemetry
+from tallyroll.telemetry import SEND_RATE, SHED, UNCERTAIN, Telemetry
 
 log: Final = logging.getLogger("tallyroll.publish")
 
@@ -80,22 +76,16 @@ class EventPublisher:
         """A fresh life: at the start, and in a forked child."""
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._direct = Load()
-        self._spooled = Load()
-        self._handed_over = Load()
-        self._tickets: deque[Ticket] = deque()
+        self._keeper: asyncio.Task[None]
+        self._tickets = Tickets(self._settings.publish_deadline_ms)
         self._spool: Spool | None = self._open_spool() if self._open_spool is not None else None
         self._left = self.spool_depth  # by processes that are gone
         self._delivery: Delivery
         self._queue: asyncio.Lock
         self._queueing = 0
-        self._lanes: dict[TopicPartition, Lane] = {}
-        self._lanes_by_topic: dict[str, list[Lane | None]] = {topic.name: [None] * topic.partitions for topic in self._catalogue.topics}
-        for target in self._spool.lanes() if self._spool is not None else ():
-            topic = self._catalogue.named(target.topic)
-            if topic is not None and target.partition < topic.partitions:
-                self._new_lane(topic, target.partition).spooling = True
+        self._intake = Intake(
+            self._catalogue, self._settings, self._spool, clock=self._clock, telemetry=self._telemetry, processors=self._processors
+        )
 
     # The surface
 
@@ -119,11 +109,11 @@ class EventPublisher:
         if self._full or self._queueing:
             await self._room()
         ticket = self._ticket(loop, 1)
-        if not (self._direct.records or self._spooled.records):
-            loop.call_soon(self._send)  # events accepted in the same turn of the loop travel together
-        self._accept((event,), ticket, 0, expects)
+        if self._intake.is_empty:
+            loop.call_soon(self._intake.send_to, self._delivery)  # events accepted in the same turn of the loop travel together
+        self._intake.accept((event,), ticket, 0, expects)
         if not self._settings.wait_for_ack and ticket.outcomes[0] is None:
-            self._send()
+            self._intake.send_to(self._delivery)
             await self._delivery.on_disk()
             return Receipt(event.event_id, None) if ticket.outcomes[0] is None else receipt_of(event.event_id, ticket.outcomes[0])
         await ticket.future
@@ -153,8 +143,8 @@ class EventPublisher:
         for start in range(0, len(events), _CHUNK):
             if self._full or self._queueing:
                 await self._room()
-            self._accept(events[start : start + _CHUNK], ticket, start)
-            self._send()
+            self._intake.accept(events[start : start + _CHUNK], ticket, start)
+            self._intake.send_to(self._delivery)
             if start + _CHUNK < len(events):
                 await asyncio.sleep(0)  # noqa: TID251  # lets the loop breathe, waits for nothing
         await ticket.future
@@ -205,11 +195,8 @@ class EventPublisher:
         if self._loop is not None:
             await self._settle(self._settings.exit_grace_ms / 1000 if grace_s is None else grace_s)
             kept = await self._delivery.stop()
-            if self._keeper is not None:
-                self._keeper.cancel()
-            for ticket in self._tickets:
-                if not ticket.done:
-                    ticket.expire("closed before the log answered", kept=kept)
+            self._keeper.cancel()
+            self._tickets.close(kept=kept)
         if self._spool is not None:
             await self._spool.close()
 
@@ -232,11 +219,11 @@ class EventPublisher:
         """Accepted events that are not yet known to be in the log: staged, in flight, and spooled."""
         if self._loop is None:
             return self.spool_depth
-        return len(self._direct.records) + self._delivery.unsettled(list(self._lanes.values()))
+        return self._intake.staged + self._delivery.unsettled(self._intake.lanes)
 
     def last_positions(self) -> list[Position]:
         """Per partition the newest position this process knows to have published; what reads of one's own writes wait for."""
-        return [lane.last for lane in self._lanes.values() if lane.last is not None]
+        return [lane.last for lane in self._intake.lanes if lane.last is not None]
 
     @property
     def spool_depth(self) -> int:
@@ -265,30 +252,29 @@ class EventPublisher:
         Not for events: nothing is checked. What is Unknown and not kept may be handed over again, the same bytes under the
         same id. Call ``room`` before.
         """
-        ticket, now_ms = self._ticket(self._enter(), len(bodies)), self._clock.now_us() // 1_000
-        for slot, body in enumerate(bodies):
-            self._stage(body, ticket, slot, now_ms)
-        self._send()
+        ticket = self._ticket(self._enter(), len(bodies))
+        self._intake.stage(bodies, ticket)
+        self._intake.send_to(self._delivery)
         return ticket
-
-    def writes_ahead(self, topic: Topic) -> bool:
-        """Whether what is accepted for the topic goes onto this machine's disk before anything else."""
-        return self._spool is not None and (topic.durability == "write-ahead" or not self._settings.wait_for_ack)
 
     def at_exit(self, last_words: Callable[[], Sequence[Body]]) -> None:
         """What ``last_words`` gives is sent when the process ends without closing; called in another thread, with the loop at a stand."""
         self._last_words.append(last_words)
 
+    def writes_ahead(self, topic: Topic) -> bool:
+        """Whether what is accepted for the topic goes onto this machine's disk before anything else."""
+        return self._intake.writes_ahead(topic)
+
     async def on_disk(self) -> None:
         """Waits until everything that goes through the spool, of what was accepted so far, is there."""
         await self._delivery.on_disk()
 
-    # Acceptance
+    # One life: a process and an event loop
 
     def _enter(self) -> asyncio.AbstractEventLoop:
         if self._pid != os.getpid():
             # A forked child. The parent's buffers and its open files stay the parent's: referenced, never touched.
-            self._inherited += [self._spool, self._delivery if self._loop is not None else None, self._lanes]
+            self._inherited += [self._spool, self._delivery if self._loop is not None else None, self._intake]
             self._closed = False
             self._begin()
             exit_hooks.watch(self, self._settings.exit_grace_ms / 1000)
@@ -298,9 +284,8 @@ class EventPublisher:
         if loop is not self._loop:
             if self._loop is not None and not self._loop.is_closed():
                 raise RuntimeError("a publisher is used from one event loop at a time")
-            left: list[Encoded] = []
-            if self._loop is not None:
-                left = [record for spooling in (True, False) for record in self._delivery.open_records(spooling=spooling)]
+            spoolings = (True, False) if self._loop is not None and self._spool is not None else ()
+            left = [record for spooling in spoolings for record in self._delivery.open_records(spooling=spooling)]
             self._loop = loop
             self._tell_what_was_left()
             self._queue, self._queueing = asyncio.Lock(), 0
@@ -309,113 +294,24 @@ class EventPublisher:
                 stall_ms=self._settings.stall_ms, on_delivered=self._handlers.tell,
             )  # fmt: skip
             self._keeper = loop.create_task(self._keep())
-            for lane in self._lanes.values():
-                lane.in_flight, lane.puts, lane.drain = 0, 0, None
-            for lane in self._spooled.lanes:
-                lane.puts += 1
-            self._carry_over(left, loop)
-            self._send()
-            for lane in self._lanes.values():
+            self._intake.begin_anew()
+            if left:
+                self._delivery.put(self._intake.again(left, self._ticket(loop, len(left))))
+            self._intake.send_to(self._delivery)
+            for lane in self._intake.lanes:
                 self._delivery.resume(lane)
         return loop
 
     def _tell_what_was_left(self) -> None:
         """Once, and only by who is going to send it."""
         left, self._left = self._left, 0
-        if left:
-            one, many = (
-                "1 event is left in the spool by an earlier process; it goes",
-                f"{left} events are left in the spool by earlier processes; they go",
-            )
-            log.warning("%s out before anything new of its partition", one if left == 1 else many)
-
-    def _carry_over(self, records: Sequence[Encoded], loop: asyncio.AbstractEventLoop) -> None:
-        """What a closed event loop has left open is numbered already: it goes through the spool, before anything new."""
-        if not records or self._spool is None:
-            return
-        load, ticket = Load(), self._ticket(loop, len(records))
-        for slot, record in enumerate(records):
-            lane = self._lanes[TopicPartition(record.topic, record.partition)]
-            lane.spooling = True
-            lane.puts += 1
-            load.add(record, lane, ticket, slot)
-        self._delivery.put(load)
+        if left == 1:
+            log.warning("1 event is left in the spool by an earlier process; it goes out before anything new of its partition")
+        elif left:
+            log.warning("%d events are left in the spool by earlier processes; they go out before anything new of their partitions", left)
 
     def _ticket(self, loop: asyncio.AbstractEventLoop, count: int) -> Ticket:
-        ticket = Ticket(count, self._clock.monotonic() + self._settings.publish_deadline_ms / 1000, loop.create_future())
-        self._tickets.append(ticket)
-        return ticket
-
-    def _new_lane(self, topic: Topic, partition: int) -> Lane:
-        lane = Lane(TopicPartition(topic.name, partition), write_ahead=self.writes_ahead(topic), new_session=_new_session)
-        self._lanes[lane.target] = lane
-        self._lanes_by_topic[topic.name][partition] = lane
-        return lane
-
-    def _accept(self, events: Sequence[AgentEvent], ticket: Ticket, slot: int, expects: str = "") -> None:
-        """Encodes, links and stages events. From here on their place in the order is fixed."""
-        max_bytes = self._settings.max_record_bytes - _LINK_BYTES
-        now_ms = self._clock.now_us() // 1_000
-        for_type = self._catalogue.for_type
-        for event in events:
-            try:
-                for processor in self._processors:
-                    event = processor(event)  # noqa: PLW2901  # a processor may put another event in its place
-                if event.schema_version != DEFAULT_VERSION:
-                    check_version(event)
-                topic = for_type(event.event_type)
-            except InvalidEvent as error:
-                if len(events) == 1:
-                    ticket.fill(slot, [Rejected(PublishRejected(event.event_id, str(error)))])
-                    raise
-                self._refuse(ticket, slot, PublishRejected(event.event_id, str(error)))
-                slot += 1
-                continue
-            name = event.key
-            key, body = name.encode(), encode(event, name)
-            if expects:
-                body = body[:-1] + f',"expects":"{expects}"}}'.encode()
-            if len(body) + len(key) > max_bytes:
-                size = len(body) + len(key) + _LINK_BYTES
-                self._refuse(
-                    ticket, slot, PublishRejected(event.event_id, f"{size} bytes, at most {self._settings.max_record_bytes} are allowed")
-                )
-                slot += 1
-                continue
-            self._stage(Body(event.event_id, topic, partition_for(key, topic.partitions), key, body), ticket, slot, now_ms)
-            slot += 1
-
-    def _stage(self, body: Body, ticket: Ticket, slot: int, now_ms: int) -> None:
-        """Links a body into its lane, which fixes its place in the order, and puts it where the lane's records wait."""
-        topic = body.topic
-        lane = self._lanes_by_topic[topic.name][body.partition] or self._new_lane(topic, body.partition)
-        load = self._direct
-        if lane.spooling:
-            if self._spool is not None and not self._spool.has_room(len(body.value) + _LINK_BYTES):
-                self._telemetry.count(SHED)
-                ticket.fill(slot, [Rejected(Backpressure("the spool", f"{self._settings.spool_max_bytes} bytes"))])
-                return
-            load = self._spooled
-            lane.puts += 1  # from now on the lane cannot go direct before this record
-        value = lane.link(body.key, body.value)
-        load.add(Encoded(body.event_id, topic.name, body.partition, body.key, value, HEADERS, now_ms), lane, ticket, slot)
-
-    def _refuse(self, ticket: Ticket, slot: int, error: LogError) -> None:
-        self._telemetry.count(REJECTED)
-        ticket.fill(slot, [Rejected(error)])
-
-    def _send(self) -> None:
-        """Hands what is staged to delivery, in order."""
-        if self._direct.records:
-            self._handed_over, self._direct = self._direct, Load()
-            self._telemetry.count(ACCEPTED, len(self._handed_over.records))
-            self._delivery.send(self._handed_over)
-            self._handed_over = Load()
-        if self._spooled.records:
-            spooled = self._spooled
-            self._telemetry.count(ACCEPTED, len(spooled.records))
-            self._delivery.put(spooled)
-            self._spooled = Load()
+        return self._tickets.new(loop, count, self._clock.monotonic())
 
     @property
     def _full(self) -> bool:
@@ -433,7 +329,7 @@ class EventPublisher:
                 deadline = self._clock.monotonic() + self._settings.stall_ms / 1000
                 while self._full:
                     if self._spool is not None and self._clock.monotonic() >= deadline:
-                        self._delivery.watch(list(self._lanes.values()), force=True)
+                        self._delivery.watch(self._intake.lanes, force=True)
                         return
                     await self._delivery.movement(_LOOK_S)
         finally:
@@ -442,7 +338,7 @@ class EventPublisher:
     async def _settle(self, timeout_s: float | None) -> int:
         if self._loop is None:
             return self.unsettled
-        self._send()
+        self._intake.send_to(self._delivery)
         deadline = None if timeout_s is None else self._clock.monotonic() + timeout_s
         while (left := self.unsettled) and (deadline is None or self._clock.monotonic() < deadline):
             await self._delivery.movement(_LOOK_S)
@@ -458,15 +354,9 @@ class EventPublisher:
                 if self._delivery.delivered > before:
                     self._telemetry.observe(SEND_RATE, (self._delivery.delivered - before) / (now - since))
                 since, before = now, self._delivery.delivered
-            tickets = self._tickets
-            while tickets and (tickets[0].done or tickets[0].deadline <= now):
-                ticket = tickets.popleft()
-                if not ticket.done:
-                    self._telemetry.count(
-                        UNCERTAIN,
-                        ticket.expire(f"no answer within {self._settings.publish_deadline_ms / 1000:g} s", kept=self._spool is not None),
-                    )
-            self._delivery.watch(list(self._lanes.values()))
+            if unknown := self._tickets.expire(now, kept=self._spool is not None):
+                self._telemetry.count(UNCERTAIN, unknown)
+            self._delivery.watch(self._intake.lanes)
 
     def drain_now(self, grace_s: float) -> None:
         """For the end of the process: blocks the calling thread until all is in the log, or on disk. Not from the loop's thread."""
@@ -474,17 +364,15 @@ class EventPublisher:
             return
         self._closed = True
         if self._loop is not None:
-            words, now_ms = [body for speak in self._last_words for body in speak()], self._clock.now_us() // 1_000
-            ticket = Ticket(len(words), 0, self._loop.create_future())
-            for slot, body in enumerate(words):
-                self._stage(body, ticket, slot, now_ms)
+            words = [body for speak in self._last_words for body in speak()]
+            self._intake.stage(words, self._ticket(self._loop, len(words)))
         delivery = self._delivery if self._loop is not None else None
         # A signal may come in the middle of handing a load over: sending it twice is harmless, losing it is not.
-        staged = [load.split() for load in (self._handed_over, self._direct)]
+        staged = [load.split() for load in (self._intake.handed_over, self._intake.direct)]
         # What goes to disk goes there first: the grace may be longer than whoever ends us is patient.
         spooled = delivery.open_records(spooling=True) if delivery is not None else []
         spooled += [record for _, diverted in staged for record in diverted.records]
-        self._keep_now(spooled + self._spooled.records, grace_s)
+        self._keep_now(spooled + self._intake.spooled.records, grace_s)
         direct = [record for load, _ in staged for record in load.records]
         late: Sequence[Outcome | None] = [None] * len(direct)
         if direct:
@@ -498,7 +386,3 @@ class EventPublisher:
     def _keep_now(self, records: Sequence[Encoded], timeout_s: float) -> None:
         if records and (self._spool is None or not self._spool.put_now(records, timeout_s)):
             log.error("%d events could not be written to the spool in time", len(records))
-
-
-def _new_session() -> str:
-    return new_id().replace("-", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -60,6 +61,35 @@ class Ticket:
         if not self.future.done():
             self.future.set_result(None)
         return unsettled
+
+
+class Tickets:
+    """The tickets that are open, as they were given out: the first one is the first whose deadline passes."""
+
+    def __init__(self, deadline_ms: int) -> None:
+        self._deadline_s = deadline_ms / 1000
+        self._open: deque[Ticket] = deque()
+
+    def new(self, loop: asyncio.AbstractEventLoop, count: int, now_s: float) -> Ticket:
+        """A ticket for so many events."""
+        ticket = Ticket(count, now_s + self._deadline_s, loop.create_future())
+        self._open.append(ticket)
+        return ticket
+
+    def expire(self, now_s: float, *, kept: bool) -> int:
+        """Ends those whose deadline has passed; how many events have become unknown by that."""
+        unknown, tickets = 0, self._open
+        while tickets and (tickets[0].done or tickets[0].deadline <= now_s):
+            ticket = tickets.popleft()
+            if not ticket.done:
+                unknown += ticket.expire(f"no answer within {self._deadline_s:g} s", kept=kept)
+        return unknown
+
+    def close(self, *, kept: bool) -> None:
+        """Ends all of them."""
+        for ticket in self._open:
+            if not ticket.done:
+                ticket.expire("closed before the log answered", kept=kept)
 
 
 def receipt_of(event_id: str, outcome: Outcome | None) -> Receipt:
