@@ -30,7 +30,6 @@ from tallyroll.telemetry import SEND_RATE, SHED, UNCERTAIN, Telemetry
 log: Final = logging.getLogger("tallyroll.publish")
 
 _CHUNK: Final = 1_000  # events encoded between two looks at the event loop: some 5 ms
-_LINK_BYTES: Final = 320  # sequence, chain and headers, at the most
 _TICK_S: Final = 0.1  # how exactly deadlines and stalls are kept
 _LOOK_S: Final = 0.05  # how long a wait for movement lasts before the deadline is looked at
 
