@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Final
 
 from bench.report import ROOT, save, table
 from bench.workload import Wire, events, wire
@@ -21,8 +21,9 @@ from tallyroll.events.ids import new_id
 from tallyroll.events.payload import clean_payload
 from tallyroll.events.position import Position
 from tallyroll.events.topics import Catalogue
-from tallyroll.ports import Delivered, Encoded, EventLog
-from tallyroll.publish.publisher import EventPublisher
+from tallyroll.ports import Delivered, Encoded
+from tallyroll.publish.intake import Intake
+from tallyroll.publish.load import Load
 from tallyroll.publish.receipt import Ticket
 from tallyroll.replay.findings import SequenceCheck
 from tallyroll.replay.judge import Judge
@@ -52,19 +53,12 @@ async def _steps(rounds: int) -> list[tuple[str, str, float]]:
     values = [record.value for record in records]
     heads = [decode_head(value) for value in values]
     payloads = [event.payload for event in some]
-    publisher = EventPublisher(
-        cast("EventLog", _NoLog()),
-        catalogue,
-        Settings(),
-        clock=SystemClock(),
-        telemetry=Counters(),
-        open_spool=None,
-    )
-    loop = publisher._enter()  # noqa: SLF001  # the step before the log, alone
+    intake = Intake(catalogue, Settings(), None, clock=SystemClock(), telemetry=Counters(), processors=())
+    loop = asyncio.get_running_loop()
 
     def accept() -> None:
-        publisher._direct = type(publisher._direct)()  # noqa: SLF001
-        publisher._accept(some, Ticket(_COUNT, 1e12, loop.create_future()), 0)  # noqa: SLF001
+        intake.direct = Load()
+        intake.accept(some, Ticket(_COUNT, 1e12, loop.create_future()), 0)
 
     def link() -> list[bytes]:
         chain = Chain("0" * 32)
@@ -93,10 +87,7 @@ async def _steps(rounds: int) -> list[tuple[str, str, float]]:
         ("read", "a batch of 500, heads decoded", lambda: [_batch(values[start : start + 500]).heads() for start in range(0, _COUNT, 500)]),
         *_folding(records, catalogue),
     ]
-    found = [(stage, name, _per_event_us(work, _COUNT, rounds)) for stage, name, work in steps]
-    publisher._direct = type(publisher._direct)()  # noqa: SLF001
-    await publisher.close()
-    return found
+    return [(stage, name, _per_event_us(work, _COUNT, rounds)) for stage, name, work in steps]
 
 
 def _folding(records: Sequence[Wire], catalogue: Catalogue) -> list[tuple[str, str, Callable[[], object]]]:
@@ -140,13 +131,6 @@ def _folding(records: Sequence[Wire], catalogue: Catalogue) -> list[tuple[str, s
 def _batch(values: list[bytes], place: tuple[str, int] = ("t", 0), start: int = 0) -> Batch:
     count = len(values)
     return Batch(*place, offsets=range(start, start + count), keys=[None] * count, values=values, timestamps_ms=[0] * count)
-
-
-class _NoLog:
-    durable_spool_needed = False
-
-    def drain(self, timeout_s: float) -> int:  # noqa: ARG002  # EventLog
-        return 0
 
 
 def main(argv: list[str]) -> None:
