@@ -1,17 +1,20 @@
 """What the style guide promises of the tree, held by reading it."""
 
 import ast
+import inspect
 import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import tallyroll
 from tallyroll import errors, ports, telemetry
+from tallyroll.settings import Settings
 from tallyroll.telemetry import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +96,20 @@ def test_every_error_says_whose_fault_and_what_next(error: type[errors.Tallyroll
     text = error.__doc__ or ""
     assert re.search(r"(Caller|Operator|Developer):", text), "say whose turn it is, and what to do"
     assert "Not " in text or "not " in text, "say what it is not to be confused with"
+
+
+def test_every_error_is_raised_by_somebody() -> None:
+    text = "\n".join(path.read_text() for path in SOURCES if path.name != "errors.py")
+    leaves = [error.__name__ for error in ERRORS if not error.__subclasses__()]
+    assert [name for name in leaves if not re.search(rf"\b{name}\(|raise {name}\b", text)] == []
+
+
+def test_every_setting_is_read_by_somebody() -> None:
+    text = "\n".join(path.read_text() for path in SOURCES if path.parent.name != "settings")
+    properties = "\n".join(inspect.getsource(value.fget) for value in vars(Settings).values() if isinstance(value, property))
+    of_itself = properties + inspect.getsource(Settings.group)
+    names = [item.name for item in fields(Settings)]
+    assert [name for name in names if not re.search(rf"\.{name}\b", text) and f"self.{name}" not in of_itself] == []
 
 
 def test_metric_names_are_unique() -> None:

@@ -13,6 +13,7 @@ from tallyroll.audit.ledger import note
 from tallyroll.audit.ledger.note import NoteKey
 from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.cli.app import app
+from tallyroll.errors import SubjectErased
 from tallyroll.events.codec import encode
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position
@@ -80,7 +81,10 @@ async def test_what_is_past_its_day_goes_beside_the_service_and_the_ledger_verif
         assert kept is not None
         assert kept.payload == {"customer_id": "cust-8", "note": "asked for a refund"}
         assert (await roll.audit.verify_audit_integrity())["findings"] == []
-        assert (await roll.audit.apply_retention()).bodies == 0
+        assert (await roll.audit.get_clear_text(new[0].audit_id)).payload == kept.payload
+        with pytest.raises(SubjectErased):
+            await roll.audit.get_clear_text(old[0].audit_id)
+        assert await roll.audit.cleanup_expired_entries() == 0
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import json
 import sqlite3
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,13 +22,14 @@ from tests.unit.replay_histories import CATALOGUE, T0, Log, Publisher, ReadOnlyL
 
 from tallyroll.archive.opening import OpenArchive
 from tallyroll.errors import BrokenHistory, ReplayCancelled, SnapshotMismatch, SpanGone
+from tallyroll.ports import StoredPart
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import Fold, state_hash, states_hash
 from tallyroll.replay.gather import bucketed, owners_by
 from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayer import Ask, Replayer, Stop
-from tallyroll.replay.snapshots import StateSnapshot
+from tallyroll.replay.snapshots import StateSnapshot, stored_part
 from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS
 from tallyroll.testing.clock import FakeClock
 
@@ -320,6 +322,50 @@ async def test_an_answer_says_of_which_kind_of_moment_it_is() -> None:
     assert (await engine.replay(Ask(TASK, target=ends))).target == "offsets"
 
 
+class Pruned:
+    """An archive that says its segments are gone up to its last seal, for the reducers it has snapshots of."""
+
+    def __init__(self, reader: object) -> None:
+        self._reader = reader
+
+    def marks(self, partitions: object) -> dict:
+        ids = tuple(FOLD.reducer_ids.values())
+        return {where: mark._replace(kept=mark.sealed, kept_for=ids) for where, mark in self._reader.marks(partitions).items()}
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._reader, name)
+
+
+class Exchanged(Pruned):
+    """An archive in which the newest snapshots of two owners were exchanged, checksums and all: only folding everything tells."""
+
+    def marks(self, partitions: object) -> dict:
+        return self._reader.marks(partitions)
+
+    def parts(self, *args: object, **options: object) -> Iterator[StoredPart]:
+        kept = list(self._reader.parts(*args, **options))
+        told = {(one.owner, one.end): one.part for one in kept}
+        for one in kept:
+            part = told.get(({"t1": "t2", "t2": "t1"}.get(one.owner, one.owner), one.end), one.part)
+            yield stored_part(*one[:7], part)
+
+
+async def test_everybodys_states_and_whether_snapshots_come_to_the_same(tmp_path: Path) -> None:
+    log = log_of([event("task.progressed", f"task:t{n % 3}", {"tokens": n}, at_s=n, event_id=str(n)) for n in range(60)])
+    whole = await replayer(log, None).replay(Ask(TASK))
+    with archive_in(tmp_path) as archive:
+        await archived_in_halves(archive, log)
+        engine = ReplayEngine(replayer(log, archive), clock=FakeClock())
+        states = await engine.get_all_reconstructed_states("task_state")
+        assert {owner: state["tokens"] for owner, state in states.items()} == {o: whole.shown(o)["tokens"] for o in whole.states}
+        found = await engine.validate_reconstructed_states("task_state")
+        assert (found["valid"], found["total_states"], found["valid_states"], found["mismatches"]) == (True, 3, 3, [])
+        assert found["snapshots"] > 0
+        wrong = ReplayEngine(Replayer(ReadOnlyLog(log), CATALOGUE, clock=FakeClock(), archive=Exchanged(archive.reader)), clock=FakeClock())
+        found = await wrong.validate_reconstructed_states("task_state")
+        assert (found["valid"], found["valid_states"], found["mismatches"]) == (False, 1, ["t1", "t2"])
+
+
 async def test_a_state_that_is_kept_comes_back_as_it_was_or_not_at_all() -> None:
     found = await replayer(progress(40), None).replay(Ask(TASK))
     kept = found.snapshot_of("t1", T0).to_dict()
@@ -350,20 +396,6 @@ async def test_findings_are_told_also_where_a_snapshot_stands_for_the_events(tmp
         await archived_in_halves(archive, log)
         found = await replayer(log, archive).replay(Ask(TASK, mode=INCREMENTAL))
         assert (found.finding_counts["gap"], found.tally.archived) == (1, 0)
-
-
-class Pruned:
-    """An archive that says its segments are gone up to its last seal, for the reducers it has snapshots of."""
-
-    def __init__(self, reader: object) -> None:
-        self._reader = reader
-
-    def marks(self, partitions: object) -> dict:
-        ids = tuple(FOLD.reducer_ids.values())
-        return {where: mark._replace(kept=mark.sealed, kept_for=ids) for where, mark in self._reader.marks(partitions).items()}
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._reader, name)
 
 
 async def test_what_was_pruned_is_made_of_snapshots_or_refused(tmp_path: Path) -> None:
