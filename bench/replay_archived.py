@@ -18,7 +18,7 @@ from bench.replay_data import History, Wire, batch_of
 from bench.replay_projector import hash_of
 from bench.replay_site import BATCH, Figures, Site, Step, Timed, owners
 from bench.workload import percentile
-from tallyroll.events.codec import moment_at
+from tallyroll.events.moments import moment_at
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.types import TASK_TOPIC
 from tallyroll.replay.fold import State, states_hash

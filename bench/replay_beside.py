@@ -15,8 +15,8 @@ from bench.replay_site import BATCH, Figures, Site, Step, Timed, owners
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.codec import moment_at
 from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.events.moments import moment_at
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.types import EventType
 from tallyroll.replay.fields import Place

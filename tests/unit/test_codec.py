@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.chain import Chain
-from tallyroll.events.codec import CONTENT_TYPE, HEADERS, Head, decode, decode_head, decode_heads, encode, moment_at, timestamp_us
+from tallyroll.events.codec import CONTENT_TYPE, HEADERS, Head, decode, decode_head, decode_heads, encode, timestamp_us
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.links import Link
+from tallyroll.events.moments import moment_at
 from tallyroll.events.types import EventType
 from tallyroll.testing.poison import POISON
 

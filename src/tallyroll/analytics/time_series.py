@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from math import isfinite
 from typing import Final
@@ -12,10 +12,10 @@ from typing import Final
 from tallyroll.analytics.pane import Pane, merge, pane_of
 from tallyroll.analytics.spec import MINUTE_S, AggregationFunction
 from tallyroll.analytics.windows import TimeWindow, moment_of, window_named
+from tallyroll.events.moments import moment_at, us_of
 
 _US: Final = timedelta(microseconds=1)
 _MINUTE_US: Final = MINUTE_S * 1_000_000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENDLESS: Final = float("inf")
 
 
@@ -59,7 +59,7 @@ class TimeSeries:
         start, end = _micros(start_time), _micros(end_time)
         old = [(at, pane.sum / pane.n) for at, pane in self._panes.items() if start <= at <= end]
         new = self._points[bisect_left(self._points, (start, -_ENDLESS)) : bisect_right(self._points, (end, _ENDLESS))]
-        return [(_EPOCH + at * _US, value) for at, value in (*old, *new)]
+        return [(moment_at(at), value) for at, value in (*old, *new)]
 
     async def aggregate(
         self, window: TimeWindow | str, func: AggregationFunction, end_time: datetime | None = None
@@ -118,4 +118,4 @@ def _pane(points: list[tuple[int, float]]) -> Pane:
 def _micros(moment: datetime) -> int:
     if moment.tzinfo is None:
         raise ValueError("a moment needs a time zone: datetime(..., tzinfo=UTC)")
-    return (moment - _EPOCH) // _US
+    return us_of(moment)

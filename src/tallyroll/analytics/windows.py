@@ -7,12 +7,13 @@ aware datetimes outside and whole seconds since 1970 inside.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tallyroll.analytics.spec import MINUTE_S
 from tallyroll.errors import SettingsError
+from tallyroll.events.moments import EPOCH
 
 QUARTER_S: Final = 900
 """What one-minute panes are rolled up into."""
@@ -56,7 +57,6 @@ FOREVER: Final = Retention(_FOREVER_S)
 """Of a store that nobody tidies: minutes stay, too."""
 
 _SECOND: Final = timedelta(seconds=1)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Stretch(NamedTuple):
@@ -174,9 +174,9 @@ def seconds_of(moment: datetime) -> int:
     """Whole seconds since 1970, rounded down. Raises ValueError for a naive datetime, which could mean any zone."""
     if moment.tzinfo is None:
         raise ValueError("a moment needs a time zone: datetime(..., tzinfo=UTC)")
-    return (moment - _EPOCH) // _SECOND
+    return (moment - EPOCH) // _SECOND
 
 
 def moment_of(seconds: float) -> datetime:
     """Seconds since 1970 as an aware datetime."""
-    return _EPOCH + timedelta(seconds=seconds)
+    return EPOCH + timedelta(seconds=seconds)

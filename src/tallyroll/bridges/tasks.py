@@ -16,10 +16,10 @@ import msgspec
 from tallyroll.errors import InvalidEvent
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.ids import id_at
+from tallyroll.events.moments import EPOCH, moment_at, us_of
 from tallyroll.events.types import EventType
 
 DEFAULT_CREATOR: Final = "system"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -73,9 +73,9 @@ def created_us_of(task: object) -> int | None:
         if isinstance(value, str):
             value = datetime.fromisoformat(value)
         if isinstance(value, int | float):
-            value = _EPOCH + timedelta(seconds=value)
+            value = EPOCH + timedelta(seconds=value)
         if isinstance(value, datetime):
-            return ((value if value.tzinfo is not None else value.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+            return us_of(value if value.tzinfo is not None else value.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
         pass
     return None
@@ -89,7 +89,7 @@ def created_event(task_id: str, created_us: int, asked: Asked) -> AgentEvent:
         "task",
         asked.payload(),
         event_id=id_at(created_us, sha256(task_id.encode()).digest()),
-        timestamp=_EPOCH + timedelta(microseconds=created_us),
+        timestamp=moment_at(created_us),
     )
 
 

@@ -41,9 +41,9 @@ from tallyroll.capture.recording import (
     digest,
     documents,
     first_time,
-    micros_of,
 )
 from tallyroll.events.event import AgentEvent
+from tallyroll.events.moments import us_of
 from tallyroll.events.types import EventType
 
 NAME: Final = "openai-chat"
@@ -51,7 +51,7 @@ DEFAULT_AGENT: Final = "chat-agent"
 
 _RUN_TIMES: Final = ("started_at", "start_time", "created_at", "created", "timestamp")
 _MESSAGE_TIMES: Final = ("timestamp", "created_at", "created")
-_EPOCH_US: Final = micros_of(RECORDING_EPOCH)
+_EPOCH_US: Final = us_of(RECORDING_EPOCH)
 # No sets: what is looked for may be any JSON, also a list.
 _RECEIVED: Final = ("user", "system", "developer")
 _ANSWERS: Final = ("tool", "function")
@@ -73,7 +73,7 @@ def looks_right(item: object) -> bool:
 
 def read(source: Source, *, options: CaptureOptions = DEFAULTS) -> Iterator[AgentEvent | Skipped]:
     """The events of every run, run after run, each in its own order; what cannot be read as Skipped in its place."""
-    clock_us = micros_of(options.start)
+    clock_us = us_of(options.start)
     seen: Counter[bytes] = Counter()
     for where, run in _runs(source):
         if isinstance(run, Skipped):

@@ -21,6 +21,7 @@ import msgspec
 from tallyroll.errors import InvalidEvent, SettingsError
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.ids import id_at
+from tallyroll.events.moments import moment_at, us_of
 from tallyroll.events.types import EventType
 
 _Built = TypeVar("_Built")
@@ -31,7 +32,6 @@ Source: TypeAlias = str | os.PathLike[str] | bytes
 RECORDING_EPOCH: Final = datetime(2024, 1, 1, tzinfo=UTC)
 """Where the clock of a recording without times begins, unless ``CaptureOptions.start`` says otherwise."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MILLIS_FROM: Final = 100_000_000_000  # as seconds this is the year 5138, so larger numbers are milliseconds
 _LATEST_US: Final = 221_845_392_000_000_000  # the year 9000: room to add durations before datetime ends with 9999
@@ -158,16 +158,6 @@ def digest(options: CaptureOptions, *parts: object) -> bytes:
     return hmac.digest(options.namespace.encode(), json.dumps(parts, sort_keys=True, separators=(",", ":")).encode(), "sha256")
 
 
-def moment_at(micros: int) -> datetime:
-    """The aware UTC datetime that many microseconds after 1970."""
-    return _EPOCH + timedelta(microseconds=micros)
-
-
-def micros_of(moment: datetime) -> int:
-    """Microseconds since 1970 of an aware datetime."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
 def recorded_us(value: object) -> int | None:
     """Microseconds since 1970 for ISO 8601 text with a zone or a Unix time in seconds or milliseconds, else None.
 
@@ -180,7 +170,7 @@ def recorded_us(value: object) -> int | None:
             return None
         if moment.utcoffset() is None:
             return None
-        micros = micros_of(moment)
+        micros = us_of(moment)
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _LATEST_US:
         micros = round(value * (1_000 if value >= _MILLIS_FROM else 1_000_000))
     else:

@@ -10,7 +10,7 @@ that a compiled core would replace.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ from tallyroll.events.chain import MAX_NUMBER_DIGITS
 from tallyroll.events.context import check_traceparent
 from tallyroll.events.event import DEFAULT_VERSION, AgentEvent, EventMetadata
 from tallyroll.events.links import Link
+from tallyroll.events.moments import EPOCH, moment_at
 from tallyroll.events.types import EventType
 
 CONTENT_TYPE: Final = b"application/cloudevents+json; charset=UTF-8"
@@ -218,7 +219,7 @@ def timestamp_us(head: Head) -> int:
 def micros_of(time: str) -> int:
     """The moment that a record's ``time`` names, in microseconds since 1970. Raises as ``timestamp_us``."""
     try:
-        delta = _from_iso(time) - _EPOCH
+        delta = _from_iso(time) - EPOCH
     except (ValueError, TypeError):
         raise Undecodable("bad_time", "time is missing, malformed, or has no zone") from None
     days = delta.days
@@ -228,9 +229,8 @@ def micros_of(time: str) -> int:
 
 
 _from_iso: Final = datetime.fromisoformat
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_DAY: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH).days
-_LAST_DAY: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH).days
+_FIRST_DAY: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH).days
+_LAST_DAY: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH).days
 
 
 def decode(value: bytes | None) -> AgentEvent:
@@ -271,16 +271,11 @@ def decode(value: bytes | None) -> AgentEvent:
 
 
 # Copied, not constructed: what is in the log has happened, and is not judged by the rules for new events.
-_METADATA: Final = EventMetadata(correlation_id="-", created_at=_EPOCH)
-_EVENT: Final = AgentEvent(EventType.AGENT_CREATED, "-", "agent", {}, _METADATA, "-", _EPOCH)
+_METADATA: Final = EventMetadata(correlation_id="-", created_at=EPOCH)
+_EVENT: Final = AgentEvent(EventType.AGENT_CREATED, "-", "agent", {}, _METADATA, "-", EPOCH)
 _blank_metadata: Final[Callable[[], EventMetadata]] = _METADATA.__copy__  # type: ignore[attr-defined]  # every Struct has it
 _blank_event: Final[Callable[[], AgentEvent]] = _EVENT.__copy__  # type: ignore[attr-defined]  # every Struct has it
 _MEMBERS: Final[dict[str, EventType]] = {member.value: member for member in EventType}
-
-
-def moment_at(micros: int) -> datetime:
-    """The aware UTC datetime that many microseconds after 1970."""
-    return _EPOCH + timedelta(microseconds=micros)
 
 
 def _moment(text: str) -> datetime:

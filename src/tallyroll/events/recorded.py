@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import repeat
 from typing import Any, Final
 
@@ -11,8 +11,9 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from tallyroll.errors import Undecodable
-from tallyroll.events.codec import decode, encode, moment_at
+from tallyroll.events.codec import decode, encode
 from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.events.moments import moment_at, us_of
 from tallyroll.events.position import Position
 from tallyroll.events.rows import Rows, Subject
 from tallyroll.events.types import EventType
@@ -21,7 +22,6 @@ _decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _encode_payload: Final = msgspec.json.Encoder().encode
 _MEMBERS: Final[dict[str, str]] = {member.value: member for member in EventType}
 _OBJECT: Final = ord("{")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -152,7 +152,7 @@ def events_rows(topic: str, partition: int, events: Sequence[AgentEvent], *, fir
         topic,
         partition,
         range(first_offset, first_offset + len(events)),
-        [(event.timestamp - _EPOCH) // timedelta(microseconds=1) for event in events],
+        [us_of(event.timestamp) for event in events],
         [str(event.event_type) for event in events],
         [event.schema_version for event in events],
         [Subject(event.aggregate_type, event.aggregate_id) for event in events],

@@ -18,7 +18,7 @@ import msgspec
 
 from tallyroll.errors import LogUnavailable
 from tallyroll.events.batch import Batch, Headers
-from tallyroll.events.codec import moment_at
+from tallyroll.events.moments import moment_at
 from tallyroll.events.partition import partition_for
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import DEAD_LETTER_TOPIC, Catalogue

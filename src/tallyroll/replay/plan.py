@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
 from tallyroll.errors import NoSuchOffset, SpanGone
+from tallyroll.events.moments import us_of
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import ArchiveMark
 
@@ -16,7 +17,6 @@ Coverage = Literal["complete", "from_snapshot", "truncated"]
 """How much of the history an answer is made of: all of it; all, with snapshots for what was pruned; or a part."""
 
 SKEW: Final = timedelta(minutes=5)  # the disorder of event times that is expected of clocks and publishers' spools
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -62,7 +62,7 @@ class AsOfEventTime:
     @property
     def until_us(self) -> int:
         """The moment, microseconds since 1970."""
-        return (self.moment - _EPOCH) // _MICROSECOND
+        return us_of(self.moment)
 
     @property
     def skew_us(self) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from tallyroll.errors import ReducerFailed, Undecodable
 from tallyroll.events.codec import decode
+from tallyroll.events.moments import us_of
 from tallyroll.events.rows import Rows
 from tallyroll.replay.plan import ReplayFilter
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -92,4 +92,4 @@ def _needles(names: Collection[str]) -> list[bytes]:
 
 
 def _micros(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
+    return None if moment is None else us_of(moment)

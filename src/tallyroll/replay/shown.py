@@ -7,8 +7,8 @@ from typing import Any, TypedDict, cast
 
 import msgspec
 
-from tallyroll.events.codec import moment_at
 from tallyroll.events.event import iso
+from tallyroll.events.moments import moment_at
 from tallyroll.events.position import TopicPartition
 from tallyroll.replay.fold import State, View
 from tallyroll.replay.plan import Coverage

@@ -8,11 +8,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice, pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from tallyroll.errors import ReducerFailed
+from tallyroll.events.moments import us_of
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.recorded import RecordedEvent
 from tallyroll.events.rows import Rows
@@ -28,8 +29,6 @@ Predicate = Callable[[State], bool]
 
 Moment = int | datetime | Mapping[TopicPartition, int]
 """After so many events; of all events up to an event time, inclusive; or below these offsets, all of a partition not named."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Step(NamedTuple):
@@ -195,7 +194,7 @@ def _until(reduction: Reduction, history: OwnerRows, moment: Moment) -> OwnerRow
     if isinstance(moment, datetime):
         if moment.utcoffset() is None:
             raise ValueError("a datetime without a zone could mean any hour; use datetime.now(timezone.utc)")
-        until_us = (moment - _EPOCH) // timedelta(microseconds=1)
+        until_us = us_of(moment)
         return _chosen(history, lambda rows, index: rows.times_us[index] <= until_us)
     if isinstance(moment, int):
         if moment < 0:

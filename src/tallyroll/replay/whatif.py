@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from tallyroll.events.codec import decode, encode, moment_at
+from tallyroll.events.codec import decode, encode
 from tallyroll.events.event import AgentEvent, agent_of
+from tallyroll.events.moments import moment_at, us_of
 from tallyroll.events.payload import clean_payload
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.recorded import events_rows
@@ -29,7 +30,6 @@ from tallyroll.replay.reduction import Reduction
 from tallyroll.replay.steps import final_state
 
 _encode: Final = msgspec.json.Encoder().encode
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _replaced(row: _Row, edit: Replace) -> _Row:
     if edit.timestamp is not None:
         if edit.timestamp.utcoffset() is None:
             raise ValueError("Replace: a timestamp without a zone could mean any hour; use datetime.now(timezone.utc)")
-        row = row._replace(time_us=(edit.timestamp - _EPOCH) // timedelta(microseconds=1))
+        row = row._replace(time_us=us_of(edit.timestamp))
         force_setattr(event, "timestamp", moment_at(row.time_us))
     if edit.schema_version is not None:
         row = row._replace(version=edit.schema_version)

@@ -7,7 +7,6 @@ moves forward, so events come out in the order of time. Pure: the only randomnes
 from __future__ import annotations
 
 from collections.abc import Generator
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from heapq import heappop, heappush
 from random import Random
@@ -15,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.ids import id_at
+from tallyroll.events.moments import EPOCH, moment_at
 from tallyroll.events.types import EventType
 
 Process: TypeAlias = Generator[int, None, None]
@@ -24,7 +24,6 @@ PARK: Final = -1
 SECOND: Final = 1_000_000
 CHUNK: Final = 256  # events made at a time: enough to make the switch of context cheap, few enough to stay lazy
 SOURCE: Final = "tallyroll/simulate"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clockwork:
@@ -44,7 +43,7 @@ class Clockwork:
         self._order = 0
         self._made: list[AgentEvent] = []
         self._moment_us = -1
-        self._moment = _EPOCH
+        self._moment = EPOCH
         self._names: dict[str, int] = {}
 
     def name(self, kind: str) -> str:
@@ -71,7 +70,7 @@ class Clockwork:
         now_us = self.now_us
         if now_us != self._moment_us:
             self._moment_us = now_us
-            self._moment = _EPOCH + timedelta(microseconds=now_us)
+            self._moment = moment_at(now_us)
         moment = self._moment
         event_id = id_at(now_us, self._id_bytes(10))
         metadata = EventMetadata(correlation, cause, session, source=SOURCE, created_at=moment)

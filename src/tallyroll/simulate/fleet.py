@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tallyroll.events.event import AgentEvent, iso
+from tallyroll.events.moments import EPOCH, us_of
 from tallyroll.events.types import EventType
 from tallyroll.simulate.agent import Agent, Task
 from tallyroll.simulate.clockwork import PARK, SECOND, Clockwork, Process
@@ -22,7 +23,6 @@ from tallyroll.simulate.world import KINDS, LOAD_BY_HOUR, PRIORITIES, WORKFLOWS
 DEFAULT_START: Final = datetime(2026, 1, 5, 8, tzinfo=UTC)  # a Monday morning: work begins at once
 MAX_QUEUE: Final = 20  # tasks that wait for one agent; the next one is turned away
 MINUTE: Final = 60 * SECOND
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Fleet:
     def __post_init__(self) -> None:
         if self.agents < 1:
             raise ValueError("agents: expected 1 or more")
-        if self.start.utcoffset() is None or self.start < _EPOCH:
+        if self.start.utcoffset() is None or self.start < EPOCH:
             raise ValueError("start: expected an aware datetime from 1970 on")
         if not 0 < self.tasks_per_agent_hour <= 10_000:  # noqa: PLR2004  # three a second for each agent
             raise ValueError("tasks_per_agent_hour: expected more than 0 and at most 10000")
@@ -78,7 +78,7 @@ class Fleet:
             left = None if left is None else left - len(made)
 
     def _build(self) -> Clockwork:
-        start_us = (self.start - _EPOCH) // timedelta(microseconds=1)
+        start_us = us_of(self.start)
         world = Clockwork(f"{self.seed}/{self.agents}/{iso(self.start)}/{self.tasks_per_agent_hour}", start_us)
         _Dispatcher(world, self.agents, self.tasks_per_agent_hour)
         return world

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from tallyroll.events.moments import moment_at, us_of
+
 T0: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -20,7 +21,7 @@ class FakeClock:
     """
 
     def __init__(self, start: datetime = T0) -> None:
-        self._wall_us = (start - _EPOCH) // timedelta(microseconds=1)
+        self._wall_us = us_of(start)
         self._monotonic_us = 0
         self._order = itertools.count()
         self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -35,7 +36,7 @@ class FakeClock:
     @property
     def now(self) -> datetime:
         """The wall clock as an aware datetime."""
-        return _EPOCH + timedelta(microseconds=self._wall_us)
+        return moment_at(self._wall_us)
 
     @property
     def sleepers(self) -> int:
@@ -70,4 +71,4 @@ class FakeClock:
 
     def set_wall_clock(self, moment: datetime) -> None:
         """Moves the wall clock as an operator or a time server does, also back. Nobody wakes."""
-        self._wall_us = (moment - _EPOCH) // timedelta(microseconds=1)
+        self._wall_us = us_of(moment)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
 
 from tallyroll.analytics.alerts.rules import AnyRule, Urgency
 from tallyroll.analytics.signal import Signal
+from tallyroll.analytics.windows import moment_of
 from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import Position
 from tallyroll.ports import DocumentWrite, Notice
 
 OUTBOX: Final = "outbox"
 """The kind of the documents that wait for the sinks: one notice each."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -76,7 +75,7 @@ def notice_of(signal: Signal, rule: AnyRule | None) -> Notice:
     body = Body(
         id=signal.event_id, dedup_key=signal.dedup_key, state=signal.state, severity=signal.severity.value, urgency=said[0],
         summary=signal.summary, metric=signal.metric, dimension=signal.dimension, key=signal.key, detector=signal.detector,
-        since=_moment(signal.since), at=_moment(signal.at), value=signal.value, baseline=signal.baseline,
+        since=moment_of(signal.since), at=moment_of(signal.at), value=signal.value, baseline=signal.baseline,
         threshold=signal.threshold, deviation=signal.deviation, unit=signal.unit, window_s=signal.window_s,
         evidence=shown, labels=said[1], runbook=said[2],
     )  # fmt: skip
@@ -108,10 +107,6 @@ def read_outbox(documents: Mapping[str, bytes]) -> Sequence[Waiting]:
         except msgspec.MsgspecError:
             continue
     return sorted(found, key=lambda one: (one.written_us, one.notice.id))
-
-
-def _moment(seconds: int) -> datetime:
-    return _EPOCH + timedelta(seconds=seconds)
 
 
 def _replay(signal: Signal, position: Position) -> str:

@@ -7,20 +7,19 @@ object of personal fields, and an entry is all of them together. Pure: no clock,
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework, has_value
 from tallyroll.audit.ledger.layout import PartType, Record, leaf_hash, unpack_core, write_json
+from tallyroll.events.moments import EPOCH, moment_at
 from tallyroll.events.position import Position
 from tallyroll.ports import LedgerRow
 
 SALT: Final = 16
 """Bytes before the text of a plain part."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -161,8 +160,8 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
     fields = {
         "audit_id": "", "event_type": "", "category": AuditEventCategory.AUDIT_SYSTEM, "severity": AuditSeverity.INFO,
         "action": "", "outcome": "", **env, **personal,
-        "timestamp": _EPOCH + timedelta(microseconds=core.ts_us),
-        "retention_date": _EPOCH + timedelta(days=core.keep_until_day + 1) - timedelta(microseconds=1),
+        "timestamp": moment_at(core.ts_us),
+        "retention_date": EPOCH + timedelta(days=core.keep_until_day + 1) - timedelta(microseconds=1),
         "subjects": tuple(mark.handle.hex() for mark in core.parts if mark.part_type != PartType.PLAIN),
         "encrypted": any(mark.part_type != PartType.PLAIN for mark in core.parts),
         "previous_hash": core.prev.hex(), "current_hash": leaf_hash(record.core).hex(), "mac": record.mac.hex(),

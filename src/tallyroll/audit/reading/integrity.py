@@ -21,7 +21,7 @@ from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_record
 from tallyroll.audit.ledger.proving import Noted, noted
 from tallyroll.audit.reading.index import index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
-from tallyroll.audit.reading.query import us_of
+from tallyroll.audit.reading.query import zoned_us
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
 from tallyroll.errors import KeyGone, LedgerTampered, Undecodable
@@ -111,7 +111,8 @@ class Verification:
         StoreUnavailable, KeyRingUnavailable.
         """
         counted = Counted(
-            0 if start_time is None else us_of("start_time", start_time), _FOREVER if end_time is None else us_of("end_time", end_time)
+            0 if start_time is None else zoned_us("start_time", start_time),
+            _FOREVER if end_time is None else zoned_us("end_time", end_time),
         )
         tampered, known = None, None
         with _Files() as files:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol, TypedDict
 
 import msgspec
@@ -20,13 +20,13 @@ from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.removal.standing import Standing
 from tallyroll.errors import KeyGone, LedgerTampered, SealBroken, SubjectErased, Undecodable
+from tallyroll.events.moments import moment_at, us_of
 from tallyroll.ports import Cipher, Clock, KeyRing, LedgerRow, LedgerStore, LedgerWanted
 
 PERSONAL: Final = "personal"
 """The scope of a reader who may see sealed fields, and those that are only kept apart."""
 
 MAX_LIMIT: Final = 10_000  # entries of one page: more than a screen or a program looks at, less than fills memory
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZERO: Final = bytes(16)
 
 
@@ -123,8 +123,8 @@ class Wanted:
     def of_store(self, handles: Sequence[bytes] | None = None) -> LedgerWanted:
         """The same as the store is asked."""
         return LedgerWanted(
-            start_us=None if self.start_time is None else us_of("start_time", self.start_time),
-            end_us=None if self.end_time is None else us_of("end_time", self.end_time),
+            start_us=None if self.start_time is None else zoned_us("start_time", self.start_time),
+            end_us=None if self.end_time is None else zoned_us("end_time", self.end_time),
             agent_id=self.agent_id,
             task_id=self.task_id,
             workflow_id=self.workflow_id,
@@ -321,7 +321,7 @@ class LedgerReader:
         )
 
     def _now(self) -> datetime:
-        return _EPOCH + timedelta(microseconds=self._clock.now_us())
+        return moment_at(self._clock.now_us())
 
 
 class _Opened(NamedTuple):
@@ -359,8 +359,8 @@ def _ts_us(row: LedgerRow) -> int:
     return int.from_bytes(row.raw[52:60])
 
 
-def us_of(name: str, moment: datetime) -> int:
+def zoned_us(name: str, moment: datetime) -> int:
     """Microseconds since 1970. Raises ValueError, with the argument's name, for a moment without a time zone."""
     if moment.tzinfo is None:
         raise ValueError(f"{name}: expected a moment with a time zone")
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return us_of(moment)

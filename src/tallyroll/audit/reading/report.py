@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, TypedDict
 
@@ -23,16 +23,16 @@ from tallyroll.audit.ledger.layout import REGISTRY, Kind
 from tallyroll.audit.ledger.proving import Noted, noted, proof_of
 from tallyroll.audit.ledger.stored import record_in, steering
 from tallyroll.audit.reading.integrity import Integrity, Verification
-from tallyroll.audit.reading.query import MAX_LIMIT, Wanted, pages, us_of
+from tallyroll.audit.reading.query import MAX_LIMIT, Wanted, pages, zoned_us
 from tallyroll.audit.reading.recommending import recommendations
 from tallyroll.errors import LedgerTampered
+from tallyroll.events.moments import moment_at
 from tallyroll.ports import Clock, LedgerRow, LedgerStore
 
 MAX_LISTED: Final = 1_000
 """Violations, reads and reviews that a report lists; it counts all of them."""
 
 _PAGE: Final = 2_000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _env: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -216,7 +216,7 @@ class Reporting:
                 gaps=registry["gaps"],
                 now_us=self._clock.now_us(),
             ),
-            "generated_at": (_EPOCH + timedelta(microseconds=self._clock.now_us())).isoformat(),
+            "generated_at": moment_at(self._clock.now_us()).isoformat(),
             "population": {rule_id: one.shown(registry["gaps"]) for rule_id, one in sorted(seen.populations.items())},
             "integrity_certificate": {**integrity, "public_keys": [*self._keys]},
             "review_record": found["review_record"],
@@ -250,8 +250,8 @@ class Reporting:
 
     async def _registry(self, start_time: datetime | None, end_time: datetime | None) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in set(_REGISTRY.values())}
-        start_us = 0 if start_time is None else us_of("start_time", start_time)
-        end_us = None if end_time is None else us_of("end_time", end_time)
+        start_us = 0 if start_time is None else zoned_us("start_time", start_time)
+        end_us = None if end_time is None else zoned_us("end_time", end_time)
         at = 0
         while rows := await self._store.rows(REGISTRY, at, _PAGE):
             at = rows[-1].number + 1
@@ -261,7 +261,7 @@ class Reporting:
                     name = _REGISTRY.get(core.kind)
                     if name is None or record.env is None or core.ts_us < start_us or (end_us is not None and core.ts_us > end_us):
                         continue
-                    moment = (_EPOCH + timedelta(microseconds=core.ts_us)).isoformat()
+                    moment = moment_at(core.ts_us).isoformat()
                     found[name].append({"index": row.number, "timestamp": moment, **_env.decode(record.env)})
         return found
 

@@ -18,9 +18,9 @@ from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
 from tallyroll.audit.ledger.envelope import document_of, key_of
 from tallyroll.audit.ledger.layout import MAX_MAC_EPOCH, Kind
-from tallyroll.events.codec import moment_at
 from tallyroll.events.event import iso
 from tallyroll.events.ids import id_at
+from tallyroll.events.moments import moment_at
 from tallyroll.events.partition import partition_for
 from tallyroll.events.topics import Topic
 from tallyroll.ports import Cipher, Clock, KeyRing

@@ -31,8 +31,8 @@ from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.audit.recording.sending import Sending
 from tallyroll.audit.recording.violations import Violations
 from tallyroll.errors import AuditError, InvalidEvent, LogError, LogUnavailable
-from tallyroll.events.codec import moment_at
 from tallyroll.events.ids import new_id
+from tallyroll.events.moments import moment_at
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
 from tallyroll.ports import Cipher, Clock, KeyRing, Outcome, PiiFinder
 from tallyroll.publish.load import Body

@@ -17,6 +17,7 @@ from tallyroll.cli.printing import counted, markup, note, number, paint, plain, 
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of, span_of
 from tallyroll.events.event import AgentEvent, iso
 from tallyroll.events.ids import new_id, utc_now
+from tallyroll.events.moments import EPOCH
 from tallyroll.opening import DETECTORS, new_detector
 from tallyroll.ports import Detector
 
@@ -283,7 +284,7 @@ async def _backtest(  # noqa: PLR0913  # one per option
     async with session.roll() as roll, roll.recounted(since) as engine:
         try:
             spec = engine.metrics.reading(metric, None, dimension).spec
-            panes = await engine.panes(metric, dimension, [key], start=_EPOCH, end=utc_now() + timedelta(days=1))
+            panes = await engine.panes(metric, dimension, [key], start=EPOCH, end=utc_now() + timedelta(days=1))
         except ValueError as error:
             raise usage(str(error), "'tallyroll analytics metrics' lists what there is") from None
     of_key = panes.get(key, {})
@@ -317,6 +318,3 @@ def _how_right(judged: Any) -> str:  # noqa: ANN401  # a Judgement, imported whe
     recall = "" if judged.recall is None else f", {judged.recall:.0%} of the labelled times found"
     quick = "" if judged.panes_to_detection is None else f", after {judged.panes_to_detection:.1f} panes in the mean"
     return f"; {precision}{recall}{quick}"
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,12 +16,11 @@ from tallyroll.cli.session import Json, Session, Url, confirm, examples, moment_
 from tallyroll.errors import SegmentDamaged, SnapshotMismatch
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
+from tallyroll.events.moments import moment_at, us_of
 
 if TYPE_CHECKING:
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.pruning import Prunable
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -38,7 +37,7 @@ class _Pruning:
 
     @property
     def last(self) -> str | None:
-        return None if self.what.last_us is None else iso(_EPOCH + timedelta(microseconds=self.what.last_us))
+        return None if self.what.last_us is None else iso(moment_at(self.what.last_us))
 
 
 def add_to(app: typer.Typer) -> None:
@@ -100,7 +99,7 @@ async def _prune(session: Session, moment: datetime, names: list[str] | None, *,
                 what = f"there is nothing archived of {plain(min(unknown))}"
                 raise CommandError(ExitCode.NOT_FOUND, what, "see 'tallyroll archive status --all'")
             wanted = [one for one in wanted if str(one) in names]
-        before_us = (moment - _EPOCH) // timedelta(microseconds=1)
+        before_us = us_of(moment)
         looked = [await asyncio.to_thread(archive.pruner.look, partition, before_us) for partition in wanted]
         found = [_Pruning(one) for one in looked if one is not None]
         if found and not dry_run:

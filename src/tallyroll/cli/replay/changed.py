@@ -9,8 +9,8 @@ import msgspec
 
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import money, number, plain
-from tallyroll.events.codec import moment_at
 from tallyroll.events.event import iso
+from tallyroll.events.moments import moment_at
 from tallyroll.replay.differences import MISSING
 from tallyroll.replay.values import MICRO
 
