@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108  # folders of a name of their own are made there
 _ENOUGH_BYTES = 4 << 30  # many times what the tests of a run keep
@@ -30,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _keep_files_in_memory()
     _keep_bytecode(config)
+    # How long an example takes says how busy the machine is.
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 
 
 def _keep_files_in_memory() -> None:

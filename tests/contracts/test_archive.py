@@ -147,7 +147,7 @@ def snapshots_hold(archive: OpenArchive, whole: Batch) -> None:
             assert {owner: decode(one.part) for owner, one in newest_of_all.items()} == parts
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 150))
 @pytest.mark.slow
 async def test_any_log_comes_back_as_it_was(seed: int, count: int) -> None:

@@ -52,7 +52,7 @@ def replayer(archive: OpenArchive, log: Log) -> Replayer:
     return Replayer(ReadOnlyLog(log, removed=removed), CATALOGUE, clock=FakeClock(), archive=archive.reader)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 150))
 @example(seed=2060, count=97)  # a repeat and what follows it, once in one batch and once in two
 @pytest.mark.slow

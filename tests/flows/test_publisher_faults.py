@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.flows.publishing import Desk, chain_findings, publishing
 
@@ -85,7 +85,7 @@ async def story(seed: int, chances: Chances, steps: list[tuple[str, int]]) -> No
         assert (await chain_findings(desk.log, desk.catalogue))[0] == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), chances=CHANCES, steps=STEPS)
 def test_random_faults_lose_nothing_and_keep_the_order(seed, chances, steps):
     asyncio.run(story(seed, chances, steps))

@@ -155,5 +155,5 @@ class Sealing(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_any_order() -> None:
-    chosen = settings(max_examples=10, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    chosen = settings(max_examples=10, stateful_step_count=25, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Sealing, settings=chosen)

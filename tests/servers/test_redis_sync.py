@@ -43,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
         yield running
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_whatever_happens_states_are_those_of_a_replay(server: RedisServer, seed: int) -> None:
     rng = Random(seed)  # noqa: S311  # histories, not secrets

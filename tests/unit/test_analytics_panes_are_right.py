@@ -92,14 +92,14 @@ async def compare(seed: int, *, restarts: bool) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seeds)
 def test_panes_and_counters_equal_a_plain_computation_over_the_log(seed):
     asyncio.run(compare(seed, restarts=False))
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seeds)
 def test_followers_that_die_at_any_moment_leave_the_same_panes(seed):
     asyncio.run(compare(seed, restarts=True))
@@ -175,7 +175,7 @@ async def stored_quarters(store: WindowStore) -> dict[TopicPartition, dict[tuple
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seeds)
 def test_what_is_tidied_away_meanwhile_changes_no_quarter_hour(seed):
     asyncio.run(compare_tidied(seed))

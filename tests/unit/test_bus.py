@@ -149,7 +149,7 @@ def test_a_queue_whose_loop_is_closed_unsubscribes_itself() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60), st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_published_is_taken_waits_or_is_counted(steps: list[tuple[bool, int]], size: int) -> None:
     async def run() -> None:
         bus = EventBus()

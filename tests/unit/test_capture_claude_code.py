@@ -163,7 +163,7 @@ LINE = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(LINE | JSON, max_size=6), st.sampled_from(["digest", "full"]))
 @example(
     [{**WHOLE, "type": "user", "uuid": ""}, {**WHOLE, "type": "assistant", "message": {"content": [{"type": []}, {"type": {}}]}}], "digest"

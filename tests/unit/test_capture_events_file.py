@@ -63,7 +63,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(sorted(EVENTS[0].to_kafka_message())), JSON, max_size=9), st.booleans())
 def test_any_fields_give_an_event_or_skipped(fields, cloud):
     base = json.loads(encode(EVENTS[0])) if cloud else EVENTS[0].to_kafka_message()

@@ -285,14 +285,14 @@ RUN = st.fixed_dictionaries({"messages": st.lists(MESSAGE | JSON, max_size=5)}, 
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(RUN | JSON, max_size=3), st.sampled_from(["digest", "full"]))
 def test_any_json_becomes_events_or_skipped(items, content):
     for item in read(json.dumps(items).encode(), options=CaptureOptions(content=content)):
         assert isinstance(item, (AgentEvent, Skipped))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=60))
 def test_any_bytes_become_events_or_skipped(data):
     assert all(isinstance(item, (AgentEvent, Skipped)) for item in read(data))

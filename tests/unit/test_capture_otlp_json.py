@@ -125,7 +125,7 @@ SPAN = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(SPAN | JSON, max_size=5), st.sampled_from(["digest", "full"]))
 def test_any_spans_become_events_or_skipped(spans, content):
     data = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()

@@ -311,7 +311,6 @@ STEADY = st.integers(0, 700).map(
 )
 
 
-@settings(deadline=None)
 @given(HEADS | STEADY, st.integers(1, 500))
 def test_batches_are_judged_as_their_records_one_by_one(heads, size):
     alone, together, expected, found = RepeatFilter(), RepeatFilter(), {}, {}

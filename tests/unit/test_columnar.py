@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.replay_histories import Row, first_copies, random_log, rows_of
 
@@ -174,7 +174,7 @@ def histories(rng: Random, count: int, *, foldable: bool) -> dict[TopicPartition
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(rng=st.randoms(use_true_random=False), count=st.integers(1, 160), foldable=st.booleans())
 def test_columns_fold_as_rows_do_however_they_are_cut(rng: Random, count: int, *, foldable: bool) -> None:
     for place, kept in histories(rng, count, foldable=foldable).items():
@@ -253,7 +253,7 @@ BIG_FOLDS = [
 ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(numbers=st.lists(st.tuples(st.sampled_from("ab"), EDGES), min_size=1, max_size=12), cut=st.integers(0, 12))
 def test_numbers_at_the_edges_of_64_bits_never_wrap(numbers: list, cut: int) -> None:
     kept = [row(number, "task.progressed", f"task:{owner}", big=big) for number, (owner, big) in enumerate(numbers)]

@@ -124,7 +124,7 @@ def test_enormous_values_are_as_good_as_any() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(80, 119), st.floats(-1e6, 1e6))
 def test_what_comes_later_changes_no_score_and_the_value_itself_no_expectation(name: str, cut: int, value: float) -> None:
     values = noise(count=120)
@@ -153,7 +153,7 @@ def kept_and_read(state: EnsembleState) -> EnsembleState:
     return msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=EnsembleState)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=60), st.integers(0, 130))
 def test_cut_anywhere_kept_and_read_again_it_goes_on_as_if_nothing_were(values: list[float], cut: int) -> None:
     series = [*noise(count=70).tolist(), *values]

@@ -45,7 +45,7 @@ DRAFTERS = {encrypt: drafter(encrypt=encrypt, frameworks=(ComplianceFramework.SO
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(EVENT_TYPES, FIELDS, st.booleans())
 def test_every_field_is_in_one_place_and_nothing_personal_is_in_clear(event_type: str, fields: dict[str, Any], encrypt: bool) -> None:  # noqa: FBT001  # drawn
     entry = NewEntry(event_type=event_type, action="read", description="about it", **fields)
@@ -67,7 +67,7 @@ def test_every_field_is_in_one_place_and_nothing_personal_is_in_clear(event_type
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(EVENT_TYPES, FIELDS)
 def test_what_is_kept_of_the_rules_judges_as_the_rules_do(event_type: str, fields: dict[str, Any]) -> None:
     entry = NewEntry(event_type=event_type, action="read", description="about it", **fields)

@@ -166,5 +166,5 @@ class LawfulLedger(RuleBasedStateMachine):
             assert report_on(corrupted.files, trust_of(self.ledger)) != report, corrupted.what
 
 
-LawfulLedger.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+LawfulLedger.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
 TestLawfulLedger = pytest.mark.slow(LawfulLedger.TestCase)

@@ -100,7 +100,7 @@ def test_a_changed_env_is_found(house: Reading) -> None:
     assert report.coverage["proven"] is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 1 << 32))
 @pytest.mark.slow
 def test_no_corruption_passes_or_raises(house: Reading, seed: int) -> None:
@@ -115,7 +115,7 @@ def test_no_corruption_passes_or_raises(house: Reading, seed: int) -> None:
 
 
 @given(raw=st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_anything_is_answered_with_a_report(raw: bytes) -> None:
     for start in (b"", b"c2sp.org/tlog-proof@v1\n", b"tallyroll/continuation@v1\nold 1\n\n"):
         assert check(start + raw, Trust(today=0)).broken

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.ledgers import ORIGIN, Opened, codes, fill, new_ledger, report_on, signer, standard, trust_of, with_core
 
@@ -351,7 +351,6 @@ def test_copied_alone_it_runs_without_anything_installed(folder: Path, tmp_path:
 
 @pytest.mark.slow
 @given(st.dictionaries(st.sampled_from([*standard()[1], "00003.notes", "65534.records", "99999.records"]), st.binary(max_size=300)))
-@settings(deadline=None)
 def test_whatever_the_files_hold_the_answer_is_a_report(files: dict[str, bytes]) -> None:
     ledger, good = standard()
     report_on(files, trust_of(ledger))
@@ -375,7 +374,6 @@ envs = st.dictionaries(st.sampled_from(FIELDS), st.one_of(st.sampled_from(WORDS)
 
 @pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8]), envs), max_size=4))
-@settings(deadline=None)
 def test_whatever_a_steering_record_says_the_answer_is_a_report(drafts: list[tuple[int, dict[str, object]]]) -> None:
     """By a registrar that is admitted, and signs: a hostile insider."""
     ledger = new_ledger()

@@ -90,7 +90,7 @@ def test_who_erases_a_person_has_erased_the_fields(sealer: FieldSealer, ring: Fi
     assert sealer.open_fields(nobody, "e-3") == {"email": "c@mail.example"}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.recursive(
         st.one_of(st.integers(-5, 5), st.sampled_from(["fine", "anna@mail.example", "+44 20 7946 0958", "", "sealed"])),

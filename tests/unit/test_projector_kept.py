@@ -71,7 +71,7 @@ def told(found: ProjectedAll) -> Mapping[str, tuple[Any, int]]:
     return {owner: (one.state, one.version) for owner, one in found.states.items()}
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 160))
 @pytest.mark.slow
 async def test_going_on_from_any_vector_is_a_full_fold(seed: int, count: int) -> None:

@@ -299,7 +299,7 @@ async def test_clock_skew_of_one_publisher_does_not_reorder_a_partition() -> Non
     assert (await shown(log, "t", view=TASK))["status"] == "completed"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_bytes_can_stop_a_replay(data: st.DataObject) -> None:
     kind, aggregate = data.draw(st.sampled_from(

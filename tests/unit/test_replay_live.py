@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.replay_histories import CATALOGUE, TOPICS, Log, ReadOnlyLog, batch_of, cuts, empty_log, event, log_of, random_log, replay
 
@@ -69,7 +69,7 @@ async def followed(rng: Random, log: Log) -> Hashes:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(rng=st.randoms(use_true_random=False), count=st.integers(1, 80))
 def test_live_state_equals_replayed_state(rng: Random, count: int) -> None:
     log = random_log(rng, count)
@@ -82,7 +82,7 @@ def test_live_state_equals_replayed_state(rng: Random, count: int) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20)
 @given(rng=st.randoms(use_true_random=False), count=st.integers(1, 60))
 def test_the_replay_of_one_owner_equals_its_state_in_the_replay_of_all(rng: Random, count: int) -> None:
     log = random_log(rng, count)
@@ -97,7 +97,7 @@ def test_the_replay_of_one_owner_equals_its_state_in_the_replay_of_all(rng: Rand
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rng=st.randoms(use_true_random=False), count=st.integers(1, 60))
 def test_a_later_record_never_changes_the_answer_for_an_offset_vector(rng: Random, count: int) -> None:
     log = random_log(rng, count)

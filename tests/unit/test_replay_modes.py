@@ -61,7 +61,7 @@ async def ask(of: Replayer, view: object, *given: object, **more: object) -> obj
     return await of.replay(Ask(view, *given, policy=LENIENT, **more))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), count=st.integers(0, 160))
 @example(seed=37139, count=136)
 @pytest.mark.slow

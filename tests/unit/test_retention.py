@@ -94,7 +94,7 @@ def test_what_is_not_past_its_day_stops_the_pruning(house: House) -> None:
     assert run(house, prune=True).pruned == {}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(

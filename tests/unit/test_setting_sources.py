@@ -197,7 +197,7 @@ scalars = st.one_of(
 names = st.one_of(st.sampled_from([item.name for item in fields(Settings)]), st.text("abredis_", min_size=1, max_size=9))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(names, st.one_of(scalars, st.dictionaries(names, scalars, max_size=3)), max_size=4))
 def test_any_toml_gives_settings_or_a_settings_error(tmp_path_factory: pytest.TempPathFactory, table: dict[str, Any]) -> None:
     file = tmp_path_factory.getbasetemp() / "any.toml"

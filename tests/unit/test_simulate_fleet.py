@@ -50,7 +50,7 @@ def open_at_the_end(events):
     return tasks, calls
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(), st.integers(min_value=1, max_value=12))
 def test_the_same_seed_gives_the_same_bytes(seed, agents):
     first, second = ([encode(event) for event in Fleet(seed=seed, agents=agents).run(events=300)] for _ in range(2))
@@ -84,7 +84,7 @@ def test_events_come_in_the_order_of_time_and_cause():
         known.add(event.event_id)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.integers(min_value=0, max_value=10**6), st.integers(min_value=1, max_value=10))
 def test_every_task_and_call_closes_unless_the_end_comes_first(seed, agents):
     tasks, calls = open_at_the_end(Fleet(seed=seed, agents=agents).run(events=1_500))

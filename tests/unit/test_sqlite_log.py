@@ -326,7 +326,7 @@ records = st.lists(
 
 
 @given(records, st.lists(st.integers(1, 5)), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_part_of_any_blocks_comes_back_as_it_was(made, sizes, data):
     connection = connect(None, synchronous="FULL", lock_timeout_ms=0)
     number = create(connection, None, CATALOGUE, lock_timeout_ms=0)[PLACE]

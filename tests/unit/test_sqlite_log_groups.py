@@ -17,7 +17,7 @@ from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.testing.contract import LogUnderTest, Member, deliver, until
 
-quick = settings(max_examples=50, deadline=None)
+quick = settings(max_examples=50)
 names = st.sampled_from("abcdef")
 places = st.builds(TopicPartition, st.sampled_from(["s", "t", "u"]), st.integers(0, 7))
 partition_sets = st.lists(places, unique=True, max_size=24)

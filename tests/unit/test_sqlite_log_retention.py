@@ -143,7 +143,7 @@ lengths = st.lists(st.integers(1, 5), max_size=30)
 
 
 @given(times, lengths, st.integers(-1, 21), st.integers(0, 30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_moment_is_found_as_by_looking_at_every_record(timestamps, sizes, moment, start):
     connection, number = a_partition(timestamps, sizes)
     start = min(start, len(timestamps))
@@ -153,7 +153,7 @@ def test_a_moment_is_found_as_by_looking_at_every_record(timestamps, sizes, mome
 
 
 @given(times, lengths, st.lists(st.integers(0, 21), min_size=1, max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_removal_takes_the_prefix_of_old_records_and_nothing_else(timestamps, sizes, cutoffs):
     connection, number = a_partition(timestamps, sizes)
     start = 0
