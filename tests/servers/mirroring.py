@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 from redis import Redis
 from tests.unit.replay_histories import CATALOGUE, Log, ReadOnlyLog, batch_of, replay
 
-from tallyroll.adapters.redis.state_target import RedisStateTarget
 from tallyroll.bridges.state_sync import TOPICS, VIEWS, StateSync
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
+from tallyroll.ports import StateTarget
 from tallyroll.replay.fold import state_hash
 from tallyroll.telemetry import Counters
 from tallyroll.testing.clock import FakeClock
@@ -24,7 +24,7 @@ CALLS = ("progress", "acquire", "check", "parts", "write_parts", "write_views", 
 class Shaky:
     """A target whose calls fail at random, half of them after they were carried out."""
 
-    def __init__(self, inner: RedisStateTarget, rng: Random) -> None:
+    def __init__(self, inner: StateTarget, rng: Random) -> None:
         self._inner = inner
         self._rng = rng
         self.share = 0.0
@@ -49,8 +49,8 @@ class Shaky:
 class Process:
     """One process with a bridge: does what the loop does, for the partitions it holds."""
 
-    def __init__(self, port: int, log: Log, rng: Random) -> None:
-        self.target = Shaky(RedisStateTarget("127.0.0.1", port), rng)
+    def __init__(self, target: StateTarget, log: Log, rng: Random) -> None:
+        self.target = Shaky(target, rng)
         self.log = log
         self.rng = rng
         self.clock = FakeClock()
@@ -135,11 +135,11 @@ async def replayed(log: Log) -> dict[str, str]:
 class Office:
     """Two processes that share the partitions of a log."""
 
-    def __init__(self, port: int, log: Log, rng: Random, wipe: Any) -> None:
+    def __init__(self, new_target: Callable[[], StateTarget], log: Log, rng: Random, wipe: Any) -> None:
         partitions = partitions_of(log)
         self.rng = rng
         self.wipe = wipe
-        self.processes = [Process(port, log, rng) for _ in range(2)]
+        self.processes = [Process(new_target(), log, rng) for _ in range(2)]
         self.shares = [partitions[::2], partitions[1::2]]
 
     async def open(self) -> None:
@@ -175,9 +175,9 @@ class Office:
             await process.target.close()
 
 
-async def history(port: int, log: Log, rng: Random, *, turns: int, wipe: Any) -> None:
+async def history(new_target: Callable[[], StateTarget], log: Log, rng: Random, *, turns: int, wipe: Any) -> None:
     """Two processes share the partitions of a log while everything happens to them; at the end everything has been stored."""
-    office = Office(port, log, rng, wipe)
+    office = Office(new_target, log, rng, wipe)
     await office.open()
     for _ in range(turns):
         await office.turn()

@@ -267,12 +267,11 @@ async def test_a_connection_that_is_gone_is_not_waited_for(server: NatsServer) -
     await target.close()
 
 
-async def test_without_ids_the_stream_would_keep_repeats(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tallyroll.adapters.nats.message_target._ID", "Another-Id")
+async def test_nothing_but_its_id_makes_a_message_a_repeat(server: NatsServer) -> None:
     await make_stream(server)
     target = NatsMessages([server.url])
-    for _ in range(2):
-        assert all(await target.send(messages(10)))
+    for again in ("", "", "-again"):
+        assert all(await target.send([one._replace(id=one.id + again) for one in messages(10)]))
     await target.close()
     assert len(await kept(server)) == 20
 
