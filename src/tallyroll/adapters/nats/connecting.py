@@ -11,6 +11,9 @@ from nats.aio.client import Client
 from tallyroll.errors import StoreUnavailable
 
 TIMEOUT_S: Final = 5
+MESSAGE_ID: Final = "Nats-Msg-Id"
+"""The header by which streams tell repeats."""
+
 _AGAIN_S: Final = 0.1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -12,11 +11,9 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
-from tallyroll.adapters.nats.connecting import TIMEOUT_S, Connection
+from tallyroll.adapters.nats.connecting import MESSAGE_ID, TIMEOUT_S, Connection
 from tallyroll.errors import SettingsError
 from tallyroll.ports import Received
-
-_ID: Final = "Nats-Msg-Id"
 
 
 class NatsSource:
@@ -51,7 +48,7 @@ class NatsSource:
             place = f"{message.metadata.stream}-{message.metadata.sequence.stream}"
             headers = dict(message.headers or {})
             self._open[place] = message
-            received.append(Received(place, headers.get(_ID) or place, message.data, headers))
+            received.append(Received(place, headers.get(MESSAGE_ID) or place, message.data, headers))
         return received
 
     async def settle(self, taken: Sequence[Received], dropped: Sequence[Received]) -> None:

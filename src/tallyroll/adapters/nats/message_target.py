@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js.errors import NotFoundError
 
-from tallyroll.adapters.nats.connecting import TIMEOUT_S, Connection
+from tallyroll.adapters.nats.connecting import MESSAGE_ID, TIMEOUT_S, Connection
 from tallyroll.errors import SettingsError
 from tallyroll.ports import Message
 
@@ -28,7 +28,6 @@ LEAST_DUPLICATE_WINDOW_S: Final = 600
 
 _AT_ONCE: Final = 100  # messages; the client by itself would make all of them before it writes the first
 _LOOK_S: Final = 0.25  # how often a connection that says nothing is looked at
-_ID: Final = "Nats-Msg-Id"
 
 
 class NatsMessages:
@@ -130,7 +129,7 @@ class _Streaming:
             while self._ready and self._out < self._window and not self._failed:
                 number = self._ready.popleft()
                 message = self._messages[number]
-                headers = {**message.headers, _ID: message.id}
+                headers = {**message.headers, MESSAGE_ID: message.id}
                 await self._client.publish(message.subject, message.body, f"{inbox}.{number}", headers)
                 self._out += 1
                 if not number % _AT_ONCE:
@@ -174,7 +173,7 @@ async def _by_core(client: Client, messages: Sequence[Message], window: int, tim
         chunk = messages[start : start + window]
         try:
             for message in chunk:
-                await client.publish(message.subject, message.body, headers={**message.headers, _ID: message.id})
+                await client.publish(message.subject, message.body, headers={**message.headers, MESSAGE_ID: message.id})
             await client.flush(timeout_s)
         except MaxPayloadError:
             raise _too_large() from None

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
+from tallyroll.adapters.redis.answering import connecting
 from tallyroll.errors import SinkRefused, SinkUnavailable
 from tallyroll.ports import Notice
 from tallyroll.settings import Secret
 
 CHANNELS: Final = "tallyroll:alerts:"
 """What the channels begin with; the severity follows."""
-
-_TIMEOUT_S: Final = 5.0
 
 
 class RedisSink:
@@ -27,13 +25,7 @@ class RedisSink:
     name: Final = "redis"
 
     def __init__(self, host: str, port: int, password: Secret | None = None) -> None:
-        self._client = Redis(
-            host=host,
-            port=port,
-            password=None if password is None else password.reveal(),
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-        )
+        self._client = connecting(host, port, password)
 
     async def send(self, notice: Notice) -> None:
         try:

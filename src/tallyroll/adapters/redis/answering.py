@@ -1,15 +1,32 @@
-"""What Redis answers, with its errors as ours."""
+"""How tallyroll connects to Redis, and what Redis answers, with its errors as ours."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from tallyroll.errors import SettingsError, StoreUnavailable
+from tallyroll.settings import Secret
 
+TIMEOUT_S: Final = 5.0
 _T = TypeVar("_T")
+
+
+def connecting(host: str, port: int, password: Secret | None, *, timeout_s: float = TIMEOUT_S, again: int = 1) -> Redis:
+    """A client that connects with its first call. It makes a call ``again`` where a restart has closed the connection, at once."""
+    return Redis(
+        host=host,
+        port=port,
+        password=None if password is None else password.reveal(),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), again),
+    )
 
 
 def place(host: str, port: int) -> str:

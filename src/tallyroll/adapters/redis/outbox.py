@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from tallyroll.adapters.redis.answering import answer, place
+from tallyroll.adapters.redis.answering import TIMEOUT_S, answer, connecting, place
 from tallyroll.adapters.redis.scripts import REPLACE
 from tallyroll.errors import StoreUnavailable
 from tallyroll.ports import OutboxRow
 from tallyroll.settings import Secret
 
 _KEY: Final = "tallyroll:{tenant}outbox"
-_TIMEOUT_S: Final = 5.0
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(tuple[int, int, bytes, bytes | None]).decode
@@ -30,15 +26,8 @@ class RedisOutbox:
     Not promised: a row that Redis lost. What it stood for is then a task without an event, which nobody knows of.
     """
 
-    def __init__(self, host: str, port: int, password: Secret | None = None, *, tenant: str = "", timeout_s: float = _TIMEOUT_S) -> None:
-        self._client: Redis = Redis(
-            host=host,
-            port=port,
-            password=None if password is None else password.reveal(),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 1),  # a connection that a restart has closed
-        )
+    def __init__(self, host: str, port: int, password: Secret | None = None, *, tenant: str = "", timeout_s: float = TIMEOUT_S) -> None:
+        self._client = connecting(host, port, password, timeout_s=timeout_s)
         self._where = place(host, port)
         self._key = _KEY.format(tenant=tenant)
         self._replace = self._client.register_script(REPLACE)

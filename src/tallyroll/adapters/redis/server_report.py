@@ -7,11 +7,9 @@ from hashlib import sha1
 from typing import Any, Final, Literal, NamedTuple
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from tallyroll.adapters.redis.answering import place
+from tallyroll.adapters.redis.answering import connecting, place
 from tallyroll.errors import SettingsError, StoreUnavailable
 from tallyroll.settings import Secret
 
@@ -22,7 +20,6 @@ MOST_KEYS: Final = 2_000
 """So many states are looked at: enough to see that somebody else writes there, and done in a second."""
 
 _OWN: Final = "tallyroll:"
-_TIMEOUT_S: Final = 5.0
 _PAGE: Final = 500
 _STATES: Final = ("agent", "task", "workflow")
 
@@ -51,14 +48,7 @@ class RedisReport(NamedTuple):
 
 async def redis_report(host: str, port: int, password: Secret | None, *, prefix: str, tenant: str) -> RedisReport:
     """Asks the server. Raises StoreUnavailable; SettingsError where it refuses the password or the right to look."""
-    client: Redis = Redis(
-        host=host,
-        port=port,
-        password=None if password is None else password.reveal(),
-        socket_timeout=_TIMEOUT_S,
-        socket_connect_timeout=_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = connecting(host, port, password, again=0)
     try:
         return await _look(client, prefix + tenant, _OWN + tenant)
     except (AuthenticationError, NoPermissionError) as error:

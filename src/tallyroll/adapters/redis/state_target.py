@@ -16,12 +16,9 @@ from itertools import chain
 from typing import Any, Final
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from tallyroll.adapters.redis.answering import answer, place
+from tallyroll.adapters.redis.answering import TIMEOUT_S, answer, connecting, place
 from tallyroll.adapters.redis.scripts import ACQUIRE, COMMIT, LOAD, PARTS, VIEWS
 from tallyroll.errors import PositionConflict, SettingsError
 from tallyroll.events.ids import new_id
@@ -30,7 +27,6 @@ from tallyroll.ports import Claim, Merged, PartAt, Progress, ViewsWritten
 from tallyroll.settings import Secret
 
 _OWN: Final = "tallyroll:"
-_TIMEOUT_S: Final = 5.0
 _FOLD_CHARS: Final = 16
 _MARK_CHARS: Final = _FOLD_CHARS + 19
 _pack: Final = msgspec.msgpack.Encoder().encode
@@ -47,16 +43,9 @@ class RedisStateTarget:
     """
 
     def __init__(  # noqa: PLR0913  # one per setting
-        self, host: str, port: int, password: Secret | None = None, *, prefix: str = _OWN, tenant: str = "", timeout_s: float = _TIMEOUT_S
+        self, host: str, port: int, password: Secret | None = None, *, prefix: str = _OWN, tenant: str = "", timeout_s: float = TIMEOUT_S
     ) -> None:
-        self._client: Redis = Redis(
-            host=host,
-            port=port,
-            password=None if password is None else password.reveal(),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 1),  # a connection that a restart has closed; who calls tries again by itself
-        )
+        self._client = connecting(host, port, password, timeout_s=timeout_s)
         self._where = place(host, port)
         self._views = prefix + tenant
         self._own = _OWN + tenant
