@@ -202,7 +202,7 @@ CLOCKS = {
     "time.time": set(),
     "time.time_ns": {"events/ids.py", "adapters/system/clock.py"},
 }
-RANDOM = {"events/ids.py", "follow/retry.py", "adapters/kafka/producer.py", "adapters/sqlite/membership.py"}
+RANDOM = {"events/ids.py", "backoff.py", "adapters/sqlite/membership.py"}
 
 
 def test_time_and_randomness_come_from_few_places() -> None:

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+from tallyroll.backoff import Backoff
 from tallyroll.errors import PositionConflict, TallyrollError
 from tallyroll.events.position import TopicPartition
-from tallyroll.follow.retry import Backoff
 from tallyroll.ports import Clock, Follower
 from tallyroll.telemetry import FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, Telemetry
 

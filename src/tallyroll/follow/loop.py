@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from tallyroll.backoff import Backoff
 from tallyroll.errors import LogError, PositionConflict, SpanGone, StoreFilling, StoreUnavailable, TallyrollError
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
@@ -19,7 +20,7 @@ from tallyroll.events.topics import Catalogue
 from tallyroll.follow.applying import applied, one_by_one
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.flushing import Flushes
-from tallyroll.follow.retry import Backoff, Held, Unbegun
+from tallyroll.follow.retry import Held, Unbegun
 from tallyroll.ports import Clock, EventLog, Follower, LooksFirst, Subscription, Tracing
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, FOLLOWED, Telemetry
@@ -76,8 +77,7 @@ class FollowLoop:
         self._flush_asked = False
         self._commit_due = False
         self._last_commit_s = 0.0
-        self._choked = False
-        self._stopping = False
+        self._choked = self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._progress = asyncio.Condition()
         self.failure: BaseException | None = None

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from tallyroll.backoff import Backoff
 from tallyroll.errors import Backpressure, LogError
 from tallyroll.events.codec import link_of
 from tallyroll.ports import Clock, Delivered, Encoded, EventLog, Outcome, Rejected, Spool, Unknown
@@ -27,7 +28,6 @@ OnDelivered = Callable[[Sequence[Encoded], Sequence[Outcome]], None]
 """Told of the records and outcomes of each flight that has landed."""
 
 _WINDOW: Final = 1_000  # spooled records on their way at once per lane
-_BACKOFF_S: Final = (0.1, 5.0)  # first and longest pause of a lane whose records stay unknown
 
 
 class Delivery:
@@ -285,7 +285,7 @@ class Delivery:
     async def _drain(self, lane: Lane) -> None:
         """Sends the lane's spooled records in order; when nothing is left, new events go direct again."""
         assert self.spool is not None  # noqa: S101  # lanes spool only where there is one
-        pause = _BACKOFF_S[0]
+        backoff = Backoff()
         try:
             while True:
                 try:
@@ -294,10 +294,9 @@ class Delivery:
                 except LogError:  # the client's queue is full, the log cannot take anything now, or the spool's disk is full
                     moved = False
                 if not moved:
-                    await self._clock.sleep(pause)
-                    pause = min(pause * 2, _BACKOFF_S[1])
+                    await self._clock.sleep(backoff.next_s())
                 elif window:
-                    pause = _BACKOFF_S[0]
+                    backoff.reset()
                 elif lane.puts:
                     await self.on_disk()
                 else:

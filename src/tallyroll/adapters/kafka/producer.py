@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import threading
 import weakref
 from collections import deque
@@ -21,6 +20,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tallyroll.adapters.kafka.outcomes import is_fatal, outcome_of
+from tallyroll.backoff import Backoff
 from tallyroll.errors import Backpressure, LogUnavailable
 from tallyroll.events.position import Position
 from tallyroll.ports import Clock, Delivered, Encoded, Outcome, Unknown
@@ -31,8 +31,6 @@ log: Final = logging.getLogger("tallyroll.kafka")
 _DRAIN_LOOK_S: Final = 0.005
 _LOCK_S: Final = 0.5  # making a client takes some ms
 _POLL_S: Final = 0.1  # how long the poll thread sleeps in librdkafka when nothing happens; reports wake it at once
-_BACKOFF_S: Final = (0.1, 5.0)  # first and longest wait before a new instance after a fatal error
-_PROBE_AFTER: Final = 5  # instances in a row without one delivery: from then on only one try each _BACKOFF_S[1]
 _INHERITED: Final[list[object]] = []  # handles of a forked parent: kept referenced, since closing them here would harm it
 
 
@@ -116,7 +114,7 @@ class KafkaProducer:
         self._closing = False
         self._disconnects = 0
         self._fatal: str | None = None
-        self._restarts_in_row = 0
+        self._backoff = Backoff()  # before a new instance after a fatal error
         self._next_try = 0.0
         self._settled: deque[PendingRecords] = deque()  # filled and emptied by several threads
         self._wait = threading.Event()
@@ -202,7 +200,7 @@ class KafkaProducer:
             record = pending.records[index]
             if error is None:
                 outcome: Outcome = Delivered(Position(record.topic, record.partition, message.offset() or 0))
-                self._restarts_in_row = 0
+                self._backoff.attempts = 0
             else:
                 outcome = outcome_of(error, record.event_id, disconnected_since=self._disconnects != pending.disconnects)
                 self._telemetry.count(PRODUCER_ERRORS, reason=error.name())
@@ -248,9 +246,7 @@ class KafkaProducer:
     def _retire(self, producer: Producer, reason: str) -> None:
         with self._lock:
             self._producer = None
-            self._restarts_in_row += 1
-            doublings = min(self._restarts_in_row, _PROBE_AFTER)
-            pause = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**doublings) * random.uniform(0.5, 1.0)  # noqa: S311  # spreads restarts
+            pause = self._backoff.next_s()
             self._next_try = self._clock.monotonic() + pause
         self._telemetry.count(CLIENT_RESTARTS, reason=reason)
         log.error("Kafka client ended by a fatal error (%s); a new one in %.1f s", reason, pause)

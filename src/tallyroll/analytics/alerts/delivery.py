@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from tallyroll.analytics.alerts.notice import Waiting
+from tallyroll.backoff import Backoff
 from tallyroll.errors import SinkRefused, SinkUnavailable
-from tallyroll.follow.retry import Backoff
 from tallyroll.ports import AlertSink, Clock
 from tallyroll.telemetry import ALERT_LATENCY, ALERTS_SENT, Telemetry
 
