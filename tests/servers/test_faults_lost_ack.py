@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from confluent_kafka import Producer
 from services import KafkaCluster, KafkaProxy
 from services.proxy import PRODUCE
 from tests.flows.publishing import seen_in
-from tests.servers.faulting import Desk, create_topics, in_thread, publishing, until
+from tests.servers.faulting import CLOCK, PATIENCE_S, Desk, create_topics, in_thread, publishing, until
 
 from tallyroll.events.ids import new_id
 from tallyroll.events.topics import Catalogue
@@ -21,6 +22,7 @@ from tallyroll.testing.checker import check
 from tallyroll.testing.history import Entry, Invoke, Ok, Poll, Read
 
 pytestmark = [pytest.mark.server, pytest.mark.fault]
+OFFSET_FETCH = 9
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,35 @@ async def test_control_without_idempotence_the_check_finds_repeats(proxied, desk
     for partition, seen in (await seen_in(desk.log, catalogue)).items():
         history.append(Poll("c", [Read(str(partition), offset, record.event_id) for offset, record in enumerate(seen)]))
     assert check(history).of("duplicate")
+
+
+class NamesNoStart:
+    """A listener that does not know where to begin: its store is away."""
+
+    async def assigned(self, partitions):  # noqa: ARG002  # as the port has it
+        return {}
+
+    async def revoked(self, partitions):
+        """Nothing is to be stored."""
+
+    async def lost(self, partitions):
+        """As above."""
+
+
+async def test_partitions_come_also_while_the_coordinator_does_not_say_what_was_committed(proxied, desk, settings):
+    proxy = proxied[1]
+    await desk.send("task-1", 0, 3)
+    subscription = await desk.log.subscribe(settings.group("state"), [desk.catalogue["task-events"].name], NamesNoStart())
+    proxy.drop_requests(1_000, api_key=OFFSET_FETCH)
+    try:
+        found: list[str] = []
+        deadline = CLOCK.monotonic() + PATIENCE_S
+        while len(found) < 3 and CLOCK.monotonic() < deadline:
+            async with asyncio.timeout(PATIENCE_S):
+                found += [head.id for batch in await subscription.poll(100) for head in batch.heads()]
+        assert len(found) == 3
+        assert proxy.counts().dropped_requests > 0
+    finally:
+        proxy.drop_requests(0, api_key=OFFSET_FETCH)
+        async with asyncio.timeout(PATIENCE_S):
+            await subscription.close()

@@ -73,7 +73,10 @@ class AssignmentListener(Protocol):
     """Told by a subscription when partitions come and go. Each call is awaited before the group moves on."""
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Where to start reading each partition that is now ours. One left out starts at its committed offset, else its start."""
+        """Where to start reading each partition that is now ours.
+
+        One left out starts at its committed offset, else, or where that cannot be had now, at its start.
+        """
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """They are still ours until this returns: flush and commit now."""

@@ -27,7 +27,8 @@ log: Final = logging.getLogger("tallyroll.kafka")
 
 _REBALANCE_S: Final = 60.0  # a flush that takes longer is a broken store; the group must not wait for it for ever
 _LINGER_S: Final = 0.005  # a batch costs each follower more than a record does; a slow stream comes in batches, too, if it may wait
-_COMMITTED_S: Final = 10.0  # one look-up at the coordinator
+_WATERMARK_S: Final = 10.0  # one look-up of where a partition begins
+_COMMITTED_S: Final = 2.0  # one look-up at the coordinator; the whole group waits for it
 T = TypeVar("T")
 
 
@@ -116,7 +117,7 @@ class KafkaSubscription:
         code = error.code()
         if code == KafkaError._AUTO_OFFSET_RESET or code == KafkaError.OFFSET_OUT_OF_RANGE:  # noqa: PLR1714, SLF001
             where = ClientPartition(str(message.topic()), message.partition() or 0)
-            low, _ = self._consumer.get_watermark_offsets(where, timeout=_COMMITTED_S)
+            low, _ = self._consumer.get_watermark_offsets(where, timeout=_WATERMARK_S)
             raise SpanGone({f"{message.topic()}/{message.partition()}": low})
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
             raise TopicConflict(message.topic() or ",".join(self._topics), "does not exist; run tallyroll topics apply")
@@ -145,13 +146,25 @@ class KafkaSubscription:
     def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         ours = [TopicPartition(item.topic, item.partition) for item in partitions]
         starts = dict(self._ask(self._listener.assigned(ours)) or {})
-        unknown = [ClientPartition(*partition) for partition in ours if partition not in starts]
-        committed = consumer.committed(unknown, timeout=_COMMITTED_S) if unknown else []
-        for item in committed:
-            starts[TopicPartition(item.topic, item.partition)] = item.offset if item.offset >= 0 else OFFSET_BEGINNING
+        starts.update(self._committed(consumer, [partition for partition in ours if partition not in starts]))
         self._held.update(ours)
         self._paused.difference_update(ours)
-        consumer.incremental_assign([ClientPartition(*partition, starts[partition]) for partition in ours])
+        consumer.incremental_assign([ClientPartition(*partition, starts.get(partition, OFFSET_BEGINNING)) for partition in ours])
+
+    def _committed(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """What the group has committed, as far as the coordinator says it.
+
+        Nothing may be raised in a callback: the client would raise its error object anew, which is no exception, so that nothing
+        catches it. The thread would end, and whoever waits for it would wait for ever.
+        """
+        if not partitions:
+            return {}
+        try:
+            found = consumer.committed([ClientPartition(*partition) for partition in partitions], timeout=_COMMITTED_S)
+        except KafkaException as error:
+            log.warning("%d partitions are read from their start: %s", len(partitions), unavailable(self._servers, error))
+            return {}
+        return {TopicPartition(item.topic, item.partition): item.offset for item in found if item.offset >= 0}
 
     def _on_revoke(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         theirs = [TopicPartition(item.topic, item.partition) for item in partitions]
