@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 
 import pytest
 from tests.flows.publishing import chain_findings, copies, firsts, publishing, seen_in
@@ -435,6 +436,27 @@ async def test_flush_says_how_many_are_not_in_the_log():
         desk.log.release()
         await desk.passing(task)
         assert await desk.passing(desk.publisher.flush(30)) == 0
+
+
+async def test_an_event_counts_once_at_every_moment_of_its_way_through_the_spool():
+    async with publishing() as desk:
+        loop, counts = asyncio.get_running_loop(), set()
+
+        def look() -> None:
+            threading.Event().wait(0.002)  # the spool's thread runs ahead of the event loop
+            counts.add(desk.publisher.unsettled)
+            if not task.done():
+                loop.call_soon(look)
+
+        desk.log.hold()
+        task = asyncio.create_task(desk.publisher.publish_batch(desk.events(3)))
+        await asyncio.sleep(0)  # noqa: TID251  # lets it be accepted
+        loop.call_soon(look)
+        await desk.spooling()
+        desk.log.release()
+        await desk.passing(task)
+        await desk.settled()
+        assert counts <= {3, 0}
 
 
 # Sums

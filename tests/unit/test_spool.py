@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -118,6 +119,36 @@ async def test_one_put_that_fails_spoils_no_other_of_its_commit(tmp_path):
     )
     assert [isinstance(result, Backpressure) for result in results] == [False, True, False]
     assert await ids(spool) == ["n-0", "n-1", "n-2"]
+    await spool.close()
+
+
+async def test_the_depth_changes_in_the_step_in_which_who_waits_is_told():
+    spool = SqliteSpool(None, max_bytes=ROOM)
+    putting = asyncio.create_task(spool.put(records(3)))
+    await asyncio.sleep(0)  # noqa: TID251  # lets it begin
+    while not spool.size_bytes:
+        threading.Event().wait(0.001)  # the spool's thread has written, and the event loop has not heard of it
+    assert spool.depth == 0
+    removing = asyncio.create_task(spool.remove(await putting))
+    assert spool.depth == 3
+    await asyncio.sleep(0)  # noqa: TID251  # as above
+    while spool.size_bytes:
+        threading.Event().wait(0.001)
+    assert spool.depth == 3
+    await removing
+    assert spool.depth == 0
+    await spool.close()
+
+
+async def test_what_was_put_counts_also_when_nobody_waits_any_more():
+    spool = SqliteSpool(None, max_bytes=ROOM)
+    task = asyncio.create_task(spool.put(records(3)))
+    await asyncio.sleep(0)  # noqa: TID251  # lets the task begin
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(await ids(spool)) == 3  # behind the put, in the same thread
+    assert spool.depth == 3
     await spool.close()
 
 

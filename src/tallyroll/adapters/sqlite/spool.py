@@ -61,8 +61,10 @@ class SqliteSpool:
         # No lock: a signal handler that interrupts whoever holds it could not write its records any more.
         self._reserved = 0  # bytes, only ever added to, by those who put
         self._written = 0  # bytes of puts that have ended, by the spool's thread
-        self._lanes: Counter[TopicPartition] = Counter()
-        self._sizes: dict[int, tuple[TopicPartition, int]] = {}
+        self._lanes: dict[
+            int, TopicPartition
+        ] = {}  # by number; who puts, takes or removes sees it change in the step in which they are told
+        self._sizes: dict[int, int] = {}
         self._bytes = 0
         self._refused = 0
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -81,7 +83,7 @@ class SqliteSpool:
 
     @property
     def depth(self) -> int:
-        return sum(list(self._lanes.values()))
+        return len(self._lanes)
 
     @property
     def refused(self) -> int:
@@ -96,7 +98,7 @@ class SqliteSpool:
         return self._bytes + self._reserved - self._written + size_bytes <= self._max_bytes
 
     def lanes(self) -> Mapping[TopicPartition, int]:
-        return {lane: count for lane, count in list(self._lanes.items()) if count}
+        return Counter(list(self._lanes.values()))
 
     async def put(self, records: Sequence[Encoded]) -> Sequence[int]:
         size = self._reserve(records)
@@ -106,6 +108,7 @@ class SqliteSpool:
             lambda: self._insert(records),
             lambda numbers: self._account(size, numbers, records),
             lambda: self._account(size, (), ()),
+            told=lambda numbers: self._note(numbers, records),
         )
 
     async def take(self, lane: TopicPartition, limit: int) -> Sequence[Spooled]:
@@ -115,7 +118,11 @@ class SqliteSpool:
 
     async def remove(self, numbers: Sequence[int]) -> None:
         rows = [(number,) for number in numbers]
-        await self._run(lambda: self._connection.executemany("DELETE FROM record WHERE number = ?", rows), lambda _: self._forget(numbers))
+        await self._run(
+            lambda: self._connection.executemany("DELETE FROM record WHERE number = ?", rows),
+            lambda _: self._forget(numbers),
+            told=lambda _: self._strike(numbers),
+        )
 
     async def refuse(self, refusals: Mapping[int, str]) -> None:
         rows = [(reason, number) for number, reason in refusals.items()]
@@ -124,7 +131,11 @@ class SqliteSpool:
             self._forget(list(refusals))
             self._refused += len(refusals)
 
-        await self._run(lambda: self._connection.executemany("UPDATE record SET refused = ? WHERE number = ?", rows), set_aside)
+        await self._run(
+            lambda: self._connection.executemany("UPDATE record SET refused = ? WHERE number = ?", rows),
+            set_aside,
+            told=lambda _: self._strike([*refusals]),
+        )
 
     def put_now(self, records: Sequence[Encoded], timeout_s: float) -> bool:
         size = self._reserve(records)
@@ -135,6 +146,7 @@ class SqliteSpool:
 
         def finish(numbers: list[int] | None, error: BaseException | None) -> None:
             self._account(size, numbers or (), records if numbers else ())
+            self._note(numbers or (), records if numbers else ())
             if error is not None:
                 failed.append(error)
             done.set()
@@ -161,15 +173,29 @@ class SqliteSpool:
         self._reserved += size
         return size
 
-    async def _run(self, work: Callable[[], T], then: Callable[[T], object] = _nothing, otherwise: Callable[[], object] = _nothing) -> T:
-        """What ``work`` gives, done by the spool's thread; it also counts what came of it, whether or not anybody still waits."""
+    async def _run(
+        self,
+        work: Callable[[], T],
+        then: Callable[[T], object] = _nothing,
+        otherwise: Callable[[], object] = _nothing,
+        *,
+        told: Callable[[T], object] = _nothing,
+    ) -> T:
+        """What ``work`` gives, done by the spool's thread, which also counts what came of it: ``then`` or ``otherwise``.
+
+        ``told`` is called in the event loop, right before whoever waits goes on, so that nobody sees one without the other.
+        All of them are called whether or not anybody still waits.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        # Callbacks of a future run in the order in which they were added: the next one is that of the task that waits.
+        future.add_done_callback(lambda done: None if done.cancelled() or done.exception() else told(done.result()))
 
         def settle(result: T, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
+            if future.done():  # whoever waited was cancelled
+                if error is None:
+                    told(result)
+            elif error is None:
                 future.set_result(result)
             else:
                 future.set_exception(error)
@@ -179,11 +205,21 @@ class SqliteSpool:
                 then(result)
             else:
                 otherwise()
-            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+            try:
                 loop.call_soon_threadsafe(settle, result, error)
+            except RuntimeError:  # the loop is gone, and with it whoever waited
+                if error is None:
+                    told(result)
 
         self._jobs.put(_Job(work, finish))
         return await future
+
+    def _note(self, numbers: Sequence[int], records: Sequence[Encoded]) -> None:
+        self._lanes.update((number, TopicPartition(one.topic, one.partition)) for number, one in zip(numbers, records, strict=True))
+
+    def _strike(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._lanes.pop(number, None)
 
     # What follows runs in the spool's own thread, or before it starts.
 
@@ -255,24 +291,20 @@ class SqliteSpool:
         _delete(path)
         os.close(lock_file)
         self._account(0, numbers, records)
+        self._note(numbers, records)
         if records:
             log.debug("took over %d records that a dead process had not delivered", len(records))
 
     def _account(self, reserved: int, numbers: Sequence[int], records: Sequence[Encoded]) -> None:
-        """Counts the records that were written, in place of the room reserved for them."""
+        """Counts the room of records that were written, in place of what was reserved for them."""
         self._written += reserved
         for number, record in zip(numbers, records, strict=True):
-            lane, size = TopicPartition(record.topic, record.partition), _size(record)
-            self._sizes[number] = (lane, size)
-            self._lanes[lane] += 1
+            self._sizes[number] = size = _size(record)
             self._bytes += size
 
     def _forget(self, numbers: Sequence[int]) -> None:
         for number in numbers:
-            known = self._sizes.pop(number, None)
-            if known is not None:
-                self._lanes[known[0]] -= 1
-                self._bytes -= known[1]
+            self._bytes -= self._sizes.pop(number, 0)
 
     def _copy_refused(self, rows: Sequence[tuple[Any, ...]]) -> None:
         self._connection.executemany(f"INSERT INTO record ({_COLUMNS}, refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
