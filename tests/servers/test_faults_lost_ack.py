@@ -140,3 +140,11 @@ async def test_partitions_come_also_while_the_coordinator_does_not_say_what_was_
         proxy.drop_requests(0, api_key=OFFSET_FETCH)
         async with asyncio.timeout(PATIENCE_S):
             await subscription.close()
+
+
+async def test_a_connection_that_breaks_does_not_keep_back_what_was_committed(proxied, desk, settings):
+    proxy, topic = proxied[1], desk.catalogue["task-events"].name
+    assert await desk.log.committed(settings.group("nats"), [topic]) == {}
+    for _ in range(5):
+        proxy.drop_responses(1, api_key=OFFSET_FETCH)
+        assert await desk.log.committed(settings.group("nats"), [topic]) == {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_INVALID, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import OFFSET_INVALID, Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
@@ -55,6 +56,8 @@ class KafkaLog:
             producer_config(settings), clock=clock, telemetry=telemetry, max_records=settings.max_in_flight * _QUEUE_SLACK
         )
         self._admin: AdminClient | None = None
+        self._askers: dict[str, Consumer] = {}
+        self._asking = threading.Lock()
 
     @classmethod
     async def open(cls, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry) -> KafkaLog:
@@ -100,17 +103,34 @@ class KafkaLog:
         return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
 
     async def committed(self, group: str, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
-        wanted = [ClientPartition(*partition) for partition in self._partitions(topics)]
         try:
-            request = self._client().list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)], request_timeout=_REQUEST_S)
-            answer = await asyncio.wrap_future(request[group])
+            found = await asyncio.to_thread(self._committed, group, [ClientPartition(*partition) for partition in self._partitions(topics)])
         except KafkaException as error:
             raise self._translated(error) from None
-        return {TopicPartition(item.topic, item.partition): item.offset for item in answer.topic_partitions if item.offset >= 0}
+        return {TopicPartition(item.topic, item.partition): item.offset for item in found if item.offset >= 0}
+
+    def _committed(self, group: str, wanted: list[ClientPartition]) -> list[ClientPartition]:
+        """Asked by a consumer that joins no group.
+
+        The same question of the admin client aborts the process where the coordinator's connection breaks meanwhile (librdkafka #3663).
+        """
+        with self._asking:
+            if group not in self._askers:
+                self._askers[group] = Consumer(consumer_config(self._settings, group))
+            asker = self._askers[group]
+            asker.poll(0)  # what it has to say goes to its logger
+            found: list[ClientPartition] = asker.committed(wanted, timeout=_REQUEST_S)
+        for item in found:
+            if item.error is not None:
+                raise KafkaException(item.error)
+        return found
 
     async def close(self) -> None:
         await asyncio.to_thread(self._producer.close)
         self._admin = None
+        askers, self._askers = self._askers, {}
+        for asker in askers.values():
+            await asyncio.to_thread(asker.close)
 
     def _check_topics(self) -> None:
         try:

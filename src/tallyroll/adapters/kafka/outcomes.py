@@ -38,6 +38,7 @@ _WORDS: Final = (
     ),
     ({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}, "the topic is not there, 'tallyroll topics apply' makes it"),  # noqa: SLF001
     ({KafkaError.TOPIC_AUTHORIZATION_FAILED}, "this user has no right to it, see 'tallyroll topics acls'"),
+    ({KafkaError._NOENT, KafkaError.LEADER_NOT_AVAILABLE}, "a partition has no leader now"),  # noqa: SLF001
     ({KafkaError._RESOLVE}, "its name is not known here"),  # noqa: SLF001
     ({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}, "refuses our user, password or certificate"),  # noqa: SLF001
 )
