@@ -577,6 +577,68 @@ async def test_an_error_of_the_log_that_may_pass_is_waited_out():
         assert once(ledger, 20)
 
 
+async def test_reading_that_could_not_be_set_back_is_set_back_later_and_skips_nothing():
+    async with office() as desk:
+        ledger, failures, away = Ledger(), iter([True] * 2), iter([True] * 2)
+
+        class Stiff:
+            def __init__(self, inner):
+                self._inner = inner
+
+            def __getattr__(self, name):
+                return getattr(self._inner, name)
+
+            async def seek(self, partition, offset):
+                if next(failures, False):
+                    raise LogUnavailable("broker", "away")
+                await self._inner.seek(partition, offset)
+
+        class Shaky(FaultyLog):
+            async def subscribe(self, *arguments, **options):
+                return Stiff(await super().subscribe(*arguments, **options))
+
+        def refuse(batch):
+            if next(away, False):
+                raise StoreUnavailable("ledger", "busy")
+
+        log = Shaky(desk.log, clock=desk.clock)
+        await desk.append(desk.records(300))
+        async with running(desk, desk._replace(log=log).loop(Accountant(ledger, refuses=refuse))):
+            await desk.until(lambda: len(ledger.all()) >= 300)
+            await desk.append(desk.records(100, seed=1))
+            await desk.until(lambda: len(ledger.all()) >= 400)
+        assert not list(failures)
+        assert once(ledger, 400)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("ledger", "locked"), LogUnavailable("broker", "away")])
+async def test_after_a_conflict_nothing_is_applied_before_it_is_known_what_is_stored(error):
+    async with office(flush_interval_ms=50) as desk:
+        ledger, failures = Ledger(), iter(())
+
+        class Late(Accountant):
+            async def positions(self, partitions):
+                if next(failures, False):
+                    raise error
+                return await super().positions(partitions)
+
+            def apply(self, batch):
+                assert batch.topic_partition in self.expected, "offered before it was asked where it stands"
+                return super().apply(batch)
+
+        await desk.append(desk.records(100))
+        async with running(desk, desk.loop(Late(ledger))):
+            await desk.until(lambda: len(ledger.all()) >= 100)
+            other = next(iter(ledger.positions))
+            failures = iter([True] * 3)
+            positions = await desk.append([record for record in desk.records(100, seed=1) if record.partition == other.partition])
+            ledger.applied[other] += [position.offset for position in positions]
+            ledger.positions[other] = positions[-1].offset + 1  # somebody else was quicker
+            more = await desk.append(desk.records(100, seed=2))
+            await desk.until(lambda: len(ledger.all()) >= 100 + len(positions) + len(more))
+        assert once(ledger, 100 + len(positions) + len(more))
+
+
 async def test_what_ends_the_loop_is_raised_to_whoever_waits():
     async with office() as desk:
 

@@ -69,7 +69,7 @@ class FollowLoop:
         self._committed: dict[TopicPartition, int] = {}
         self._held: dict[tuple[str, TopicPartition], Held] = {}
         self._unbegun = Unbegun()
-        self._ahead: set[TopicPartition] = set()  # of which a follower has stored more than it was offered
+        self._moved: set[TopicPartition] = set()  # what is read next of them does not follow what was read last
         self._restarted: set[str] = set()  # followers whose part of the present poll lies beyond what they have now
         self._subscription: Subscription | None = None
         self._interval_s = settings.flush_interval_ms / 1000
@@ -184,6 +184,7 @@ class FollowLoop:
                 self._flushed[follower.name].pop(partition, None)
                 self._held.pop((follower.name, partition), None)
         self._unbegun.discard(partitions)
+        self._moved.difference_update(partitions)
         for partition in partitions:
             self._committed.pop(partition, None)
 
@@ -223,26 +224,30 @@ class FollowLoop:
 
     async def _turn(self) -> None:
         assert self._subscription is not None  # noqa: S101  # _subscribe has set it
+        trouble = await self._move(self._subscription)
         self._restarted.clear()
-        batches = await self._subscription.poll(_BUSY_POLL_MS if self._flushes.pending else _POLL_MS)
+        polled = await self._subscription.poll(_BUSY_POLL_MS if self._flushes.pending else _POLL_MS)
+        batches = [batch for batch in polled if batch.topic_partition not in self._moved]
         try:
             for batch in batches:
                 for follower in self._followers:
                     if batch.topic in self._topics[follower.name] and follower.name not in self._restarted:
                         await self._offer(follower, batch)
         except LogError:
-            for partition in {batch.topic_partition for batch in batches}:
-                await self._go_on(partition)  # what this poll brought and nobody was offered is read again
+            self._moved.update(batch.topic_partition for batch in batches)  # what nobody was offered is read again
             raise
         await self._begin_late(self._subscription)
         await self._retry_held()
         asked, self._flush_asked = self._flush_asked, False
         if not await self._flushes.begin(asked=asked, behind=sum(map(len, batches)) >= self._settings.batch_records) and asked:
             self._flush_asked = True
-        await self._heed_flushes()
+        for follower in [one for one in self._followers if one.name in self._flushes.conflicted]:
+            await self._start_over(follower)
         self._choke()
         if self._commit_due and self._clock.monotonic() - self._last_commit_s >= max(self._interval_s, _COMMIT_S):
             await self._commit()
+        if trouble is not None:
+            raise trouble
 
     async def _begin_late(self, subscription: Subscription) -> None:
         """Begins with partitions whose store was away when they came. Raises why others could not be begun with."""
@@ -250,17 +255,10 @@ class FollowLoop:
             for partition in partitions:
                 subscription.pause(partition)
             with contextlib.suppress(StoreUnavailable):
-                await self._begin(self._followers, partitions)
+                for follower in self._followers:
+                    await self._begin([follower], [one for one in partitions if one not in self._applied[follower.name]])
                 self._unbegun.discard(partitions)
-                for partition in partitions:
-                    await self._go_on(partition)
-
-    async def _heed_flushes(self) -> None:
-        """Begins anew where a flush met another writer, and goes on from where one found more than was applied."""
-        for follower in [one for one in self._followers if one.name in self._flushes.conflicted]:
-            await self._start_over(follower)
-        while self._ahead:
-            await self._go_on(self._ahead.pop())
+                self._moved.update(partitions)
 
     async def _offer(self, follower: Follower, batch: Batch, held: Held | None = None) -> None:
         """Applies the new part of a batch, unless the partition waits for an earlier batch; ``held`` is then that one."""
@@ -320,30 +318,45 @@ class FollowLoop:
                 due = held.due
                 await self._offer(held.follower, held.batch, held)
                 if held.due == due and self._held.pop(where, None) is not None:
-                    await self._go_on(where[1])
+                    self._moved.add(where[1])
 
-    async def _go_on(self, partition: TopicPartition) -> None:
-        """Reading resumes where the slowest follower stands, once nobody waits for the partition any more."""
-        if self._subscription is None or any(where[1] == partition for where in self._held):
-            return
-        positions = [applied[partition] for applied in self._applied.values() if partition in applied]
-        if positions:
-            await self._subscription.seek(partition, min(positions))
-            if not self._choked:
-                self._subscription.resume(partition)
+    async def _move(self, subscription: Subscription) -> LogError | None:
+        """Reading resumes where the slowest follower stands, of partitions for which nobody waits any more; what stood against it.
+
+        Of one that could not be moved nothing is offered: what lies between would be skipped.
+        """
+        held = {partition for _, partition in self._held}
+        for partition in list(self._moved):
+            positions = [applied[partition] for applied in self._applied.values() if partition in applied]
+            if positions and partition not in held:
+                try:
+                    await subscription.seek(partition, min(positions))
+                except LogError as error:
+                    return error
+                if not self._choked:
+                    subscription.resume(partition)
+            self._moved.discard(partition)
+        return None
 
     async def _start_over(self, follower: Follower) -> None:
-        """Forgets what this follower has not stored, and goes on from there; what others have applied already passes them by."""
+        """Forgets what this follower has not stored, and goes on from there; what others have applied already passes them by.
+
+        What is stored may not be known now: then nothing is applied until it is.
+        """
         await self._flushes.settled()
         self._flushes.forget(follower)
         partitions = list(self._applied[follower.name])
         follower.drop(partitions)
         for partition in partitions:
             self._held.pop((follower.name, partition), None)
-        await self._begin([follower], partitions)
+            self._applied[follower.name].pop(partition)
         self._restarted.add(follower.name)
-        for partition in partitions:
-            await self._go_on(partition)
+        self._moved.update(partitions)
+        try:
+            await self._begin([follower], partitions)
+        except TallyrollError as error:
+            self._unbegun.failed(partitions, error, self._clock.monotonic())
+            log.warning("%s; %d partitions wait for it", error, len(partitions), extra={"follower": self._who})
 
     async def _flush_everything(self) -> None:
         await self._flushes.everything()
@@ -356,7 +369,7 @@ class FollowLoop:
         for partition, position in positions.items():
             if position > applied.get(partition, position):
                 applied[partition] = position
-                self._ahead.add(partition)
+                self._moved.add(partition)
                 if (held := self._held.get((follower.name, partition))) is not None:
                     held.due = 0.0
         self._flushed[follower.name].update(positions)
