@@ -239,11 +239,13 @@ async def test_of_two_sealers_one_wins_and_the_files_of_the_other_are_no_loss(tm
         assert raw(list(winner.reader.records(place, 0, ALL))) == raw([batch_of(place, values)])
 
 
-async def test_a_file_that_somebody_swept_before_the_commit_is_not_taken_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["file put", "before commit"])
+async def test_a_file_that_somebody_swept_before_the_commit_is_not_taken_in(tmp_path: Path, when: str) -> None:
     place, values = one_agent(20)
+    times = iter([True, True])
 
     def sweep(point: str) -> None:
-        if point == "before commit":
+        if point == when and next(times, False):
             for path in files_in(tmp_path, place).iterdir():
                 path.unlink()
 
@@ -252,6 +254,9 @@ async def test_a_file_that_somebody_swept_before_the_commit_is_not_taken_in(tmp_
         with pytest.raises(PositionConflict):
             archive.keeper.seal(place)
         assert raw(list(archive.reader.records(place, 0, ALL))) == raw([batch_of(place, values)])
+        sealed = archive.keeper.seal_all([place])[place]  # who seals everything tries again
+        assert (sealed.base, sealed.next) == (0, 20)
+        assert archive.keeper.verify(place) == []
 
 
 async def test_what_retention_took_stops_the_follower_until_the_loss_is_accepted(tmp_path: Path) -> None:

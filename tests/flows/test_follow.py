@@ -597,7 +597,7 @@ async def test_reading_that_could_not_be_set_back_is_set_back_later_and_skips_no
             async def subscribe(self, *arguments, **options):
                 return Stiff(await super().subscribe(*arguments, **options))
 
-        def refuse(batch):
+        def refuse(_):
             if next(away, False):
                 raise StoreUnavailable("ledger", "busy")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tallyroll.archive.anchor import anchor_name, previous_of, whole_from
 from tallyroll.archive.pruning import is_anchor, read_anchor, read_anchor_file
@@ -14,10 +15,12 @@ from tallyroll.archive.records import judge, raw_batch
 from tallyroll.archive.sealing import Sealer
 from tallyroll.archive.segment import GENESIS, Digest, segment_from
 from tallyroll.archive.store import ArchiveStore
-from tallyroll.errors import SegmentDamaged
+from tallyroll.errors import PositionConflict, SegmentDamaged
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Append, ArchiveIndex, Clock, Judged, Segment, Span
+
+_TRIES: Final = 3  # a follower beside it seals when a tail is due, and sweeps when it begins: both seldom
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,15 @@ class ArchiveKeeper:
         return self._sealer.seal(partition)
 
     def seal_all(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Segment]:
-        """Seals the tails of all of them."""
-        sealed = {partition: self._sealer.seal(partition) for partition in partitions}
+        """Seals the tails of all of them; where somebody else was quicker, what they have left."""
+        sealed = {partition: self._sealed(partition) for partition in partitions}
         return {partition: segment for partition, segment in sealed.items() if segment is not None}
+
+    def _sealed(self, partition: TopicPartition) -> Segment | None:
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(PositionConflict):
+                return self._sealer.seal(partition)
+        return self._sealer.seal(partition)
 
     def accept_hole(self, partition: TopicPartition, until: int) -> Span:
         """Notes that the records up to ``until`` (exclusive) are lost, and lets the follower go on there.

@@ -21,7 +21,7 @@ from tallyroll.archive.reader import ArchiveReader
 from tallyroll.archive.reading import SegmentReader
 from tallyroll.archive.segment import FORMAT, name_of
 from tallyroll.archive.store import ArchiveStore
-from tallyroll.errors import StoreUnavailable
+from tallyroll.errors import PositionConflict, SegmentDamaged, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import ArchiveIndex, ArchiveMark, Clock, Judged, Sealed, Segment, Tail
@@ -165,7 +165,13 @@ class Sealer:
         )
         segment, order = self._written(partition, planned, build)
         self._fault("file put")
-        sealed = self._sealed(partition, index, mark, segment, build, order)._replace(since_us=began_us)
+        try:
+            sealed = self._sealed(partition, index, mark, segment, build, order)._replace(since_us=began_us)
+        except SegmentDamaged:
+            if self._is_there(partition, segment):
+                raise
+            # Swept by who began to follow just now, and did not know it yet: nothing is lost.
+            raise PositionConflict(f"archive {partition}", stored=mark.sealed, expected=mark.sealed) from None
         self._fault("before commit")
 
         def is_whole() -> bool:
