@@ -23,7 +23,7 @@ from bench.analytics_load import Load
 from bench.flow_latency import measure
 from bench.report import ROOT, save, table
 from bench.workload import Meter, Wire, drop_topics, make_topics, wire
-from tallyroll.adapters.system.collector import serve_calmly
+from tallyroll.adapters.system.interpreter import serve_calmly
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of

@@ -21,6 +21,7 @@ from tallyroll.settings import Settings
 
 LOG: Final[Path] = ROOT / ".bench-data" / "service.log"
 _SLICE_S: Final = 0.01
+_WARM_S: Final = 1  # of load before the first probe: the client connects, and everybody does what is done once
 
 
 @contextmanager
@@ -46,13 +47,13 @@ def send_at(  # noqa: PLR0913  # the load
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 1})
     per_slice, run, number = round(rate * _SLICE_S), f"{time.time_ns():026x}", 0
     began = due = time.perf_counter()
-    for piece in range(round(seconds / _SLICE_S)):
+    for piece in range(round((_WARM_S + seconds) / _SLICE_S)):
         now = datetime.now(UTC)
         for _ in range(per_slice):
             one = load.live(number, now, run)
             number += 1
             producer.produce(one.topic, one.value, one.key, one.partition)
-        if piece % round(1 / _SLICE_S / probes_per_s) == 0:
+        if piece >= _WARM_S / _SLICE_S and piece % round(1 / _SLICE_S / probes_per_s) == 0:
             probe(producer)
         producer.poll(0)
         due += _SLICE_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -95,6 +96,64 @@ async def test_stop_commits_so_that_lag_tools_see_it():
             await desk.until(lambda: len(ledger.all()) >= 50)
         topic = desk.catalogue["task-events"].name
         assert dict(await desk.log.committed("g", [topic])) == ledger.positions
+
+
+class SlowToCommit:
+    """A log whose answers to commits take as long as ``gate`` is closed; afterwards they are ``refused``."""
+
+    def __init__(self, inner, _):
+        self._inner = inner
+        self.gate = asyncio.Event()
+        self.asked = 0
+        self.refused = False
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    async def subscribe(self, *arguments, **options):
+        log, subscription = self, await self._inner.subscribe(*arguments, **options)
+
+        class Slow:
+            def __getattr__(self, name):
+                return getattr(subscription, name)
+
+            async def commit(self, positions):
+                log.asked += 1
+                await log.gate.wait()
+                if log.refused:
+                    raise LogUnavailable("log", "full")
+                await subscription.commit(positions)
+
+        return Slow()
+
+
+async def test_nobody_waits_for_a_commit():
+    async with office(wrap=SlowToCommit, flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.append(desk.records(50))
+            await desk.until(lambda: desk.log.asked)
+            for seed in range(1, 4):
+                await desk.append(desk.records(50, seed=seed))
+                await desk.until(lambda seed=seed: len(ledger.all()) >= 50 * (seed + 1))
+            assert desk.log.asked == 1, "one at a time"
+            desk.log.gate.set()
+        assert once(ledger, 200)
+        assert dict(await desk.log.committed("g", ["task-events"])) == ledger.positions
+
+
+async def test_a_commit_that_failed_is_made_again():
+    async with office(wrap=SlowToCommit, flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        desk.log.refused = True
+        desk.log.gate.set()
+        await desk.append(desk.records(50))
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: desk.log.asked)
+            desk.log.refused = False
+            await desk.append(desk.records(50, seed=1))
+            await desk.until(lambda: len(ledger.all()) >= 100)
+        assert dict(await desk.log.committed("g", ["task-events"])) == ledger.positions
 
 
 # Retriable errors
@@ -488,16 +547,18 @@ async def test_beside_a_flush_that_does_not_end_memory_stays_bounded():
         assert not flushes.overfull
 
 
-async def test_who_stores_slowly_stores_more_seldom():
+@asynccontextmanager
+async def timed_flushes(interval_s):
+    """Gives what tells whether a flush begins after so long, and has it take some time if it does."""
     async with office() as desk:
         follower, clock = Unhurried(Ledger()), FakeClock()
 
         async def stored(*_):
             pass
 
-        flushes = flushing.Flushes([follower], interval_s=0.1, stored=stored, clock=clock, telemetry=desk.telemetry)
+        flushes = flushing.Flushes([follower], interval_s=interval_s, stored=stored, clock=clock, telemetry=desk.telemetry)
 
-        async def begins_after(rest_s: float, *, takes_s: float, behind: bool = True) -> bool:
+        async def begins_after(rest_s: float, *, takes_s: float, behind: bool = False) -> bool:
             flushes.applied(follower, 1)
             clock.advance(rest_s)
             await flushes.begin(asked=False, behind=behind)
@@ -509,13 +570,32 @@ async def test_who_stores_slowly_stores_more_seldom():
                 follower.gate.clear()
             return began
 
+        yield begins_after
+
+
+async def test_who_stores_slowly_stores_more_seldom():
+    async with timed_flushes(interval_s=0.1) as begins_after:
+        assert await begins_after(0.2, takes_s=1.0)
+        assert await begins_after(0.2, takes_s=1.0)
+        assert not await begins_after(3.9, takes_s=0.01, behind=True)
+        assert await begins_after(0.2, takes_s=1.0, behind=True)
+        assert not await begins_after(0.9, takes_s=1.0)
+        assert await begins_after(0.2, takes_s=1.0), "who keeps up rests as long as flushes take"
+
+
+async def test_after_one_slow_flush_nobody_rests_longer():
+    async with timed_flushes(interval_s=0.1) as begins_after:
         assert await begins_after(0.2, takes_s=0.01)
         assert await begins_after(0.2, takes_s=1.0)
-        assert not await begins_after(3.9, takes_s=0.01)
-        assert await begins_after(0.2, takes_s=0.01)
-        assert await begins_after(0.2, takes_s=1.0)
-        assert not await begins_after(0.9, takes_s=0.01, behind=False)
-        assert await begins_after(0.2, takes_s=0.01, behind=False), "who keeps up rests as long as the flush took"
+        assert await begins_after(0.02, takes_s=1.0), "what came meanwhile has waited for a second"
+        assert not await begins_after(0.9, takes_s=1.0), "two in a row are a slow store"
+
+
+async def test_flushes_begin_an_interval_apart():
+    async with timed_flushes(interval_s=0.1) as begins_after:
+        assert await begins_after(0.2, takes_s=0.04)
+        assert not await begins_after(0.05, takes_s=0.04)
+        assert await begins_after(0.02, takes_s=0.04)
 
 
 # Several followers, one read

@@ -18,8 +18,8 @@ log: Final = logging.getLogger("tallyroll.follow")
 _FLUSH_RECORDS: Final = 50_000  # records not flushed that force a flush, whatever the clock says: bounds memory
 _MOST_RECORDS: Final = 4 * _FLUSH_RECORDS  # the same beside a flush that is under way: nothing more is read then
 
-# A follower that has flushed rests so many times as long as that took. Who keeps up with the log stores half of the time at most,
-# since results should be seen soon; who is behind a fifth, since more records come to each result then.
+# A follower that has flushed rests so many times as long as that usually takes. Who keeps up with the log stores half of the time at
+# most, since results should be seen soon; who is behind a fifth, since more records come to each result then.
 _KEEPING_UP: Final = 1.0
 _BEHIND: Final = 4.0
 
@@ -27,9 +27,13 @@ Stored = Callable[[Follower, Mapping[TopicPartition, int]], Awaitable[None]]
 """Takes what a flush has stored: the next offsets of a follower."""
 
 
-def rest_s(interval_s: float, took_s: float, *, behind: bool) -> float:
-    """How long a follower rests after a flush that took so long: the interval, and longer where storing is slow."""
-    return max(interval_s, (_BEHIND if behind else _KEEPING_UP) * took_s)
+def rest_s(interval_s: float, took_s: float, before_s: float, *, behind: bool) -> float:
+    """How long a follower rests after a flush that took so long, and the one before it ``before_s``.
+
+    Flushes begin an interval apart, and further where storing is slow. One slow flush among quick ones is an accident: what came
+    meanwhile has waited for it already.
+    """
+    return max(interval_s - took_s, (_BEHIND if behind else _KEEPING_UP) * min(took_s, before_s))
 
 
 class Flushes:
@@ -47,7 +51,7 @@ class Flushes:
         self._telemetry = telemetry
         self._fresh = {follower.name: 0 for follower in followers}
         self._last = {follower.name: 0.0 for follower in followers}
-        self._took_s = dict.fromkeys(self._last, 0.0)
+        self._took_s = dict.fromkeys(self._last, (0.0, 0.0))  # the last flush, and the one before it
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._backoff = Backoff()
         self._due = 0.0
@@ -110,7 +114,7 @@ class Flushes:
     def _wants(self, follower: Follower, now: float, *, behind: bool) -> bool:
         """Asks the follower, also during its flush; its interval is over, too, when memory holds as much as it should."""
         fresh, waited, runs = self._fresh[follower.name], now - self._last[follower.name], follower.name in self._tasks
-        rest = rest_s(self._interval_s, self._took_s[follower.name], behind=behind)
+        rest = rest_s(self._interval_s, *self._took_s[follower.name], behind=behind)
         over = not runs and fresh > 0 and (waited >= rest or fresh >= _FLUSH_RECORDS)
         return follower.wants_flush(interval_over=over)
 
@@ -141,7 +145,7 @@ class Flushes:
         else:
             self._backoff.reset()
             self._last[name] = end = self._clock.monotonic()
-            self._took_s[name] = end - begin
+            self._took_s[name] = (end - begin, self._took_s[name][0])
             await self._stored(follower, stored)
         finally:
             del self._tasks[name]

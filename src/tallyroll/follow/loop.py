@@ -18,6 +18,7 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.follow.applying import applied, one_by_one
+from tallyroll.follow.committing import Commits
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.flushing import Flushes
 from tallyroll.follow.retry import Held, Unbegun
@@ -28,7 +29,6 @@ from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAI
 log: Final = logging.getLogger("tallyroll.follow")
 
 _POLL_MS: Final = 50  # how long an idle loop waits before it looks at its timers
-_COMMIT_S: Final = 0.5  # how often positions are committed: a hint need not be newer
 _BUSY_POLL_MS: Final = 10  # the same while something is not flushed: a follower may want to, within an alert's 100 ms
 
 
@@ -66,7 +66,6 @@ class FollowLoop:
         self._topics = {follower.name: frozenset(catalogue[base].name for base in follower.topics) for follower in followers}
         self._applied: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
         self._flushed: dict[str, dict[TopicPartition, int]] = {follower.name: {} for follower in followers}
-        self._committed: dict[TopicPartition, int] = {}
         self._held: dict[tuple[str, TopicPartition], Held] = {}
         self._unbegun = Unbegun()
         self._moved: set[TopicPartition] = set()  # what is read next of them does not follow what was read last
@@ -74,9 +73,9 @@ class FollowLoop:
         self._subscription: Subscription | None = None
         self._interval_s = settings.flush_interval_ms / 1000
         self._flushes = Flushes(self._followers, interval_s=self._interval_s, stored=self._stored, clock=clock, telemetry=telemetry)
+        self._commits = Commits(interval_s=self._interval_s, clock=clock)
         self._flush_asked = False
-        self._commit_due = False
-        self._last_commit_s = 0.0
+        self._commit_wanted = False
         self._choked = self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._progress = asyncio.Condition()
@@ -185,8 +184,7 @@ class FollowLoop:
                 self._held.pop((follower.name, partition), None)
         self._unbegun.discard(partitions)
         self._moved.difference_update(partitions)
-        for partition in partitions:
-            self._committed.pop(partition, None)
+        self._commits.forget(partitions)
 
     # The loop
 
@@ -244,8 +242,8 @@ class FollowLoop:
         for follower in [one for one in self._followers if one.name in self._flushes.conflicted]:
             await self._start_over(follower)
         self._choke()
-        if self._commit_due and self._clock.monotonic() - self._last_commit_s >= max(self._interval_s, _COMMIT_S):
-            await self._commit()
+        if self._commits.due and self._commit_wanted:
+            self._commits.begin(self._subscription, self._to_commit())
         if trouble is not None:
             raise trouble
 
@@ -361,10 +359,10 @@ class FollowLoop:
     async def _flush_everything(self) -> None:
         await self._flushes.everything()
         self._choke()
-        await self._commit()
+        await self._commits.finish(self._subscription, self._to_commit())
 
     async def _stored(self, follower: Follower, positions: Mapping[TopicPartition, int]) -> None:
-        """Takes what a flush has stored; the commit follows at the end of the turn, and a seek where it is more than was applied."""
+        """Takes what a flush has stored; the commit follows when one is due, and a seek where it is more than was applied."""
         applied = self._applied[follower.name]
         for partition, position in positions.items():
             if position > applied.get(partition, position):
@@ -373,7 +371,7 @@ class FollowLoop:
                 if (held := self._held.get((follower.name, partition))) is not None:
                     held.due = 0.0
         self._flushed[follower.name].update(positions)
-        self._commit_due = True
+        self._commit_wanted = True
         async with self._progress:
             self._progress.notify_all()
 
@@ -386,22 +384,20 @@ class FollowLoop:
         for partition in self.assignment - {waiting for _, waiting in self._held}:
             (self._subscription.pause if choked else self._subscription.resume)(partition)
 
-    async def _commit(self) -> None:
-        """Commits the lowest stored position per partition."""
-        self._commit_due, self._last_commit_s = False, self._clock.monotonic()
+    def _to_commit(self) -> dict[TopicPartition, int]:
+        """The lowest stored position per partition."""
+        self._commit_wanted = False
         lowest: dict[TopicPartition, int] = {}
         for partition in self.assignment:
             stored = [self._flushed[name].get(partition) for name, applied in self._applied.items() if partition in applied]
             known = [offset for offset in stored if offset is not None]
             if len(known) == len(stored):  # a follower that has stored nothing yet stands before everything
                 lowest[partition] = min(known)
-        news = {partition: offset for partition, offset in lowest.items() if self._committed.get(partition) != offset}
-        if news and self._subscription is not None:
-            await self._subscription.commit(news)
-            self._committed.update(news)
+        return lowest
 
     async def _leave(self) -> None:
         if self._subscription is not None:
+            await self._commits.settled()
             with contextlib.suppress(LogError):
                 await self._subscription.close()  # calls revoked(), which flushes and commits
             self._subscription = None

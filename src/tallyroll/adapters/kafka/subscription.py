@@ -79,7 +79,7 @@ class KafkaSubscription:
             # Called by the listener inside a rebalance: the consumer's thread waits for us and commits when we return.
             self._owed.update(positions)
         elif positions:
-            await self._call(self._commit, dict(positions))
+            await self._call(self._commit, dict(positions), beside=True)
 
     async def close(self) -> None:
         if not self._closed:
@@ -87,15 +87,16 @@ class KafkaSubscription:
             await self._call(self._consumer.close)
             self._executor.shutdown(wait=False)
 
-    async def _call(self, function: Any, *arguments: Any) -> Any:  # noqa: ANN401
+    async def _call(self, function: Any, *arguments: Any, beside: bool = False) -> Any:  # noqa: ANN401
+        """In the consumer's thread, or beside it: what waits for an answer there would hold up the reading."""
         try:
-            return await self._loop.run_in_executor(self._executor, function, *arguments)
+            return await self._loop.run_in_executor(None if beside else self._executor, function, *arguments)
         except KafkaException as error:
             raise unavailable(self._servers, error) from None
         except RuntimeError as error:
             raise unavailable(self._servers, error) from None
 
-    # What follows runs in the consumer's thread.
+    # What follows runs in the consumer's thread; commits may run beside it.
 
     def _poll(self, timeout_s: float) -> list[Message]:
         self._apply_pauses()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.adapters.system.clock import SystemClock
-from tallyroll.adapters.system.collector import serve_calmly
+from tallyroll.adapters.system.interpreter import serve_calmly
 from tallyroll.adapters.system.core_dumps import forbid_core_dumps
 from tallyroll.cli.exits import CommandError, ExitCode, explain
 from tallyroll.cli.freshness import behind
