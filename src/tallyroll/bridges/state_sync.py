@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,7 +22,7 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
-from tallyroll.ports import Claim, Clock, DeadLetter, Merged, PartAt, Progress, StateTarget
+from tallyroll.ports import Claim, Clock, DeadLetter, Merged, PartAt, Progress, StateTarget, ViewsWritten, ViewWrite
 from tallyroll.replay.fields import Place
 from tallyroll.replay.fold import Fold, Part, join
 from tallyroll.replay.partition import PartitionFold, PartOf, no_collecting
@@ -115,6 +116,7 @@ class StateSync:
         self._check_due = 0.0
         self._fresh = False
         self._flush_due = 0.0
+        self._took_s = 0.0
 
     @property
     def name(self) -> str:
@@ -174,7 +176,8 @@ class StateSync:
     def wants_flush(self, *, interval_over: bool) -> bool:
         """Soon after something came, and when the target has not been looked at for a second.
 
-        Flushes take half of the time at most: where much comes, or the target is slow, more of it is written at once.
+        Flushes take half of the time at most: where much comes, or the target is slow, more of it is written at once. One slow
+        flush among quick ones is an accident, and what came meanwhile has waited for it already.
         """
         now = self._clock.monotonic()
         due = (self._fresh and now >= self._flush_due) or (bool(self._lanes) and now >= self._check_due)
@@ -194,7 +197,9 @@ class StateSync:
             self._lanes.clear()
             raise
         ended = self._clock.monotonic()
-        self._flush_due = ended + max(_PAUSE_S, ended - began)
+        took, before = ended - began, self._took_s
+        self._took_s = took
+        self._flush_due = ended + max(_PAUSE_S, min(took, before))
         if sum(lane.fold.cached() for lane in self._lanes.values()) > self._max_cached_parts:
             for lane in self._lanes.values():
                 lane.fold.forget_old()
@@ -262,8 +267,9 @@ class StateSync:
             await self._claim([lane for lane in lanes if not lane.claim.token])
             await self._settle(taken)
             written = [(lane, lane.fold.take_dirty()) for lane in lanes]
-            await self._write([(one.lane.claim, one.next) for one in taken], written)
-            claims = await self._target.commit([(one.lane.claim, one.progress(self._fold.fold_id)) for one in taken])
+            views = await self._write([(one.lane.claim, one.next) for one in taken], written)
+            claims, done = await self._target.commit([(one.lane.claim, one.progress(self._fold.fold_id)) for one in taken], views)
+            self._count(done)
             for lane, claim in zip(lanes, claims, strict=True):
                 lane.claim = claim
         except BaseException:
@@ -294,8 +300,11 @@ class StateSync:
         for one in taken:
             one.lane.fold.settle(one.awaited, found.get(one.lane.claim.partition, {}), one.next)
 
-    async def _write(self, claims: Sequence[tuple[Claim, int]], written: Sequence[tuple[_Lane, list[Part]]]) -> None:
-        """Parts and views, some owners at a time, several such lots at once: some are under way while the next one is made."""
+    async def _write(self, claims: Sequence[tuple[Claim, int]], written: Sequence[tuple[_Lane, list[Part]]]) -> Sequence[ViewWrite]:
+        """Parts and views, some owners at a time, several such lots at once: some are under way while the next one is made.
+
+        Of a single lot only the parts: gives its views, to be written together with the positions.
+        """
         owners: dict[str, dict[TopicPartition, Part]] = {}
         with no_collecting():
             for lane, parts in written:
@@ -304,11 +313,16 @@ class StateSync:
                     if part.view in self._names:
                         owners.setdefault(f"{self._names[part.view]}:{part.owner}", {})[where] = part
         lots = _lots(owners)
+        first = list(islice(lots, 2))
+        if len(first) < 2:  # noqa: PLR2004  # as said
+            return await self._merged(claims, owners, first[0]) if first else ()
+        begun = chain(first, lots)
 
         async def work() -> None:
             try:
-                for lot in lots:
-                    await self._write_lot(claims, owners, lot)
+                for lot in begun:
+                    views = await self._merged(claims, owners, lot)
+                    self._count(await self._target.write_views(views, self._fold.fold_id))
             except BaseException:
                 lots.close()  # nothing more is begun
                 raise
@@ -316,14 +330,18 @@ class StateSync:
         for result in await asyncio.gather(*(work() for _ in range(_LOTS_AT_ONCE)), return_exceptions=True):
             if result is not None:
                 raise result
+        return ()
 
-    async def _write_lot(
+    async def _merged(
         self, claims: Sequence[tuple[Claim, int]], owners: Mapping[str, Mapping[TopicPartition, Part]], lot: Dumped
-    ) -> None:
+    ) -> Sequence[ViewWrite]:
+        """Writes the parts of some owners; gives the views that are to be written then."""
         merged = await self._target.write_parts(claims, lot)
         with no_collecting():
             views = [(owner, one.change, self._joined(owners[owner], lot[owner], one)) for owner, one in merged.items()]
-        done = await self._target.write_views([view for view in views if view[2]], self._fold.fold_id)
+        return [view for view in views if view[2]]
+
+    def _count(self, done: ViewsWritten) -> None:
         self._telemetry.count(REDIS_VIEWS, done.written)
         self._telemetry.count(REDIS_FOREIGN, done.foreign)
 

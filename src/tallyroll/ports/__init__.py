@@ -63,6 +63,7 @@ from tallyroll.ports.bridges import (
     Received,
     StateTarget,
     ViewsWritten,
+    ViewWrite,
 )
 from tallyroll.ports.following import DeadLetter, Follower, LooksFirst
 from tallyroll.ports.keys import Cipher, DataKey, Enrolment, KeyRing, Signer
@@ -185,6 +186,7 @@ __all__ = [
     "Tracing",
     "Unknown",
     "Verdict",
+    "ViewWrite",
     "ViewsWritten",
     "WindowProgress",
     "WindowStore",

@@ -32,6 +32,10 @@ class Merged(NamedTuple):
     parts: Mapping[TopicPartition, bytes]
 
 
+ViewWrite = tuple[str, int, bytes]
+"""A view to be written: the owner, the counter of its changes that it was made at, and the JSON."""
+
+
 class ViewsWritten(NamedTuple):
     """What became of views: ``written`` are new, ``foreign`` ones were left alone, for somebody else owns the key.
 
@@ -77,14 +81,19 @@ class StateTarget(Protocol):
         unless all of them hold.
         """
 
-    async def write_views(self, views: Sequence[tuple[str, int, bytes]], fold_id: str) -> ViewsWritten:
-        """Writes views, as ``(owner, change, JSON)``: each only if its parts have not changed since, and the key is ours.
+    async def write_views(self, views: Sequence[ViewWrite], fold_id: str) -> ViewsWritten:
+        """Writes views: each only if its parts have not changed since, and the key is ours.
 
         Whoever listens is told of each that is new.
         """
 
-    async def commit(self, ended: Sequence[tuple[Claim, Progress]]) -> Sequence[Claim]:
-        """Stores how far the views go, of all partitions or of none; gives the claims to go on with."""
+    async def commit(
+        self, ended: Sequence[tuple[Claim, Progress]], views: Sequence[ViewWrite] = ()
+    ) -> tuple[Sequence[Claim], ViewsWritten]:
+        """Stores how far the views go, of all partitions or of none; gives the claims to go on with.
+
+        ``views`` are written before that, as by ``write_views``, unless some claim does not hold: the last ones of a flush.
+        """
 
     async def close(self) -> None:
         """Ends the connections. Safe to call twice."""

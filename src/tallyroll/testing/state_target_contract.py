@@ -59,7 +59,8 @@ async def _found(target: StateTarget, claim: Claim, names: str) -> dict[str, tup
 
 
 async def _committed(target: StateTarget, claim: Claim, end: int, *, first: int = 0) -> Claim:
-    return (await target.commit([(claim, Progress(claim.fold_id, first, end, b"\x00repeats"))]))[0]
+    [moved], _ = await target.commit([(claim, Progress(claim.fold_id, first, end, b"\x00repeats"))])
+    return moved
 
 
 async def _flushed(target: StateTarget, claim: Claim, end: int, data: bytes) -> tuple[Claim, ViewsWritten]:
@@ -117,7 +118,7 @@ async def partitions_are_written_together_or_not_at_all(opener: OpenTarget) -> N
             expect_equal(error.where, str(_TWO), "which claim does not hold")
         expect_equal(dict(await target.progress([_ONE, _TWO])), {}, "progress after refused calls")
         expect_equal(await _found(target, claims[0], "ab"), {"view:a": (11, b"11a")}, "parts after refused calls")
-        moved = await target.commit([(claims[0], Progress("fold", 0, 11)), (claims[1], Progress("fold", 0, 20))])
+        moved, _ = await target.commit([(claims[0], Progress("fold", 0, 11)), (claims[1], Progress("fold", 0, 20))])
         expect_equal([claim.next for claim in moved], [11, 20], "claims to go on with")
         await target.check(moved)
 
@@ -173,6 +174,20 @@ async def views_are_written_once_and_only_while_fresh(opener: OpenTarget) -> Non
         expect_equal(await two.write_views([fresh], "fold"), ViewsWritten(0, 0), "the same view again")
 
 
+async def the_last_views_come_with_the_position(opener: OpenTarget) -> None:
+    """As if they had been written before it, each only while it is fresh; with a claim that does not hold neither is written."""
+    async with _opened(opener) as [target]:
+        claim = await _claimed(target, _ONE)
+        merged = await _written(target, claim, 1, a=b"1", b=b"1")
+        views = [("view:a", merged["view:a"].change, b"a"), ("view:b", merged["view:b"].change - 1, b"outrun")]
+        stale = claim._replace(token="stale")  # noqa: S106  # void, and that is the point
+        await refused(target.commit([(stale, Progress("fold", 0, 1))], views))
+        expect_equal(dict(await target.progress([_ONE])), {}, "the position after a refused call")
+        [moved], written = await target.commit([(claim, Progress("fold", 0, 1))], views)
+        expect_equal((moved.next, written), (1, ViewsWritten(1, 0)), "the position, and the view that was not there before")
+        expect_equal(await target.write_views(views, "fold"), ViewsWritten(0, 0), "the same views again")
+
+
 async def another_fold_begins_anew(opener: OpenTarget) -> None:
     """Its claim is to nothing, and what the earlier fold has left is no part of it."""
     async with _opened(opener) as [target]:
@@ -207,6 +222,7 @@ CASES: Final = (
     the_newest_claim_writes_and_no_other,
     a_write_builds_on_the_stored_position,
     views_are_written_once_and_only_while_fresh,
+    the_last_views_come_with_the_position,
     another_fold_begins_anew,
     of_two_clients_one_holds_a_partition,
 )

@@ -91,41 +91,49 @@ return {cmsgpack.pack(heads), table.concat(found)}
 """
 )
 
-# ARGV: [prefix, prefix of views, fold, [owner, n as text, size…]], bytes. Gives how many were written, and how many keys are not ours.
-VIEWS: Final = """
-local prefix, shown, fold, views = unpack(cmsgpack.unpack(ARGV[1]))
-local bytes, at = ARGV[2], 1
-local written, foreign = 0, 0
-for i = 1, #views, 3 do
-  local owner = views[i]
-  local body = bytes:sub(at, at + views[i + 2] - 1)
-  at = at + views[i + 2]
-  if redis.call('HGET', prefix .. 'part:' .. owner, 'n') == views[i + 1] then
-    local key, guard = shown .. owner .. ':state', prefix .. 'guard:' .. owner
-    local old = redis.pcall('GET', key)
-    if type(old) == 'table' and not old.err:find('WRONGTYPE', 1, true) then return old end
-    if old and (type(old) == 'table' or redis.sha1hex(old) ~= redis.call('HGET', guard, 'digest')) then
-      foreign = foreign + 1
-    elseif old ~= body then
-      redis.call('SET', key, body)
-      redis.call('HSET', guard, 'digest', redis.sha1hex(body), 'fold', fold)
-      redis.call('PUBLISH', key, body)
-      written = written + 1
+# Takes [prefix, prefix of views, fold, [owner, n as text, size…]], and bytes. Gives {how many were written, how many keys are not ours},
+# or an error of Redis in that place.
+_SHOW: Final = """
+local function show(head, bytes)
+  local prefix, shown, fold, views = unpack(cmsgpack.unpack(head))
+  local at, written, foreign = 1, 0, 0
+  for i = 1, #views, 3 do
+    local owner = views[i]
+    local body = bytes:sub(at, at + views[i + 2] - 1)
+    at = at + views[i + 2]
+    if redis.call('HGET', prefix .. 'part:' .. owner, 'n') == views[i + 1] then
+      local key, guard = shown .. owner .. ':state', prefix .. 'guard:' .. owner
+      local old = redis.pcall('GET', key)
+      if type(old) == 'table' and not old.err:find('WRONGTYPE', 1, true) then return old end
+      if old and (type(old) == 'table' or redis.sha1hex(old) ~= redis.call('HGET', guard, 'digest')) then
+        foreign = foreign + 1
+      elseif old ~= body then
+        redis.call('SET', key, body)
+        redis.call('HSET', guard, 'digest', redis.sha1hex(body), 'fold', fold)
+        redis.call('PUBLISH', key, body)
+        written = written + 1
+      end
     end
   end
+  return {written, foreign}
 end
-return {written, foreign}
 """
 
-# KEYS, ARGV: as above, then (next, first, repeats)….
+# ARGV: what is to be shown.
+VIEWS: Final = _SHOW + "return show(ARGV[1], ARGV[2])"
+
+# KEYS, ARGV: as of PARTS, then (next, first, repeats)…, and what is to be shown before that.
 COMMIT: Final = (
-    _HOLD
+    _SHOW
+    + _HOLD
     + """
+local shown = show(ARGV[#ARGV - 1], ARGV[#ARGV])
+if shown.err then return shown end
 for i = 1, #KEYS do
   local at = 2 * #KEYS + 3 * i
   redis.call('HSET', KEYS[i], 'next', ARGV[at - 2], 'first', ARGV[at - 1], 'repeats', ARGV[at])
 end
-return 1
+return shown
 """
 )
 

@@ -23,7 +23,7 @@ from tallyroll.adapters.redis.scripts import ACQUIRE, COMMIT, LOAD, PARTS, VIEWS
 from tallyroll.errors import PositionConflict, SettingsError
 from tallyroll.events.ids import new_id
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import Claim, Merged, PartAt, Progress, ViewsWritten
+from tallyroll.ports import Claim, Merged, PartAt, Progress, ViewsWritten, ViewWrite
 from tallyroll.settings import Secret
 
 _OWN: Final = "tallyroll:"
@@ -114,21 +114,26 @@ class RedisStateTarget:
             merged[owner] = Merged(int(change), {**own, **others})
         return merged
 
-    async def write_views(self, views: Sequence[tuple[str, int, bytes]], fold_id: str) -> ViewsWritten:
+    async def write_views(self, views: Sequence[ViewWrite], fold_id: str) -> ViewsWritten:
         if not views:
             return ViewsWritten(0, 0)
-        flat = [item for owner, change, body in views for item in (owner, str(change), len(body))]
-        head = _pack((self._own, self._views, fold_id, flat))
-        return ViewsWritten(*await answer(self._write_views([], [head, b"".join(body for _, _, body in views)]), self._where))
+        return ViewsWritten(*await answer(self._write_views([], self._shown(views, fold_id)), self._where))
 
-    async def commit(self, ended: Sequence[tuple[Claim, Progress]]) -> Sequence[Claim]:
+    async def commit(
+        self, ended: Sequence[tuple[Claim, Progress]], views: Sequence[ViewWrite] = ()
+    ) -> tuple[Sequence[Claim], ViewsWritten]:
         held = [claim for claim, _ in ended]
         ends: list[str | bytes] = [item for _, one in ended for item in (_offset(one.next), _offset(one.first), one.repeats)]
-        await self._fenced(held, self._commit(self._syncs(held), [*_proofs(held), *ends]))
-        return [claim._replace(next=progress.next) for claim, progress in ended]
+        shown = self._shown(views, held[0].fold_id)
+        written = await self._fenced(held, self._commit(self._syncs(held), [*_proofs(held), *ends, *shown]))
+        return [claim._replace(next=progress.next) for claim, progress in ended], ViewsWritten(*written)
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    def _shown(self, views: Sequence[ViewWrite], fold_id: str) -> list[bytes]:
+        flat = [item for owner, change, body in views for item in (owner, str(change), len(body))]
+        return [_pack((self._own, self._views, fold_id, flat)), b"".join(body for _, _, body in views)]
 
     def _sync(self, partition: TopicPartition) -> str:
         return f"{self._own}sync:{partition}"
