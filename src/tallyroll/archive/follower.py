@@ -157,9 +157,7 @@ class ArchiveFollower:
         taken = {partition: lane.take() for partition, lane in self._lanes.items() if lane.is_behind}
         try:
             await self._check_jumps(taken)
-            for partition in list(taken):
-                await self._write(partition, taken[partition])
-                del taken[partition]
+            await self._write(taken)
         finally:
             for partition, unwritten in taken.items():
                 if partition in self._lanes:
@@ -219,23 +217,37 @@ class ArchiveFollower:
         if gone:
             raise SpanGone(gone)
 
-    async def _write(self, partition: TopicPartition, taken: _Taken) -> None:
-        lane = self._lanes[partition]
-        write = Append(lane.expected, lane.first, taken.next, taken.repeats, taken.records, self._clock.now_us())
-        try:
-            tail = await asyncio.to_thread(self._append, partition, write)
-        except PositionConflict:
-            self.drop([partition])
-            raise
-        lane.expected = write.next
-        self._telemetry.count(ARCHIVED, len(write.records), topic=partition.topic)
-        self._seals.note(partition, tail)
-        await self._seals.ease(partition)
+    async def _write(self, taken: dict[TopicPartition, _Taken]) -> None:
+        """Takes out of ``taken`` what it has written; raises what came in between."""
+        now_us, lanes = self._clock.now_us(), {partition: self._lanes[partition] for partition in taken}
+        writes = {
+            partition: Append(lane.expected, lane.first, taken[partition].next, taken[partition].repeats, taken[partition].records, now_us)
+            for partition, lane in lanes.items()
+        }
+        tails, failed = await asyncio.to_thread(self._append, writes)
+        for partition, tail in tails.items():
+            del taken[partition]
+            lanes[partition].expected = writes[partition].next
+            self._telemetry.count(ARCHIVED, len(writes[partition].records), topic=partition.topic)
+            self._seals.note(partition, tail)
+        if failed is not None:
+            if isinstance(failed, PositionConflict):
+                self.drop([next(iter(taken))])
+            raise failed
+        for partition in tails:
+            await self._seals.ease(partition)
 
-    def _append(self, partition: TopicPartition, write: Append) -> Tail:
-        index = self._store.made(partition)
-        index.append(write)
-        return index.tail()
+    def _append(self, writes: Mapping[TopicPartition, Append]) -> tuple[dict[TopicPartition, Tail], Exception | None]:
+        """One partition after the other, up to one that fails: the tails of those before it, and why it did."""
+        tails: dict[TopicPartition, Tail] = {}
+        try:
+            for partition, write in writes.items():
+                index = self._store.made(partition)
+                index.append(write)
+                tails[partition] = index.tail()
+        except Exception as error:  # noqa: BLE001  # raised by who gets it
+            return tails, error
+        return tails, None
 
     async def _watch(self) -> None:
         """Tells how far the archive is behind, and how long the log will still have what is missing."""
