@@ -174,6 +174,24 @@ async def test_a_sealer_that_was_killed_is_followed_by_one_that_goes_on(house: H
     assert await house.found(category="audit_system") == ["silent"]
 
 
+async def test_upkeep_leaves_what_records_brought_to_the_loop_and_stores_findings_itself(house: House) -> None:
+    running = await Running(house).hold()
+    await running.upkeep.turn()  # beats
+    before = await house.store.sizes()
+    house.say()
+    running.take()
+    house.clock.advance(1)
+    await running.upkeep.turn()
+    assert await house.store.sizes() == before
+    house.log[AUDIT].append(b"garbage")
+    running.take()
+    house.clock.advance(1)
+    await running.upkeep.turn()
+    assert "unreadable" in await house.found(category="audit_system")
+    await running.sealer.flush()
+    assert sum((await house.store.sizes()).values()) > sum(before.values())
+
+
 async def test_a_writer_whose_clock_is_ahead_is_said_once_an_epoch_and_its_records_are_kept(house: House) -> None:
     running, writer = await started(house), house.writer()
     house.send(*house.write(writer, action="in time"))

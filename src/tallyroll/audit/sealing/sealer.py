@@ -199,9 +199,12 @@ class AuditSealer:
 
     # For upkeep, under ``turn``
 
-    async def store_now(self) -> None:
-        """Stores what was taken in. Where another writer was faster, the next ``flush`` says so."""
-        if self._conflict is None:
+    async def store_now(self, *, always: bool = True) -> None:
+        """Stores what was taken in; else only where a finding or the registry waits: what records bring is flushed soon enough.
+
+        Where another writer was faster, the next ``flush`` says so.
+        """
+        if self._conflict is None and (always or self._findings or self.registrar.has_pending):
             try:
                 await self._commit()
             except PositionConflict as error:

@@ -80,9 +80,10 @@ class Upkeep:
         """What is due now. Raises StoreUnavailable, KeyRingUnavailable."""
         sealer, now_s = self._sealer, self._clock.monotonic()
         async with sealer.turn:
+            beats = now_s - self._beaten_s >= self._heartbeat_s
             if not sealer.lanes:
                 await self._end()
-            elif now_s - self._beaten_s >= self._heartbeat_s:
+            elif beats:
                 self._beaten_s = now_s
                 await self._renew()
                 sealer.beat()
@@ -90,7 +91,7 @@ class Upkeep:
                     await self._silent()
                     await self._reviews(now_s)
                     await sealer.look_around()
-            await sealer.store_now()
+            await sealer.store_now(always=beats)
         if self._leading() and now_s - self._noted_s >= self._checkpoint_s:
             self._noted_s = now_s
             await self._checkpoints.note({lane.number: lane.ledger.tree for lane in sealer.lanes.values()})
