@@ -38,6 +38,7 @@ from tallyroll.telemetry import (
 from tallyroll.testing.clock import FakeClock
 
 TASKS = TopicPartition("task-events", 0)
+SYSTEM = TopicPartition("system-events", 0)
 
 
 def one_agent(count: int, *, tasks: int = 1) -> tuple[TopicPartition, list[bytes]]:
@@ -222,6 +223,43 @@ async def test_two_followers_fence_each_other(tmp_path: Path) -> None:
         second.apply(batch_of(place, values[10:], 10))
         assert await second.flush() == {place: 20}
         assert raw(list(one.reader.records(place, 0, ALL))) == raw([batch_of(place, values)])
+
+
+async def test_what_is_written_before_another_partition_fails_counts(tmp_path: Path) -> None:
+    place, values = one_agent(20)
+    before, behind = TopicPartition(place.topic, 0), TopicPartition(place.topic, 1)
+    log = {before: values, behind: values, SYSTEM: values}
+    with archive_in(tmp_path) as one, archive_in(tmp_path) as other:
+        first, second = await following(one, log), await following(other, {behind: values})
+        for partition in log:
+            first.apply(batch_of(partition, values))
+        second.apply(batch_of(behind, values[:5]))
+        await second.flush()
+        with pytest.raises(PositionConflict):
+            await first.flush()
+        assert await first.stored(list(log)) == {before: 20, behind: 5}
+        assert await first.positions([behind]) == {behind: 5}
+        first.apply(batch_of(behind, values[5:], 5))
+        assert await first.flush() == dict.fromkeys(log, 20)
+        assert raw(list(one.reader.records(before, 0, ALL))) == raw([batch_of(before, values)])
+
+
+async def test_the_archive_is_flushed_once_a_second_unless_much_waits(tmp_path: Path) -> None:
+    place, values = one_agent(20)
+    clock = FakeClock()
+    with archive_in(tmp_path, clock=clock) as archive:
+        follower = await following(archive, {place: values * 1_000})
+        assert follower.wants_flush(interval_over=True)
+        follower.apply(batch_of(place, values))
+        await follower.flush()
+        clock.advance(0.9)
+        assert not follower.wants_flush(interval_over=True)
+        clock.advance(0.1)
+        assert follower.wants_flush(interval_over=True)
+        assert not follower.wants_flush(interval_over=False)
+        await follower.flush()
+        follower.apply(batch_of(place, values * 500, 20))
+        assert follower.wants_flush(interval_over=True)
 
 
 async def test_of_two_sealers_one_wins_and_the_files_of_the_other_are_no_loss(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from tallyroll.telemetry import (
 
 log: Final = logging.getLogger("tallyroll.archive")
 
+_PAUSE_S: Final = 1.0  # between two flushes: nobody waits for the archive, since the log has the same records
+_MANY: Final = 10_000  # records that are flushed before that: some MB of memory
 _WATCH_S: Final = 30.0  # between two looks at what the log still has; retention is counted in days
 
 
@@ -100,6 +102,8 @@ class ArchiveFollower:
         self._seals = BackgroundSeals(store, sealer, limits or SealLimits(), clock=clock, telemetry=self._telemetry)
         self._lanes: dict[TopicPartition, _Lane] = {}
         self._watched: float | None = None
+        self._waiting = 0
+        self._flushed_s = -_PAUSE_S
 
     @property
     def name(self) -> str:
@@ -141,13 +145,14 @@ class ArchiveFollower:
             if fresh.offsets[0] > lane.next and lane.jumped is None:
                 lane.jumped = lane.next  # transaction markers, or a loss: flush asks the log
             lane.records += judge(fresh, lane.repeats)
+            self._waiting += len(fresh)
             lane.newest_ms = fresh.timestamps_ms[-1]
         lane.next = max(lane.next, batch.next_offset)
         return ()
 
     def wants_flush(self, *, interval_over: bool) -> bool:
-        """As the port says."""
-        return interval_over
+        """As the port says, but once a second unless much waits: a flush is a transaction for each partition."""
+        return interval_over and (self._waiting >= _MANY or self._clock.monotonic() - self._flushed_s >= _PAUSE_S)
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says, a transaction for each partition: what is written before an error stays written, and counts.
@@ -155,6 +160,7 @@ class ArchiveFollower:
         Raises SpanGone, too. After PositionConflict everything of that partition is forgotten; ask for ``positions`` again.
         """
         taken = {partition: lane.take() for partition, lane in self._lanes.items() if lane.is_behind}
+        self._waiting, self._flushed_s = 0, self._clock.monotonic()
         try:
             await self._check_jumps(taken)
             await self._write(taken)
