@@ -30,7 +30,7 @@ from tallyroll.replay.plan import ReplayFilter, ReplayMode, as_of_event_time, as
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayer import Ask, Replayer, Stop
 from tallyroll.replay.snapshots import StateSnapshot, stored_part
-from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS
+from tallyroll.replay.views import AGENT, FOLD, TASK, VIEWS, WORKFLOW
 from tallyroll.testing.clock import FakeClock
 
 LENIENT = Policy().but(unknown_schema="warn", altered="warn", reordered="warn")
@@ -164,6 +164,34 @@ async def test_no_state_is_silent_about_an_event_of_a_newer_version(tmp_path: Pa
             assert not (await of.replay(Ask(AGENT, "a2", mode))).finding_counts
             assert not (await of.replay(Ask(TASK, "t1", mode))).finding_counts
         assert (await of.replay(Ask(AGENT, "a1", MOMENT, early))).finding_counts == {}
+
+
+@pytest.mark.parametrize("seals", [False, True], ids=["in the tail", "below a snapshot"])
+async def test_a_view_tells_of_events_that_it_reads_and_of_no_others(tmp_path: Path, *, seals: bool) -> None:
+    bad, newer = {"agent_id": "a", "tokens": "many"}, {"version": "9.0.0"}
+    log = log_of(
+        [
+            event("message.sent", "workflow:w", {"agent_id": "a"}),
+            event("message.sent", "task:t", bad, at_s=1),  # all three read it
+            event("workflow.started", "workflow:w", bad, at_s=2),  # the task view reads none of these
+            event("workflow.completed", "workflow:w", {"agent_id": "a"}, at_s=3, **newer),
+            event("message.sent", "task:t", {"agent_id": "a"}, at_s=4),
+        ]
+    )
+    wanted = {TASK.name: {"poison": 1}, AGENT.name: {"poison": 2, "unknown_schema": 1}, WORKFLOW.name: {"poison": 2, "unknown_schema": 1}}
+    with archive_in(tmp_path) as archive:
+        follower = await following(archive, log)
+        for partition, values in log.items():
+            if values:
+                follower.apply(batch_of(partition, values, 0))
+        await follower.flush()
+        if seals:
+            archive.keeper.seal_all(list(log))
+        alone, both = replayer(log, None), replayer(log, archive)
+        asked = [(alone, {}), (both, {}), (both, {"columnar": True}), (both, {"mode": INCREMENTAL}), (both, {"validate": "chain"})]
+        for view in (TASK, AGENT, WORKFLOW):
+            for of, options in asked:
+                assert (await ask(of, view, **options)).finding_counts == wanted[view.name], (view.name, options)
 
 
 async def test_incremental_reads_the_tail_and_nothing_else(tmp_path: Path) -> None:

@@ -147,13 +147,15 @@ class Fold:
             raise ValueError(f"no view {view!r}; there are {', '.join(self._index)}") from None
 
     def programs(self, topic: str, view: int | None = None) -> Mapping[str, Program]:
-        """Per event type what happens in a topic (base name), for all views or narrowed to one."""
+        """Per event type what happens in a topic (base name), for all views or narrowed to one, which then meets just its own types."""
         programs = self._programs[topic]
         if view is None:
             return programs
         narrowed = self._narrowed.get((topic, view))
         if narrowed is None:
-            narrowed = self._narrowed[topic, view] = {name: program.narrowed(view) for name, program in programs.items()}
+            counted = self.views[view].types
+            narrowed = {name: program.narrowed(view) for name, program in programs.items() if name in counted}
+            self._narrowed[topic, view] = narrowed
         return narrowed
 
     def blank(self, view: int, owner: str) -> Part:

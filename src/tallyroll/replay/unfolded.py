@@ -41,11 +41,11 @@ _decode: Final = msgspec.json.Decoder(Unfolded).decode
 
 
 def unfolded(view: View, reducer_id: str, rows: Rows, found: Sequence[Found]) -> Iterator[ArchivedFinding]:
-    """Notes of what a fold of the rows found; of every type that some view reads in the topic, as a full fold of one view tells."""
+    """Notes of what a fold of the rows found, of the types that the view counts: a full fold of the view tells of no others."""
     for one in found:
         at = one.index
         owner = owner_of(view, rows.subjects[at], rows.agents[at])
-        if one.kind in _KINDS:
+        if one.kind in _KINDS and rows.types[at] in view.types:
             note = Unfolded(reducer_id, owner, rows.times_us[at], one.kind, one.reason)
             yield ArchivedFinding(f"{_PREFIX}{one.kind}", rows.offsets[at], _encode(note).decode(), rows.subjects[at].key)
 
