@@ -46,9 +46,18 @@ def raising(event: AgentEvent) -> bool:
     raise KeyError(event.event_id)
 
 
-def dying(event: AgentEvent) -> bool:  # noqa: ARG001  # a predicate
-    os.kill(os.getpid(), signal.SIGKILL)
+def dying_elsewhere(event: AgentEvent) -> bool:  # noqa: ARG001  # a predicate
+    if Path(sys.argv[0]).stem == "worker":
+        os.kill(os.getpid(), signal.SIGKILL)
     return True
+
+
+def raising_here(event: AgentEvent) -> bool:
+    return Path(sys.argv[0]).stem == "worker" or raising(event)
+
+
+def raising_elsewhere(event: AgentEvent) -> bool:
+    return Path(sys.argv[0]).stem != "worker" or raising(event)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -61,7 +70,7 @@ async def test_any_number_of_processes_gives_the_same_states(url: str, view: obj
     assert many.states == alone.states
     assert (many.set_hash, many.as_of, many.events_applied) == (alone.set_hash, alone.as_of, alone.events_applied)
     assert len(many.processes) == workers
-    assert os.getpid() not in many.processes
+    assert os.getpid() in many.processes
 
 
 async def test_a_filter_travels_with_its_predicate(url: str) -> None:
@@ -86,16 +95,16 @@ async def test_a_predicate_without_a_name_is_refused_before_anything_starts(url:
 async def test_a_predicate_that_raises_is_the_same_error_from_every_process(url: str) -> None:
     async with Roll.open(url) as roll:
         engine = await roll.replay_engine()
-        for workers in (1, 2):
+        for workers, predicate in ((1, raising), (2, raising), (2, raising_here), (2, raising_elsewhere)):
             with pytest.raises(ReducerFailed, match=r"custom_predicate failed at .*KeyError"):
-                await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=ReplayFilter(custom_predicate=raising), workers=workers))
+                await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=ReplayFilter(custom_predicate=predicate), workers=workers))
 
 
 async def test_a_killed_process_gives_an_error_and_no_answer(url: str) -> None:
     async with Roll.open(url) as roll:
         engine = await roll.replay_engine()
         with pytest.raises(WorkerFailed, match="signal 9"):
-            await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=ReplayFilter(custom_predicate=dying), workers=2))
+            await engine.replay(Ask(TASK, mode=ReplayMode.SELECTIVE, only=ReplayFilter(custom_predicate=dying_elsewhere), workers=2))
 
 
 async def test_a_replay_tells_how_far_it_is_and_can_be_cancelled(url: str) -> None:

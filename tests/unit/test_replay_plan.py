@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import ArchiveMark, Span
-from tallyroll.replay.plan import Extent, PartitionPlan, ReplayFilter, as_of_event_time, plan
+from tallyroll.replay.jobs import side_by_side, split
+from tallyroll.replay.plan import Extent, PartitionPlan, Plan, ReplayFilter, as_of_event_time, plan
 
 P = TopicPartition("task-events", 0)
 Q = TopicPartition("task-events", 1)
@@ -160,3 +161,60 @@ def test_a_filter_matches_by_every_member() -> None:
     assert not ReplayFilter(aggregate_ids={"t"}, aggregate_types={"task"}).narrows
     assert all(one.narrows for one in (bad[0], bad[3], bad[5], bad[7]))
     assert ReplayFilter(aggregate_ids={"t", "s"}, aggregate_types={"task"}).keys == ["task:s", "task:t"]
+
+
+def part(number: int, archived: int, logged: int = 0) -> PartitionPlan:
+    return PartitionPlan(TopicPartition("task-events", number), (0, archived), (archived, archived + logged), archived + logged)
+
+
+SIZES = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=24)
+
+
+@given(sizes=SIZES, count=st.integers(1, 9), columnar=st.booleans())
+def test_every_partition_is_read_in_one_process_and_this_one_is_never_idle(sizes: list, count: int, *, columnar: bool) -> None:
+    whole = Plan([part(number, *size) for number, size in enumerate(sizes)])
+    pieces = split(whole, count, columnar=columnar)
+    assert sorted(one.partition for piece in pieces for one in piece.partitions) == [one.partition for one in whole.partitions]
+    assert 1 <= len(pieces) <= count
+    assert all(piece.partitions for piece in pieces) or not sizes
+
+
+def test_others_begin_later_and_get_less_of_a_long_history_but_a_part_of_a_short_one() -> None:
+    own, other = split(Plan([part(number, 100_000) for number in range(10)]), 2)
+    assert (own.records, other.records) == (600_000, 400_000)
+    assert [len(piece.partitions) for piece in split(Plan([part(number, 10) for number in range(8)]), 4)] == [3, 2, 2, 1]
+
+
+def test_a_record_of_a_log_is_more_work_than_one_of_the_archive() -> None:
+    archived, logged = [part(number, 1_000_000) for number in range(4)], [part(4, 0, 1_000_000)]
+    own, _ = split(Plan([*archived, *logged]), 2)
+    assert own.partitions == logged
+
+
+async def counting(*given: int, fails: BaseException | None = None, ended: list | None = None) -> AsyncGenerator[int, None]:
+    try:
+        for one in given:
+            yield one
+        if fails is not None:
+            raise fails
+    finally:
+        if ended is not None:
+            ended.append(given)
+
+
+async def test_runs_side_by_side_give_the_sum_of_what_they_gave_last() -> None:
+    given = [one async for one in side_by_side([counting(1, 5, 9), counting(), counting(10)])]
+    assert given[-1] == 19
+    assert given == sorted(given)
+
+
+async def test_when_a_run_fails_or_nobody_goes_on_all_of_them_end() -> None:
+    ended: list[tuple[int, ...]] = []
+    with pytest.raises(KeyError):
+        async for _ in side_by_side([counting(*range(1_000), ended=ended), counting(1, fails=KeyError(), ended=ended)]):
+            pass
+    assert sorted(map(len, ended)) == [1, 1_000]
+    left = side_by_side([counting(1, 2, ended=ended), counting(3, 4, ended=ended)])
+    await anext(left)
+    await left.aclose()
+    assert len(ended) == 4

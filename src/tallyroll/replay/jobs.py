@@ -1,4 +1,4 @@
-"""A replay spread over processes: what each of them is told, and what it says. Jobs and messages are MessagePack.
+"""A replay spread over processes: what each does, what the others are told, and what they say. Jobs and messages are MessagePack.
 
 Code travels by name, ``module:name``, and is imported where it is needed; a function without such a name is refused here,
 before a process is started.
@@ -36,6 +36,9 @@ from tallyroll.replay.views import FOLD
 
 _PARTS_A_MESSAGE: Final = 5_000  # some MB each
 _TELL_EVERY: Final = 20_000  # records between two messages about progress
+_START_WORK: Final = 200_000  # archived rows that are folded while a process starts
+_LOG_WORK: Final = 3.5  # archived rows that take as long as a record of a log
+_COLUMNS_WORK: Final = 0.15  # the same of a row that is folded as columns
 
 
 class _Filter(msgspec.Struct, array_like=True):
@@ -129,13 +132,50 @@ _decode_job: Final = msgspec.msgpack.Decoder(_Job | _ProjectJob).decode
 decode_message: Final[Callable[[bytes], Message]] = msgspec.msgpack.Decoder(Message).decode
 
 
-def split(plan: Plan, count: int) -> list[Plan]:
-    """The plan in at most ``count`` parts with about the same number of records, whole partitions each."""
-    piles: list[tuple[int, list[PartitionPlan]]] = [(0, []) for _ in range(count)]
-    for one in sorted(plan.partitions, key=lambda one: -one.records):
-        size, pile = piles.pop(min(range(len(piles)), key=lambda at: piles[at][0]))
-        piles.append((size + one.records, [*pile, one]))
-    return [Plan(sorted(pile, key=lambda one: one.partition)) for _, pile in piles if pile]
+def split(plan: Plan, count: int, *, columnar: bool = False) -> list[Plan]:
+    """The plan in at most ``count`` parts that are done at about the same time, whole partitions each.
+
+    The first is for this process, and there is always one; the others begin later, when their processes have started.
+    """
+    work = {one.partition: _work(one, columnar=columnar) for one in plan.partitions}
+    ahead = min(_START_WORK, sum(work.values()) / (2 * count))  # the others get a part of a short history as well
+    sizes, piles = [0.0, *[ahead] * (count - 1)], [list[PartitionPlan]() for _ in range(count)]
+    for one in sorted(plan.partitions, key=lambda one: -work[one.partition]):
+        least = sizes.index(min(sizes))
+        sizes[least] += work[one.partition]
+        piles[least].append(one)
+    own, *others = (Plan(sorted(pile, key=lambda one: one.partition)) for pile in piles)
+    return [own, *(one for one in others if one.partitions)]
+
+
+def _work(one: PartitionPlan, *, columnar: bool) -> float:
+    """What reading and folding a partition costs, in archived rows."""
+    (start, end), (log_start, log_end) = one.archive, one.log
+    return (end - start) * (_COLUMNS_WORK if columnar else 1) + (log_end - log_start) * _LOG_WORK
+
+
+async def side_by_side(runs: Sequence[AsyncGenerator[int, None]]) -> AsyncGenerator[int, None]:
+    """Runs all of them; gives the sum of what they gave last. When one raises, or nobody goes on, all have ended before this does."""
+    given, left = [0] * len(runs), dict[asyncio.Future[int | None], int]()
+
+    def go_on(at: int) -> None:
+        left[asyncio.ensure_future(anext(runs[at], None))] = at
+
+    try:
+        for at in range(len(runs)):
+            go_on(at)
+        while left:
+            for one in (await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED))[0]:
+                at, value = left.pop(one), one.result()
+                if value is not None:
+                    given[at] = value
+                    go_on(at)
+            yield sum(given)
+    finally:
+        for one in left:
+            one.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*(run.aclose() for run in runs))
 
 
 def to_job(task: Task, plan: Plan, reducer_id: str, imports: Sequence[str] = ()) -> bytes:

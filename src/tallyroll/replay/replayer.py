@@ -20,7 +20,20 @@ from tallyroll.replay.applied import Cut
 from tallyroll.replay.fields import Place
 from tallyroll.replay.findings import Finding
 from tallyroll.replay.fold import Fold, Part, State, View, join
-from tallyroll.replay.jobs import Ended, Failed, Message, Parts, States, Told, carry_out, decode_message, split, to_job, to_project_job
+from tallyroll.replay.jobs import (
+    Ended,
+    Failed,
+    Message,
+    Parts,
+    States,
+    Told,
+    carry_out,
+    decode_message,
+    side_by_side,
+    split,
+    to_job,
+    to_project_job,
+)
 from tallyroll.replay.kept import Kept, KeptStates, kept_key
 from tallyroll.replay.kinds import StateType
 from tallyroll.replay.owners import owners_rows
@@ -46,8 +59,8 @@ _MAX_WORKERS: Final = 64  # far above what one machine's disk serves
 class Ask:
     """What a replay is asked for. The defaults give every owner's state now, from the whole history, in this process.
 
-    ``workers`` above 1 spreads the partitions over so many processes; None is 1, or one per core where the mode is
-    PARALLEL. ``columnar`` folds archived segments as columns, which needs the archive extra and gives the same states.
+    ``workers`` above 1 spreads the partitions over so many processes, this one among them; None is 1, or one per core where
+    the mode is PARALLEL. ``columnar`` folds archived segments as columns, which needs the archive extra and gives the same states.
     ``allow_truncated`` answers also where a part of the history is gone. ``imports``: modules that every process imports.
     """
 
@@ -159,12 +172,10 @@ class Replayer:
     async def _run(  # noqa: PLR0913  # as replay, and what it has made of that
         self, ask: Ask, task: Task, planned: Plan, made: _Made, on_progress: OnProgress | None, stop: Stop | None
     ) -> None:
-        run = (
-            self._here(task, planned, made)
-            if ask.processes == 1 and ask.mode is not ReplayMode.PARALLEL
-            else self._elsewhere(ask, task, planned, made)
-        )
-        async with aclosing(run) as progress:
+        own, *others = split(planned, ask.processes, columnar=task.columnar)
+        jobs = [to_job(task, one, self.fold.reducer_ids[ask.view.name], ask.imports) for one in others]
+        runs = [self._here(task, own, made), *([self._elsewhere(ask, jobs, made)] if jobs else [])]
+        async with aclosing(side_by_side(runs)) as progress:
             async for done in progress:
                 if on_progress is not None:
                     on_progress(done, planned.records)
@@ -204,15 +215,16 @@ class Replayer:
             Projecting(projector, kind, ask.view, planned, until_us, (number, count), whole, base, keeping) for number in range(count)
         ]
         made = ProjectedAll(kind, {}, 0, planned.as_of, count, planned.coverage, planned.missing)
-        run = shares[0].run(self.log, self.archive) if count == 1 else self._projected(shares, ask, made)
-        async with aclosing(run) as progress:
+        jobs = [to_project_job(one, ask.imports) for one in shares[1:]]
+        runs = [shares[0].run(self.log, self.archive), *([self._projected(jobs, made)] if jobs else [])]
+        async with aclosing(side_by_side(runs)) as progress:
             async for done in progress:
                 if on_progress is not None:
                     on_progress(done // count, planned.records)
                 if stop is not None and stop.asked:
                     raise ReplayCancelled("", 100 * done / max(1, planned.records * count))
-        if count == 1:
-            made = replace(made, states=shares[0].states, **await self._gone_on(ask, shares[0], base, everything, extents))
+        made = replace(made, **await self._gone_on(ask, shares[0], base, everything, extents))
+        made.states.update(shares[0].states)
         if kept is not None:
             is_whole = keeping and made.coverage != "truncated"
             made = replace(made, damaged=tuple(kept.damaged), kept=is_whole and await asyncio.to_thread(kept.keep, shares[0].kept()))
@@ -242,13 +254,13 @@ class Replayer:
             return {"snapshot": str(len(base.owners)), "late": len(one.late), "coverage": "truncated", "missing": everything.missing}
         return {"snapshot": str(len(base.owners)), "late": len(one.late), "coverage": coverage}
 
-    async def _projected(self, shares: Sequence[Projecting], ask: Ask, made: ProjectedAll) -> AsyncGenerator[int, None]:
+    async def _projected(self, jobs: Sequence[bytes], made: ProjectedAll) -> AsyncGenerator[int, None]:
         def take(said: Message) -> None:
             if isinstance(said, States):
                 for owner, state, version, problems in said.states:
                     made.states[owner] = Projected(made.state_type, owner, state, version, Verdict(tuple(problems)))
 
-        async with aclosing(self._told([to_project_job(one, ask.imports) for one in shares], take)) as progress:
+        async with aclosing(self._told(jobs, take)) as progress:
             async for done in progress:
                 yield done
 
@@ -294,11 +306,11 @@ class Replayer:
             async for done in progress:
                 yield done
         with no_collecting():
-            made.parts = list(reading.parts())
+            made.parts += reading.parts()
         made.processes.add(os.getpid())
         made.add(reading.tally, reading.passed_us, reading.findings.counts, reading.findings.listed)
 
-    async def _elsewhere(self, ask: Ask, task: Task, planned: Plan, made: _Made) -> AsyncGenerator[int, None]:
+    async def _elsewhere(self, ask: Ask, jobs: Sequence[bytes], made: _Made) -> AsyncGenerator[int, None]:
         number = self.fold.index(ask.view.name)
 
         def take(said: Message) -> None:
@@ -311,7 +323,6 @@ class Replayer:
                 made.processes.add(said.pid)
                 made.add(said.tally, said.passed_us, said.counts, said.findings())
 
-        jobs = [to_job(task, one, self.fold.reducer_ids[ask.view.name], ask.imports) for one in split(planned, ask.processes)]
         async with aclosing(self._told(jobs, take)) as progress:
             async for done in progress:
                 yield done

@@ -75,7 +75,7 @@ def run_(  # noqa: PLR0913  # one parameter per option
     correlations: Annotated[list[str] | None, typer.Option("--correlation", metavar="ID", help="Only these. Repeatable.")] = None,
     since: Annotated[str | None, typer.Option("--since", metavar="WHEN", help="Only events from that time on.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Only events up to that time.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=64, help="In so many processes.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="In so many processes, this one among them.")] = None,
     columnar: Annotated[bool, typer.Option("--columnar", help="Fold archived segments as columns; the same states, faster.")] = False,
     validate: Annotated[str, typer.Option(help=f"What is checked on the way: {', '.join(get_args(Validation))}.")] = "sequence",
     source: Annotated[str, typer.Option(help=f"Where to read: {', '.join(get_args(Source))}.")] = "both",
