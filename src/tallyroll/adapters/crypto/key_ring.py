@@ -20,7 +20,7 @@ import msgspec
 
 from tallyroll.adapters.crypto import sealed_file
 from tallyroll.adapters.crypto.ring_content import Guard, Layers, Ring
-from tallyroll.adapters.crypto.sealed_file import Fault
+from tallyroll.adapters.durable import Fault, no_fault
 from tallyroll.errors import KeyGone, KeyRingUnavailable, SettingsError
 from tallyroll.ports import DataKey, Enrolment
 
@@ -78,10 +78,6 @@ class Stamp(NamedTuple):
 _UNSEEN: Final = Stamp(b"", b"", b"")
 
 
-def _no_fault(_point: str) -> None:
-    pass
-
-
 class FileKeyRing:
     """Implements ``ports.KeyRing`` in three files of mode 0600 and a backup of the ring, ``PATH.backup``.
 
@@ -93,7 +89,7 @@ class FileKeyRing:
     the ring has.
     """
 
-    def __init__(self, path: Path, root: Root | bytes, *, restore_from: Path | None = None, fault: Fault = _no_fault) -> None:
+    def __init__(self, path: Path, root: Root | bytes, *, restore_from: Path | None = None, fault: Fault = no_fault) -> None:
         """Makes the ring where there is none; see ``restore`` for putting back a backup.
 
         ``root`` is what the ring is sealed under, a secret of at least 32 bytes or a key elsewhere. Raises SettingsError where

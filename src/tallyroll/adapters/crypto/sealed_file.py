@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from tallyroll.adapters import durable
+from tallyroll.adapters.durable import Fault
 from tallyroll.errors import KeyRingUnavailable
-
-Fault = Callable[[str], None]
-"""Called between two steps with the name of the place, so that a test can end the process there."""
 
 NONCE: Final = 12
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -48,29 +46,9 @@ def read(path: Path) -> bytes:
 
 
 def replace(path: Path, content: bytes, fault: Fault) -> None:
-    """Puts new content in place: another process sees the old or the new, and after the return only the new, on disk too."""
-    temporary = path.with_name(f"{path.name}.tmp")
+    """Puts new content in place, as ``adapters.durable`` does. Raises KeyRingUnavailable."""
     try:
-        fault(f"{path.suffix}: begin")
-        temporary.unlink(missing_ok=True)  # left by a crash; writers take turns
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        fault(f"{path.suffix}: written")
-        temporary.replace(path)
-        fault(f"{path.suffix}: in place")
-        sync_folder(path.parent)
+        durable.replace(path, content, fault=lambda point: fault(f"{path.suffix}: {point}"))
     except OSError as error:
         raise KeyRingUnavailable(str(path), os.strerror(error.errno or 0)) from None
     fault(f"{path.suffix}: on disk")
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

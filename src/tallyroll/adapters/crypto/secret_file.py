@@ -10,6 +10,7 @@ from tempfile import mkstemp
 from typing import Final
 
 from tallyroll.adapters.crypto import sealed_file
+from tallyroll.adapters.durable import sync_folder
 from tallyroll.errors import KeyRingUnavailable
 
 log: Final = logging.getLogger("tallyroll.audit")
@@ -49,6 +50,6 @@ def _make(path: Path, what: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
             log.warning("made %s in %s; keep a copy elsewhere", what, path)
-        sealed_file.sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

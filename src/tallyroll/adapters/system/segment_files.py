@@ -5,15 +5,10 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-Fault = Callable[[str], None]
-"""Called between two steps with the name of the place, so that a test can end the process there."""
-
-
-def no_fault(_point: str) -> None:
-    """The fault of everyday: none."""
+from tallyroll.adapters.durable import Fault, no_fault, sync_folder
 
 
 class LocalSegmentFiles:
@@ -44,7 +39,7 @@ class LocalSegmentFiles:
             raise
         self._fault("file renamed")
         for folder in (self._folder, self._folder.parent):  # its own entry may be new as well
-            _sync(folder)
+            sync_folder(folder)
 
     def open(self, name: str) -> memoryview:
         with (self._folder / name).open("rb") as file:
@@ -66,11 +61,3 @@ class LocalSegmentFiles:
 
     def remove(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

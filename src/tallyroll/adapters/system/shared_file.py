@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tallyroll.adapters.durable import replace
 from tallyroll.errors import WitnessUnavailable
 
 
@@ -26,7 +27,7 @@ class SharedFile:
                 before = self._path.read_bytes() if self._path.exists() else b""
                 after = change(before)
                 if after != before:
-                    self._replace(after)
+                    replace(self._path, after)
         except OSError as error:
             raise WitnessUnavailable(str(self._path), os.strerror(error.errno or 0)) from None
 
@@ -39,16 +40,3 @@ class SharedFile:
             yield
         finally:
             os.close(descriptor)
-
-    def _replace(self, content: bytes) -> None:
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
