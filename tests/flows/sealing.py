@@ -147,7 +147,7 @@ class House:
 
     def send(self, *sealed: Sealed, where: TopicPartition = AUDIT) -> None:
         for item in sealed:
-            self.log[where].append(document_of(item.record, "id", "audit:x", "test", "2026-01-01T00:00:00Z"))
+            self.log[where].append(document_of(item.packed(), "id", "audit:x", "test", b"2026-01-01T00:00:00Z"))
 
     def say(self, where: TopicPartition = TASKS, event: AgentEvent | None = None, **payload: object) -> AgentEvent:
         event = event or self.events.event(payload={"agent_id": "agent-1", **payload})

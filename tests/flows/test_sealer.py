@@ -124,7 +124,7 @@ async def wrong(house: House, writer: Writer, code: str):  # noqa: PLR0911  # on
     if code in ("broken", "forged"):
         [sealed] = house.write(writer)
         changed = {"env": b"{}"} if code == "broken" else {"mac": bytes(range(32))}
-        return [replace(sealed, record=sealed.record._replace(**changed))]
+        return [replace(sealed, **changed)]
     return None
 
 

@@ -49,6 +49,7 @@ MAX_PEOPLE: Final = 100
 _NOT_DOMAINS: Final = ("png", "jpg", "jpeg", "gif", "svg", "webp", "js", "css", "py", "json", "md")
 _CARD_GROUPS: Final = re.compile(r"\d+|\d{4}(?:[ -]\d{4}){2,3}(?:[ -]\d{1,4})?|\d{4}[ -]\d{6}[ -]\d{4,5}", re.ASCII)
 _PHONE_DIGITS: Final = range(7, 16)
+_MAX_SHAPE: Final = 64  # keys of an object that is remembered by them
 _BEFORE: Final = 12  # characters that a check sees of what stands before
 
 
@@ -145,22 +146,23 @@ def plain_key(key: str) -> str:
 def people_named(value: object, fields: Collection[str]) -> tuple[str, ...]:
     """The people whom these fields name, at any depth of a value, sorted; nobody where there are more than ``MAX_PEOPLE``."""
     keys = _plain_keys(tuple(fields))
-    found: dict[str, None] = {}
+    found: list[str] = []
     waiting: list[object] = [value] if value and keys else []
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
-            for key, inner in item.items():
-                if isinstance(inner, (dict, list)):
-                    waiting.append(inner)
-                if _plain(key) in keys:
-                    found.update(dict.fromkeys(_names(inner)))
+            for key in (_naming if len(item) <= _MAX_SHAPE else _naming.__wrapped__)(tuple(item), keys):
+                found += _names(item[key])
+            waiting += [inner for inner in item.values() if isinstance(inner, (dict, list))]
         elif isinstance(item, list):
             waiting += [inner for inner in item if isinstance(inner, (dict, list))]
-    return tuple(sorted(found)) if len(found) <= MAX_PEOPLE else ()
+    people = sorted(set(found)) if len(found) > 1 else found
+    return tuple(people) if len(people) <= MAX_PEOPLE else ()
 
 
 def _names(value: object) -> list[str]:
+    if type(value) is str:  # the usual case
+        return [value] if value and not value.isspace() else []
     values = value if isinstance(value, list) else [value]
     return [str(one) for one in values if isinstance(one, (str, int)) and not isinstance(one, bool) and str(one).strip()]
 
@@ -170,7 +172,10 @@ def _plain_keys(fields: tuple[str, ...]) -> frozenset[str]:
     return frozenset(map(plain_key, fields))
 
 
-_plain: Final = lru_cache(4_096)(plain_key)  # keys repeat
+@lru_cache(4_096)
+def _naming(keys: tuple[str, ...], fields: frozenset[str]) -> tuple[str, ...]:
+    """Those of an object's keys whose values name people: most objects have the keys of many others."""
+    return tuple([key for key in keys if plain_key(key) in fields])
 
 
 def _is_one(text: str, item: PiiCandidate) -> bool:

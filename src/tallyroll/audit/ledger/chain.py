@@ -14,13 +14,15 @@ from typing import Final
 import msgspec
 
 from tallyroll.audit.ledger import layout, records
-from tallyroll.audit.ledger.layout import MAC_LABEL, ChainId, Kind, PartType, Record, hash_of, leaf_hash, pack_core
+from tallyroll.audit.ledger.layout import MAC_LABEL, ChainId, Kind, PartType, Record, pack_core, pack_pieces
 from tallyroll.audit.ledger.records import Head
 from tallyroll.ports import Cipher, Enrolment
 
 _INNER: Final = bytes(0x36 ^ value for value in range(256))
 _OUTER: Final = bytes(0x5C ^ value for value in range(256))
 _BLOCK: Final = 64
+_PLAIN: Final = PartType.PLAIN  # looking a member up costs as much as a small hash
+_UNKNOWN: Final = PartType.UNKNOWN
 _DERIVED: Final = 4_096  # keys of subjects, as used in one chain; deriving one costs two hashes
 
 
@@ -56,7 +58,19 @@ class Sealed(msgspec.Struct, frozen=True, gc=False):
     chain: ChainId
     seq: int
     leaf: bytes
-    record: Record
+    core: bytes
+    env: bytes
+    bodies: Sequence[bytes]
+    mac: bytes
+
+    @property
+    def record(self) -> Record:
+        """The record, in pieces."""
+        return Record(self.core, self.env, tuple(self.bodies), self.mac)
+
+    def packed(self) -> bytes:
+        """The record as it is stored and sent."""
+        return pack_pieces(self.core, self.env, self.bodies, self.mac)
 
 
 class Ratchet:
@@ -164,35 +178,40 @@ class Writer:
     def _seal(self, tip: _Tip, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
         chain, ident, ratchet, found = tip.chain, tip.ident, self._ratchet, []
         mac, mac_epoch = ratchet.mac, ratchet.epoch
+        marks: Sequence[bytes]
+        bodies: Sequence[bytes]
         for draft in drafts:
-            env, marks, bodies = draft.env, list[bytes](), list[bytes]()
-            for index, part in enumerate(draft.parts):
-                mark, body = self._part(tip, index, part)
-                marks.append(mark)
-                bodies.append(body)
-            seq = tip.seq
+            seq, env = tip.seq, draft.env
+            marks, bodies = self._parts(tip, draft.parts) if draft.parts else ((), ())
             core = pack_core(
-                draft.kind, ident, seq, ts_us, mac_epoch, draft.retention_class, draft.keep_until_day, tip.prev, hash_of(env), marks
-            )
-            leaf = leaf_hash(core)
+                draft.kind, ident, seq, ts_us, mac_epoch, draft.retention_class, draft.keep_until_day, tip.prev,
+                sha256(env).digest(), marks,
+            )  # fmt: skip
+            leaf = sha256(b"\0" + core).digest()  # as ``leaf_hash``: a call less for each record
             tip.seq, tip.prev = seq + 1, leaf
-            found.append(Sealed(chain, seq, leaf, Record(core, env, tuple(bodies), mac(MAC_LABEL + leaf))))
+            found.append(Sealed(chain, seq, leaf, core, env, bodies, mac(MAC_LABEL + leaf)))
         return found
 
-    def _part(self, tip: _Tip, index: int, part: Part) -> tuple[bytes, bytes]:
-        part_type, handle, key, text = part.part_type, part.handle, part.key, part.text
-        if part_type == PartType.PLAIN:
-            return layout.pack_mark(part_type, handle, bytes(12), text), text
-        derived = self._derived.get((key, tip.chain.partition))
-        if derived is None and part_type == PartType.UNKNOWN:  # a key for this part alone
-            derived = _expanded(key, tip.info)
-        elif derived is None:
+    def _parts(self, tip: _Tip, parts: Sequence[Part]) -> tuple[list[bytes], list[bytes]]:
+        """What the core says of each part, and the parts as they are stored."""
+        marks, bodies, seq = [], [], tip.seq
+        for index, part in enumerate(parts):
+            part_type, body, nonce = part.part_type, part.text, layout.NO_NONCE
+            if part_type != _PLAIN:
+                nonce = layout.nonce_of(index, seq)
+                key = self._derived.get((part.key, tip.chain.partition)) or self._derive(tip, part)
+                body = self._cipher.seal(key, nonce, body, layout.aad_of(tip.ident, seq, index, part_type))
+            marks.append(layout.pack_mark(part_type, part.handle, nonce, body))
+            bodies.append(body)
+        return marks, bodies
+
+    def _derive(self, tip: _Tip, part: Part) -> bytes:
+        derived = _expanded(part.key, tip.info)
+        if part.part_type != _UNKNOWN:  # that one is a key for this part alone
             if len(self._derived) >= _DERIVED:
                 del self._derived[next(iter(self._derived))]
-            derived = self._derived[key, tip.chain.partition] = _expanded(key, tip.info)
-        nonce = layout.nonce_of(index, tip.seq)
-        ct = self._cipher.seal(derived, nonce, text, layout.aad_of(tip.ident, tip.seq, index, part_type))
-        return layout.pack_mark(part_type, handle, nonce, ct), ct
+            self._derived[part.key, tip.chain.partition] = derived
+        return derived
 
 
 def part_key(dek: bytes, chain: ChainId) -> bytes:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from tallyroll.audit.ledger.layout import Record, pack_record, unpack_record
+from tallyroll.audit.ledger.layout import Record, unpack_record
 from tallyroll.errors import Undecodable
 
 SEALED_TYPE: Final = "audit.sealed"
@@ -39,10 +39,10 @@ def key_of(agent_id: str | None, writer: bytes) -> str:
     return f"agent:{agent_id}" if agent_id else f"audit:{writer.hex()}"
 
 
-def document_of(record: Record, event_id: str, key: str, source: str, time: str) -> bytes:
-    """The document, without the publisher's link. ``time`` is in ISO 8601, UTC; ``event_id`` the entry's id, a UUID."""
+def document_of(packed: bytes, event_id: str, key: str, source: str, time: bytes) -> bytes:
+    """The document of a packed record, without the publisher's link. ``time`` is in ISO 8601, UTC; ``event_id`` the entry's id, a UUID."""
     id_to_time, time_to_data = _around(key, source)
-    return b"".join((_TO_ID, event_id.encode(), id_to_time, time.encode(), time_to_data, b64encode(pack_record(record)), b'"}'))
+    return b"".join((_TO_ID, event_id.encode(), id_to_time, time, time_to_data, _encode(packed), b"}"))
 
 
 @lru_cache(_CACHED_KEYS)
@@ -50,7 +50,7 @@ def _around(key: str, source: str) -> tuple[bytes, bytes]:
     """What stands between id and time, and between time and data: the same in every document of a key."""
     kind, _, name = key.partition(":")
     id_to_time = b'","source":%s,"type":"%s","subject":%s,"time":"' % (_encode(source), SEALED_TYPE.encode(), _encode(key))
-    return id_to_time, b'","aggregatetype":%s,"aggregateid":%s,"data_base64":"' % (_encode(kind), _encode(name))
+    return id_to_time, b'","aggregatetype":%s,"aggregateid":%s,"data_base64":' % (_encode(kind), _encode(name))
 
 
 def size_of(record_bytes: int, names_bytes: int) -> int:

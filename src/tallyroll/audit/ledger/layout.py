@@ -32,6 +32,7 @@ CLOCK_BOUND_S: Final = 60  # how far a writer's wall clock may fall behind its o
 ABSENT: Final = 0xFFFF_FFFF
 MAC_LABEL: Final = b"aud1/mac"
 NO_MAC: Final = bytes(32)
+NO_NONCE: Final = bytes(12)
 
 _CORE: Final = struct.Struct(">5sB38sQQIHIB32s32s")
 _IDENT: Final = struct.Struct(">16sH16sI")
@@ -217,7 +218,11 @@ def aad_of(ident: bytes, seq: int, part: int, part_type: int) -> bytes:
 
 def pack_record(record: Record) -> bytes:
     """A record as it is stored, and sent as the ``data`` of an event: core, env, parts, MAC."""
-    core, env, parts, mac = record
+    return pack_pieces(*record)
+
+
+def pack_pieces(core: bytes, env: bytes | None, parts: Sequence[bytes | None], mac: bytes) -> bytes:
+    """As ``pack_record``."""
     if env is not None and not parts:
         return b"".join((core, _U32.pack(len(env)), env, mac))
     pieces = [core]

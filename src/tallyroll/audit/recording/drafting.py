@@ -26,7 +26,8 @@ _FIELDS: Final = NewEntry.__struct_fields__
 _OF_PERSON: Final = ("user_id", "session_id", "source_ip", "user_agent")
 _OF_SUBJECTS: Final = tuple(sorted(SEALED_FIELDS - set(_OF_PERSON)))
 _FREE_TEXT: Final = tuple(sorted(SEALABLE_FIELDS - SEALED_FIELDS))
-_CACHED: Final = 4_096  # texts in clear that were looked at, since actions repeat; and judgements of one scope
+_CACHED: Final = 4_096  # texts in clear that were looked at, since actions repeat; judgements of one scope; sets of fields
+_COMPLIANCE_VIOLATION: Final = AuditEventCategory.COMPLIANCE_VIOLATION
 
 
 class PartPlan(msgspec.Struct, frozen=True, gc=False):
@@ -72,6 +73,25 @@ class _Scope(NamedTuple):
     known: dict[tuple[object, ...], _Judged]
 
 
+class _Shape(NamedTuple):
+    """Which fields of an entry are a person's, about its subjects, and free text in clear: by the names of those that it has."""
+
+    person: tuple[str, ...]
+    about: tuple[str, ...]
+    free_text: tuple[str, ...]
+
+
+@lru_cache(_CACHED)
+def _shape_of(names: tuple[str, ...]) -> _Shape:
+    person = _OF_PERSON if "user_id" in names else ()
+    sealed = {*names} & SEALED_FIELDS
+    return _Shape(
+        tuple([name for name in person if name in sealed]),
+        tuple([name for name in (*_OF_PERSON, *_OF_SUBJECTS) if name in sealed and name not in person]),
+        tuple([name for name in _FREE_TEXT if name in names]),
+    )
+
+
 class Drafter:
     """Makes plans of entries, by one set of rules. Used from one thread."""
 
@@ -103,31 +123,41 @@ class Drafter:
             for name, value in zip(_FIELDS, astuple(entry), strict=True)
             if value and (type(value) is not str or not value.isspace())
         }
+        names = tuple(fields)
+        shape = _shape_of(names)
         subjects: tuple[str, ...] = fields.get("subjects") or people_named(entry.payload, self._subject_fields)
-        person: dict[str, Any] = {name: fields[name] for name in _OF_PERSON if name in fields}
-        about: dict[str, Any] = {name: fields[name] for name in _OF_SUBJECTS if name in fields}
-        found = {name: text for name in _FREE_TEXT if (text := fields.get(name)) and self._is_personal(text)}
-        about |= found
-        if "user_id" not in person:
-            about, person = {**person, **about}, {}
-        judgement, judged = self._judged(entry, fields, SEALED_FIELDS | found.keys() if found else SEALED_FIELDS)
-        sealed = (True, True)
+        person: dict[str, Any] = {}
+        about: dict[str, Any] = {}
+        clear = fields.copy()
+        clear.pop("subjects", None)
+        for name in shape.person:
+            person[name] = clear.pop(name)
+        for name in shape.about:
+            about[name] = clear.pop(name)
+        for name in shape.free_text:
+            if self._is_personal(fields[name]):
+                about[name] = clear.pop(name)
+        sealed = SEALED_FIELDS if len(about) == len(shape.about) else SEALED_FIELDS.union(about)
+        judgement, judged = self._judged(entry, names, fields, sealed)
+        is_sealed = (True, True)
         if not self._encrypt and not judgement.encryption_required:
-            sealed = (bool(self._scanner.in_value(person)), bool(subjects) or bool(self._scanner.in_value(about)))
-            names = {name for part, is_sealed in zip((person, about), sealed, strict=True) if is_sealed for name in part}
-            judgement, judged = self._judged(entry, fields, names)
+            is_sealed = (bool(self._scanner.in_value(person)), bool(subjects) or bool(self._scanner.in_value(about)))
+            sealed = frozenset([name for part, so in zip((person, about), is_sealed, strict=True) if so for name in part])
+            judgement, judged = self._judged(entry, names, fields, sealed)
+        parts = []
+        if person:
+            parts.append(PartPlan((person["user_id"],), write_json(person), is_sealed[0]))
+        if about:
+            parts.append(PartPlan(subjects, write_json(about), is_sealed[1]))
         fields.pop("subjects", None)
-        users = (person["user_id"],) if person else ()
-        kinds = ((users, person, sealed[0]), (subjects, about, sealed[1]))
-        parts = [PartPlan(people, write_json(part), is_sealed) for people, part, is_sealed in kinds if part]
         if judgement.frameworks:
-            fields.pop("compliance_frameworks", None)
-        clear = {name: value for name, value in fields.items() if name not in SEALED_FIELDS and name not in found}
-        return Plan(fields, judged, clear | judged, parts, judgement, fields.get("agent_id"))
+            fields.pop("compliance_frameworks", None)  # those that are judged by stand in its place
+        clear.update(judged)
+        return Plan(fields, judged, clear, parts, judgement, fields.get("agent_id"))
 
-    def _judged(self, entry: NewEntry, fields: Mapping[str, Any], sealed: Collection[str]) -> _Judged:
+    def _judged(self, entry: NewEntry, names: tuple[str, ...], fields: Mapping[str, Any], sealed: Collection[str]) -> _Judged:
         """As ``judge``. What it says is kept by the answers that rules of this scope have from an entry: few ever differ."""
-        if entry.event_type == VIOLATION_EVENT or entry.category == AuditEventCategory.COMPLIANCE_VIOLATION:
+        if entry.event_type == VIOLATION_EVENT or entry.category is _COMPLIANCE_VIOLATION:
             frameworks: tuple[ComplianceFramework, ...] = ()
         else:
             frameworks = entry.compliance_frameworks or self._frameworks
@@ -136,7 +166,7 @@ class Drafter:
             scope = self._scopes[frameworks, entry.category] = _scope_of(self._rules, frameworks, entry.category)
         if scope.looks_deeper or not SEALED_FIELDS.issubset(sealed):
             return self._anew(scope, fields, sealed)
-        answers = (tuple(fields), *[_answer(field_of(fields, path), accepted) for path, accepted in scope.questions])
+        answers = (names, *[_answer(field_of(fields, path), accepted) for path, accepted in scope.questions])
         known = scope.known.get(answers)
         if known is None:
             if len(scope.known) >= _CACHED:

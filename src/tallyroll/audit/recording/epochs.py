@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ from tallyroll.publish.load import Body
 
 EPOCH_S: Final = 86_400  # bounds how far a ratchet has to be turned to check a MAC
 DAY_US: Final = 86_400_000_000
+_CACHED_AGENTS: Final = 4_096
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
@@ -85,21 +86,22 @@ class Epochs:
     def seal(self, drafts: Sequence[tuple[str | None, str, Draft]]) -> tuple[list[Body], list[Placed]]:
         """Entries (agent, id, draft), sealed, all with the time of now; and their bodies, with those of the chains that begin."""
         writer, ts_us = self._current(), self._clock.now_us()
-        time = iso(moment_at(ts_us))
+        time, source, topic, owner = iso(moment_at(ts_us)).encode(), self._source, self._topic, writer.writer
+        places: dict[int, list[tuple[int, str, bytes]]] = {}
+        for index, (agent_id, _, _) in enumerate(drafts):
+            partition, key, raw_key = _place_of(agent_id, owner, topic.partitions)
+            places.setdefault(partition, []).append((index, key, raw_key))
         bodies: list[Body] = []
-        placed = []
-        topic, source, partitions = self._topic, self._source, self._topic.partitions
-        for agent_id, audit_id, draft in drafts:
-            key = key_of(agent_id, writer.writer)
-            raw_key = key.encode()
-            partition = partition_for(raw_key, partitions)
-            sealed = writer.seal(partition, draft, ts_us)
-            if len(sealed) > 1:  # the chain begins
-                bodies.append(self._body(sealed[0], id_at(ts_us, sealed[0].leaf), key_of(None, writer.writer), time))
-            one = sealed[-1]
-            placed.append(Placed(one, ts_us, len(bodies)))
-            bodies.append(Body(audit_id, topic, partition, raw_key, document_of(one.record, audit_id, key, source, time)))
-        return bodies, placed
+        placed: dict[int, Placed] = {}
+        for partition, own in places.items():  # one partition after the other: order means something within one only
+            sealed = writer.seal_all(partition, [drafts[index][2] for index, _, _ in own], ts_us)
+            begins = len(sealed) - len(own)
+            bodies += [self._body(item, id_at(ts_us, item.leaf), key_of(None, owner), time) for item in sealed[:begins]]
+            for (index, key, raw_key), item in zip(own, sealed[begins:], strict=True):
+                audit_id = drafts[index][1]
+                placed[index] = Placed(item, ts_us, len(bodies))
+                bodies.append(Body(audit_id, topic, partition, raw_key, document_of(item.packed(), audit_id, key, source, time)))
+        return bodies, [placed[index] for index in range(len(drafts))]
 
     def beat(self) -> list[Body]:
         """A heartbeat: how far every chain has come."""
@@ -126,7 +128,7 @@ class Epochs:
         writer = self._current()
         ts_us = self._clock.now_us()
         kept = replace(draft, keep_until_day=ts_us // DAY_US + self._keep_days)
-        key, time = key_of(None, writer.writer), iso(moment_at(ts_us))
+        key, time = key_of(None, writer.writer), iso(moment_at(ts_us)).encode()
         return [self._body(item, id_at(ts_us, item.leaf), key, time) for item in writer.seal(partition, kept, ts_us)]
 
     def _current(self) -> Writer:
@@ -134,6 +136,14 @@ class Epochs:
         self._writer.advance(min(MAX_MAC_EPOCH, int(self._clock.monotonic() - self._began)))
         return self._writer
 
-    def _body(self, sealed: Sealed, event_id: str, key: str, time: str) -> Body:
-        value = document_of(sealed.record, event_id, key, self._source, time)
+    def _body(self, sealed: Sealed, event_id: str, key: str, time: bytes) -> Body:
+        value = document_of(sealed.packed(), event_id, key, self._source, time)
         return Body(event_id, self._topic, sealed.chain.partition, key.encode(), value)
+
+
+@lru_cache(_CACHED_AGENTS)
+def _place_of(agent_id: str | None, writer: bytes, partitions: int) -> tuple[int, str, bytes]:
+    """The partition of an agent's records, and their key."""
+    key = key_of(agent_id, writer)
+    raw_key = key.encode()
+    return partition_for(raw_key, partitions), key, raw_key

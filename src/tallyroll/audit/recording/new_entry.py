@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -66,21 +67,16 @@ class NewEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return cls(event_type=event_type, category=category, action=action, description=description, **fields)  # type: ignore[arg-type]  # __post_init__ reads it
 
     def __post_init__(self) -> None:
-        values = _texts_of(self)
-        if not (_PLAIN.issuperset(map(type, values)) and len(text := "".join(filter(None, values))) <= MAX_TEXT and text.isascii()):
-            for name, value in zip(_TEXTS, values, strict=True):
-                if value is not None:
-                    _check_text(name, value)
-        for name in ("event_type", "action", "outcome"):
-            if not has_value(getattr(self, name)):
-                raise InvalidEvent(name, "expected text that is not blank")
-        if self.description is None:
-            raise InvalidEvent("description", "expected text")
+        _check_texts(self)
         _read_enums(self)
-        _read_people(self)
-        for name in ("payload", "agent", "model"):
-            if getattr(self, name) is not None:
-                force_setattr(self, name, clean_payload(getattr(self, name)))
+        if self.subjects != () or self.on_behalf_of is not None:
+            _read_people(self)
+        if self.payload is not None:
+            force_setattr(self, "payload", clean_payload(self.payload))
+        if self.agent is not None:
+            force_setattr(self, "agent", clean_payload(self.agent))
+        if self.model is not None:
+            force_setattr(self, "model", clean_payload(self.model))
         if (context := current_context()) is not NO_CONTEXT:
             _fill(self, context)
 
@@ -91,10 +87,28 @@ _TEXTS: Final = tuple(
     if name not in ("category", "severity", "compliance_frameworks", "subjects", "on_behalf_of", "payload", "agent", "model")
 )
 _texts_of: Final = attrgetter(*_TEXTS)
-_PLAIN: Final = frozenset({str, type(None)})
+_SAID: Final = ("event_type", "action", "outcome")
+_CACHED_SETS: Final = 256  # of frameworks: entries name few
 _MEMBERS: Final[Mapping[type[StrEnum], Mapping[str, StrEnum]]] = {
     kind: {member.value: member for member in kind} for kind in (AuditEventCategory, AuditSeverity, ComplianceFramework)
 }
+
+
+def _check_texts(entry: NewEntry) -> None:
+    values = _texts_of(entry)
+    try:
+        text = "".join([value for value in values if value is not None])
+    except TypeError:
+        text = ""
+    if not text.isascii() or not 0 < len(text) <= MAX_TEXT:  # else none of them can be at fault
+        for name, value in zip(_TEXTS, values, strict=True):
+            if value is not None:
+                _check_text(name, value)
+    for name in _SAID:
+        if not has_value(getattr(entry, name)):
+            raise InvalidEvent(name, "expected text that is not blank")
+    if entry.description is None:
+        raise InvalidEvent("description", "expected text")
 
 
 def _read_enums(entry: NewEntry) -> None:
@@ -103,8 +117,19 @@ def _read_enums(entry: NewEntry) -> None:
     if type(entry.severity) is not AuditSeverity:
         force_setattr(entry, "severity", _one_of("severity", AuditSeverity, entry.severity))
     if entry.compliance_frameworks != ():
-        frameworks = {_one_of("compliance_frameworks", ComplianceFramework, name) for name in _many(entry, "compliance_frameworks")}
-        force_setattr(entry, "compliance_frameworks", tuple(sorted(frameworks)))
+        force_setattr(entry, "compliance_frameworks", _frameworks(entry))
+
+
+def _frameworks(entry: NewEntry) -> tuple[ComplianceFramework, ...]:
+    try:
+        return _frameworks_named(frozenset(_many(entry, "compliance_frameworks")))
+    except TypeError:  # what cannot be in a set is none of them
+        raise InvalidEvent("compliance_frameworks", f"expected one of {', '.join(ComplianceFramework)}") from None
+
+
+@lru_cache(_CACHED_SETS)
+def _frameworks_named(names: frozenset[object]) -> tuple[ComplianceFramework, ...]:
+    return tuple(sorted({_one_of("compliance_frameworks", ComplianceFramework, name) for name in names}))
 
 
 def _read_people(entry: NewEntry) -> None:
@@ -149,7 +174,7 @@ def _many(entry: NewEntry, name: str) -> Iterable[object]:
     value = getattr(entry, name)
     if value is None:
         return ()
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str) or not isinstance(value, (set, frozenset, tuple, list, Iterable)):  # the last one is slow to ask
         raise InvalidEvent(name, "expected a collection")
     return value
 

@@ -181,8 +181,8 @@ class Recorder:
 
     def _ready(self, entry: NewEntry) -> Ready:
         plan = self._drafter.plan(entry)
-        audit_id = new_id()
-        env = write_json({"audit_id": audit_id, **plan.clear})
+        audit_id = plan.clear["audit_id"] = new_id()
+        env = write_json(plan.clear)
         texts = sum([len(part.text) + _TAG_BYTES + PART_BYTES + 4 for part in plan.parts])
         names = 4 * (2 * len(plan.agent_id or "") + len(self._settings.source))  # bytes of UTF-8, at the most
         size = _LINK_BYTES + envelope.size_of(CORE_BYTES + MAC_BYTES + 4 + len(env) + texts, names)
@@ -316,16 +316,17 @@ class Recorder:
 
 def _shown(one: Ready, draft: Draft, where: Placed) -> AuditEntry:
     """The entry as handlers and monitors get it, at once: what was sealed, in clear, before anybody knows its position."""
-    chain, record = where.sealed.chain, where.sealed.record
+    record = where.sealed
+    chain = record.chain
     sealed = [part.handle.hex() for part in draft.parts if part.part_type != PartType.PLAIN]
     return AuditEntry(
         audit_id=one.audit_id,
         timestamp=_moment(where.ts_us),
         retention_date=_end_of(draft.keep_until_day),
         previous_hash=prev_of(record.core).hex(),
-        current_hash=where.sealed.leaf.hex(),
+        current_hash=record.leaf.hex(),
         mac=record.mac.hex(),
-        chain=f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{where.sealed.seq}",
+        chain=f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{record.seq}",
         partition=chain.partition,
         subjects=tuple(sealed),
         encrypted=bool(sealed),

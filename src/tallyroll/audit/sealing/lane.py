@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from tallyroll.audit.ledger.chain import Sealed
-from tallyroll.audit.ledger.layout import Kind, pack_record, unpack_core
+from tallyroll.audit.ledger.layout import Kind, unpack_core
 from tallyroll.audit.ledger.partition import LedgerPartition, Offered, Tip, pack_tip, unpack_tip
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.deriving import Publishers
@@ -81,12 +81,12 @@ class Lane:
     ) -> None:
         """Records of this process's writer, the genesis of its chain before them where there is one: it has no facts and no source."""
         for item in sealed[: len(sealed) - len(facts)]:
-            core = unpack_core(item.record.core)
+            core = unpack_core(item.core)
             opening = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day)
-            self._add(pack_record(item.record), item.leaf, opening, sources[0], now_us)
+            self._add(item.packed(), item.leaf, opening, sources[0], now_us)
         number, partition = self.end, self.number
         for item, source in zip(sealed[len(sealed) - len(facts) :], sources, strict=True):
-            self._rows.append(LedgerRow(partition, number, pack_record(item.record), item.leaf, now_us, source))
+            self._rows.append(LedgerRow(partition, number, item.packed(), item.leaf, now_us, source))
             number += 1
         self._facts += facts
         last = sealed[-1]

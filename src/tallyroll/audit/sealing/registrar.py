@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
-from tallyroll.audit.ledger.layout import REGISTRY, Kind, pack_record, unpack_core
+from tallyroll.audit.ledger.layout import REGISTRY, Kind, unpack_core
 from tallyroll.audit.ledger.partition import Tip, pack_tip, unpack_tip
 from tallyroll.audit.ledger.records import Head
 from tallyroll.audit.ledger.tree import CompactRange
@@ -209,9 +209,9 @@ class Registrar:
 
     def _record(self, kind: Kind, env: bytes) -> None:
         for sealed in self.seal(REGISTRY, [Draft(kind, env)], self._clock.now_us()):
-            core = unpack_core(sealed.record.core)
-            self._pending.append(_Pending(sealed, core.kind, sealed.record.env or b""))
-            self.registry.learn(core.kind, sealed.record.env or b"", (core.chain.writer, core.chain.epoch), core.seq)
+            core = unpack_core(sealed.core)
+            self._pending.append(_Pending(sealed, core.kind, sealed.env))
+            self.registry.learn(core.kind, sealed.env, (core.chain.writer, core.chain.epoch), core.seq)
 
     def _append(self, pending: Sequence[_Pending]) -> list[LedgerAppend]:
         if not pending:
@@ -220,8 +220,8 @@ class Registrar:
         size, now_us, tips = tree.size, self._clock.now_us(), {}
         rows, facts = [], []
         for number, (sealed, kind, _) in enumerate(pending, size):
-            core = unpack_core(sealed.record.core)
-            rows.append(LedgerRow(REGISTRY, number, pack_record(sealed.record), sealed.leaf, now_us, None))
+            core = unpack_core(sealed.core)
+            rows.append(LedgerRow(REGISTRY, number, sealed.packed(), sealed.leaf, now_us, None))
             facts.append(LedgerFacts(kind, core.ts_us, core.retention_class, core.keep_until_day))
             key = (sealed.chain.writer, sealed.chain.epoch)
             tips[key] = Tip(sealed.seq, sealed.leaf, core.mac_epoch, kind == Kind.CLOSE, (), core.ts_us)
