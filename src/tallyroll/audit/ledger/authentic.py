@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from tallyroll.audit.ledger.chain import Ratchet
-from tallyroll.audit.ledger.layout import MAX_MAC_EPOCH, META, REGISTRY, Core, leaf_hash, mac_input
+from tallyroll.audit.ledger.layout import MAC_LABEL, MAX_MAC_EPOCH, META, REGISTRY, Core, leaf_hash
 from tallyroll.audit.ledger.stored import record_in
 from tallyroll.errors import KeyGone, LedgerTampered
 from tallyroll.ports import KeyRing, LedgerRow, LedgerStore
@@ -38,7 +38,7 @@ class Macs:
         self._ratchets[chain] = ratchet
         if len(self._ratchets) > _RATCHETS:
             del self._ratchets[next(iter(self._ratchets))]
-        return ratchet.mac(mac_input(leaf)) == mac
+        return ratchet.mac(MAC_LABEL + leaf) == mac
 
 
 async def forged_behind(store: LedgerStore, ring: KeyRing, noted: Mapping[int, int]) -> AsyncIterator[tuple[int, int]]:

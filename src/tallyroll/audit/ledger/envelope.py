@@ -6,7 +6,6 @@ Pure: no clock, no randomness, no I/O.
 from __future__ import annotations
 
 from base64 import b64encode
-from binascii import a2b_base64
 from functools import lru_cache
 from typing import Final
 
@@ -25,10 +24,12 @@ class _Sealed(msgspec.Struct):
     specversion: str
     id: str
     type: str
-    data_base64: str
+    data_base64: msgspec.Raw
 
 
 _decode: Final = msgspec.json.Decoder(_Sealed).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+_decode_bytes: Final = msgspec.json.Decoder(bytes).decode  # from base64, as strict as ``binascii`` and twice as fast
 _encode: Final = msgspec.json.Encoder().encode
 _TO_ID: Final = b'{"specversion":"1.0","datacontenttype":"application/octet-stream","id":"'
 _CACHED_KEYS: Final = 4_096  # agents; some 2 MB
@@ -62,15 +63,18 @@ def record_in(value: bytes | None) -> tuple[str, Record, bytes]:
     """The id and the record in a document, also packed. Raises Undecodable for another, and for base64 that can be written otherwise."""
     try:
         document = _decode(value or b"")
-        raw = a2b_base64(document.data_base64, strict_mode=True)
+        text = bytes(document.data_base64)
+        raw = _decode_bytes(text)
+        if b"\\" in text:  # JSON may be written in several ways
+            text = b'"%s"' % _decode_text(text).encode()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         raise Undecodable("not_an_event", "no document with a sealed record") from None
-    if document.specversion != "1.0" or document.type != SEALED_TYPE or not _is_canonical(document.data_base64, raw):
+    if document.specversion != "1.0" or document.type != SEALED_TYPE or not _is_canonical(text, raw):
         raise Undecodable("bad_data", "another type of document, or base64 that is not canonical")
     return document.id, unpack_record(raw), raw
 
 
-def _is_canonical(text: str, raw: bytes) -> bool:
+def _is_canonical(text: bytes, raw: bytes) -> bool:
     """Whether what was decoded strictly would be encoded so: all but the bits that the last four characters may have too many."""
     last = raw[-((len(raw) - 1) % 3 + 1) :]
-    return len(text) == (len(raw) + 2) // 3 * 4 and text[-4:] == b64encode(last).decode()
+    return len(text) == (len(raw) + 2) // 3 * 4 + 2 and text[-5:-1] == b64encode(last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final
 
 import msgspec
@@ -27,16 +26,17 @@ class _Named(msgspec.Struct, gc=False):
 
 def facts_of(record: Record, core: Core) -> LedgerFacts:
     """What the record is found by. An env of another shape is found by its core alone."""
-    handles = tuple([mark.handle for mark in core.parts])
-    named = _NOTHING
-    if core.kind == Kind.ENTRY and record.env is not None:
-        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            named = _decode_named(record.env)
+    handles = tuple([mark.handle for mark in core.parts]) if core.parts else ()
+    try:
+        named = _NOTHING if core.kind != _ENTRY or record.env is None else _decode_named(record.env)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        named = _NOTHING
     return LedgerFacts(
         core.kind, core.ts_us, core.retention_class, core.keep_until_day, handles, named.audit_id, named.event_type, named.category,
         named.severity, named.outcome, named.agent_id, named.task_id, named.workflow_id, named.compliance_frameworks,
     )  # fmt: skip
 
 
+_ENTRY: Final = Kind.ENTRY
 _NOTHING: Final = _Named()
 _decode_named: Final = msgspec.json.Decoder(_Named).decode

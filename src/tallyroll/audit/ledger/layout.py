@@ -43,6 +43,7 @@ _U32: Final = struct.Struct(">I")
 _ABSENT: Final = _U32.pack(ABSENT)
 CORE_BYTES: Final = _CORE.size
 _PREV_AT: Final = CORE_BYTES - 64
+_PARTS_AT: Final = _PREV_AT - 1
 PART_BYTES: Final = _PART.size
 MAC_BYTES: Final = 32
 _CHAINS: Final = 4_096  # named in many cores each; some 1 MB
@@ -237,24 +238,26 @@ def pack_pieces(core: bytes, env: bytes | None, parts: Sequence[bytes | None], m
 
 def unpack_record(raw: bytes) -> Record:
     """The record that ``pack_record`` packed. Raises Undecodable; reads no further than ``raw`` whatever a length says."""
-    if len(raw) < CORE_BYTES:
+    size = len(raw)
+    if size < CORE_BYTES:
         raise Undecodable("ledger-record", "too short")
-    at = CORE_BYTES + raw[70] * PART_BYTES
-    core = raw[:at]
+    at = CORE_BYTES + raw[_PARTS_AT] * PART_BYTES
+    core, limit = raw[:at], MAX_ENV
     bodies: list[bytes | None] = []
-    for limit in (MAX_ENV, *[MAX_PART] * raw[70]):
-        if at + 4 > len(raw):
+    for _ in range(raw[_PARTS_AT] + 1):  # the env, then the parts
+        if at + 4 > size:
             raise Undecodable("ledger-record", "cut off")
-        (length,) = _U32.unpack_from(raw, at)
+        length = int.from_bytes(raw[at : at + 4])
         at += 4
         if length == ABSENT:
             bodies.append(None)
-            continue
-        if length > limit or at + length > len(raw):
+        elif length > limit or at + length > size:
             raise Undecodable("ledger-record", "a length that does not fit")
-        bodies.append(raw[at : at + length])
-        at += length
-    if len(raw) != at + MAC_BYTES:
+        else:
+            bodies.append(raw[at : at + length])
+            at += length
+        limit = MAX_PART
+    if size != at + MAC_BYTES:
         raise Undecodable("ledger-record", "its length does not fit its parts")
     return Record(core, bodies[0], tuple(bodies[1:]), raw[at:])
 

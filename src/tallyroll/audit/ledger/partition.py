@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import Enum
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -36,6 +37,16 @@ class Verdict(Enum):
     UNREGISTERED = "its writer epoch is not in the registry: alarm, do not append"
     CLOSED = "its chain has been closed: alarm, do not append"
     BROKEN = "its bytes contradict themselves: alarm, do not append"
+
+
+# Looking a member up takes longer than comparing it, and each record is compared with several.
+_APPEND: Final = Verdict.APPEND
+_LATE: Final = Verdict.LATE
+_GAP: Final = Verdict.GAP
+_GENESIS: Final = Kind.GENESIS
+_CLOSE: Final = Kind.CLOSE
+TAKEN: Final = (_APPEND, _LATE, _GAP)
+"""Verdicts on records that are appended."""
 
 
 class Tip(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -98,8 +109,9 @@ class LedgerPartition:
         except Undecodable:
             return Offered(Verdict.BROKEN, record, None, b"")
         leaf = layout.leaf_hash(record.core)
-        chain, key = core.chain, (core.chain.writer, core.chain.epoch)
-        if (chain.log_id, chain.partition) != (self.log_id, self.partition):
+        chain = core.chain
+        key = (chain.writer, chain.epoch)
+        if chain.log_id != self.log_id or chain.partition != self.partition:
             return Offered(Verdict.FOREIGN, record, core, leaf)
         if not _is_whole(record, core):
             return Offered(Verdict.BROKEN, record, core, leaf)
@@ -174,30 +186,31 @@ def _judge(tip: Tip, core: Core, leaf: bytes) -> Verdict:
         return Verdict.FORK if core.seq == tip.seq and leaf != tip.leaf else Verdict.REPEAT
     if tip.closed:
         return Verdict.CLOSED
-    if core.mac_epoch < tip.mac_epoch or (core.kind == Kind.GENESIS) != (core.seq == 0):
+    if core.mac_epoch < tip.mac_epoch or (core.kind == _GENESIS) != (core.seq == 0):
         return Verdict.BROKEN
     if core.seq > tip.seq + 1:
         return Verdict.GAP
-    return Verdict.APPEND if core.prev == tip.leaf else Verdict.FORK
+    return _APPEND if core.prev == tip.leaf else Verdict.FORK
 
 
 def _moved(tip: Tip, item: Offered) -> Tip:
     core = item.core
     assert core is not None  # noqa: S101  # checked by the caller
-    if item.verdict == Verdict.LATE:
+    if item.verdict is _LATE:
         hole = next(hole for hole in tip.holes if hole.start == core.seq)
         shorter = [hole._replace(start=hole.start + 1, before=item.leaf)] if hole.start + 1 < hole.end else []
         return replace(tip, holes=(*(other for other in tip.holes if other != hole), *shorter))
     holes = tip.holes
-    if item.verdict == Verdict.GAP:
+    if item.verdict is _GAP:
         holes = (*holes, Hole(tip.seq + 1, core.seq, tip.leaf, core.prev))
-    return Tip(core.seq, item.leaf, core.mac_epoch, core.kind == Kind.CLOSE, holes, max(tip.ts_us, core.ts_us))
+    return Tip(core.seq, item.leaf, core.mac_epoch, core.kind == _CLOSE, holes, max(tip.ts_us, core.ts_us))
 
 
 def _is_whole(record: Record, core: Core) -> bool:
-    if record.env is None or layout.hash_of(record.env) != core.env_hash or len(record.parts) != len(core.parts):
+    env, parts = record.env, record.parts
+    if env is None or sha256(env).digest() != core.env_hash or len(parts) != len(core.parts):
         return False
-    for body, mark in zip(record.parts, core.parts, strict=True):  # noqa: SIM110  # a loop costs less than a generator
-        if body is None or layout.hash_of(body) != mark.ct_hash:
+    for body, mark in zip(parts, core.parts, strict=True):  # noqa: SIM110  # a loop costs less than a generator
+        if body is None or sha256(body).digest() != mark.ct_hash:
             return False
     return True

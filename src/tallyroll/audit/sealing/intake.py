@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count, repeat
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +11,7 @@ from tallyroll.audit.ledger.authentic import Macs
 from tallyroll.audit.ledger.layout import (
     CLOCK_BOUND_S,
     MAX_MAC_EPOCH,
+    NO_NONCE,
     Core,
     Kind,
     PartMark,
@@ -20,15 +20,16 @@ from tallyroll.audit.ledger.layout import (
     k0_commitment,
     nonce_of,
 )
-from tallyroll.audit.ledger.partition import Offered, Verdict
+from tallyroll.audit.ledger.partition import TAKEN, Offered, Verdict
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.registry import Admission, ChainKey, Registry
 from tallyroll.errors import KeyGone
 from tallyroll.ports import KeyRing
 
+_UNREGISTERED: Final = Verdict.UNREGISTERED
+_PLAIN: Final = PartType.PLAIN
 _ANYWHERE: Final = (Kind.ENTRY, Kind.GENESIS, Kind.HEADS, Kind.CLOSE)
 _SECOND_US: Final = 1_000_000
-_NO_NONCE: Final = bytes(12)
 _SEALED: Final = frozenset({PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN})
 
 Admit = Callable[[ChainKey, Admission], None]
@@ -56,7 +57,7 @@ class Intake:
             return Arrived(offered, "broken")
         core = offered.core
         chain = (core.chain.writer, core.chain.epoch)
-        if offered.verdict == Verdict.UNREGISTERED:
+        if offered.verdict is _UNREGISTERED:
             admission = self._enrolled(core, offered)
             if admission is None:
                 return Arrived(offered, "unregistered")
@@ -66,23 +67,21 @@ class Intake:
         elif chain not in lane.ledger.tips:
             lane.know(chain)
             offered = lane.ledger.judge(record, registry.admitted)
-        if offered.verdict == Verdict.REPEAT:
-            return Arrived(offered, "")
-        if offered.verdict not in (Verdict.APPEND, Verdict.LATE, Verdict.GAP):
-            return Arrived(offered, offered.verdict.name.lower())
-        return Arrived(offered, self._wrong(core, offered, registry.admitted[chain], now_us))
+        if offered.verdict in TAKEN:
+            return Arrived(offered, self._wrong(core, offered, registry.admitted[chain], now_us))
+        return Arrived(offered, "" if offered.verdict is Verdict.REPEAT else offered.verdict.name.lower())
 
     def _wrong(self, core: Core, offered: Offered, admission: Admission, now_us: int) -> str:
         """Why a record whose place is right is not appended; empty for none."""
-        if core.kind not in _ANYWHERE or not all(map(_is_well_marked, core.parts, count(), repeat(core.seq))):
+        if core.kind not in _ANYWHERE:
             return "broken"
+        for index, mark in enumerate(core.parts):
+            if not _is_well_marked(mark, index, core.seq):
+                return "broken"
         age_us = core.mac_epoch * _SECOND_US - CLOCK_BOUND_S * _SECOND_US
         if core.mac_epoch > MAX_MAC_EPOCH or age_us > min(core.ts_us, now_us) - admission.opened_us:
             return "backdated"
-        return "" if self._is_authentic(core, offered) else "forged"
-
-    def _is_authentic(self, core: Core, offered: Offered) -> bool:
-        return self._macs.is_authentic(core, offered.leaf, offered.record.mac)
+        return "" if self._macs.is_authentic(core, offered.leaf, offered.record.mac) else "forged"
 
     def _enrolled(self, core: Core, offered: Offered) -> Admission | None:
         """What the registry is to say of a writer epoch that the ring has enrolled.
@@ -96,7 +95,7 @@ class Intake:
                 said = _decode_any(record.env or b"")
                 if bytes.fromhex(said["commitment"]) != commitment or not self._ring.admits(writer, epoch, str(said["token"])):
                     return None
-            elif not self._is_authentic(core, offered):
+            elif not self._macs.is_authentic(core, offered.leaf, record.mac):
                 return None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError, KeyGone):
             return None
@@ -104,8 +103,8 @@ class Intake:
 
 
 def _is_well_marked(mark: PartMark, index: int, seq: int) -> bool:
-    if mark.part_type == PartType.PLAIN:
-        return mark.nonce == _NO_NONCE
+    if mark.part_type == _PLAIN:
+        return mark.nonce == NO_NONCE
     return mark.part_type in _SEALED and mark.nonce == nonce_of(index, seq)
 
 
