@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from tallyroll.audit.compliance.rules import judge
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, ComplianceFramework, has_value
 from tallyroll.audit.recording.drafting import Drafter
 from tallyroll.audit.recording.new_entry import NewEntry
+from tallyroll.errors import InvalidEvent
 
 TEXTS = st.sampled_from(["", "  ", "anna-canary", "wrote to anna@mail.example", "4111 1111 1111 1111", "fine", "denied"])
 NAMES = [
@@ -93,3 +95,25 @@ def test_a_rule_that_asks_for_subjects_sees_those_that_are_named(people: list[st
     )  # fmt: skip
     found = [item.fields for item in drafter().plan(entry).judgement.violations if item.rule_id == "GDPR-003"]
     assert found == [missing] * bool(missing)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("description", 0), ("reason", b""), ("purpose", 7), ("action", " "), ("outcome", ""), ("tool", "\ud800"), ("source", "x" * 65_537),
+        ("compliance_frameworks", "gdpr"), ("compliance_frameworks", [["gdpr"]]), ("compliance_frameworks", {"gdpr", "nobodys"}),
+        ("compliance_frameworks", [1]), ("compliance_frameworks", 3), ("severity", "worst"), ("payload", [1]), ("subjects", "bert"),
+    ],
+)  # fmt: skip
+def test_a_new_entry_names_the_field_that_is_at_fault(field: str, value: object) -> None:
+    said = {"event_type": "file.read", "category": "data_access", "action": "read", "description": "x", "reason": "why"}
+    with pytest.raises(InvalidEvent) as refused:
+        NewEntry(**{**said, field: value})
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("frameworks", [{"gdpr", "sox"}, ["sox", "gdpr", "sox"], (name for name in ("sox", ComplianceFramework.GDPR))])
+def test_frameworks_are_a_sorted_tuple_of_members_whatever_they_came_in(frameworks: Iterable[str]) -> None:
+    entry = NewEntry.of("file.read", "data_access", "read", "", compliance_frameworks=frameworks)
+    assert [*map(type, entry.compliance_frameworks)] == [ComplianceFramework] * 2
+    assert entry.compliance_frameworks == ("gdpr", "sox")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tallyroll.adapters.re2 import Re2Finder
 from tallyroll.audit.compliance.checksums import is_card_number, is_iban
-from tallyroll.audit.compliance.pii import PATTERNS, PersonalField, PiiScanner, ReFinder
+from tallyroll.audit.compliance.pii import MAX_PEOPLE, PATTERNS, PersonalField, PiiScanner, ReFinder, people_named
 from tallyroll.testing.pii_corpus import HARD, UNUSUAL, corpus, quality
 
 FINDERS = {"re2": Re2Finder(PATTERNS), "re": ReFinder(PATTERNS)}
@@ -175,3 +175,28 @@ def test_texts_searched_together_are_told_apart(name: str, data: st.DataObject) 
     pieces = st.sampled_from(FRAGMENTS) | st.sampled_from([one.text for one in corpus(40, SEED)])
     texts = data.draw(st.lists(st.lists(pieces, max_size=3).map("".join), max_size=6))
     assert SCANNERS[name].in_any(texts) == [bool(SCANNERS[name].in_text(text)) for text in texts]
+
+
+MANY = {f"field_{number}": number for number in range(100)}
+
+
+@pytest.mark.parametrize(
+    ("value", "people"),
+    [
+        ({"customer_id": "bert"}, ("bert",)),
+        ({"customer_id": 7}, ("7",)),
+        ({"customer_id": " "}, ()),
+        ({"customer_id": True}, ()),
+        ({"customer_id": ["carl", "bert", "carl", {"customerId": "anna"}]}, ("anna", "bert", "carl")),
+        ({"Customer-ID": "bert", "a": [[{"b": {"customer_id": "anna"}}]]}, ("anna", "bert")),
+        ({**MANY, "customer_id": "bert", "a": {**MANY, "customer_id": "anna"}}, ("anna", "bert")),
+        ({"customer_id": [f"c-{number}" for number in range(MAX_PEOPLE + 1)]}, ()),
+        ({"note": "bert"}, ()),
+        ("bert", ()),
+        ({}, ()),
+    ],
+)
+def test_people_are_those_that_the_fields_name_at_any_depth(value: object, people: tuple[str, ...]) -> None:
+    for _ in range(2):  # the second time its keys are known
+        assert people_named(value, ["customer_id"]) == people
+    assert people_named(value, []) == people_named(value, ["nobody_id"]) == ()

@@ -42,10 +42,11 @@ class Verdict(Enum):
 # Looking a member up takes longer than comparing it, and each record is compared with several.
 _APPEND: Final = Verdict.APPEND
 _LATE: Final = Verdict.LATE
-_GAP: Final = Verdict.GAP
+GAP: Final = Verdict.GAP
+REPEAT: Final = Verdict.REPEAT
 _GENESIS: Final = Kind.GENESIS
 _CLOSE: Final = Kind.CLOSE
-TAKEN: Final = (_APPEND, _LATE, _GAP)
+TAKEN: Final = (_APPEND, _LATE, GAP)
 """Verdicts on records that are appended."""
 
 
@@ -201,7 +202,7 @@ def _moved(tip: Tip, item: Offered) -> Tip:
         shorter = [hole._replace(start=hole.start + 1, before=item.leaf)] if hole.start + 1 < hole.end else []
         return replace(tip, holes=(*(other for other in tip.holes if other != hole), *shorter))
     holes = tip.holes
-    if item.verdict is _GAP:
+    if item.verdict is GAP:
         holes = (*holes, Hole(tip.seq + 1, core.seq, tip.leaf, core.prev))
     return Tip(core.seq, item.leaf, core.mac_epoch, core.kind == _CLOSE, holes, max(tip.ts_us, core.ts_us))
 

@@ -20,7 +20,7 @@ from tallyroll.audit.ledger.layout import (
     k0_commitment,
     nonce_of,
 )
-from tallyroll.audit.ledger.partition import TAKEN, Offered, Verdict
+from tallyroll.audit.ledger.partition import REPEAT, TAKEN, Offered, Verdict
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.registry import Admission, ChainKey, Registry
 from tallyroll.errors import KeyGone
@@ -69,7 +69,7 @@ class Intake:
             offered = lane.ledger.judge(record, registry.admitted)
         if offered.verdict in TAKEN:
             return Arrived(offered, self._wrong(core, offered, registry.admitted[chain], now_us))
-        return Arrived(offered, "" if offered.verdict is Verdict.REPEAT else offered.verdict.name.lower())
+        return Arrived(offered, "" if offered.verdict is REPEAT else offered.verdict.name.lower())
 
     def _wrong(self, core: Core, offered: Offered, admission: Admission, now_us: int) -> str:
         """Why a record whose place is right is not appended; empty for none."""

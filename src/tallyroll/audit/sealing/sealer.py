@@ -19,7 +19,7 @@ from tallyroll.audit.ledger.chain import Draft
 from tallyroll.audit.ledger.envelope import record_in
 from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind
-from tallyroll.audit.ledger.partition import TAKEN, Offered, Verdict
+from tallyroll.audit.ledger.partition import GAP, REPEAT, TAKEN, Offered, Verdict
 from tallyroll.audit.ledger.records import Missing
 from tallyroll.audit.ledger.subjects import DrawnKeys, parts_about, text_of
 from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers, digest_of
@@ -42,8 +42,6 @@ log: Final = logging.getLogger("tallyroll.audit")
 DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
 _OWN_KEEP_DAYS: Final = 365
-_REPEAT: Final = Verdict.REPEAT
-_GAP: Final = Verdict.GAP
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,7 @@ class AuditSealer:
             for index, value in enumerate(batch.values):
                 verdict = self._take_one(lane, value, batch.position(index), now_us)
                 taken += verdict in TAKEN
-                repeats += verdict is _REPEAT
+                repeats += verdict is REPEAT
                 lane.next = batch.offsets[index] + 1
         finally:
             if taken:
@@ -269,7 +267,7 @@ class AuditSealer:
         if arrived.code:
             self._find(lane, Finding(arrived.code, str(position), offered.place, value or b""), position)
             return Verdict.BROKEN
-        if offered.verdict is not _REPEAT:
+        if offered.verdict is not REPEAT:
             self._append(lane, offered, raw, position, now_us)
         return offered.verdict
 
@@ -278,7 +276,7 @@ class AuditSealer:
         assert core is not None  # noqa: S101  # judged
         facts = facts_of(record, core)
         shown = self._separating.look(record, facts, position) if self._separating is not None else ()  # asks the ring: may raise
-        if offered.verdict is _GAP:
+        if offered.verdict is GAP:
             missing = Missing(lane.number, core.chain.writer, core.chain.epoch, offered.missing, core.seq)
             self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
             self._find(lane, Finding("gap", str(position), f"{core.seq - offered.missing} of {offered.place}"), position)
