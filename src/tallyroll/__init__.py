@@ -1,151 +1,26 @@
 """Every thing an AI agent does, once, in order, on Apache Kafka or an embedded log; everything else is made from it."""
 
-from tallyroll._api import (
-    EventSourcedAgentManager,
-    PrivacyCompliantEvent,
-    create_audit_log,
-    get_agent_performance_metrics,
-    get_event_publisher,
-    publish_agent_event,
-    publish_task_event,
-    query_audit_trail,
-    replay_agent_state,
-    replay_task_state,
-)
-from tallyroll._default import close_default, configure, current_roll, reset_defaults
-from tallyroll.audit.compliance.rules import ComplianceRule
-from tallyroll.audit.entry import AuditEventCategory, AuditSeverity, ComplianceFramework
-from tallyroll.audit.ledger.contents import AuditEntry
-from tallyroll.audit.recording.new_entry import NewEntry
-from tallyroll.errors import (
-    AuditError,
-    Backpressure,
-    BrokenHistory,
-    DocumentConflict,
-    EventError,
-    IncompatibleSchema,
-    InvalidEvent,
-    KeyGone,
-    KeyRingUnavailable,
-    LedgerTampered,
-    LogError,
-    LogUnavailable,
-    MissingExtra,
-    NoHistory,
-    PositionConflict,
-    PublishRejected,
-    PublishUncertain,
-    ReducerFailed,
-    ReplayCancelled,
-    ReplayError,
-    SealBroken,
-    SealingRequired,
-    SecretInFile,
-    SegmentDamaged,
-    SettingsError,
-    SnapshotMismatch,
-    SpanGone,
-    StoreError,
-    StoreFilling,
-    StoreUnavailable,
-    SubjectErased,
-    TallyrollError,
-    TopicConflict,
-    Undecodable,
-    UnknownSchema,
-    UnknownSetting,
-    VersionConflict,
-    WorkerFailed,
-)
-from tallyroll.events.context import caused_by, event_context
-from tallyroll.events.event import AgentEvent, EventMetadata
-from tallyroll.events.position import Position
-from tallyroll.events.types import EventType, register_event_type
-from tallyroll.ports import Delivered, Outcome, Rejected, Unknown
-from tallyroll.publish.publisher import EventPublisher
-from tallyroll.publish.receipt import Receipt
-from tallyroll.replay.kinds import StateType
-from tallyroll.replay.plan import ReplayFilter, ReplayMode
-from tallyroll.replay.projector import StateProjector
-from tallyroll.roll import Roll
-from tallyroll.settings import Settings
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AgentEvent",
-    "AuditEntry",
-    "AuditError",
-    "AuditEventCategory",
-    "AuditSeverity",
-    "Backpressure",
-    "BrokenHistory",
-    "ComplianceFramework",
-    "ComplianceRule",
-    "Delivered",
-    "DocumentConflict",
-    "EventError",
-    "EventMetadata",
-    "EventPublisher",
-    "EventSourcedAgentManager",
-    "EventType",
-    "IncompatibleSchema",
-    "InvalidEvent",
-    "KeyGone",
-    "KeyRingUnavailable",
-    "LedgerTampered",
-    "LogError",
-    "LogUnavailable",
-    "MissingExtra",
-    "NewEntry",
-    "NoHistory",
-    "Outcome",
-    "Position",
-    "PositionConflict",
-    "PrivacyCompliantEvent",
-    "PublishRejected",
-    "PublishUncertain",
-    "Receipt",
-    "ReducerFailed",
-    "Rejected",
-    "ReplayCancelled",
-    "ReplayError",
-    "ReplayFilter",
-    "ReplayMode",
-    "Roll",
-    "SealBroken",
-    "SealingRequired",
-    "SecretInFile",
-    "SegmentDamaged",
-    "Settings",
-    "SettingsError",
-    "SnapshotMismatch",
-    "SpanGone",
-    "StateProjector",
-    "StateType",
-    "StoreError",
-    "StoreFilling",
-    "StoreUnavailable",
-    "SubjectErased",
-    "TallyrollError",
-    "TopicConflict",
-    "Undecodable",
-    "Unknown",
-    "UnknownSchema",
-    "UnknownSetting",
-    "VersionConflict",
-    "WorkerFailed",
-    "caused_by",
-    "close_default",
-    "configure",
-    "create_audit_log",
-    "current_roll",
-    "event_context",
-    "get_agent_performance_metrics",
-    "get_event_publisher",
-    "publish_agent_event",
-    "publish_task_event",
-    "query_audit_trail",
-    "register_event_type",
-    "replay_agent_state",
-    "replay_task_state",
-    "reset_defaults",
-]
+if TYPE_CHECKING:
+    from tallyroll._public import *  # noqa: F403  # the names in its __all__
+else:
+
+    def __getattr__(name):  # noqa: ANN001, ANN202
+        """The public names, all imported when the first of them is used: who needs only a part, as the command line does, starts sooner."""
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(name)
+        try:
+            return import_module(f"{__name__}.{name}")  # `from tallyroll import errors` asks here first
+        except ModuleNotFoundError as missing:
+            if missing.name != f"{__name__}.{name}":
+                raise
+        public = import_module(f"{__name__}._public")
+        globals().update({exported: getattr(public, exported) for exported in ("__all__", *public.__all__)})
+        if name not in globals():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]
+
+    def __dir__():  # noqa: ANN202
+        return sorted({*globals(), *__getattr__("__all__")})

@@ -54,7 +54,7 @@ def test_compat_is_docstring_imports_and_all() -> None:
 
 def test_package_files_hold_imports_only() -> None:
     for path in SOURCES:
-        if path.name == "__init__.py" and path.parent.name != "cli":
+        if path.name == "__init__.py" and path.parent.name not in ("cli", "tallyroll"):  # which are in front of imports that take long
             for node in ast.parse(path.read_text()).body:
                 assert isinstance(node, (ast.Expr, ast.ImportFrom, ast.Assign)), f"{path}:{node.lineno}"
 
