@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 from tallyroll.adapters.sqlite.outbox import SqliteOutbox
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
 from tallyroll.cli.app import VERBS, app
+from tallyroll.cli.printing import counted
 from tallyroll.events.codec import HEADERS
 from tallyroll.events.position import TopicPartition
 from tallyroll.follow.deadletter import DeadLetters
@@ -529,7 +531,7 @@ def _any_code(run: Run, *words: str) -> Result:
         (("lag", "--url", "mysql://x"), 2, "SettingsError"),
         (("agents", "ls", "--sort", "colour"), 2, "CommandError"),
         (("import", "/nowhere/runs.json"), 2, "FileNotFoundError"),
-        (("import", "/dev/null"), 2, "SettingsError"),
+        (("import", "/dev/null"), 2, "CommandError"),
         (("simulate", "--duration", "soon"), 2, "CommandError"),
         (("events", "show", "no-such-id"), 4, "CommandError"),
         (("events", "show", "task-events/0/7"), 4, "CommandError"),
@@ -556,3 +558,73 @@ def test_options_before_the_command_count_too(run: Run, tmp_path: Path) -> None:
     result = run("--json", "--url", f"sqlite:///{tmp_path / 'elsewhere'}", "publish", "agent.started", "a-1")
     assert document(result)["position"].startswith("agent-events/")
     assert (tmp_path / "elsewhere" / "log.db").exists()
+
+
+@pytest.mark.parametrize("words", [("agents", "--json", "--url", "URL", "ls"), ("--url", "URL", "agents", "--json", "ls")])
+def test_options_between_a_collection_and_its_command_count_too(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    url = f"sqlite:///{tmp_path / 'elsewhere'}"
+    run("publish", "agent.started", "a-1", "--url", url)
+    assert document(run(*(url if word == "URL" else word for word in words)))["agent_id"] == "a-1"
+
+
+@pytest.mark.parametrize(
+    ("words", "listing"),
+    [
+        (("agents", "state", "nobody"), "tallyroll agents ls"),
+        (("tasks", "state", "none"), "tallyroll replay run task --states"),
+        (("workflows", "state", "none"), "tallyroll replay run workflow --states"),
+    ],
+)
+def test_whom_no_event_names_is_looked_for_by_a_command_that_lists(fleet: Run, words: tuple[str, ...], listing: str) -> None:
+    assert listing in fleet(*words, code=4).stderr
+    fleet(*listing.split()[1:])
+
+
+def test_the_next_steps_of_a_simulation_lead_to_its_log(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'else where'}"
+    said = run("simulate", "--events", "50", "--url", url).stderr
+    steps = said.splitlines()[-1].partition(": ")[2].split("; ")
+    assert len(steps) == 2
+    for step in steps:
+        name, *words = shlex.split(step)
+        assert name == "tallyroll"
+        assert run(*words).stdout
+
+
+def test_an_empty_log_is_named(run: Run, tmp_path: Path) -> None:
+    assert f"nothing is in sqlite:///{tmp_path / 'log'}" in run("tail").stderr
+    assert f"no agent in sqlite:///{tmp_path / 'log'}" in run("agents", "ls").stderr
+
+
+def test_a_payload_too_deep_for_any_reader_is_the_callers_slip(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text('{"a":' * 20_000 + "1" + "}" * 20_000)
+    run("publish", "agent.started", "a-1", "--payload", f"@{tmp_path / 'deep.json'}", code=2)
+
+
+def test_bytes_that_are_no_text_are_the_callers_slip(run: Run) -> None:
+    run("agents", "state", "\udcff\udcfe", code=2)
+    run("agents", "timeline", "\udcff", code=4)
+
+
+# Completion
+
+
+def test_completion_lists_every_command(run: Run, tmp_path: Path) -> None:
+    asked = runner_for(tmp_path / "log", _TALLYROLL_COMPLETE="complete_bash", COMP_WORDS="tallyroll ", COMP_CWORD="1")
+    assert asked().stdout.split() == list(VERBS)
+    assert "_TALLYROLL_COMPLETE=complete_bash" in run("completion", "bash").stdout
+    assert run("completion", "zsh").stdout.startswith("#compdef tallyroll")
+    run("completion", "tcsh", code=2)
+
+
+def test_completion_goes_on_below_a_command(tmp_path: Path) -> None:
+    asked = runner_for(tmp_path / "log", _TALLYROLL_COMPLETE="complete_bash", COMP_WORDS="tallyroll agents ti", COMP_CWORD="2")
+    assert asked().stdout.split() == ["timeline"]
+
+
+@pytest.mark.parametrize(
+    ("count", "what", "said"),
+    [(0, "event", "0 events"), (1, "entry", "1 entry"), (2, "entry", "2 entries"), (1_000, "retry", "1,000 retries"), (2, "key", "2 keys")],
+)
+def test_counts_have_their_nouns(count: int, what: str, said: str) -> None:
+    assert counted(count, what) == said

@@ -28,7 +28,7 @@ def test_a_prune_says_what_it_would_do_asks_and_does_it(folder: Path) -> None:
     assert sum(one["records"] for one in looked["partitions"]) == 300
     assert not any(one["pruned"] or one["refused"] for one in looked["partitions"])
     assert "add --yes" in run(folder, "archive", "prune", *BEFORE, code=2)
-    assert "nothing is that old" in run(folder, "archive", "prune", "--older-than", "36500d", "--yes")
+    assert "no sealed segment is that old as a whole" in run(folder, "archive", "prune", "--older-than", "36500d", "--yes")
     assert json.loads(run(folder, "replay", "run", "agent", "--source", "archive", "--json"))["coverage"] == "complete"
 
     some = looked["partitions"][0]["partition"]

@@ -57,6 +57,49 @@ def test_a_reader_that_leaves_early_ends_tail_quietly(tmp_path: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.parametrize(
+    "words", [("agents", "timeline", "researcher-001"), ("replay", "step", "agent", "researcher-001"), ("tail", "--all")]
+)
+def test_a_reader_that_leaves_early_ends_every_listing_with_0(tmp_path: Path, words: tuple[str, ...]) -> None:
+    run(tmp_path, "simulate", "--events", "3000", "--agents", "1", "--seed", "1")  # more lines than a pipe holds
+    process = start(tmp_path, *words)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=WAIT_S) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_standard_output_that_is_closed_full_or_of_another_encoding_is_no_defect(tmp_path: Path) -> None:
+    run(tmp_path, "publish", "agent.started", "ä-1")
+    for line, code, said in (
+        ('"$0" agents ls >&-', 0, ""),
+        ('"$0" agents ls --json > /dev/full', 2, "No space left on device"),
+        ('"$0" agents ls > /dev/full', 2, "No space left on device"),
+        ('PYTHONIOENCODING=ascii "$0" agents state ä-1 | grep -c "^.xe4-1  running"', 0, ""),
+        ('PYTHONIOENCODING=ascii "$0" doctor --url sqlite:///new', 0, ""),
+    ):
+        shell = ["bash", "-c", line, str(TALLYROLL)]
+        done = subprocess.run(shell, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=WAIT_S)
+        assert done.returncode == code, f"{line}: {done.stderr}"
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) <= 2, done.stderr
+
+
+def test_ctrl_c_while_it_is_still_importing_ends_with_130_and_no_trace() -> None:
+    program = (
+        "import sys\nfrom tallyroll.cli import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'tallyroll.cli.app':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=WAIT_S)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_ctrl_c_ends_with_130_after_everything_accepted_is_in_the_log(tmp_path: Path) -> None:
     process = start(tmp_path, "simulate", "--rate", "200", "--duration", "10h", "--seed", "1")
     log = tmp_path / "log" / "log.db"
@@ -110,11 +153,12 @@ def test_doctor_names_every_extra_that_the_settings_ask_for_and_nobody_installed
     }  # fmt: skip
 
 
-def test_help_imports_no_client_and_no_table_maker() -> None:
+def test_help_imports_no_client_no_table_maker_and_no_roll() -> None:
     program = (
         "import sys\nfrom tallyroll.cli import main\nsys.argv = ['tallyroll', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('rich', 'confluent_kafka', 'redis', 'nats', 'sqlite3') if name in sys.modules], file=sys.stderr)"
+        "print([name for name in ('rich', 'confluent_kafka', 'redis', 'nats', 'sqlite3', 'tallyroll.roll', 'tallyroll.publish')"
+        " if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=WAIT_S)
     assert done.stderr == "[]\n"

@@ -40,6 +40,8 @@ WRONG = (
     ("status == failed and", 21, "the name of a member"),
     ("(status == failed", 18, "')'"),
     ("status == 'failed'", 11, "means nothing"),
+    ("status = failed", 8, "write =="),
+    ("tokens > 1 && cost > 1", 12, "write and"),
     ('status == "failed', 11, "means nothing"),
     ("tokens > 007", 10, "JSON text or number"),
     ("tools[grep] == 1", 7, "a name in double quotes"),

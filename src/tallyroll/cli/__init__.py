@@ -13,6 +13,9 @@ def main() -> None:
     except MissingExtra as missing:
         sys.stderr.write(f"tallyroll: the command line is {missing.reason}\n")
         sys.exit(2)
-    from tallyroll.cli.app import app  # noqa: PLC0415  # needs the extra
+    try:
+        from tallyroll.cli.app import app  # noqa: PLC0415  # needs the extra
 
-    app(prog_name="tallyroll")
+        app(prog_name="tallyroll")
+    except KeyboardInterrupt:  # while it is still importing
+        sys.exit(130)

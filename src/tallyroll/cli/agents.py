@@ -13,7 +13,7 @@ from tallyroll.cli.event_lines import line_of, to_document
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.moments import age, short_span
-from tallyroll.cli.printing import markup, money, note, number, paint, plain, say, say_json, table, width
+from tallyroll.cli.printing import counted, markup, money, note, number, paint, plain, say, say_json, table, width
 from tallyroll.cli.session import Json, Session, Url, examples, group_of, moment_of, run, session_of, verbs
 from tallyroll.cli.states import AllowTruncated, At, Wait, show_state, state_of, status_style
 from tallyroll.errors import Undecodable
@@ -71,9 +71,9 @@ def list_agents(  # noqa: PLR0913  # one parameter per option
         return
     if not chosen:
         note(
-            "no agent in the stored state; 'tallyroll simulate' makes some"
+            f"no agent in {session.settings().url}{'' if moment is None else ' by then'}; 'tallyroll simulate' makes some"
             if not found
-            else f"none of {number(len(found))} agents is {status}"
+            else f"none of {counted(len(found), 'agent')} is {plain(status)}"
         )
         return
     _show_agents(chosen[:limit], moment)
@@ -165,7 +165,7 @@ def timeline(  # noqa: PLR0913  # one parameter per option
             say_json(to_document(seen))
         return
     say(
-        f"{paint(plain(agent), 'bold')}  {number(len(found))} events"
+        f"{paint(plain(agent), 'bold')}  {counted(len(found), 'event')}"
         + (f", the newest {number(len(shown))}:" if len(shown) < len(found) else "")
     )
     show_timeline(shown)

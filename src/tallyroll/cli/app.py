@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import os
@@ -9,17 +10,19 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
+from typer._click.shell_completion import CompletionItem
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from tallyroll.cli.exits import MEANINGS, ExitCode, explain
 from tallyroll.cli.logs import Words
-from tallyroll.cli.printing import paint, plain, say_json
-from tallyroll.cli.session import Json, Session, Url
+from tallyroll.cli.printing import leave_pipe, paint, plain, say_json
+from tallyroll.cli.session import COMPLETE_VARIABLE, Json, Session, Url
 
 
 class Verb(NamedTuple):
@@ -50,6 +53,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "topics": Verb("topics", "Topics and rights of a Kafka cluster."),
     "config": Verb("config.command", "The settings in force and where they come from; a file of them, checked."),
     "doctor": Verb("doctor.command", "Check settings, log, topics, followers, Redis, NATS, spool."),
+    "completion": Verb("completion", "What makes your shell complete commands and options."),
 }
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -75,6 +79,21 @@ class Root(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
 
+    def shell_complete(self, ctx: typer.Context, incomplete: str) -> list[Any]:  # type: ignore[override]  # as above
+        """The verbs of the table, and the options; its parent would import every verb for its line of help."""
+        items = [CompletionItem(name, help=verb.help) for name, verb in VERBS.items() if name.startswith(incomplete)]
+        return items + super(TyperGroup, self).shell_complete(ctx, incomplete)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401  # as above
+        """Runs the verb. A reader that left, such as ``| head``, ends it quietly, whatever it was writing."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            leave_pipe()
+            raise typer.Exit(ExitCode.OK) from None
+        return result
+
     def main(  # as its parent has it
         self,
         args: Sequence[str] | None = None,
@@ -87,6 +106,11 @@ class Root(TyperGroup):
         """Runs a command line and exits the process; never with a traceback unless TALLYROLL_DEBUG is set."""
         words = list(sys.argv[1:] if args is None else args)
         _quiet()
+        _ready_streams()
+        if COMPLETE_VARIABLE in os.environ:
+            from typer._completion_classes import completion_init  # noqa: PLC0415  # a shell asks, nobody else
+
+            completion_init()
         try:
             code = super().main(words, prog_name or "tallyroll", complete_var, False, windows_expand_args, **extra)
         except typer.Abort:
@@ -116,6 +140,17 @@ def _quiet() -> None:
         logging.getLogger("tallyroll.alerts.told").setLevel(logging.INFO)  # also the ends of alerts, and the lesser ones
 
 
+def _ready_streams() -> None:
+    """There is a standard output even if it was closed (``>&-``), and what its encoding lacks is spelt out rather than fatal."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # for as long as the process runs
+        stream = getattr(sys, name)
+        if isinstance(stream, TextIOWrapper):
+            with contextlib.suppress(OSError):  # what was a file when it was opened, and is a pipe now
+                stream.reconfigure(errors="backslashreplace")
+
+
 def _path(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     return context.command_path if context is not None else "tallyroll"
@@ -124,9 +159,11 @@ def _path(error: typer.TyperException) -> str:
 def _report(code: ExitCode, kind: str, what: str, next_step: str, *, json: bool) -> ExitCode:
     what = plain(" ".join(what.split()))
     if json:
-        say_json({"error": what, "type": kind, "next": next_step})
-    else:
-        sys.stderr.write(f"{paint('tallyroll:', 'bold red', to=sys.stderr)} {what}\n{paint('  next:', 'dim', to=sys.stderr)} {next_step}\n")
+        with contextlib.suppress(OSError):  # nobody can write there: it may be what the error is about
+            say_json({"error": what, "type": kind, "next": next_step})
+            sys.stdout.flush()
+            return code
+    sys.stderr.write(f"{paint('tallyroll:', 'bold red', to=sys.stderr)} {what}\n{paint('  next:', 'dim', to=sys.stderr)} {next_step}\n")
     return code
 
 

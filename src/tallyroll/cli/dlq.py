@@ -9,7 +9,7 @@ import typer
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import behind, follow_until
 from tallyroll.cli.moments import age
-from tallyroll.cli.printing import markup, note, number, paint, plain, say, say_json, spread, table
+from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, spread, table
 from tallyroll.cli.session import Json, Session, Url, examples, group_of, run, session_of, verbs
 from tallyroll.cli.states import AllowTruncated
 from tallyroll.events.event import iso
@@ -135,7 +135,7 @@ def redrive(  # noqa: PLR0913  # one parameter per option
             }
         )
     else:
-        say(f"{number(len(found))} letters of the state follower, {number(len(ready))} of them would be applied now")
+        say(f"{counted(len(found), 'letter')} of the state follower, {number(len(ready))} of them would be applied now")
         for partition in partitions:
             say(f"  {partition}: its states {'are made' if yes else 'would be made'} anew from the log")
         if ready and not yes:

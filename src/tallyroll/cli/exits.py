@@ -76,7 +76,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.KeyRingUnavailable, (ExitCode.UNAVAILABLE, "check the key ring's file and permissions; 'tallyroll audit keys status'")),
     (errors.SealingRequired, (ExitCode.UNAVAILABLE, "nothing was recorded; check the key ring with 'tallyroll audit keys status'")),
     (errors.SpanGone, (ExitCode.NOT_FOUND, lambda error: _after_gone(pruned=error.pruned))),
-    (errors.NoHistory, (ExitCode.NOT_FOUND, lambda error: _after_nobody(error.view))),
+    (errors.NoHistory, (ExitCode.NOT_FOUND, lambda error: after_nobody(error.view))),
     (errors.NoSuchOffset, (ExitCode.USAGE, "give offsets that an answer of this log and kind has under as_of")),
     (errors.BrokenHistory, (ExitCode.FINDINGS, lambda error: _after_broken(error.kind, error.where))),
     (errors.SnapshotMismatch, (ExitCode.FINDINGS, "make snapshots anew with 'tallyroll archive rebuild'")),
@@ -86,7 +86,8 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
 )
 
 
-def _after_nobody(view: str) -> str:
+def after_nobody(view: str) -> str:
+    """What to do when no event names an owner."""
     listing = "'tallyroll agents ls' lists agents" if view == "agent" else f"'tallyroll replay run {view} --states' shows all there are"
     return f"check the id and the moment; {listing}"
 
@@ -109,6 +110,8 @@ def explain(error: Exception) -> Trouble:
     for kind, (code, advice) in _ADVICE:
         if isinstance(error, kind):
             return Trouble(code, name, str(error), advice if isinstance(advice, str) else advice(error))
+    if isinstance(error, UnicodeEncodeError):  # an argument of bytes that are no text
+        return Trouble(ExitCode.USAGE, name, "what was given is not UTF-8, and so in no log", "write ids and names in UTF-8")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return Trouble(ExitCode.USAGE, name, f"{where}{error.strerror or name}", "check the path and its permissions")

@@ -16,6 +16,7 @@ from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import note, number, paint, plain, say, say_json
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, verbs
+from tallyroll.errors import SettingsError
 from tallyroll.events.event import AgentEvent
 
 app = verbs()
@@ -61,7 +62,11 @@ def import_(  # noqa: PLR0913  # one parameter per option
     source: Source = sys.stdin.buffer.read() if file == "-" else Path(file)
     if format_name is not None and format_name not in FORMATS:
         raise CommandError(ExitCode.USAGE, f"--format: {plain(format_name)} is not known", f"choose one of {', '.join(FORMATS)}")
-    form = detect(source) if format_name is None else FORMATS[format_name]
+    try:
+        form = detect(source) if format_name is None else FORMATS[format_name]
+    except SettingsError:
+        known = "; ".join(f"{one.name}: {one.title}" for one in FORMATS.values())
+        raise CommandError(ExitCode.USAGE, "cannot tell the format of this recording", f"name it with --format ({known})") from None
     options = CaptureOptions(content=cast("Literal['digest', 'full']", content), namespace=namespace, agent_id=agent, tenant_id=tenant)
     items = list(form.read(source, options=options))
     report = run(_import(session, items))

@@ -64,6 +64,11 @@ def say_json(document: object) -> None:
     sys.stdout.write(_encode(document).decode() + "\n")
 
 
+def leave_pipe() -> None:
+    """Python flushes standard output once more at exit; that must not find the broken pipe again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console(*, stderr: bool = False) -> Console:
     """A rich console on the present stream."""
     from rich.console import Console  # noqa: PLC0415  # 50 ms that most commands need not spend
@@ -117,7 +122,9 @@ def number(value: int) -> str:
 
 def counted(value: int, what: str) -> str:
     """A count and its noun, in the plural where it is not one."""
-    return f"{number(value)} {what}" if value == 1 else f"{number(value)} {what}s"
+    if value == 1:
+        return f"{number(value)} {what}"
+    return f"{number(value)} {what.removesuffix('y')}ies" if what.endswith("ry") else f"{number(value)} {what}s"
 
 
 def money(micro: int) -> str:

@@ -109,7 +109,7 @@ def payload_of(given: str) -> dict[str, Any]:
         text = given
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise CommandError(

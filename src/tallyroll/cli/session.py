@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from tallyroll.roll import Roll
 
 T = TypeVar("T")
+
+COMPLETE_VARIABLE: Final = "_TALLYROLL_COMPLETE"
+"""What a shell sets when it asks for completions."""
 
 Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="Which log: sqlite:///FOLDER or kafka://HOST:PORT,…")]
 Json = Annotated[bool, typer.Option("--json", help="Machine output: JSON on standard output, words on standard error.")]
@@ -57,6 +61,11 @@ class Session:
                 raise
             raise SettingsError("--url", error.reason) from None
 
+    def command(self, words: str) -> str:
+        """A command that works on the same log, to be copied: options that were given are in it."""
+        given = (("--url", self.url), ("--config", self.config))
+        return shlex.join(["tallyroll", *words.split(), *(str(word) for pair in given if pair[1] is not None for word in pair)])
+
     def roll(self) -> AbstractAsyncContextManager[Roll]:
         """The roll that the command works on."""
         from tallyroll.roll import Roll  # noqa: PLC0415  # a tenth of a second that --help need not spend
@@ -72,17 +81,11 @@ def session_of(context: typer.Context, url: str | None, json: bool) -> Session: 
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a command's work. Ctrl-C closes the roll, which flushes, and ends with 130; a reader that left ends it quietly."""
+    """Runs a command's work. Ctrl-C closes the roll, which flushes, and ends with 130."""
     try:
-        result = asyncio.run(work)
-        sys.stdout.flush()
+        return asyncio.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    except BrokenPipeError:
-        _leave_pipe()
-        raise typer.Exit(ExitCode.OK) from None
-    else:
-        return result
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -92,11 +95,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise CommandError(ExitCode.USAGE, f"nobody can answer: {question}", "add --yes")
     typer.confirm(question, abort=True, err=True)
-
-
-def _leave_pipe() -> None:
-    """Python flushes standard output once more at exit; that must not find the broken pipe again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def moment_of(text: str | None, option: str) -> datetime | None:
@@ -131,6 +129,12 @@ def group_of(app: typer.Typer, help_text: str, *examples_given: str) -> None:
     """Makes a collection of commands that shows its help when it is called without one."""
 
     @app.callback(invoke_without_command=True, help=help_text, epilog=examples(*examples_given) if examples_given else None)
-    def show_help(context: typer.Context) -> None:
+    def show_help(
+        context: typer.Context,
+        *,
+        url: Annotated[str | None, typer.Option("--url", hidden=True)] = None,  # every command of it tells of these
+        json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
+    ) -> None:
+        context.find_root().obj = session_of(context, url, json)
         if context.invoked_subcommand is None:
             sys.stdout.write(context.get_help() + "\n")

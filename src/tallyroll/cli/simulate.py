@@ -69,7 +69,7 @@ def simulate(  # noqa: PLR0913  # one parameter per option
         speed = report.published / report.seconds if report.seconds else 0.0
         say(f"{number(report.published)} events in {report.seconds:.1f} s ({number(round(speed))} a second)")
         note(f"the same again: {again}")
-        note("look at them: tallyroll tail, tallyroll agents ls")
+        note(f"look at them: {session.command('tail')}; {session.command('agents ls')}")
     if report.failed:
         raise CommandError(
             ExitCode.UNCERTAIN,

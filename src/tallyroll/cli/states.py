@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tallyroll.cli.exits import CommandError, ExitCode
+from tallyroll.cli.exits import CommandError, ExitCode, after_nobody
 from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.moments import short_span
-from tallyroll.cli.printing import money, number, paint, plain, say, say_json, spread
+from tallyroll.cli.printing import counted, money, number, paint, plain, say, say_json, spread
 from tallyroll.cli.session import Session
 from tallyroll.events.event import iso
 from tallyroll.replay.fold import View
@@ -41,7 +41,7 @@ async def state_of(  # noqa: PLR0913  # one per option
         raise CommandError(
             ExitCode.NOT_FOUND,
             f"no event names the {view.name} {plain(owner)}{when}",
-            f"'tallyroll {view.name}s --help' shows how to look for it",
+            after_nobody(view.name),
         )
     return state
 
@@ -57,8 +57,9 @@ def show_state(session: Session, view: View, state: Mapping[str, Any], at: datet
     say()
     read = sum(state["as_of"].values())
     source = "stored" if at is None else f"replayed from the log as of {iso(at)}"
-    said = f"{number(state['events_applied'])} events, last at {state['last_updated']}"
-    say(paint(f"{source}; coverage {state['coverage']}; {said}; as of {number(read)} records in {len(state['as_of'])} partitions", "dim"))
+    said = f"{counted(state['events_applied'], 'event')}, last at {state['last_updated']}"
+    known = f"as of {counted(read, 'record')} in {counted(len(state['as_of']), 'partition')}"
+    say(paint(f"{source}; coverage {state['coverage']}; {said}; {known}", "dim"))
 
 
 def readable(state: Mapping[str, Any]) -> dict[str, str]:

@@ -98,7 +98,7 @@ async def _tail(session: Session, choice: Choice) -> None:
                 kept.append(seen)
     if not screen.shown and not session.json:
         note(
-            "nothing there; 'tallyroll simulate' or 'tallyroll publish' puts events in"
+            f"nothing is in {session.settings().url}; 'tallyroll simulate' or 'tallyroll publish' puts events in"
             if choice.wanted is None and choice.since is None and choice.last != 0
             else "no event matches"
         )

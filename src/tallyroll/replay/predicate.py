@@ -74,6 +74,7 @@ _TOKEN: Final = re.compile(
 RESERVED: Final = ("and", "or", "not", "in", "contains")
 _SIGNS: Final = ("sign", "reserved")
 _INDEX: Final = "a name in double quotes or a whole number"
+_MEANT: Final = {"=": "==", "&": "and", "|": "or", "!": "not"}
 _CONSTANTS: Final = {"true": True, "false": False, "null": None}
 
 
@@ -82,7 +83,10 @@ def _tokens(text: str) -> list[Token]:
     while at < len(text):
         found = _TOKEN.match(text, at)
         if found is None:
-            raise ValueError(f"column {at + 1}: {text[at]!r} means nothing here; text goes in double quotes")
+            meant = _MEANT.get(text[at])
+            raise ValueError(
+                f"column {at + 1}: {text[at]!r} means nothing here; {f'write {meant}' if meant else 'text goes in double quotes'}"
+            )
         kind = found.lastgroup or ""
         if kind != "blank":
             tokens.append(Token("reserved" if found[0] in RESERVED else kind, found[0], at + 1))

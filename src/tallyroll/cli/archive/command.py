@@ -219,6 +219,8 @@ async def _query(session: Session, sql: str, limit: int | None) -> tuple[list[st
 
     async with session.roll() as roll:
         files = await roll.archive_files()
+        if not files:
+            raise CommandError(ExitCode.NOT_FOUND, "nothing is sealed yet", "'tallyroll archive seal' seals what is in the log now")
 
         def look() -> tuple[list[str], list[Any], bool]:
             answer = ask(files, sql)

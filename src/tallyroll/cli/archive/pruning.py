@@ -129,7 +129,7 @@ def _try(archive: OpenArchive, one: _Pruning, *, dry_run: bool) -> None:
 
 def _show(found: list[_Pruning], *, dry_run: bool) -> None:
     if not found:
-        say("nothing is that old")
+        say("no sealed segment is that old as a whole")
         return
     good = [one for one in found if not one.refused]
     segments, records, size = (sum(getattr(one.what, name) for one in good) for name in ("segments", "records", "file_bytes"))

@@ -88,7 +88,7 @@ def show_integrity(found: Integrity) -> None:
     """Prints the verdict, what was found, and what it rests on."""
     wrong = f"{counted(found['broken_links'], 'broken link')}, {counted(found['integrity_failures'], 'integrity failure')}"
     verdict = paint("intact", "bold green") if found["valid"] else paint(wrong, "bold red")
-    say(f"{verdict}  {number(found['verified_entries'])} of {number(found['total_entries'])} entries verified")
+    say(f"{verdict}  {number(found['verified_entries'])} of {counted(found['total_entries'], 'entry')} verified")
     if found["first_bad_position"]:
         say(f"first at {plain(found['first_bad_position'])}")
     if found["findings"]:
@@ -106,7 +106,7 @@ def show_integrity(found: Integrity) -> None:
             note("nothing is recorded or signed yet")
         return
     records = f"{number(coverage['entries'])} records of {counted(len(coverage['partitions']), 'partition')}"
-    note(f"{records}, {number(coverage['macs_checked'])} MACs, {number(coverage['notes'])} signed notes")
+    note(f"{records}, {counted(coverage['macs_checked'], 'MAC')}, {counted(coverage['notes'], 'signed note')}")
     if coverage["beyond_notes"]:
         note(f"{counted(coverage['beyond_notes'], 'record')} behind the newest checkpoint: nothing but the MACs was checked of them")
     if not coverage["witness"]:

@@ -20,7 +20,7 @@ from tallyroll.audit.trail import AuditTrail
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.moments import MOMENT_HELP
-from tallyroll.cli.printing import clip, markup, note, number, plain, say, say_json, spread, table
+from tallyroll.cli.printing import clip, counted, markup, note, number, plain, say, say_json, spread, table
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of
 from tallyroll.errors import LedgerTampered
@@ -126,8 +126,8 @@ def query(  # noqa: PLR0913  # one parameter per option
         )
         for entry in found.entries
     ]  # fmt: skip
-    table(("time", "type", "severity", "outcome", "who", "what", "id"), rows, whole=("id",))
-    note(f"{number(len(found.entries))} of {number(found.total_count)} entries")
+    table(("time", "type", "severity", "outcome", "who", "what", "id"), rows, whole=("time", "id"))
+    note(f"{number(len(found.entries))} of {counted(found.total_count, 'entry')}")
 
 
 async def _query(session: Session, asked: Asked, limit: int, offset: int, as_of: dict[str, int] | None) -> Answer:
@@ -200,7 +200,7 @@ def export(  # noqa: PLR0913  # one parameter per option
         say(f"{number(size)} bytes in {plain(path)}")
         return
     count = run(_export(session, _asked(filters, _reader(reader, purpose, personal=personal)), form, path))
-    note(f"{number(count)} entries")
+    note(counted(count, "entry"))
 
 
 async def _export_ledger(session: Session, path: Path, *, plain: bool) -> int:

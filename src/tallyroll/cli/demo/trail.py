@@ -86,7 +86,7 @@ async def _caught_up(roll: Roll) -> None:
 def show_proof(found: Proven) -> None:
     """The verdict on the trail and on its forgery."""
     verdict = paint("valid", "green") if found.valid else paint("NOT valid", "bold red")
-    say(f"{number(found.entries)} entries, one for each event without anybody asking.")
+    say(f"{counted(found.entries, 'entry')}, one for each event without anybody asking.")
     say(f"An export of them, verified offline: {verdict}.")
     if found.forged is not None:
         change = f"success {paint('→', 'dim')} {paint('failure', 'red')}"

@@ -105,9 +105,11 @@ def as_of_text(target: Target | None) -> str:
 def footing(found: Replayed, target: Target | None) -> None:
     """The last lines of an answer: how it is known, and what is to be said against it."""
     tally = found.tally
-    read = [f"{number(tally.archived)} archived" if tally.archived else "", f"{number(tally.logged)} from the log" if tally.logged else ""]
-    snapshots = "" if found.snapshot == "none" else f"{counted(tally.snapshots, 'snapshot')} and "
-    said = f"{snapshots}{' and '.join(filter(None, read)) or 'no'} records"
+    made_of = [counted(tally.snapshots, "snapshot")] if found.snapshot != "none" else []
+    made_of += [
+        f"{counted(count, 'record')} of the {place}" for count, place in ((tally.archived, "archive"), (tally.logged, "log")) if count
+    ]
+    said = " and ".join(made_of) or "nothing"
     final = "final" if found.final else "later events may still belong to it"
     say(paint(f"{as_of_text(target)}, {final}; coverage {found.coverage}; made of {said} in {found.duration_s * 1_000:,.1f} ms", "dim"))
     for partition, spans in found.missing.items():

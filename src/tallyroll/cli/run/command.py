@@ -19,7 +19,7 @@ from tallyroll.cli.exits import CommandError, ExitCode, explain
 from tallyroll.cli.freshness import behind
 from tallyroll.cli.logs import service_log, service_logs
 from tallyroll.cli.moments import short_span
-from tallyroll.cli.printing import number, say, say_json
+from tallyroll.cli.printing import counted, number, say, say_json
 from tallyroll.cli.run.services import WORDS, chosen
 from tallyroll.cli.run.serving import OFF, Watch, address_of, serving
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, span_of, verbs
@@ -212,7 +212,7 @@ class _Lines:
             say_json({"time": iso(utc_now()), "applied": int(fresh), "behind": left, "dead_letters": letters, "retries": retries})
         else:
             speed = "" if interval_s is None else f" in {short_span(interval_s)}"
-            trouble = "".join(f", {number(count)} {what}" for count, what in ((letters, "dead letters"), (retries, "retries")) if count)
+            trouble = "".join(f", {counted(count, what)}" for count, what in ((letters, "dead letter"), (retries, "retry")) if count)
             rest = unknown if left is None else f"{number(left)} behind"
             say(f"{iso(utc_now())[:19]}Z  {number(int(fresh))} applied{speed}, {rest}{trouble}")
         sys.stdout.flush()
