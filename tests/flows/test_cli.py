@@ -584,7 +584,7 @@ def test_the_next_steps_of_a_simulation_lead_to_its_log(run: Run, tmp_path: Path
     url = f"sqlite:///{tmp_path / 'else where'}"
     said = run("simulate", "--events", "50", "--url", url).stderr
     steps = said.splitlines()[-1].partition(": ")[2].split("; ")
-    assert len(steps) == 2
+    assert len(steps) == 3
     for step in steps:
         name, *words = shlex.split(step)
         assert name == "tallyroll"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _ANSI: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36"}
 _WIDEST: Final = 120  # lines beyond this are hard to follow on any screen
+_NAME: Final = 24  # columns: what a name may take of a narrow screen
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -75,7 +76,10 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     columns = None if stream.isatty() else _WIDEST
-    return Console(file=stream, highlight=False, soft_wrap=False, width=columns, no_color=not has_colours(stream) or None)
+    return Console(
+        file=stream, highlight=False, soft_wrap=False, width=columns,
+        color_system="auto" if has_colours(stream) else None,  # None: no bold and no dim either
+    )  # fmt: skip
 
 
 def table(
@@ -88,23 +92,38 @@ def table(
 ) -> None:
     """Prints rows under headings, as wide as needed; columns named in ``right`` hold numbers. Cells may hold rich markup.
 
-    Columns named in ``whole`` are never shortened: what other commands are given, such as ids.
+    Columns named in ``whole`` are never shortened: what other commands are given, such as ids. The first column says what the
+    row is about: where the screen is too narrow, it is the others that lose.
     """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415  # as above
 
+    rows = [*rows]
+    names = name_width(row[0] for row in rows)
     made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
-    for name in columns:
+    for at, name in enumerate(columns):
         made.add_column(
             name,
+            min_width=names if at == 0 else None,
             justify="right" if name in right else "left",
             style=(styles or {}).get(name),
             overflow="fold" if name in whole else "ellipsis",
-            no_wrap=name in right or name in whole,
+            no_wrap=name in right or name in whole or (at == 0 and names is not None),
         )
     for row in rows:
         made.add_row(*row)
-    console().print(made)
+    out = console()
+    if out.measure(made, options=out.options.update(max_width=1_000)).maximum > out.width:
+        made.padding = (0, 1, 0, 0)  # columns closer together rather than shorter
+    out.print(made)
+
+
+def name_width(cells: Iterable[str]) -> int | None:
+    """How wide a column of names has to be on any screen; None if they are too long to insist."""
+    from rich.text import Text  # noqa: PLC0415  # as above
+
+    longest = max((Text.from_markup(cell).cell_len for cell in cells), default=0)
+    return longest if longest <= _NAME else None
 
 
 def markup(text: object, style: str = "") -> str:

@@ -69,7 +69,8 @@ def simulate(  # noqa: PLR0913  # one parameter per option
         speed = report.published / report.seconds if report.seconds else 0.0
         say(f"{number(report.published)} events in {report.seconds:.1f} s ({number(round(speed))} a second)")
         note(f"the same again: {again}")
-        note(f"look at them: {session.command('tail')}; {session.command('agents ls')}")
+        looks = ("tail", "agents ls", "analytics show fleet --at newest")
+        note("look at them: " + "; ".join(map(session.command, looks)))
     if report.failed:
         raise CommandError(
             ExitCode.UNCERTAIN,

@@ -102,7 +102,7 @@ def _say_performance(kind: str, key: str, found: Mapping[str, Any]) -> None:
     lists = {name: value for name, value in found.items() if isinstance(value, list)}
     spread(in_words({name: value for name, value in found.items() if name not in (*_ABOUT, *lists, "metrics")}).items())
     for name, functions in found.get("metrics", {}).items():
-        spread([(name, ", ".join(f"{function} {value:,.6g}" for function, value in functions.items()))])
+        spread([(name.replace("_", " "), ", ".join(f"{function} {value:,.6g}" for function, value in functions.items()))])
     for name, rows in lists.items():
         if rows:
             say()
@@ -144,7 +144,7 @@ def top(  # noqa: PLR0913  # one parameter per option
     Without a terminal, with --once, --at or --json: one table. Ctrl-C ends the live view.
     """
     session = session_of(context, url, json)
-    ranking = watch.Ranking(by, function, dimension, window, limit, lowest)
+    ranking = watch.Ranking(by, function, dimension, window or session.settings().analytics_window, limit, lowest)
     run(watch.top(session, ranking, at, wait, live=not (once or json or session.json or at is not None)))
 
 

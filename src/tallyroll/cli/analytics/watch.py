@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tallyroll.cli.analytics.asking import engine_at, usage
 from tallyroll.cli.analytics.chart import sparkline
-from tallyroll.cli.printing import console, markup, note, say_json, width
+from tallyroll.cli.printing import console, markup, name_width, note, say_json, width
 from tallyroll.cli.session import Session
 from tallyroll.errors import SettingsError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tallyroll.analytics.query import AnalyticsEngine, Ranked
 
 _EVERY_S: Final = 1.0
+_NOTHING: Final = "nothing in that window; '--at newest' looks at the newest events, 'tallyroll run analytics' counts them"
 _TREND: Final = timedelta(minutes=20)  # a column for each minute of it
 
 
@@ -27,7 +28,7 @@ class Ranking(NamedTuple):
     metric: str
     function: str | None
     dimension: str
-    window: str | None
+    window: str
     limit: int
     lowest: bool
 
@@ -47,7 +48,7 @@ async def top(session: Session, ranking: Ranking, at: str | None, wait_s: float,
 async def _once(engine: AnalyticsEngine, ranking: Ranking, moment: datetime | None) -> None:
     found = await _ranked(engine, ranking, moment)
     if not found:
-        note("nothing in that window; '--at newest' looks at the newest events, 'tallyroll run analytics' counts them")
+        note(_NOTHING)
         return
     console().print(await _table(engine, ranking, found, moment))
 
@@ -79,11 +80,13 @@ async def _table(engine: AnalyticsEngine, ranking: Ranking, found: list[Ranked],
     end = moment or engine.now()
     unit = _unit(engine, ranking)
     name = f"{ranking.metric} {ranking.function or ''}".strip()
+    about = f"trend over {_TREND.seconds // 60} minutes" if found else _NOTHING
     made = Table(
         box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", caption_style="dim", caption_justify="left",
-        caption=f"{ranking.window or 'the default window'} up to {end:%Y-%m-%d %H:%M:%S} UTC; trend over {_TREND.seconds // 60} minutes",
+        caption=f"{ranking.window} up to {end:%Y-%m-%d %H:%M:%S} UTC; {about}",
     )  # fmt: skip
-    made.add_column(ranking.dimension)
+    names = name_width(markup(one.key) for one in found)
+    made.add_column(ranking.dimension, min_width=names, no_wrap=names is not None)
     made.add_column(f"{name}, {unit}", justify="right", no_wrap=True)
     made.add_column("", no_wrap=True)
     made.add_column("trend", no_wrap=True)
