@@ -47,6 +47,7 @@ async def test_a_damaged_file_is_unavailable_and_its_content_is_not_quoted(tmp_p
     with pytest.raises(StoreUnavailable) as caught:
         await SqliteStateStore.open(path)
     assert "SQLITE_NOTADB" in str(caught.value)
+    assert "the file is damaged, or no state store" in str(caught.value)
     assert "made anew from the log" in str(caught.value)
     assert "long enough" not in str(caught.value)
 

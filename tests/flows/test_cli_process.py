@@ -88,6 +88,25 @@ def test_standard_output_that_is_closed_full_or_of_another_encoding_is_no_defect
         assert len(done.stderr.splitlines()) <= 2, done.stderr
 
 
+def test_a_folder_without_rights_is_told_of_by_every_command_and_by_doctor_as_one_check(tmp_path: Path) -> None:
+    run(tmp_path, "publish", "agent.started", "a-1")
+    without_rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    (tmp_path / "log").chmod(0o000)
+    try:
+        for words, code in ((("agents", "ls"), 3), (("publish", "agent.started", "a-2"), 3), (("doctor",), 1)):
+            command = [*without_rights, TALLYROLL, *words, "--json"]
+            done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=WAIT_S)
+            assert done.returncode == code, done.stdout + done.stderr
+            told = json.loads(done.stdout)
+            if words == ("doctor",):
+                assert [one["name"] for one in told["checks"] if one["verdict"] == "fail"] == ["folder"]
+            else:
+                assert "permissions" in told["error"] or "writable" in told["error"]
+                assert told["next"].startswith("check the folder of the log")
+    finally:
+        (tmp_path / "log").chmod(0o700)
+
+
 def test_ctrl_c_while_it_is_still_importing_ends_with_130_and_no_trace() -> None:
     program = (
         "import sys\nfrom tallyroll.cli import main\n"

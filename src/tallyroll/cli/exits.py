@@ -65,7 +65,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.UnknownSchema, (ExitCode.FINDINGS, "upgrade tallyroll on this machine; nobody's data is damaged")),
     (errors.PublishUncertain, (ExitCode.UNCERTAIN, lambda error: _after_uncertain(kept=error.kept))),
     (errors.PublishRejected, (ExitCode.FINDINGS, "mend what the reason names, then publish again")),
-    (errors.LogUnavailable, (ExitCode.UNAVAILABLE, "check the address and the broker with 'tallyroll doctor', then try again")),
+    (errors.LogUnavailable, (ExitCode.UNAVAILABLE, lambda error: _after_log(error.what))),
     (errors.Backpressure, (ExitCode.UNAVAILABLE, "wait until the broker takes events again, then repeat the command")),
     (errors.TopicConflict, (ExitCode.FINDINGS, "see the difference with 'tallyroll topics drift'")),
     (errors.StoreUnavailable, (ExitCode.UNAVAILABLE, lambda error: _after_store(error.store))),
@@ -118,6 +118,11 @@ def explain(error: Exception) -> Trouble:
     return Trouble(
         ExitCode.DEFECT, name, f"unexpected {name}; this is a defect", "run it again with TALLYROLL_DEBUG=1 and report the trace"
     )
+
+
+def _after_log(what: str) -> str:
+    looked_at = "the folder of the log" if what.endswith(".db") else "the address and the broker"
+    return f"check {looked_at} with 'tallyroll doctor', then try again"
 
 
 def _after_setting(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tallyroll.adapters.sqlite.schema import enter_wal, transaction
+from tallyroll.adapters.sqlite.schema import advised, enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import ArchivedFinding, ArchiveMark, Pruned, Run, Segment, Span, StoredPart
@@ -107,9 +107,7 @@ def create(connection: sqlite3.Connection, name: str, partition: TopicPartition)
 
 def unavailable(name: str, error: Exception) -> StoreUnavailable:
     """SQLite's error as ours. Only SQLite's own code: its text may quote values."""
-    code = getattr(error, "sqlite_errorname", None) or type(error).__name__
-    damaged = code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
-    return StoreUnavailable(name, f"the index is damaged ({code}); run 'tallyroll archive rebuild'" if damaged else code)
+    return StoreUnavailable(name, advised(error, "the index is damaged; run 'tallyroll archive rebuild'"))
 
 
 @contextlib.contextmanager

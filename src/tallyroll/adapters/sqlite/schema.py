@@ -59,11 +59,11 @@ _ADVICE: Final = {
     "SQLITE_READONLY": "the file or its folder is read-only; mend the permissions",
     "SQLITE_CANTOPEN": "it cannot be opened; check that the folder is there and writable",
     "SQLITE_PERM": "it cannot be opened; mend the permissions",
-    "SQLITE_CORRUPT": "the file is damaged; move log.db aside with its -wal and -shm files, restore a copy, keep the damaged one",
-    "SQLITE_NOTADB": "the file is not a log of tallyroll, or is damaged; choose another folder, or restore a copy",
     "SQLITE_IOERR": "the disk failed to read or write; check the machine's disk",
-    "SQLITE_PROTOCOL": "locks do not work there; a network file system cannot hold the log",
+    "SQLITE_PROTOCOL": "locks do not work there; a network file system cannot hold it",
 }
+_DAMAGED: Final = "the file is damaged; move log.db aside with its -wal and -shm files, restore a copy, keep the damaged one"
+_FOREIGN: Final = "the file is not a log of tallyroll, or is damaged; choose another folder, or restore a copy"
 
 
 def where(path: Path | None) -> str:
@@ -73,11 +73,17 @@ def where(path: Path | None) -> str:
 
 def unavailable(what: str, error: sqlite3.Error) -> LogUnavailable:
     """SQLite's error as ours, with what to do about it. Quotes nothing that SQLite says of values."""
+    return LogUnavailable(what, advised(error, _DAMAGED, _FOREIGN))
+
+
+def advised(error: Exception, damaged: str, foreign: str = "") -> str:
+    """Why a file cannot be used and what to do; ``damaged``, or ``foreign``, is said of one that cannot be read. Quotes no values."""
     name = getattr(error, "sqlite_errorname", None)
     if name is None:
-        return LogUnavailable(what, f"the database cannot be used now ({type(error).__name__})")
+        return f"it cannot be used now ({type(error).__name__})"
     primary = "_".join(name.split("_")[:2])
-    return LogUnavailable(what, f"{_ADVICE.get(primary, 'SQLite refused')} ({name})")
+    unreadable = {"SQLITE_CORRUPT": damaged, "SQLITE_NOTADB": foreign or damaged}
+    return f"{(_ADVICE | unreadable).get(primary, 'SQLite refused')} ({name})"
 
 
 @contextlib.contextmanager

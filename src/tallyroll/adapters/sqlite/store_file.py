@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from tallyroll.adapters.sqlite.folding import MOST_BYTES, Folding
-from tallyroll.adapters.sqlite.schema import enter_wal, transaction
+from tallyroll.adapters.sqlite.schema import advised, enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -121,10 +121,7 @@ class StoreFile:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            # Only SQLite's own code: its text may quote values.
-            reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
-            if reason.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                reason = f"the file is damaged, or no {self._kind.name}; {self._kind.remedy} ({reason})"
+            reason = advised(error, f"the file is damaged, or no {self._kind.name}; {self._kind.remedy}")
             raise StoreUnavailable(self._name, reason) from error
 
 

@@ -81,7 +81,7 @@ async def _examine(session: Session) -> list[Check]:
         except TallyrollError as error:
             found.append(_failed("stores" if isinstance(error, StoreUnavailable) else "log", error, kafka=settings.is_kafka))
     found.append(_spool(settings))
-    if not any(check.name == "redis" and check.verdict == "fail" for check in bridges):  # where the outbox is, then
+    if not any(check.verdict == "fail" for check in (folder, *bridges) if check.name in ("folder", "redis")):  # where the outbox is
         found += await outbox_checks(settings)
     return found
 
