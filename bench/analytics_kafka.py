@@ -69,7 +69,7 @@ async def follow(settings: Settings, count: int) -> dict[str, Any]:
             while sum(loop.flushed.get("analytics", {}).values()) < count:  # noqa: ASYNC110  # the benchmark looks on from outside
                 await asyncio.sleep(0.01)  # noqa: TID251  # as above
         figures = dict(meter.per(count))
-        analytics: OpenAnalytics = await roll._open_analytics()  # noqa: SLF001  # the benchmark looks inside
+        analytics: OpenAnalytics = await roll._parts.analytics()  # noqa: SLF001  # the benchmark looks inside
         return figures | await _asking(analytics)
 
 

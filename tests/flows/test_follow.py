@@ -811,7 +811,7 @@ async def test_what_a_flush_has_from_elsewhere_is_not_offered_and_counts_as_no_t
 async def test_who_only_asks_a_follower_changes_nothing_of_what_it_has_begun(name, tmp_path):
     async with Roll.open(f"sqlite:///{tmp_path}") as roll:
         receipt = await roll.publish(EventBuilder(1).event("agent.started", aggregate_id="a1", aggregate_type="agent"))
-        partition, follower = receipt.position.topic_partition, await roll._follower(name)
+        partition, follower = receipt.position.topic_partition, await roll._following.make(name)
         assert isinstance(follower, LooksFirst)
         await follower.positions([partition])
         async for batch in roll.log.read([Span(*partition, 0, 1)]):

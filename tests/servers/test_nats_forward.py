@@ -145,7 +145,7 @@ async def test_a_bridge_that_dies_before_it_commits_sends_again_and_the_stream_k
         await roll.publish_batch(sent)
     for _ in range(3):
         async with Roll.open(options(server, tmp_path)) as roll:
-            follower = await roll._follower(NATS_FOLLOWER)
+            follower = await roll._following.make(NATS_FOLLOWER)
             partitions = roll.catalogue.partitions(["agent-events"])
             assert await follower.positions(partitions) == {}
             ends = await roll.log.ends(["agent-events"])
@@ -163,7 +163,7 @@ async def test_who_only_asks_the_bridge_takes_no_message_from_it(server: NatsSer
     await make_stream(server)
     async with Roll.open(options(server, tmp_path)) as roll:
         await roll.publish_batch(sent := events(20))
-        follower, partitions = await roll._follower(NATS_FOLLOWER), roll.catalogue.partitions(["agent-events"])
+        follower, partitions = await roll._following.make(NATS_FOLLOWER), roll.catalogue.partitions(["agent-events"])
         assert isinstance(follower, LooksFirst)
         await follower.positions(partitions)
         async for batch in roll.log.read([Span(*where, 0, end) for where, end in (await roll.log.ends(["agent-events"])).items() if end]):

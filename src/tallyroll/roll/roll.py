@@ -7,63 +7,41 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tallyroll.adapters.system.clock import SystemClock
-from tallyroll.analytics.opening import OpenAnalytics
 from tallyroll.analytics.query import AnalyticsEngine
 from tallyroll.analytics.spec import MetricSpec
-from tallyroll.analytics.windows import Retention
 from tallyroll.bridges.agents import EventSourcedAgentManager
-from tallyroll.bridges.forward import Forwarder, topics_of, types_named
 from tallyroll.bridges.inward import Inward, check_no_loop
 from tallyroll.bridges.outbox import ListTasks
-from tallyroll.bridges.state_sync import TOPICS as STATES_TOPICS
-from tallyroll.bridges.state_sync import StateSync
 from tallyroll.errors import SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
-from tallyroll.events.topics import AUDIT_TOPIC, Catalogue, catalogue_of
-from tallyroll.events.types import TASK_TOPIC
-from tallyroll.follow.deadletter import DeadLetters, Letter, read_letters
+from tallyroll.events.topics import Catalogue, catalogue_of
+from tallyroll.follow.deadletter import Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
-from tallyroll.follow.tail import Seen, repeats_before, tail, timeline
+from tallyroll.follow.tail import Seen, tail, timeline
 from tallyroll.opening import (
-    alert_rules_of,
     archive_folder,
-    compliance_rules_of,
     metrics_of,
-    open_alert_sinks,
-    open_archive,
-    open_audit_keys,
-    open_ledger_store,
     open_log,
     open_message_source,
-    open_message_target,
     open_outbox,
-    open_pii_finder,
-    open_state_store,
-    open_state_target,
     open_tracing,
     open_window_store,
-    open_witnesses,
-    replayer_on,
-    seal_limits,
     spool_of,
 )
 from tallyroll.ports import (
     Clock,
     EventLog,
-    Follower,
     Outbox,
     Outcome,
     PartitionWrite,
     Progress,
     Span,
-    StateStore,
-    StateTarget,
     TopicAdmin,
     Tracing,
 )
@@ -75,15 +53,17 @@ from tallyroll.replay.chain import ChainReport, verify_chain
 from tallyroll.replay.differences import Difference, compare_states
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.replay.fold import View
-from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.plan import ReplayMode, as_of_event_time, as_of_offsets
 from tallyroll.replay.policy import Policy
 from tallyroll.replay.replayed import Replayed
 from tallyroll.replay.replayer import Ask
-from tallyroll.replay.restore import Fingerprint, Restored, archived, fingerprint, restore
+from tallyroll.replay.restore import Fingerprint, Restored, fingerprint, restore
 from tallyroll.replay.shown import AgentState, TaskState, WorkflowState
-from tallyroll.replay.state import StateFollower, StoredState, stored_owners, stored_positions, stored_state
+from tallyroll.replay.state import StoredState, stored_owners, stored_positions, stored_state
 from tallyroll.replay.views import AGENT, TASK, WORKFLOW
+from tallyroll.roll.following import Following, Lag
+from tallyroll.roll.names import ARCHIVE_FOLLOWER, STATE_FOLLOWER
+from tallyroll.roll.parts import Parts
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
 
@@ -91,39 +71,9 @@ if TYPE_CHECKING:
     from tallyroll.analytics.alerts.lifecycle import Silence
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.report import ArchiveReport
-    from tallyroll.audit.opening import OpenAudit
-    from tallyroll.audit.recording.violations import Violations
     from tallyroll.audit.trail import AuditTrail
 
-STATE_FOLLOWER: Final = "state"
-ARCHIVE_FOLLOWER: Final = "archive"
-ANALYTICS_FOLLOWER: Final = "analytics"
-REDIS_FOLLOWER: Final = "redis"
-NATS_FOLLOWER: Final = "nats"
-AUDIT_FOLLOWER: Final = "audit"
-FOLLOWERS: Final = (STATE_FOLLOWER, ARCHIVE_FOLLOWER, ANALYTICS_FOLLOWER, REDIS_FOLLOWER, NATS_FOLLOWER, AUDIT_FOLLOWER)
-"""What ``Roll.follow`` and ``Roll.run`` take."""
-
 _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How far one follower is behind in one partition.
-
-    ``stored`` is None where it has not stored anything yet; ``start`` is the first offset that still exists.
-    """
-
-    follower: str
-    partition: TopicPartition
-    stored: int | None
-    end: int
-    start: int = 0
-
-    @property
-    def records(self) -> int:
-        """How many records it has still to apply."""
-        return max(0, self.end - max(self.stored or 0, self.start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,20 +118,13 @@ class Roll:
         self.clock = clock
         self.telemetry = telemetry
         self.publisher = publisher
-        self._tracing = tracing
-        self._stack = AsyncExitStack()
-        self._store: StateStore | None = None
-        self._target: StateTarget | None = None
-        self._loops: dict[str, FollowLoop] = {}
-        self._archive: OpenArchive | None = None
-        self._engine: ReplayEngine | None = None
-        self._metrics = metrics
-        self._analytics: OpenAnalytics | None = None
-        self._audit: OpenAudit | None = None
-        self._opening_audit = asyncio.Lock()  # inside _opening, as the next one
+        self._parts = Parts(
+            settings, catalogue, log,
+            clock=clock, telemetry=telemetry, publisher=publisher, metrics=metrics, tracing=tracing,
+            follow=self.follow, catch_up=self._catch_up,
+        )  # fmt: skip
+        self._following = Following(self._parts)
         self._versions = Versions(log, catalogue, publisher, wait_for_ack=settings.wait_for_ack)
-        self._opening = asyncio.Lock()
-        self._opening_analytics = asyncio.Lock()  # inside the other one, where a follower is made
 
     @staticmethod
     @asynccontextmanager
@@ -221,7 +164,7 @@ class Roll:
             )
             stack.push_async_callback(publisher.close)
             roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher, metrics=measured, tracing=tracing)
-            stack.push_async_callback(roll._stack.aclose)  # own class
+            stack.push_async_callback(roll._parts.stack.aclose)  # own class
             yield roll
 
     # Into the log
@@ -257,7 +200,7 @@ class Roll:
         """
         if outbox is None and manager is not None:
             outbox = await open_outbox(self.settings)
-            self._stack.push_async_callback(outbox.close)
+            self._parts.stack.push_async_callback(outbox.close)
         agents = EventSourcedAgentManager(
             self.publisher,
             manager=manager,
@@ -266,7 +209,7 @@ class Roll:
             list_tasks=list_tasks,
             telemetry=self.telemetry,
         )
-        self._stack.push_async_callback(agents.close)
+        self._parts.stack.push_async_callback(agents.close)
         agents.start()
         return agents
 
@@ -279,50 +222,14 @@ class Roll:
         ``nats`` forwards events, ``audit`` seals the ledger.
         It runs until the roll is closed. Raises ValueError for another name.
         """
-        async with self._opening:
-            return self._loops[name] if name in self._loops else self._begin(await self._follower(name))
-
-    def _begin(self, follower: Follower) -> FollowLoop:
-        self._stack.push_async_callback(follower.close)
-        letters = DeadLetters(
-            self.log, self.catalogue, clock=self.clock, telemetry=self.telemetry, max_record_bytes=self.settings.max_record_bytes
-        )
-        loop = self._loops[follower.name] = FollowLoop(
-            self.log, [follower], self.catalogue, self.settings,
-            group=self.settings.group(follower.name), dead_letters=letters,
-            clock=self.clock, telemetry=self.telemetry, tracing=self._tracing,
-        )  # fmt: skip
-        loop.start()
-        self._stack.push_async_callback(loop.stop)
-        return loop
-
-    async def _follower(self, name: str) -> Follower:
-        if name == STATE_FOLLOWER:
-            return StateFollower(await self._state_store(), self.catalogue, telemetry=self.telemetry)
-        if name == ARCHIVE_FOLLOWER:
-            return self.archive().follower(self.log, limits=seal_limits(self.settings), telemetry=self.telemetry)
-        if name == ANALYTICS_FOLLOWER:
-            rules, sinks = alert_rules_of(self.settings, self._metrics), open_alert_sinks(self.settings, self.publisher.publish, self.clock)
-            return (await self._open_analytics()).follower(rules, sinks, leading=self._leads_analytics)
-        if name == REDIS_FOLLOWER:
-            history = None if self.settings.in_memory or not archive_folder(self.settings).is_dir() else self._archived_parts
-            return StateSync(self._state_target(), self.catalogue, clock=self.clock, telemetry=self.telemetry, history=history)
-        if name == NATS_FOLLOWER:
-            return self._forwarder(None, None)
-        if name == AUDIT_FOLLOWER:
-            return await (await self._open_audit()).follower(partial(open_witnesses, self.settings))
-        raise ValueError(f"{name!r} is no follower; there are {', '.join(FOLLOWERS)}")
+        return await self._following.follow(name)
 
     async def forward(self, event_types: Collection[str] | None = None, subject: str | None = None) -> None:
         """Forwards events to NATS until cancelled: of these types and to this subject, else as the settings say.
 
         Raises what ends it otherwise; ValueError when this roll forwards already.
         """
-        async with self._opening:
-            if NATS_FOLLOWER in self._loops:
-                raise ValueError("this roll forwards already; open another one, with a group prefix of its own")
-            loop = self._begin(self._forwarder(event_types, subject))
-        await loop.finished()
+        await (await self._following.forward(event_types, subject)).finished()
 
     async def take_in(self, subject: str) -> None:
         """Takes events that others publish on a NATS subject, kept by a stream, into the log, until cancelled.
@@ -335,36 +242,6 @@ class Roll:
             await Inward(source, self.publish_batch, clock=self.clock, telemetry=self.telemetry).run()
         finally:
             await source.close()
-
-    def _forwarder(self, event_types: Collection[str] | None, subject: str | None) -> Forwarder:
-        target = open_message_target(self.settings)
-        self._stack.push_async_callback(target.close)
-        return Forwarder(
-            target, self.catalogue, partial(self._committed, NATS_FOLLOWER),
-            met=partial(repeats_before, self.log),
-            telemetry=self.telemetry,
-            event_types=event_types or types_named(self.settings.nats_event_types),
-            subject=subject or self.settings.nats_subject,
-        )  # fmt: skip
-
-    async def _committed(self, follower: str, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        topics = sorted({partition.topic for partition in partitions})
-        found = await self.log.committed(self.settings.group(follower), topics)
-        return {partition: found[partition] for partition in partitions if partition in found}
-
-    def _state_target(self) -> StateTarget:
-        if self._target is None:
-            self._target = open_state_target(self.settings)
-            self._stack.push_async_callback(self._target.close)
-        return self._target
-
-    async def _archived_parts(self, partition: TopicPartition) -> tuple[PartitionFold, int, int] | None:
-        return await archived((await self.replay_engine()).replayer, partition)
-
-    def _leads_analytics(self) -> bool:
-        """One member of the group holds this partition; that one judges what no member sees alone."""
-        loop = self._loops.get(ANALYTICS_FOLLOWER)
-        return loop is not None and TopicPartition(self.catalogue[TASK_TOPIC].name, 0) in loop.assignment
 
     async def run(self, *names: str) -> None:
         """Follows until cancelled, the state unless other followers are named; raises what ends one of them otherwise."""
@@ -379,35 +256,11 @@ class Roll:
         if position is None:
             return False
         wait_s = self.settings.read_wait_ms / 1000 if timeout_s is None else timeout_s
-        return await (await self.follow(follower)).caught_up(position, wait_s)
+        return await self._following.caught_up(position, wait_s, follower=follower)
 
     async def lag(self, *names: str) -> list[Lag]:
         """Per partition how far followers are behind the log, the state unless others are named; reads, follows nothing."""
-        return [one for name in names or (STATE_FOLLOWER,) for one in await self._lag(name)]
-
-    async def _lag(self, name: str) -> list[Lag]:
-        if name == ARCHIVE_FOLLOWER:
-            topics = sorted({partition.topic for partition in await self.archive_partitions()})
-            marks = await asyncio.to_thread(self.archive().reader.marks, await self.archive_partitions())
-            stored: Mapping[TopicPartition, int] = {partition: mark.next for partition, mark in marks.items()}
-        elif name == REDIS_FOLLOWER:
-            topics = [self.catalogue[base].name for base in STATES_TOPICS]
-            found = await self._state_target().progress(self.catalogue.partitions(STATES_TOPICS))
-            stored = {partition: progress.next for partition, progress in found.items()}
-        elif name == NATS_FOLLOWER:
-            topics = [self.catalogue[base].name for base in topics_of(types_named(self.settings.nats_event_types), self.catalogue)]
-            stored = await self.log.committed(self.settings.group(NATS_FOLLOWER), topics)
-        elif name == ANALYTICS_FOLLOWER:
-            analytics = await self._open_analytics()
-            topics, stored = analytics.topics, await analytics.stored()
-        elif name == AUDIT_FOLLOWER:
-            topics = [*self._user_topics(), self.catalogue[AUDIT_TOPIC].name]
-            stored = await (await (await self._open_audit()).store()).progress()
-        else:
-            topics = [self.catalogue[base].name for base in StateFollower.TOPICS]
-            stored = await stored_positions(await self._state_store())
-        ends, starts = await self.log.ends(topics), await self.log.starts(topics)
-        return [Lag(name, where, stored.get(where), end, starts.get(where, 0)) for where, end in sorted(ends.items())]
+        return [one for name in names or (STATE_FOLLOWER,) for one in await self._following.lag(name)]
 
     async def rebuild_state(self, partitions: Collection[TopicPartition], *, allow_truncated: bool = False) -> None:
         """Forgets what is stored of these partitions, so that whoever follows them makes it anew from the log's start.
@@ -420,7 +273,7 @@ class Roll:
         gone = {str(partition): starts[partition] for partition in partitions if starts.get(partition, 0) > 0}
         if gone and not allow_truncated:
             raise SpanGone(gone)
-        store = await self._state_store()
+        store = await self._parts.state_store()
         stored = await store.load_progress(list(partitions))
         forgotten = [partition for partition in partitions if partition in stored and stored[partition].fold_id != _NO_FOLD]
         await store.commit([PartitionWrite(partition, None, Progress(_NO_FOLD, 0, 0), []) for partition in forgotten])
@@ -434,13 +287,13 @@ class Roll:
         only looks into the store, and joins no group.
         """
         if follow:
-            await self._read_your_writes()
+            await self._catch_up(STATE_FOLLOWER)
         found = await self._stored(view, owner)
         return None if found is None else found.shown()
 
     async def _stored(self, view: View, owner: str) -> StoredState | None:
         topics = {self.catalogue[base].name for base in view.topics}
-        return await stored_state(await self._state_store(), view, owner, topics=topics)
+        return await stored_state(await self._parts.state_store(), view, owner, topics=topics)
 
     async def agent_state(self, agent_id: str) -> AgentState | None:
         """As ``state``, of an agent."""
@@ -460,8 +313,8 @@ class Roll:
         ``follow`` as in ``state``.
         """
         if follow:
-            await self._read_your_writes()
-        return await stored_owners(await self._state_store(), view, after=after, limit=limit)
+            await self._catch_up(STATE_FOLLOWER)
+        return await stored_owners(await self._parts.state_store(), view, after=after, limit=limit)
 
     async def replay(
         self,
@@ -486,15 +339,7 @@ class Roll:
 
     async def replay_engine(self) -> ReplayEngine:
         """The engine behind every replay of this roll; the same object each time. Reads the archive where there is one."""
-        if self._archive is None and not self.settings.in_memory and archive_folder(self.settings).is_dir():
-            self.archive()
-        if self._engine is None:
-            reader = self._archive.reader if self._archive is not None else None
-            replayer = replayer_on(self.settings, self.log, self.catalogue, self.clock, reader)
-            self._engine = ReplayEngine(replayer, clock=self.clock, telemetry=self.telemetry)
-        elif self._archive is not None:
-            self._engine.replayer.archive = self._archive.reader  # it may have been made since
-        return self._engine
+        return self._parts.replay_engine()
 
     async def compare_live(self, view: View, owner: str, *, allow_truncated: bool = False) -> LiveComparison:
         """The stored state beside the replayed one, both as of the offsets that the store has applied.
@@ -515,7 +360,7 @@ class Roll:
         A query waits first, at most ``read_wait_ms``, until what this process has published is counted. With ``follow``
         false the engine, another one, only looks into the store, and joins no group. Raises MissingExtra, StoreUnavailable.
         """
-        opened = await self._open_analytics()
+        opened = await self._parts.analytics()
         return opened.engine if follow else opened.onlooker
 
     @asynccontextmanager
@@ -524,7 +369,7 @@ class Roll:
 
         Touches nothing that is stored. Raises MissingExtra, SpanGone, LogUnavailable.
         """
-        opened = await self._open_analytics()
+        opened = await self._parts.analytics()
         ends, starts = await self.log.ends(opened.topics), await self.log.starts(opened.topics)
         begin = starts if since is None else await self.log.positions_at(opened.topics, int(since.timestamp() * 1_000))
         spans = [Span(*where, begin.get(where, 0), end) for where, end in ends.items() if begin.get(where, 0) < end]
@@ -536,29 +381,15 @@ class Roll:
 
     async def open_alerts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Alerts that are pending or firing, the most severe first, and the silences in force, as stored."""
-        return await (await self._open_analytics()).open_alerts()
+        return await (await self._parts.analytics()).open_alerts()
 
     async def silence(self, silence: Silence) -> None:
         """Keeps alerts quiet as it says; durable when it returns, heeded by every process within seconds."""
-        await (await self._open_analytics()).silence(silence)
+        await (await self._parts.analytics()).silence(silence)
 
     async def end_silence(self, silence_id: str) -> None:
         """Takes a silence back; one that is not there is none."""
-        await (await self._open_analytics()).end_silence(silence_id)
-
-    async def _open_analytics(self) -> OpenAnalytics:
-        async with self._opening_analytics:
-            if self._analytics is None:
-                store = await open_window_store(self.settings)
-                self._stack.push_async_callback(store.close)
-                self._analytics = OpenAnalytics(
-                    store, self._metrics, self.catalogue, self.log,
-                    clock=self.clock, telemetry=self.telemetry, default_window=self.settings.analytics_window,
-                    retention=Retention(86_400 * self.settings.analytics_keep_days),
-                    follow=partial(self.follow, ANALYTICS_FOLLOWER), catch_up=partial(self._read_your_writes, ANALYTICS_FOLLOWER),
-                )  # fmt: skip
-                self._stack.push_async_callback(self._analytics.close)
-            return self._analytics
+        await (await self._parts.analytics()).end_silence(silence_id)
 
     # Audit
 
@@ -567,35 +398,7 @@ class Roll:
         """What records into the audit ledger, and answers from it; opens what it needs at its first call."""
         from tallyroll.audit.trail import AuditTrail  # noqa: PLC0415  # who has no audit does without
 
-        return AuditTrail(self._open_audit, self._violations)
-
-    @cached_property
-    def _violations(self) -> Violations:
-        from tallyroll.audit.recording.violations import Violations  # noqa: PLC0415  # as above
-
-        return Violations(self.telemetry, self.publish_batch)
-
-    async def _open_audit(self) -> OpenAudit:
-        if self._audit is not None:
-            return self._audit
-        from tallyroll.audit.opening import OpenAudit  # noqa: PLC0415  # who has no audit does without
-
-        async with self._opening_audit:
-            if self._audit is None:
-                rules = compliance_rules_of(self.settings)
-                keys = await asyncio.to_thread(open_audit_keys, self.settings)
-                self._audit = OpenAudit(
-                    keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
-                    clock=self.clock, telemetry=self.telemetry, finder=open_pii_finder(), violations=self._violations,
-                    catch_up=self._read_own_entries,
-                )  # fmt: skip
-                self._stack.push_async_callback(self._audit.close)
-            return self._audit
-
-    async def _read_own_entries(self) -> None:
-        """Who only looks joins no group on Kafka: for a moment every member would hand over partitions."""
-        if self.publisher.last_positions() or not self.settings.is_kafka:
-            await self._read_your_writes(AUDIT_FOLLOWER)
+        return AuditTrail(self._parts.audit, self._parts.violations)
 
     # The archive
 
@@ -604,14 +407,11 @@ class Roll:
 
         Raises MissingExtra; SettingsError for a log in memory.
         """
-        if self._archive is None:
-            self._archive = open_archive(self.settings, self.catalogue, self.clock)
-            self._stack.callback(self._archive.close)
-        return self._archive
+        return self._parts.archive()
 
     async def archive_partitions(self) -> list[TopicPartition]:
         """Every partition that can be archived: those of users' topics."""
-        return self.catalogue.partitions(topic.base for topic in self.catalogue.topics if topic.user)
+        return self._parts.user_partitions
 
     async def archived_partitions(self) -> list[TopicPartition]:
         """Those that have sealed files."""
@@ -635,7 +435,7 @@ class Roll:
 
     async def rebuild_lost_indexes(self) -> int:
         """Makes the index of each partition that has sealed files and no index; how many that were."""
-        if self.settings.in_memory or not archive_folder(self.settings).is_dir():
+        if not self._parts.is_archived:
             return 0
         archive, archived = self.archive(), await self.archived_partitions()
         lost = set(archived) - set(await asyncio.to_thread(archive.reader.marks, archived))
@@ -645,7 +445,7 @@ class Roll:
 
     async def stored_heads(self) -> dict[str, Mapping[TopicPartition, int]]:
         """Per follower how far its results go, the archive among them."""
-        heads: dict[str, Mapping[TopicPartition, int]] = {STATE_FOLLOWER: await stored_positions(await self._state_store())}
+        heads: dict[str, Mapping[TopicPartition, int]] = {STATE_FOLLOWER: await stored_positions(await self._parts.state_store())}
         replayer = (await self.replay_engine()).replayer
         if replayer.archive is not None:
             marks = await asyncio.to_thread(replayer.archive.marks, await self.archive_partitions())
@@ -658,12 +458,12 @@ class Roll:
         Raises PositionConflict if the store is not empty, SpanGone where a part of the history is gone.
         """
         engine = await self.replay_engine()
-        async for done in restore(engine.replayer, await self._state_store(), Restored(), allow_truncated=allow_truncated):
+        async for done in restore(engine.replayer, await self._parts.state_store(), Restored(), allow_truncated=allow_truncated):
             yield done
 
     async def state_fingerprint(self) -> Fingerprint:
         """What the state store holds: per view how many owners and one hash, as of which offsets."""
-        return await fingerprint((await self.replay_engine()).replayer, await self._state_store())
+        return await fingerprint((await self.replay_engine()).replayer, await self._parts.state_store())
 
     # Looking
 
@@ -671,15 +471,15 @@ class Roll:
         self, *, since: datetime | None = None, last: int | None = None, follow: bool = False, at_end: Callable[[], None] | None = None
     ) -> AsyncIterator[Seen]:
         """Records of all user topics as they come; see ``follow.tail.tail``."""
-        return tail(self.log, self._user_topics(), clock=self.clock, since=since, last=last, follow=follow, at_end=at_end)
+        return tail(self.log, self._parts.user_topics, clock=self.clock, since=since, last=last, follow=follow, at_end=at_end)
 
     async def agent_timeline(self, agent_id: str) -> list[Seen]:
         """Every event that is this agent's deed, in order of event time."""
-        return await timeline(self.log, self._user_topics(), lambda event: event.agent_id == agent_id)
+        return await timeline(self.log, self._parts.user_topics, lambda event: event.agent_id == agent_id)
 
     async def verify_chain(self) -> ChainReport:
         """Checks the publisher chain over all user topics."""
-        return await verify_chain(self.log, self._user_topics())
+        return await verify_chain(self.log, self._parts.user_topics)
 
     def dead_letters(self, follower: str | None = None) -> AsyncIterator[Letter]:
         """The dead letters still kept, of one follower or of all."""
@@ -691,21 +491,8 @@ class Roll:
 
         return KafkaAdmin(self.settings)
 
-    async def _read_your_writes(self, follower: str = STATE_FOLLOWER) -> None:
-        loop = await self.follow(follower)
-        wait_until = self.clock.monotonic() + self.settings.read_wait_ms / 1000
-        for position in self.publisher.last_positions():
-            if not await loop.caught_up(position, max(0.0, wait_until - self.clock.monotonic())):
-                return
-
-    def _user_topics(self) -> list[str]:
-        return [topic.name for topic in self.catalogue.topics if topic.user]
-
-    async def _state_store(self) -> StateStore:
-        if self._store is None:
-            self._store = await open_state_store(self.settings)
-            self._stack.push_async_callback(self._store.close)
-        return self._store
+    async def _catch_up(self, follower: str) -> None:
+        await self._following.catch_up(follower)
 
 
 def _ask(view: View, owner: str | None, until: datetime | None, ends: Mapping[TopicPartition, int] | None, *, allow_truncated: bool) -> Ask:
