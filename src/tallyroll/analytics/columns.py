@@ -53,6 +53,7 @@ class Layout:
         self.reader = Reader(own, schemas)
         self._inside = [(one, self.reader.column(*one)) for one in sorted(own)]
         self._outside = sorted({*_ALWAYS, *(path for path, _ in paths if path in ENVELOPE)})
+        self._by_agent = (AGENT, "text") in paths
         taken = [*((path, "text") for path in self._outside), *(one for one, _ in self._inside), (AGENT, "text")]
         self.place = {one: number for number, one in enumerate(taken)}
         named = {name for spec in specs for name in spec.event_types} | {name for kind in kinds for name in (kind.start, *kind.ends)}
@@ -67,16 +68,26 @@ class Layout:
         columns = iter(into)
         for path in self._outside:
             next(columns).extend(map(attrgetter(path), documents))
+        of_members = self.reader.columns(members)
         agents: Sequence[str | None] = ()
         for (path, _), column in self._inside:
-            column_of = next(columns)
-            column_of.extend(column.take(members))
+            values = column.take(of_members)
+            next(columns).extend(values)
             if path == _AGENT_ID:
-                agents = column_of[len(column_of) - len(members) :]
-        if agents:
-            # The rule of events.event.agent_of, without a call for each.
-            pairs = zip(documents, agents, strict=True)
-            next(columns).extend([one.aggregateid if one.aggregatetype == AGENT else agent or None for one, agent in pairs])
+                agents = values
+        if self._by_agent:
+            next(columns).extend(_agents(documents, agents))
+
+
+def _agents(documents: Sequence[Document], agents: Sequence[str | None]) -> Iterable[str | None]:
+    """Which agent each event is about: the rule of ``events.event.agent_of``, without a call for each."""
+    kinds = [one.aggregatetype for one in documents]
+    alike = kinds.count(AGENT)
+    if not alike:  # most topics have the one or the other
+        return agents
+    if alike == len(kinds):
+        return [one.aggregateid for one in documents]
+    return [one.aggregateid if one.aggregatetype == AGENT else agent for one, agent in zip(documents, agents, strict=True)]
 
 
 def dimension_paths(dimension: str) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> 
         gathered.only(known.tolist())
         times_us, ends = times_us[known], np.concatenate([[0], np.cumsum(known)])[ends].tolist()
     bounds = np.array([0, *ends])
-    times_us, future = clamp(times_us, np.array(gathered.timestamps_ms, np.int64), now_us)
+    times_us, future = clamp(times_us, np.fromiter(gathered.timestamps_ms, np.int64, len(gathered.timestamps_ms)), now_us)
     tally.future += future
     watermarks_us = np.empty(len(times_us), np.int64)
     for lane, start, stop in zip(lanes, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
@@ -104,10 +104,10 @@ def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict
     reader = gathered.layout.reader
     read = reader.read(values, heads)
     at: Sequence[int] = range(len(values))
-    if None in read:
+    documents = [one for one in read if one is not None]
+    if len(documents) < len(values):
         at = [index for index, one in enumerate(read) if one is not None]
         tally.skipped["undecodable"] += len(values) - len(at)
-    documents = [one for one in read if one is not None]
     offsets = list(chain.from_iterable(batch.offsets for batch in batches))
     there = offsets if type(at) is range else [offsets[index] for index in at]
     copies: set[int] = set()

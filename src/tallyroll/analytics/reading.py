@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Union
 
 import msgspec
+from msgspec.structs import astuple
 
 from tallyroll.errors import Undecodable, UnknownSchema
 from tallyroll.events.codec import Head, decode_head
@@ -136,18 +137,18 @@ class Found(NamedTuple):
 
 
 class Column(NamedTuple):
-    """How to take one path out of many members, for a kind of reading."""
+    """How to take one path out of the members of many records, which are a column each, for a kind of reading."""
 
+    member: int
     steps: tuple[tuple[Callable[[Any], Any], type[Any]], ...]
     accepts: tuple[type, ...]
     mixed: bool
     otherwise: float | None
 
-    def take(self, members: Sequence[Any]) -> Iterable[Any]:
+    def take(self, members: Sequence[Sequence[Any]]) -> Sequence[Any]:
         """The values, None where there is none; where the path is read as something else, too, only values of this kind."""
-        (first, _), *others = self.steps
-        values: Iterable[Any] = map(first, members)
-        for get, inside in others:
+        values = members[self.member]
+        for get, inside in self.steps:
             values = [get(one) if type(one) is inside else None for one in values]
         if self.mixed:
             values = [one if one is None or type(one) in self.accepts else self.otherwise for one in values]
@@ -177,12 +178,18 @@ class Reader:
 
     def column(self, path: str, kind: Kind) -> Column:
         """How to take a path of the constructor's."""
-        steps, node = [], self._root
-        for member in path.removeprefix(PAYLOAD).split("."):
-            steps.append((attrgetter(node.attributes[member]), node.struct))
-            node = node.members[member]
+        first, *others = path.removeprefix(PAYLOAD).split(".")
+        member, steps, node = list(self._root.members).index(first), [], self._root.members[first]
+        for name in others:
+            steps.append((attrgetter(node.attributes[name]), node.struct))
+            node = node.members[name]
         otherwise = INVALID if kind in _NUMERIC else None
-        return Column(tuple(steps), _ACCEPTS[kind], bool(node.members) or node.accepted() != _ACCEPTS[kind], otherwise)
+        mixed = bool(node.members) or node.accepted() != _ACCEPTS[kind]
+        return Column(member, tuple(steps), _ACCEPTS[kind], mixed, otherwise)
+
+    def columns(self, members: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """The members of many records as columns. All of them in two steps, for an attribute of each at a time takes twice as long."""
+        return list(zip(*map(astuple, members), strict=True)) if members else [()] * len(self._root.members)
 
     def read(self, values: Sequence[bytes | None], heads: Sequence[Head | Undecodable] | None) -> list[Document | None]:
         """The document of each record, None where there is none; ``heads`` where somebody has decoded them already."""
