@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from bench.analytics_load import START, Load, agent_of
 from bench.report import ROOT
 from bench.workload import Meter, Wire, make_topics
+from tallyroll.adapters.system.interpreter import serve_calmly
 from tallyroll.analytics.opening import OpenAnalytics
 from tallyroll.events.topics import catalogue_of
 from tallyroll.roll import Roll
@@ -64,6 +65,7 @@ def _by_agent(made: Sequence[Wire], topic: str) -> Iterator[Wire]:
 async def follow(settings: Settings, count: int) -> dict[str, Any]:
     """The follower as a service runs it, from the topics into panes on disk, anomalies and alerts included, until all is stored."""
     async with Roll.open(settings) as roll:
+        serve_calmly()  # as ``tallyroll run`` does
         with Meter() as meter:
             loop = await roll.follow("analytics")
             while sum(loop.flushed.get("analytics", {}).values()) < count:  # noqa: ASYNC110  # the benchmark looks on from outside

@@ -70,6 +70,19 @@ class Caller(Quiet):
         self.void = True
 
 
+class Finder(Caller):
+    """Finds something that cannot wait in each run, which takes so long."""
+
+    def __init__(self, clock: FakeClock, takes_s: float = 0.0) -> None:
+        super().__init__("finder")
+        self.clock, self.takes_s = clock, takes_s
+
+    def observed(self, run: KernelRun) -> None:
+        super().observed(run)
+        self.has = self.runs
+        self.clock.advance(self.takes_s)
+
+
 async def turns(clock: FakeClock, follower, count: int = 30) -> None:
     """As the loop does between two polls."""
     for _ in range(count):
@@ -83,6 +96,39 @@ async def begun(store: Gated, follower) -> asyncio.Task:
     while not store.writing:
         await breathe()
     return flush
+
+
+@pytest.mark.parametrize(("takes_s", "rest_s"), [(0.002, 0.006), (0.5, 0.02)])
+async def test_events_are_counted_as_they_come_and_those_behind_them_after_a_rest(takes_s, rest_s):
+    store, clock = await memory_store(Gated), FakeClock(NOW)
+    finder = Finder(clock, takes_s)
+    follower = follower_on(store, clock=clock, observers=[finder])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:50], 0))
+    follower.wants_flush(interval_over=False)
+    assert finder.runs == 1
+    follower.apply(batch(PLACE, RECORDS[50:], 50))
+    clock.advance(rest_s - 0.001)
+    follower.wants_flush(interval_over=False)
+    assert finder.runs == 1
+    clock.advance(0.002)
+    follower.wants_flush(interval_over=False)
+    assert finder.runs == 2
+    await follower.close()
+
+
+async def test_what_is_found_just_before_a_flush_is_stored_before_any_panes_are_made():
+    store, clock = await memory_store(Gated), FakeClock(NOW)
+    finder = Finder(clock, 0.5)
+    follower = follower_on(store, clock=clock, observers=[finder])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:50], 0))
+    follower.wants_flush(interval_over=False)
+    await breathe()
+    follower.apply(batch(PLACE, RECORDS[50:], 50))
+    assert follower.wants_flush(interval_over=True)
+    await breathe()  # the flush would begin here
+    assert await store.documents("call") == {"finder": b"2"}
 
 
 @pytest.mark.slow

@@ -31,7 +31,8 @@ from tallyroll.telemetry import FLUSH_SECONDS, HELD_ROWS, PAIRS_EXPIRED, PANES_C
 log: Final = logging.getLogger("tallyroll.analytics")
 
 RUN_ROWS: Final = 8_192  # records of one run of the kernel: more gain little, and would be looked at later
-RUN_S: Final = 0.02  # how long records may wait for their run: part of an alert's 100 ms
+RUN_S: Final = 0.02  # how long records may wait for their run at most: part of an alert's 100 ms
+_REST: Final = 3.0  # after a run the next one waits so many times as long as it took, within that: few records cost as much as some
 AWAY_S: Final = 0.2  # how long a store that was away is left alone
 TURN_S: Final = 0.005  # how long a flush may hold up others that share the event loop
 MAX_ROWS: Final = 150_000  # rows in memory that need not be there; some 3 KB each
@@ -59,7 +60,7 @@ class AnalyticsFollower:
     and left out; it is never put aside, since the state follower does that with the same record. Its place is counted as read.
     ``flush`` stores changed pane rows, open pairs, keys, positions and the documents of the observers in one transaction.
     Panes made by other metrics are made anew, as far back as the log goes. The store and the observers stay the caller's.
-    ``wants_flush`` runs the kernel when records have waited for 20 ms, so it has to be asked. What an observer cannot wait with
+    ``wants_flush`` runs the kernel, at most 20 ms after the last run, so it has to be asked. What an observer cannot wait with
     is stored at once and by itself, ahead of the panes it was seen in: after a crash these are read again, and so is it.
     Where another follower of the loop reads whole heads, give it the batches first: then they are decoded once.
     Values that come late count as long as panes of their time are kept, which ``retention`` says; what came
@@ -94,7 +95,7 @@ class AnalyticsFollower:
         self._kernel = Kernel(specs, schemas, retention)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._waiting = 0
-        self._waiting_since = 0.0
+        self._run_due = 0.0
         self._urgent: asyncio.Task[None] | None = None
         self._urgent_due = 0.0
         self._ahead_of: Sequence[Observer] = ()  # who is being stored ahead
@@ -137,8 +138,6 @@ class AnalyticsFollower:
             raise RuntimeError(f"positions() of {batch.topic_partition} come before its batches")
         fresh = batch.since(lane.next)
         if fresh is not None:
-            if not self._waiting:
-                self._waiting_since = self._clock.monotonic()
             if lane.first is None:
                 lane.first = fresh.offsets[0]
             lane.batches.append(fresh)
@@ -150,8 +149,8 @@ class AnalyticsFollower:
 
     def wants_flush(self, *, interval_over: bool) -> bool:
         """As the port says."""
-        if self._waiting and self._clock.monotonic() - self._waiting_since >= RUN_S:
-            self._run()
+        if interval_over or self._clock.monotonic() >= self._run_due:
+            self._run()  # also ahead of a flush: what cannot wait is on its way to the store before panes are made
         self._go_ahead()
         return interval_over
 
@@ -159,7 +158,7 @@ class AnalyticsFollower:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
         begin = self._clock.monotonic()
         self._run()
-        self._go_ahead()  # what this very run found does not wait for its panes either
+        self._go_ahead()
         flush = self._begin()
         try:
             await self._in_turns(flush.cut)
@@ -236,7 +235,9 @@ class AnalyticsFollower:
             for observer in self._observers:
                 observer.observed(run)
             count_run(self._telemetry, run.tally)
-        self._telemetry.observe(RUN_SECONDS, self._clock.monotonic() - begin)
+        end = self._clock.monotonic()
+        self._run_due = end + min(RUN_S, _REST * (end - begin))
+        self._telemetry.observe(RUN_SECONDS, end - begin)
 
     # Storing
 

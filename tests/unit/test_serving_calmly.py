@@ -1,0 +1,20 @@
+"""What a process that serves for days asks of its interpreter."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+from tallyroll.adapters.system.interpreter import serve_calmly
+
+
+def test_threads_of_a_process_that_serves_do_not_wait_long_for_each_other() -> None:
+    usual, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    try:
+        serve_calmly()
+        assert sys.getswitchinterval() <= usual / 5
+        assert gc.get_threshold() > thresholds
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(usual)
