@@ -161,9 +161,16 @@ def test_the_archive():
 
 
 def test_persons():
-    recorded = [Recorded("a-0", "anna", "d0", 10), Recorded("a-1", "anna", "d1", 30), Recorded("a-2", "bert", "d2", 10)]
+    late = 400_000_000  # no recorder holds the old key any more
+    recorded = [
+        Recorded("a-0", "anna", "d0", 10),
+        Recorded("a-1", "anna", "d1", late),
+        Recorded("a-2", "bert", "d2", 10),
+        Recorded("a-3", "anna", "d3", 30),
+    ]
     erased = {"anna": (20, 25)}
-    assert kinds(checks.persons({"a-0": None, "a-1": "d1", "a-2": "d2"}, recorded, erased)) == set()
+    for either in ("d3", None):
+        assert kinds(checks.persons({"a-0": None, "a-1": "d1", "a-2": "d2", "a-3": either}, recorded, erased)) == set()
     for broken in ({"a-0": "d0"}, {"a-1": None}, {"a-2": None}, {"a-2": "d1"}):
         assert kinds(checks.persons(broken, recorded, erased)) == {"erasure"}
 
