@@ -80,6 +80,22 @@ class IgnoresPause(Subscribes):
             pass
 
 
+class PausesForGood(Subscribes):
+    class broken(Around):  # noqa: N801
+        def __init__(self, inner):
+            super().__init__(inner)
+            self.shut = set()
+
+        def pause(self, partition):
+            self.shut.add(partition)
+
+        def resume(self, partition):
+            self.shut.discard(partition)
+
+        async def poll(self, timeout_ms):
+            return [batch for batch in await self.inner.poll(timeout_ms) if batch.topic_partition not in self.shut]
+
+
 class IgnoresSeek(Subscribes):
     class broken(Around):  # noqa: N801
         async def seek(self, partition, offset):
@@ -150,6 +166,8 @@ BROKEN = [
     (DropsCommits, group_contract.a_group_goes_on_where_it_committed),
     (DropsCommits, group_contract.members_share_partitions_and_hand_them_over),
     (IgnoresPause, group_contract.a_paused_partition_waits_while_the_others_go_on),
+    (PausesForGood, group_contract.a_partition_that_comes_back_is_not_paused),
+    (IgnoresPause, group_contract.a_partition_that_comes_back_is_not_paused),
     (IgnoresSeek, group_contract.seek_goes_back_and_forward),
     (NeverWaits, group_contract.a_poll_without_news_returns_empty_after_its_time),
     (WaitsForTheWholeTime, group_contract.a_poll_returns_when_something_arrives),

@@ -123,6 +123,32 @@ async def a_paused_partition_waits_while_the_others_go_on(under_test: LogUnderTe
         await member.subscription.close()
 
 
+async def a_partition_that_comes_back_is_not_paused(under_test: LogUnderTest) -> None:
+    """Whatever was asked of it when it was held before; what was held all the time still waits."""
+    group, name, everything_there = _group(under_test), under_test.topic.name, set(under_test.partitions)
+    count = len(everything_there)
+    async with under_test.client() as log:
+        stays, comes = await Member("a").join(log, group, name), Member("b")
+        await until(lambda: stays.held == everything_there, stays, timeout_s=under_test.timeout_s, what="one member holds everything")
+        for partition in everything_there:
+            stays.subscription.pause(partition)
+        await comes.join(log, group, name)
+        half = count // 2
+        await until(lambda: len(stays.held) == len(comes.held) == half, stays, comes, timeout_s=under_test.timeout_s, what="half each")
+        moved = set(comes.held)
+        await comes.subscription.close()
+        await until(lambda: stays.held == everything_there, stays, timeout_s=under_test.timeout_s, what="one holds everything again")
+        await deliver(
+            under_test, log, [record for number in range(count) for record in under_test.numbered(1, first=number, partition=number)]
+        )
+        await _until_received(under_test, len(moved), stays)
+        expect_equal({item.partition for item in stays.received}, moved, "what came back goes on, and nothing else")
+        for partition in everything_there - moved:
+            stays.subscription.resume(partition)
+        await _until_received(under_test, count, stays)
+        await stays.subscription.close()
+
+
 async def seek_goes_back_and_forward(under_test: LogUnderTest) -> None:
     """The next batch of that partition starts there; the others are not touched."""
     first = under_test.partitions[0]
@@ -315,6 +341,7 @@ GROUP_CASES: Final[tuple[Case, ...]] = (
     what_the_listener_says_wins_over_the_commit,
     two_groups_each_get_everything,
     a_paused_partition_waits_while_the_others_go_on,
+    a_partition_that_comes_back_is_not_paused,
     seek_goes_back_and_forward,
     no_partition_starves,
     members_share_partitions_and_hand_them_over,

@@ -149,8 +149,10 @@ class KafkaSubscription:
         starts = dict(self._ask(self._listener.assigned(ours)) or {})
         starts.update(self._committed(consumer, [partition for partition in ours if partition not in starts]))
         self._held.update(ours)
-        self._paused.difference_update(ours)
         consumer.incremental_assign([ClientPartition(*partition, starts.get(partition, OFFSET_BEGINNING)) for partition in ours])
+        # The client keeps a pause for as long as it lives, also of what it has given up meanwhile.
+        consumer.resume([ClientPartition(*partition) for partition in ours if partition in self._paused])
+        self._paused.difference_update(ours)
 
     def _committed(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """What the group has committed, as far as the coordinator says it.
