@@ -46,6 +46,7 @@ async def settle(site: Site, say: Say) -> list[Finding]:
     say("publishers leave")
     site.mend()
     site.finish_commands()
+    site.resume_erasures()
     found: list[Finding] = []
     say("spools are emptied")
     async with Roll.open() as roll:

@@ -49,6 +49,7 @@ KINDS: Final[dict[str, Kind]] = {
     "lose answers": Kind(3),
     "slow answers": Kind(1, (2.0, 8.0)),
     "erase person": Kind(3),
+    "kill erasure": Kind(1, (0.5, 4.0)),
     "seal archive": Kind(2),
     "restore elsewhere": Kind(1),
     "write garbage": Kind(2),

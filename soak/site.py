@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -43,6 +44,7 @@ class Command(NamedTuple):
     process: subprocess.Popen[bytes]
     log: Path
     began_us: int
+    may_die: bool
 
 
 class Site:
@@ -65,6 +67,7 @@ class Site:
         self._secret = secrets.token_hex(32)
         self._commands: list[Command] = []
         self._broken: set[str] = set()
+        self._cut_short: set[str] = set()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -141,7 +144,11 @@ class Site:
                 person = command.name.removeprefix("erase ")
                 before, _ = self.erased.get(person, (0, 0))
                 self.erased[person] = before if code else max(before, command.began_us), _CLOCK.now_us()
-            if code not in (0, 3):  # 3: the log, its broker or a store is away, which we have seen to
+                if code:
+                    self._cut_short.add(person)
+            if code not in (
+                (0, 3, -signal.SIGKILL) if command.may_die else (0, 3)
+            ):  # 3: the log, its broker or a store is away, which we have seen to
                 self.unexpected.append(f"'{command.name}' ended with {code}: see {command.log.name}")
 
     def begin(self, step: Step) -> Callable[[], None] | None:
@@ -158,6 +165,7 @@ class Site:
             "lose answers": lambda: self._lose_answers(1 + step.which % 5),
             "slow answers": lambda: self._slow_answers(step.which),
             "erase person": lambda: self._erase(PERSONS[step.which % _FORGOTTEN]),
+            "kill erasure": lambda: self._kill_erasure(PERSONS[step.which % _FORGOTTEN]),
             "seal archive": lambda: self._run("seal archive", "archive", "seal"),
             "restore elsewhere": self._restore,
             "write garbage": lambda: self._write_garbage(step.which),
@@ -223,20 +231,32 @@ class Site:
     def _erase(self, person: str) -> None:
         self._run(f"erase {person}", "audit", "erase", person, "--yes", "--json")
 
-    def _run(self, name: str, *words: str, **environ: str) -> None:
+    def _kill_erasure(self, person: str) -> Callable[[], None]:
+        return self._started(f"erase {person}", "audit", "erase", person, "--yes", "--json", may_die=True).kill
+
+    def _run(self, name: str, *words: str, environ: Mapping[str, str] | None = None) -> None:
+        self._started(name, *words, environ=environ)
+
+    def _started(self, name: str, *words: str, may_die: bool = False, environ: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """A command, beside everything else."""
         log, began_us = self.logs / f"{name.replace(' ', '-')}.log", _CLOCK.now_us()
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [*TALLYROLL, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **environ}
+                [*TALLYROLL, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=ROOT,
+                env={**os.environ, **(environ or {})},
             )
-        self._commands.append(Command(name, process, log, began_us))
+        self._commands.append(Command(name, process, log, began_us, may_die))
+        return process
 
     def _restore(self) -> None:
         """A state store made anew from archive and log, in a folder of its own, with everything else going on."""
         place = self.folder / f"restored-{len(list(self.folder.glob('restored-*')))}"
         place.mkdir()
-        self._run("restore elsewhere", "replay", "restore", **self.elsewhere(place))
+        self._run("restore elsewhere", "replay", "restore", environ=self.elsewhere(place))
 
     def elsewhere(self, place: Path) -> dict[str, str]:
         """The settings of who has the archive of this site, and nothing else of it."""
@@ -264,6 +284,13 @@ class Site:
         for command in self._commands:
             command.process.wait(300)
         self.look()
+
+    def resume_erasures(self) -> None:
+        """Ends what was cut short; until now what was recorded about these persons may have gone with their keys."""
+        done = tallyroll("audit", "resume")
+        if done.code:
+            self.unexpected.append(f"'audit resume' ended with {done.code}: {done.err[-500:]}")
+        self.erased |= {person: (self.erased[person][0], _CLOCK.now_us()) for person in self._cut_short}
 
     def stop_followers(self) -> None:
         """They have stored what they had applied, and are gone."""
