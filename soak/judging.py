@@ -37,6 +37,7 @@ Say = Callable[[str], None]
 """Told of each step."""
 
 _QUIET_S: Final = 300.0  # until everything has caught up
+_HEARD_S: Final = 25.0  # until a sealer has noticed that a writer of the ledger was killed: three heartbeats, and some
 _SAMPLE: Final = 400  # entries that are opened
 _NOTED: Final = frozenset({"gap", "late", "head_pending"})  # what an intact ledger may say of processes that were killed
 
@@ -56,8 +57,8 @@ async def settle(site: Site, say: Say) -> list[Finding]:
             found.append(Finding("spool", f"{left} events are left, {roll.publisher.refused_in_spool} were refused"))
         say("followers catch up")
         behind = await _behind(roll)
-        deadline = time.monotonic() + _QUIET_S
-        while behind and time.monotonic() < deadline:
+        began = time.monotonic()
+        while time.monotonic() < began + (_QUIET_S if behind else _HEARD_S):
             await asyncio.sleep(1)  # noqa: TID251  # looks on from outside
             site.look()
             behind = await _behind(roll)

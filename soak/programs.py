@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from services.process import Process
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TALLYROLL: Final = (sys.executable, "-m", "tallyroll.cli")
+_STARTED_S: Final = 20.0  # until then it may still import what it needs, and SIGTERM ends it as it ends any program
 _DRAIN_S: Final = 40.0  # two graces of the publisher, and what a loaded machine adds
 
 
@@ -31,6 +33,7 @@ class Program:
         self._log = logs / f"{name}.log"
         self._ends_with = ends_with
         self._process: Process | None = None
+        self._began = 0.0
 
     @property
     def alive(self) -> bool:
@@ -41,6 +44,7 @@ class Program:
         """The next life."""
         self.life += 1
         command = [part.format(life=self.life) for part in self._command]
+        self._began = time.monotonic()
         self._process = Process(command, log=self._log, cwd=ROOT, die_with_parent=True)
 
     def look(self) -> None:
@@ -61,11 +65,12 @@ class Program:
         if self._process is None:
             return
         self.thaw()
+        young = time.monotonic() < self._began + _STARTED_S
         self._process.send(signal.SIGTERM)
         if not self._process.wait(_DRAIN_S):
             self.unexpected.append(f"{self.name} (life {self.life}) still runs {_DRAIN_S} s after SIGTERM: see {self._log.name}")
             self._process.kill()
-        elif self._process.exit_code != self._ends_with:
+        elif self._process.exit_code != self._ends_with and not (young and self._process.exit_code == -signal.SIGTERM):
             self.unexpected.append(
                 f"{self.name} (life {self.life}) ended with {self._process.exit_code} after SIGTERM, expected {self._ends_with}: "
                 f"see {self._log.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -190,6 +191,71 @@ async def test_upkeep_leaves_what_records_brought_to_the_loop_and_stores_finding
     assert "unreadable" in await house.found(category="audit_system")
     await running.sealer.flush()
     assert sum((await house.store.sizes()).values()) > sum(before.values())
+
+
+async def heard_of(house: House) -> list[str]:
+    """What is said of writers a minute later, by a sealer that goes on."""
+    after, writer = await started(house), house.writer()
+    for _ in range(12):
+        house.clock.advance(5)
+        house.send(*house.write(writer))
+        await after.seal()
+        await after.note()
+    assert await house.findings() == {}
+    return await house.found(category="audit_system")
+
+
+class Slow:
+    """A store whose commits wait while ``gate`` is closed."""
+
+    def __init__(self, inner) -> None:
+        self._inner = inner
+        self.gate, self.waiting = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    async def commit(self, change) -> None:
+        if not self.gate.is_set():
+            self.waiting.set()
+            await self.gate.wait()
+        await self._inner.commit(change)
+
+
+async def test_a_goodbye_is_not_lost_when_the_end_comes_in_the_middle_of_a_turn(house: House) -> None:
+    store = house.store = Slow(house.store)
+    running = await started(house)
+    house.say()
+    await running.seal()
+    await running.note()
+    running.upkeep.start()
+    await house.clock.until_asleep()
+    running.sealer.drop(ALL)
+    store.gate.clear()
+    house.clock.advance(1)
+    await store.waiting.wait()
+    stopping = asyncio.create_task(running.upkeep.stop())
+    for _ in range(5):
+        await asyncio.sleep(0)  # noqa: TID251  # lets it come as far as it comes
+    store.gate.set()
+    await stopping
+    assert await heard_of(house) == []
+
+
+async def test_who_ends_after_a_conflict_says_goodbye_too(house: House) -> None:
+    running = await started(house)
+    house.say()
+    await running.seal()
+    other = await started(house)
+    house.say()
+    await other.seal()
+    running.take()
+    with pytest.raises(PositionConflict):
+        await running.sealer.flush()
+    await running.stop()
+    await other.stop()
+    assert await heard_of(house) == []
 
 
 async def test_a_writer_whose_clock_is_ahead_is_said_once_an_epoch_and_its_records_are_kept(house: House) -> None:

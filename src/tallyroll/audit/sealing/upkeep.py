@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -61,6 +60,7 @@ class Upkeep:
         self._beaten_s = -float(heartbeat_s)
         self._noted_s = -float(checkpoint_s)
         self._task: asyncio.Task[None] | None = None
+        self._turning = asyncio.Lock()
 
     def start(self) -> None:
         """Begins, in a task of its own. Safe to call twice."""
@@ -70,11 +70,14 @@ class Upkeep:
     async def stop(self) -> None:
         """Ends the writer's epoch, notes what is there a last time, and ends."""
         if self._task is not None:
-            self._task.cancel()
+            async with self._turning:  # a commit that is cut off may have been made, or not
+                self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-            with contextlib.suppress(StoreUnavailable, KeyRingUnavailable, PositionConflict):
+            try:
                 await self.finish()
+            except (StoreUnavailable, KeyRingUnavailable, PositionConflict) as error:
+                log.warning("%s; the ledger calls this writer silent until another sealer has noticed", error)
 
     async def turn(self) -> None:
         """What is due now. Raises StoreUnavailable, KeyRingUnavailable."""
@@ -108,7 +111,8 @@ class Upkeep:
         while True:
             await self._clock.sleep(min(self._checkpoint_s, self._heartbeat_s) / 2)
             try:
-                await self.turn()
+                async with self._turning:
+                    await self.turn()
             except (StoreUnavailable, KeyRingUnavailable, PositionConflict) as error:
                 log.warning("%s; trying again", error)
             except Exception:  # without heartbeats and checkpoints the ledger would look cut off
@@ -117,8 +121,11 @@ class Upkeep:
     async def _end(self) -> None:
         registrar = self._sealer.registrar
         if registrar.writer is not None:
+            if registrar.burnt(REGISTRY):  # a conflict ended the epoch: the next one names its ends, and says goodbye
+                await registrar.refresh()
+                registrar.begin()
             registrar.close("shutdown")
-            await registrar.commit(LedgerCommit())
+        await registrar.commit(LedgerCommit())  # also what a store that was away has not taken
 
     async def _renew(self) -> None:
         """After a day a new epoch begins; what is pending belongs to the old one and is stored first."""
