@@ -15,6 +15,7 @@ from services.process import Process
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TALLYROLL: Final = (sys.executable, "-m", "tallyroll.cli")
+_DUMP_S: Final = 5.0
 _STARTED_S: Final = 20.0  # until then it may still import what it needs, and SIGTERM ends it as it ends any program
 _DRAIN_S: Final = 40.0  # two graces of the publisher, and what a loaded machine adds
 
@@ -69,6 +70,8 @@ class Program:
         self._process.send(signal.SIGTERM)
         if not self._process.wait(_DRAIN_S):
             self.unexpected.append(f"{self.name} (life {self.life}) still runs {_DRAIN_S} s after SIGTERM: see {self._log.name}")
+            self._process.send(signal.SIGABRT)  # what each thread does goes into the log: see PYTHONFAULTHANDLER
+            self._process.wait(_DUMP_S)
             self._process.kill()
         elif self._process.exit_code != self._ends_with and not (young and self._process.exit_code == -signal.SIGTERM):
             self.unexpected.append(

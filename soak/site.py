@@ -112,6 +112,7 @@ class Site:
             "TALLYROLL_SESSION_TIMEOUT_MS": "6000",
             "TALLYROLL_ARCHIVE_SEAL_RECORDS": "1500",
             "AUDIT_SECRET_KEY_FILE": str(secret),
+            "PYTHONFAULTHANDLER": "1",
             "REDIS_HOST": "127.0.0.1",
             "REDIS_PORT": str(self.redis.port),
             "NATS_SERVERS": self.nats.url,
