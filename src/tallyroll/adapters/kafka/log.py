@@ -58,6 +58,7 @@ class KafkaLog:
         self._admin: AdminClient | None = None
         self._askers: dict[str, Consumer] = {}
         self._asking = threading.Lock()
+        self._closed = False
 
     @classmethod
     async def open(cls, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry) -> KafkaLog:
@@ -115,6 +116,8 @@ class KafkaLog:
         The same question of the admin client aborts the process where the coordinator's connection breaks meanwhile (librdkafka #3663).
         """
         with self._asking:
+            if self._closed:  # who asked is gone: its thread has waited for another one
+                raise KafkaException(KafkaError(KafkaError._DESTROY))  # noqa: SLF001  # as the client says it
             if group not in self._askers:
                 self._askers[group] = Consumer(consumer_config(self._settings, group))
             asker = self._askers[group]
@@ -128,9 +131,13 @@ class KafkaLog:
     async def close(self) -> None:
         await asyncio.to_thread(self._producer.close)
         self._admin = None
-        askers, self._askers = self._askers, {}
-        for asker in askers.values():
-            await asyncio.to_thread(asker.close)
+        await asyncio.to_thread(self._close_askers)
+
+    def _close_askers(self) -> None:
+        with self._asking:
+            self._closed = True
+            while self._askers:
+                self._askers.popitem()[1].close()
 
     def _check_topics(self) -> None:
         try:
