@@ -253,7 +253,7 @@ class Settings:
         least=1,
     )
     audit_default_retention_days: int = _setting(
-        "AUDIT_DEFAULT_RETENTION_DAYS", 365, "How long an entry is kept that no rule says more of.", unit="days", least=1
+        "AUDIT_DEFAULT_RETENTION_DAYS", 365, "How long an entry is kept that no rule says more of.", unit="days", least=1, most=365_000
     )
     subject_fields: str = _setting(
         "AUDIT_SUBJECT_FIELDS",

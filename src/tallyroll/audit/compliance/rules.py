@@ -27,10 +27,11 @@ Tests = dict[str, tuple[str | int | bool, ...]]
 """By field, the values of which it must have one; no values: it must have any."""
 
 DEFAULT_RETENTION_DAYS: Final = 365
+MAX_RETENTION_DAYS: Final = 365_000  # a thousand years: dates end with the year 9999
 _DAY_US: Final = 86_400_000_000
 _STRICTNESS: Final[tuple[OnFailure, ...]] = ("count", "spill", "block")
 _RuleId = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]*(-[A-Z0-9]+)*-\d{3}$")]
-_Days = Annotated[int, Meta(ge=1)]
+_Days = Annotated[int, Meta(ge=1, le=365_000)]
 
 
 class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -75,8 +76,8 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         for name, read in _READ.items():
             msgspec.structs.force_setattr(self, name, read(getattr(self, name)))
-        if self.retention_days < 1:
-            raise ValueError("an entry is kept for a day at least")
+        if not 1 <= self.retention_days <= MAX_RETENTION_DAYS:
+            raise ValueError(f"an entry is kept for a day at least, and for {MAX_RETENTION_DAYS} at most")
         if self.binding and not self.citation:
             raise ValueError("a binding rule cites what binds")
         if self.apart_from and not (self.apart_from.get("event_type") and self.match.get("event_type") and self.joined_by):

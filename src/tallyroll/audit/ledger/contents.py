@@ -21,6 +21,8 @@ from tallyroll.ports import LedgerRow
 SALT: Final = 16
 """Bytes before the text of a plain part."""
 
+_DAY_US: Final = 86_400_000_000
+
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of the trail, as its reader may see it.
@@ -161,7 +163,7 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
         "audit_id": "", "event_type": "", "category": AuditEventCategory.AUDIT_SYSTEM, "severity": AuditSeverity.INFO,
         "action": "", "outcome": "", **env, **personal,
         "timestamp": moment_at(core.ts_us),
-        "retention_date": EPOCH + timedelta(days=core.keep_until_day + 1) - timedelta(microseconds=1),
+        "retention_date": EPOCH + timedelta(days=core.keep_until_day, microseconds=_DAY_US - 1),
         "subjects": tuple(mark.handle.hex() for mark in core.parts if mark.part_type != PartType.PLAIN),
         "encrypted": any(mark.part_type != PartType.PLAIN for mark in core.parts),
         "previous_hash": core.prev.hex(), "current_hash": leaf_hash(record.core).hex(), "mac": record.mac.hex(),

@@ -17,6 +17,7 @@ from tallyroll.audit.ledger.layout import (
     PartMark,
     PartType,
     Record,
+    is_dated,
     k0_commitment,
     nonce_of,
 )
@@ -74,7 +75,7 @@ class Intake:
 
     def _wrong(self, core: Core, offered: Offered, admission: Admission, now_us: int) -> str:
         """Why a record whose place is right is not appended; empty for none."""
-        if core.kind not in _ANYWHERE or not all(map(_is_well_marked, core.parts, count(), repeat(core.seq))):
+        if core.kind not in _ANYWHERE or not is_dated(core) or not all(map(_is_well_marked, core.parts, count(), repeat(core.seq))):
             return "broken"
         age_us = core.mac_epoch * _SECOND_US - CLOCK_BOUND_S * _SECOND_US
         if core.mac_epoch > MAX_MAC_EPOCH or age_us > min(core.ts_us, now_us) - admission.opened_us:

@@ -7,7 +7,6 @@ letters: what cannot be read, or is not what it should be, is sealed as a findin
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,8 +35,6 @@ from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
 from tallyroll.ports import Cipher, Clock, DeadLetter, KeyRing, LedgerCommit, LedgerFacts, LedgerStore
 from tallyroll.telemetry import AUDIT_FINDINGS, AUDIT_SEALED, FOLLOW_REPEATS, Counters, Telemetry
-
-log: Final = logging.getLogger("tallyroll.audit")
 
 DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
@@ -94,7 +91,7 @@ class AuditSealer:
         self._intake = Intake(ring, heartbeat_s=heartbeat_s)
         self._heartbeat_s = heartbeat_s
         self._options = options or SealerOptions()
-        self._telling = Telling(publish, registrar.log_id)
+        self._telling = Telling(publish, registrar.log_id, monotonic=clock.monotonic)
         self._telemetry = telemetry or Counters()
         self._check = check
         self._separating = separating
@@ -360,7 +357,6 @@ class AuditSealer:
         for finding in findings:
             self._findings.append(finding)
             self._telemetry.count(AUDIT_FINDINGS, reason=finding.code)
-            log.error("%s: %s %s", finding.where, finding.code, finding.detail)
 
     def _take_own(
         self, lane: Lane, drafts: Sequence[Draft], facts: Sequence[LedgerFacts], sources: Sequence[Position | None], now_us: int
