@@ -16,6 +16,7 @@ from tallyroll.audit.ledger.chain import Draft, Writer
 from tallyroll.audit.ledger.contents import env_of, part_text
 from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import REGISTRY, Kind, pack_record, unpack_core, unpack_record
+from tallyroll.audit.ledger.partition import Tip, pack_tip
 from tallyroll.audit.ledger.subjects import part_about, text_of
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.checkpointing import Checkpoints
@@ -602,3 +603,30 @@ async def test_events_for_which_there_was_no_key_are_sealed_when_they_come_again
     assert len(await house.found()) == 3
     await running.note()
     assert await house.findings() == {}
+
+
+POISON = [
+    "UPDATE tip SET packed = :ahead WHERE partition = 0",
+    "UPDATE tip SET packed = x'c1' WHERE partition = 0",
+    "DELETE FROM tip WHERE partition = 0",
+    "INSERT INTO tip VALUES (0, :writer, :epoch + 1, :ahead, 1)",
+    "INSERT INTO tip VALUES (0, :writer, :epoch + 1, :ahead, 0)",
+]
+
+
+@pytest.mark.parametrize("poison", POISON)
+async def test_a_sealer_does_not_start_where_a_chain_is_said_to_stand_elsewhere(house: House, poison: str) -> None:
+    """What comes of that chain next would be taken for a repeat, and dropped without a word."""
+    running, writer = await started(house), house.writer()
+    house.send(*house.write(writer))
+    await running.seal()
+    await running.note()
+    await running.stop()
+    ahead = pack_tip((writer.writer, writer.epoch), Tip(10**9, bytes(32), 0, closed=False)).packed
+    with sqlite3.connect(house.path) as connection:
+        assert connection.execute(poison, {"writer": writer.writer, "epoch": writer.epoch, "ahead": ahead}).rowcount > 0
+    connection.close()
+    with pytest.raises(LedgerTampered) as found:
+        await started(house)
+    assert (found.value.code, found.value.partition) == ("resume", 0)
+    assert set(await house.findings()) == {"resume"}

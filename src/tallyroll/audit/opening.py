@@ -175,6 +175,8 @@ class OpenAudit:
                 await checkpoints.check_partition(REGISTRY)
                 await checkpoints.check_noted(is_signed)
                 await checkpoints.check_unnoted()
+            for number in numbers:
+                await checkpoints.check_chains(number)
 
         follower = AuditSealer(
             store, keys.ring, cipher, registrar, deriver, self.catalogue,

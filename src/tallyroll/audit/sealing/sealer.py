@@ -135,7 +135,8 @@ class AuditSealer:
             numbers = {one: self._number(one) for one in partitions}
             if self._check is not None:
                 await self._check(sorted(numbers.values()))
-            stored, tails = await self._store.progress(partitions), await self._store.tails()
+            stored, tails = await self._store.progress(partitions), await self._store.tails(ended=True)
+            registry = await self.registrar.refresh()  # behind the tails: whoever has records by then is admitted there
             for one, number in numbers.items():
                 lane = self.lanes[one] = Lane(self.registrar.log_id, one, number, stored.get(one), tails.get(number), self._store.tip)
                 lane.settle(registry)
