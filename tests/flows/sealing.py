@@ -18,6 +18,7 @@ from tallyroll.audit.ledger.note import ED25519, NoteKey
 from tallyroll.audit.ledger.records import close
 from tallyroll.audit.reading.index import index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
+from tallyroll.audit.sealing.breaches import Breaches
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.deriving import Deriver
 from tallyroll.audit.sealing.finding import Finding
@@ -59,7 +60,8 @@ class Running:
         self.sealer = AuditSealer(
             house.store, house.ring, AesGcm(), registrar, Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
             clock=house.clock, publish=house.publish, check=self._check,
-            separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock, tell=self._told),
+            separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock),
+            breaches=Breaches(rules, ["iso27001"], house.store, self._told),
         )  # fmt: skip
         self.upkeep = Upkeep(
             self.sealer, house.store, self.checkpoints, clock=house.clock, leading=lambda: AUDIT in self.sealer.lanes, rules=rules

@@ -87,7 +87,9 @@ async def test_the_same_event_id_with_other_bytes_is_a_finding(house: House) -> 
 UNDATED = "broken, by a time that is in no calendar"
 
 
-@pytest.mark.parametrize("code", ["fork", "foreign", "unregistered", "closed", "broken", "forged", "backdated", "unreadable", UNDATED])
+@pytest.mark.parametrize(
+    "code", ["fork", "foreign", "unregistered", "closed", "broken", "forged", "backdated", "postdated", "unreadable", UNDATED]
+)
 async def test_what_is_not_as_it_should_be_is_sealed_as_a_finding_and_nothing_else_of_it(house: House, code: str) -> None:
     running, writer = await started(house), house.writer()
     first = house.write(writer, action="good")
@@ -126,6 +128,8 @@ async def wrong(house: House, writer: Writer, code: str):  # noqa: PLR0911  # on
     if code == "backdated":
         writer.advance(3_600)
         return writer.seal(0, house_draft(), house.clock.now_us())
+    if code == "postdated":
+        return writer.seal(0, house_draft(), house.clock.now_us() + 2 * DAY_US)
     if code == UNDATED:
         return writer.seal(0, house_draft(), 1 << 63)
     if code in ("broken", "forged"):

@@ -14,6 +14,7 @@ import msgspec
 
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework, has_value
 from tallyroll.audit.ledger.layout import PartType, Record, leaf_hash, unpack_core, write_json
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.events.moments import EPOCH, moment_at
 from tallyroll.events.position import Position
 from tallyroll.ports import LedgerRow
@@ -135,6 +136,16 @@ def part_text(fields: Mapping[str, object]) -> bytes:
 def altered_entry(row: LedgerRow, record: Record) -> AuditEntry:
     """What the core says of an entry whose env or parts were altered so that nobody can read them."""
     return entry_of(record._replace(env=None, parts=()), (), index=row.number, source=row.source, state="broken")
+
+
+def in_clear(row: LedgerRow) -> AuditEntry:
+    """The entry with its clear fields alone. Raises LedgerTampered where nothing of it can be read."""
+    record, _ = record_in(row)
+    there = {number for number, body in enumerate(record.parts) if body is not None}
+    try:
+        return entry_of(record, [None] * len(record.parts), index=row.number, source=row.source, state="sealed", hidden=there)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return altered_entry(row, record)
 
 
 def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader make of it

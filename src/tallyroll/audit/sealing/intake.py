@@ -29,6 +29,7 @@ from tallyroll.ports import KeyRing
 
 _ANYWHERE: Final = (Kind.ENTRY, Kind.GENESIS, Kind.HEADS, Kind.CLOSE)
 _SECOND_US: Final = 1_000_000
+_AHEAD_US: Final = 86_400 * _SECOND_US  # who verifies takes the newest moment for now: further on, all others would look silent
 _NO_NONCE: Final = bytes(12)
 _SEALED: Final = frozenset({PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN})
 
@@ -78,8 +79,10 @@ class Intake:
         if core.kind not in _ANYWHERE or not is_dated(core) or not all(map(_is_well_marked, core.parts, count(), repeat(core.seq))):
             return "broken"
         age_us = core.mac_epoch * _SECOND_US - CLOCK_BOUND_S * _SECOND_US
-        if core.mac_epoch > MAX_MAC_EPOCH or age_us > min(core.ts_us, now_us) - admission.opened_us:
+        if core.mac_epoch > MAX_MAC_EPOCH or age_us > core.ts_us - admission.opened_us:  # by its own clock, which may be wrong
             return "backdated"
+        if core.ts_us > now_us + _AHEAD_US:
+            return "postdated"
         return "" if self._is_authentic(core, offered) else "forged"
 
     def _is_authentic(self, core: Core, offered: Offered) -> bool:

@@ -21,6 +21,7 @@ from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind
 from tallyroll.audit.ledger.partition import Offered, Verdict
 from tallyroll.audit.ledger.records import Missing
 from tallyroll.audit.ledger.subjects import DrawnKeys, parts_about, text_of
+from tallyroll.audit.sealing.breaches import Breaches
 from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers, digest_of
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.intake import Intake
@@ -39,6 +40,7 @@ from tallyroll.telemetry import AUDIT_FINDINGS, AUDIT_SEALED, FOLLOW_REPEATS, Co
 DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
 _OWN_KEEP_DAYS: Final = 365
+_TOLD_EACH_S: Final = 0.05  # who watches in real time hears of a finding within a tenth of a second
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class AuditSealer:
         telemetry: Telemetry | None = None,
         check: Callable[[Sequence[int]], Awaitable[None]] | None = None,
         separating: Separating | None = None,
+        breaches: Breaches | None = None,
     ) -> None:
         self.registrar = registrar
         self.lanes: dict[TopicPartition, Lane] = {}
@@ -95,7 +98,8 @@ class AuditSealer:
         self._telemetry = telemetry or Counters()
         self._check = check
         self._separating = separating
-        self._findings: list[Finding] = []
+        self._breaches = breaches
+        self._findings, self._told_s = list[Finding](), float("-inf")
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None
         self._drifting: set[ChainKey] = set()
@@ -171,8 +175,9 @@ class AuditSealer:
         return ()
 
     def wants_flush(self, *, interval_over: bool) -> bool:
-        """As the port says."""
-        return interval_over or self._conflict is not None
+        """As the port says; a finding does not wait for the interval, and a flood of them does not make a flush of each."""
+        told = bool(self._findings) and self._clock.monotonic() - self._told_s >= _TOLD_EACH_S
+        return told or interval_over or self._conflict is not None
 
     async def flush(self) -> Mapping[TopicPartition, int]:
         """As the port says. After PositionConflict everything in memory is forgotten; ask for ``positions`` again."""
@@ -345,6 +350,7 @@ class AuditSealer:
             own = [next(parts) for _ in sentences] if sentences else ()
             handles = tuple([part.handle for part in own])
             if isinstance(item, Finding):
+                item = self._breaches.judged(item) if self._breaches is not None else item  # noqa: PLW2901  # the same, and what it breaks
                 findings.append(item)
                 drafts.append(Draft(Kind.ENTRY, item.env(log_id), own, 0, own_day))
                 facts.append(LedgerFacts(0, now_us, 0, own_day, handles, *item.found_by(log_id)))
@@ -369,7 +375,7 @@ class AuditSealer:
         positions = {lane.where: (lane.stored, lane.next) for lane in lanes}
         appends = [append for lane in lanes for append in lane.pending()]
         findings, unstored = self._findings, self._unstored
-        self._findings, self._unstored = [], {**self._unstored}
+        self._findings, self._unstored, self._told_s = [], {**self._unstored}, self._clock.monotonic()
         try:
             await self.registrar.commit(LedgerCommit(appends, positions))
         except BaseException as error:
@@ -383,9 +389,9 @@ class AuditSealer:
             lane.taken(positions[lane.where][1])
         for audit_id in unstored:
             self._unstored.pop(audit_id, None)
-        if self._separating is not None:
-            self._separating.say(findings)
         self._telling.tell(findings)
+        if self._breaches is not None and findings:
+            await self._breaches.say(findings, self.registrar.log_id)
 
     def _first_lane(self) -> Lane | None:
         lanes = [lane for lane in self.lanes.values() if not self.registrar.burnt(lane.number)]
