@@ -164,6 +164,7 @@ SOURCES = [
     "UPDATE fact SET log_offset = 1 << 60 WHERE id = {record}",
     "UPDATE fact SET log_partition = 1 WHERE id = {record}",
     "UPDATE fact SET topic = NULL WHERE id = {record}",
+    "UPDATE fact SET log_offset = NULL WHERE id = {record}",
 ]
 
 
@@ -181,6 +182,7 @@ BESIDE = [
     ("UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 0 AND height = 1", "index"),
     ("UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 65534 AND height = 0", "index"),
     ("DELETE FROM node WHERE height = 1", "index"),
+    ("UPDATE node SET hashes = x'' WHERE height = 1", "index"),
     ("UPDATE tail SET peaks = zeroblob(length(peaks)) WHERE partition = 0", "index"),
     ("UPDATE tail SET size = size + 1 WHERE partition = 0", "index"),
     ("UPDATE tail SET size = 1 << 46 WHERE partition = 0", "index"),
@@ -190,6 +192,8 @@ BESIDE = [
     ("DELETE FROM fact WHERE id = {record}", "index"),
     ("UPDATE trait SET frameworks = '[' WHERE frameworks != '[]'", "index"),
     ("UPDATE leaf SET text = 'no note' WHERE number = (SELECT max(number) FROM leaf)", "note"),
+    ("DELETE FROM note WHERE size = (SELECT max(size) FROM note)", "note_missing"),
+    ("UPDATE note SET size = -size WHERE size = (SELECT max(size) FROM note)", "note_missing"),
     ("UPDATE note SET text = x'ff' WHERE size = (SELECT max(size) FROM note)", "note"),
     ("UPDATE record SET raw = x'00' WHERE id = (SELECT max(id) FROM record)", "size"),
 ]

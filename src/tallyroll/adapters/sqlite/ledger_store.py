@@ -344,7 +344,7 @@ def _node(connection: sqlite3.Connection, partition: int, height: int, number: i
             "ORDER BY first DESC LIMIT 1",
             (number, partition, height, number),
         ).fetchone()
-    if found is None or len(found[0]) != _HASH:
+    if found is None or found[0] is None or len(found[0]) != _HASH:
         raise LookupError(f"node {number} of height {height} in ledger partition {partition}")
     return bytes(found[0])
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from tallyroll.audit.ledger import proving, records
+from tallyroll.audit.ledger import note, proving, records
 from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import META, REGISTRY, leaf_hash, unpack_core, unpack_record
+from tallyroll.audit.ledger.note import Checkpoint
 from tallyroll.audit.ledger.partition import tips_from
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.reading.course import Course
@@ -146,8 +148,13 @@ class _Look:
             return None
 
     async def over_all(self, tail: LedgerTail) -> None:
-        """The tree over all partitions."""
+        """The tree over all partitions, and the note that was signed over all of it: the two are stored together."""
         grown = CompactRange()
+        with suppress(Undecodable):  # the verifier names it
+            newest = await proving.newest(self._store)
+            signed = 0 if newest is None else Checkpoint.parse(note.parse(newest).text).size
+            if signed < tail.size:
+                self._found.add("note_missing", META, signed, detail="what was noted last is there, and its note is not")
         texts = await self._store.leaves(0)
         await self._compare(META, grown.extend([sha256(b"\0" + text.encode()).digest() for text in texts[: tail.size]]))
         self._ends(META, tail, grown)

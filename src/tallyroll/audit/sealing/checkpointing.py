@@ -107,7 +107,7 @@ class Checkpoints:
     async def check_noted(self, check: Checker) -> None:
         """Whether the newest signed note is ours, and the tree over all is what it says. Raises LedgerTampered."""
         tail = (await self._store.tails()).get(META)
-        newest = await proving.newest(self._store)
+        newest = await proving.newest(self._store)  # as new as that tail: the two are stored together
         if tail is None or newest is None:
             if tail is not None or newest is not None:
                 raise LedgerTampered("note_missing", META, 0)
@@ -119,6 +119,8 @@ class Checkpoints:
             raise LedgerTampered("note", META, tail.size) from None
         if not signed.signed_by(NoteKey(self._signer.name, note.ED25519, self._signer.public), check):
             raise LedgerTampered("note_signature", META, checkpoint.size)
+        if tail.size > checkpoint.size:
+            raise LedgerTampered("note_missing", META, checkpoint.size, "what was noted last is there, and its note is not")
         await _compare(self._store, META, tail, checkpoint)
         texts = await self._store.leaves(max(0, tail.size - _TAIL))
         leaves = [sha256(b"\0" + text.encode()).digest() for text in texts]
