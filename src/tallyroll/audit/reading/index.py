@@ -149,6 +149,8 @@ class _Look:
 
     async def over_all(self, tail: LedgerTail) -> None:
         """The tree over all partitions, and the note that was signed over all of it: the two are stored together."""
+        if tail.start:
+            self.say(META, 0, "its beginning was never pruned")
         grown = CompactRange()
         with suppress(Undecodable):  # the verifier names it
             newest = await proving.newest(self._store)
