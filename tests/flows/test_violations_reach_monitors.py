@@ -172,7 +172,7 @@ async def test_records_that_are_missing(tmp_path: Path) -> None:
         watched = Watched(roll, "PCI-009", "AGT-008")
         opened = await roll.audit._opened()  # a writer that loses one
         clock = opened.clock
-        writer = Writer(opened.keys.log_id, opened.keys.ring.enrol(clock.now_us()), opened.keys.new_sealer(), rule_set="1")
+        writer = Writer(opened.keys.log_id, opened.keys.ring.enrol(clock.now_us()), opened.keys.new_cipher(), rule_set="1")
         env = env_of({"audit_id": "0198c0de-0000-7000-8000-000000000001", "event_type": "a.thing", "category": "system_access"})
         sealed = [one for _ in range(3) for one in writer.seal(0, Draft(Kind.ENTRY, env, (), 0, 40_000), clock.now_us())]
         documents = [

@@ -60,7 +60,9 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tallyroll-audit-", ignore_cleanup_errors=True)))
         path = Path(settings.audit_keyring.removeprefix("file:")) if settings.audit_keyring.startswith("file:") else folder / "keys"
         remote = settings.audit_keyring_is_remote
-        if not remote and not path.exists() and holds_records(folder / _LEDGER):  # a new one could open nothing, and would hide what is missing
+        if (
+            not remote and not path.exists() and holds_records(folder / _LEDGER)
+        ):  # a new one could open nothing, and would hide what is missing
             raise KeyRingUnavailable(str(path), "it is missing, and the ledger there was sealed with it; restore it from a copy")
         token = None
         if settings.audit_keyring.startswith("pkcs11:"):

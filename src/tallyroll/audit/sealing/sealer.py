@@ -84,21 +84,18 @@ class AuditSealer:
         self.registrar = registrar
         self.lanes: dict[TopicPartition, Lane] = {}
         self.turn = asyncio.Lock()
-        self._store = store
-        self._ring = ring
+        self._store, self._ring = store, ring
         self._drawn = DrawnKeys(ring)
         self._cipher = cipher
         self._deriver = deriver
         self._catalogue = catalogue
-        self._clock = clock
+        self._clock, self._heartbeat_s = clock, heartbeat_s
         self._intake = Intake(ring, heartbeat_s=heartbeat_s)
-        self._heartbeat_s = heartbeat_s
         self._options = options or SealerOptions()
         self._telling = Telling(publish, registrar.log_id, monotonic=clock.monotonic)
         self._telemetry = telemetry or Counters()
         self._check = check
-        self._separating = separating
-        self._breaches = breaches
+        self._separating, self._breaches = separating, breaches
         self._findings, self._told_s = list[Finding](), float("-inf")
         self._unstored: dict[str, str] = {}
         self._conflict: PositionConflict | None = None

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.adapters.system.clock import SystemClock
-from tallyroll.adapters.system.interpreter import serve_calmly
 from tallyroll.adapters.system.core_dumps import forbid_core_dumps
+from tallyroll.adapters.system.interpreter import serve_calmly
 from tallyroll.cli.exits import CommandError, ExitCode, explain
 from tallyroll.cli.freshness import behind
 from tallyroll.cli.logs import service_log, service_logs
