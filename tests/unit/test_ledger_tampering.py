@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from tests.unit.ledger_tampering import Tampering, store_in, tamperings, verified_in
 
 from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, is_signed
 from tallyroll.testing.ledger_story import story
-from tallyroll.testing.ledger_tampering import Tampering, store_in, tamperings, verified_in
 
 DONE = 150
 
