@@ -146,14 +146,14 @@ class Undecodable(EventError):
 class UnknownSchema(EventError):
     """The event was written under a schema version that this installation does not know.
 
-    Operator: upgrade tallyroll, or register the type; then redrive. Nobody's data is damaged. Not Undecodable.
+    Operator: upgrade tallyroll, or register the type; then redrive, or ask again. Nobody's data is damaged. Not Undecodable.
     """
 
     def __init__(self, event_type: str, version: str, known: str) -> None:
         self.event_type = event_type
         self.version = version
         self.known = known
-        super().__init__(f"{event_type} {version} is not known here (the newest is {known}); upgrade or register it, then redrive")
+        super().__init__(f"{event_type} {version} is not known here (the newest is {known}); upgrade tallyroll, or register the type")
 
 
 class IncompatibleSchema(TallyrollError):

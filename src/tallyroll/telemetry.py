@@ -309,8 +309,8 @@ AUDIT_FINDINGS = Metric(
     ("reason",),
     known={
         "reason": (
-            *("backdated", "broken", "closed", "foreign", "forged", "fork", "gap", "same_id", "silent", "unreadable", "unregistered"),
-            "witness",
+            *("backdated", "broken", "closed", "foreign", "forged", "fork", "gap", "postdated", "same_id", "silent", "unreadable"),
+            *("unregistered", "witness", "drift", "one_person_decides", "overdue"),
         )
     },
 )

@@ -162,3 +162,16 @@ def test_a_cosignature_holds(tmp_path: Path) -> None:
     signed = note.sign(Checkpoint("log/1", 1, bytes(32)).text(), [signer])
     line = note.cosignature_in(kept.add_now(0, signed.packed(), ()))
     assert note.Note(signed.text, (line,)).signed_by(kept.key, is_signed)
+
+
+@pytest.mark.parametrize("damage", [b"xx", b"\xc1", b"\x81\xa1a\x01"])
+async def test_what_it_cannot_read_it_does_not_take_for_nothing_remembered(tmp_path: Path, damage: bytes) -> None:
+    """Else who damages its memory has made it forget, and it cosigns another history."""
+    signer = Ed25519Signer("ledger", sha256(b"log").digest())
+    witness = file_witness(tmp_path, [str(NoteKey("ledger", ED25519, signer.public))])
+    signed = note.sign(Checkpoint("ledger", 1, bytes(32)).text(), [signer]).packed()
+    await witness.add(0, signed, [])
+    (tmp_path / "seen").write_bytes(damage)
+    with pytest.raises(WitnessUnavailable, match="restore it"):
+        await witness.add(0, signed, [])
+    assert (tmp_path / "seen").read_bytes() == damage

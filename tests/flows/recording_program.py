@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -38,6 +39,8 @@ def main(way: str, url: str, folder: str, count: str) -> None:
             os._exit(0)
         os.waitpid(child, 0)
         loop.run_until_complete(record(roll, int(count), "parent"))
+    if way == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     if way == "leave":
         return  # nothing is closed: the hooks at exit have to do it
     loop.run_until_complete(stack.aclose())

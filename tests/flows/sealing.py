@@ -16,7 +16,9 @@ from tallyroll.audit.ledger.envelope import document_of
 from tallyroll.audit.ledger.layout import REGISTRY, Kind, take_out
 from tallyroll.audit.ledger.note import ED25519, NoteKey
 from tallyroll.audit.ledger.records import close
+from tallyroll.audit.reading.index import index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
+from tallyroll.audit.sealing.breaches import Breaches
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.deriving import Deriver
 from tallyroll.audit.sealing.finding import Finding
@@ -58,7 +60,8 @@ class Running:
         self.sealer = AuditSealer(
             house.store, house.ring, AesGcm(), registrar, Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
             clock=house.clock, publish=house.publish, check=self._check,
-            separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock, tell=self._told),
+            separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock),
+            breaches=Breaches(rules, ["iso27001"], house.store, self._told),
         )  # fmt: skip
         self.upkeep = Upkeep(
             self.sealer, house.store, self.checkpoints, clock=house.clock, leading=lambda: AUDIT in self.sealer.lanes, rules=rules
@@ -103,6 +106,8 @@ class Running:
             await self.checkpoints.check_partition(REGISTRY)
             await self.checkpoints.check_noted(is_signed)
             await self.checkpoints.check_unnoted()
+        for number in numbers:
+            await self.checkpoints.check_chains(number)
 
 
 class House:
@@ -179,4 +184,5 @@ class House:
         return verify_files(files, trust, check=is_signed)[0]
 
     async def findings(self) -> dict[str, int]:
-        return dict((await self.report()).counts)
+        """What the verifier finds; where that is nothing, what the store holds beside the records and is not what they say."""
+        return dict((await self.report()).counts) or dict((await index_findings(self.store, ())).counts)

@@ -17,6 +17,7 @@ from tallyroll.audit.ledger.chain import Draft, Writer
 from tallyroll.audit.ledger.contents import env_of, part_text
 from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import REGISTRY, Kind, pack_record, unpack_core, unpack_record
+from tallyroll.audit.ledger.partition import Tip, pack_tip
 from tallyroll.audit.ledger.subjects import part_about, text_of
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.checkpointing import Checkpoints
@@ -84,7 +85,12 @@ async def test_the_same_event_id_with_other_bytes_is_a_finding(house: House) -> 
     assert await house.found(agent_id="agent-2") == []
 
 
-@pytest.mark.parametrize("code", ["fork", "foreign", "unregistered", "closed", "broken", "forged", "backdated", "unreadable"])
+UNDATED = "broken, by a time that is in no calendar"
+
+
+@pytest.mark.parametrize(
+    "code", ["fork", "foreign", "unregistered", "closed", "broken", "forged", "backdated", "postdated", "unreadable", UNDATED]
+)
 async def test_what_is_not_as_it_should_be_is_sealed_as_a_finding_and_nothing_else_of_it(house: House, code: str) -> None:
     running, writer = await started(house), house.writer()
     first = house.write(writer, action="good")
@@ -97,8 +103,9 @@ async def test_what_is_not_as_it_should_be_is_sealed_as_a_finding_and_nothing_el
     await running.seal()
     await running.note()
     assert await house.findings() == {}
-    assert await house.found(category="audit_system") == [code] * len(bad or [1])
-    assert [event.payload["code"] for event in house.published][:1] == [code]
+    said = code.partition(",")[0]
+    assert await house.found(category="audit_system") == [said] * len(bad or [1])
+    assert [event.payload["code"] for event in house.published][:1] == [said]
     assert await house.found(event_type="file.read") == ["good"]
     kept = next(iter((await house.store.find(finding(), limit=1))[1]))
     assert b'"raw":' in text_of(house.ring, AesGcm(), unpack_record(kept.raw), 0), "the bytes in question are kept, sealed"
@@ -122,6 +129,10 @@ async def wrong(house: House, writer: Writer, code: str):  # noqa: PLR0911  # on
     if code == "backdated":
         writer.advance(3_600)
         return writer.seal(0, house_draft(), house.clock.now_us())
+    if code == "postdated":
+        return writer.seal(0, house_draft(), house.clock.now_us() + 2 * DAY_US)
+    if code == UNDATED:
+        return writer.seal(0, house_draft(), 1 << 63)
     if code in ("broken", "forged"):
         [sealed] = house.write(writer)
         changed = {"env": b"{}"} if code == "broken" else {"mac": bytes(range(32))}
@@ -662,3 +673,30 @@ async def test_events_for_which_there_was_no_key_are_sealed_when_they_come_again
     assert len(await house.found()) == 3
     await running.note()
     assert await house.findings() == {}
+
+
+POISON = [
+    "UPDATE tip SET packed = :ahead WHERE partition = 0",
+    "UPDATE tip SET packed = x'c1' WHERE partition = 0",
+    "DELETE FROM tip WHERE partition = 0",
+    "INSERT INTO tip VALUES (0, :writer, :epoch + 1, :ahead, 1)",
+    "INSERT INTO tip VALUES (0, :writer, :epoch + 1, :ahead, 0)",
+]
+
+
+@pytest.mark.parametrize("poison", POISON)
+async def test_a_sealer_does_not_start_where_a_chain_is_said_to_stand_elsewhere(house: House, poison: str) -> None:
+    """What comes of that chain next would be taken for a repeat, and dropped without a word."""
+    running, writer = await started(house), house.writer()
+    house.send(*house.write(writer))
+    await running.seal()
+    await running.note()
+    await running.stop()
+    ahead = pack_tip((writer.writer, writer.epoch), Tip(10**9, bytes(32), 0, closed=False)).packed
+    with sqlite3.connect(house.path) as connection:
+        assert connection.execute(poison, {"writer": writer.writer, "epoch": writer.epoch, "ahead": ahead}).rowcount > 0
+    connection.close()
+    with pytest.raises(LedgerTampered) as found:
+        await started(house)
+    assert (found.value.code, found.value.partition) == ("resume", 0)
+    assert set(await house.findings()) == {"resume"}

@@ -10,6 +10,7 @@ from tests.unit.replay_histories import CATALOGUE, Log, batch_of
 
 from tallyroll.archive.opening import OpenArchive
 from tallyroll.archive.pruning import Prunable
+from tallyroll.errors import UnknownSchema
 from tallyroll.events.position import TopicPartition
 from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.reading import owner_key
@@ -27,14 +28,21 @@ def up_to(archive: OpenArchive, partition: TopicPartition, segments: int) -> Pru
 
 
 def prune_at_random(archive: OpenArchive, rng: Random, log: Log) -> int:
-    """Prunes some segments of some partitions; of how many."""
+    """Prunes some segments of some partitions, as many as hold nothing that a newer version wrote; of how many."""
     pruned = 0
     for partition in log:
         count = len(archive.reader.segments(partition))
         if count and rng.random() < 0.8:
-            archive.pruner.prune(up_to(archive, partition, rng.randint(1, count)))
-            pruned += 1
+            pruned += any(_is_pruned(archive, partition, segments) for segments in range(rng.randint(1, count), 0, -1))
     return pruned
+
+
+def _is_pruned(archive: OpenArchive, partition: TopicPartition, segments: int) -> bool:
+    try:
+        archive.pruner.prune(up_to(archive, partition, segments))
+    except UnknownSchema:
+        return False
+    return True
 
 
 def left_holds(archive: OpenArchive, log: Log) -> None:

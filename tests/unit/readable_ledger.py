@@ -19,7 +19,7 @@ from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, PartType, pack_r
 from tallyroll.audit.ledger.note import Checkpoint
 from tallyroll.audit.ledger.subjects import part_about
 from tallyroll.audit.ledger.tree import CompactRange
-from tallyroll.events.position import Position
+from tallyroll.events.position import Position, TopicPartition
 from tallyroll.ports import LedgerAppend, LedgerCommit, LedgerIndexed, LedgerNote, LedgerRemoval, LedgerRow, LedgerTail, LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
@@ -27,9 +27,13 @@ from tallyroll.testing.ledger import MemoryLedger
 class ReadableStore(StoredLedger):
     """With finding, notes and the tree over all partitions."""
 
-    async def tails(self) -> Mapping[int, LedgerTail]:
+    async def tails(self, *, ended: bool = False) -> Mapping[int, LedgerTail]:
         size = self.ledger.meta.size
-        return {**await super().tails(), META: LedgerTail(size, tuple(self.ledger.meta.peaks(size)))}
+        return {**await super().tails(ended=ended), META: LedgerTail(size, tuple(self.ledger.meta.peaks(size)))}
+
+    async def progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, int]:
+        sizes = {TopicPartition("audit-events", number): size for number, size in (await self.sizes()).items() if number != REGISTRY}
+        return {one: size for one, size in sizes.items() if partitions is None or one in partitions}
 
     async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
         part = self.ledger.partitions[partition]
@@ -152,7 +156,9 @@ async def put_into(store: SqliteLedgerStore, ledger: MemoryLedger) -> None:
         ]
         facts = [facts_of(one, unpack_core(one.core)) for one in part.records]
         nodes = tree.extend(leaves)
-        await store.commit(LedgerCommit([LedgerAppend(number, 0, rows, facts, nodes, tree.peaks)]))
+        tips = ReadableStore(ledger).tips(number, ended=True)
+        stored = {} if number == REGISTRY else {TopicPartition("audit-events", number): (None, len(rows))}
+        await store.commit(LedgerCommit([LedgerAppend(number, 0, rows, facts, nodes, tree.peaks, tips)], stored))
         gone = [LedgerRemoval(number, at) for at, one in enumerate(part.records) if one.env is None]
         gone += [LedgerRemoval(number, at, n) for at, one in enumerate(part.records) for n, body in enumerate(one.parts) if body is None]
         await store.remove(gone)

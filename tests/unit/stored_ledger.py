@@ -12,10 +12,11 @@ from tallyroll.adapters.crypto import AesGcm, FileKeyRing
 from tallyroll.audit.ledger.chain import Part, Writer
 from tallyroll.audit.ledger.contents import SALT, env_of, part_text
 from tallyroll.audit.ledger.layout import REGISTRY, Kind, PartType, pack_record, unpack_core
+from tallyroll.audit.ledger.partition import pack_tip, tips_after
 from tallyroll.audit.ledger.subjects import part_about
 from tallyroll.audit.removal.erasure import Eraser
 from tallyroll.audit.removal.retention import Retention
-from tallyroll.ports import LedgerFacts, LedgerRemoval, LedgerRow, LedgerTail
+from tallyroll.ports import LedgerFacts, LedgerRemoval, LedgerRow, LedgerTail, LedgerTip
 from tallyroll.testing.ledger import DAY_US, MemoryLedger
 
 SECRET = sha256(b"secret of the tests").digest()
@@ -41,11 +42,19 @@ class StoredLedger:
     async def sizes(self) -> Mapping[int, int]:
         return {number: len(part.records) for number, part in self.ledger.partitions.items()}
 
-    async def tails(self) -> Mapping[int, LedgerTail]:
+    async def tails(self, *, ended: bool = False) -> Mapping[int, LedgerTail]:
         return {
-            number: LedgerTail(part.tree.size, tuple(part.tree.peaks(part.tree.size)), b"", part.start)
+            number: LedgerTail(part.tree.size, tuple(part.tree.peaks(part.tree.size)), self.tips(number, ended=ended), part.start)
             for number, part in self.ledger.partitions.items()
         }
+
+    def tips(self, number: int, *, ended: bool) -> list[LedgerTip]:
+        """Of everything that was ever written, also of what was pruned since; none where no sealer would have written it so."""
+        try:
+            stands = tips_after({}, [record.core for record in self.ledger.partitions[number].records])
+        except LookupError:
+            return []
+        return [pack_tip(*one) for one in stands.items() if ended or one[1].open]
 
     async def rows(self, partition: int, start: int, limit: int) -> Sequence[LedgerRow]:
         part = self.ledger.partitions[partition]

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.unit.readable_ledger import Reading
+from msgspec.structs import replace
+from tests.unit.readable_ledger import ReadableStore, Reading
 from tests.unit.stored_ledger import LedgerClock
 
 from tallyroll.audit.entry import SEALED_FIELDS
 from tallyroll.audit.reading.query import KEY_HOLDER, LedgerReader, Reader, Wanted
-from tallyroll.errors import SubjectErased
+from tallyroll.errors import LedgerTampered, SubjectErased
+from tallyroll.ports import LedgerRow
 
 CLERK = Reader("clerk-1")
 AUDITOR = Reader("auditor-7", frozenset({"personal"}), "yearly review")
@@ -272,3 +274,73 @@ def test_a_part_that_does_not_open_is_marked_and_the_rest_is_shown(office: Offic
     entry = office.get(audit_id)
     assert (entry.state, entry.user_id) == ("broken", None)
     assert entry.payload["customer"] == "nobody"
+
+
+class Damaged:
+    """A store in which somebody has made frames of other lengths."""
+
+    def __init__(self, store: ReadableStore, *numbers: int) -> None:
+        self._store = store
+        self._numbers = numbers
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def _row(self, row: LedgerRow) -> LedgerRow:
+        return replace(row, raw=row.raw[:-1]) if row.partition == 0 and row.number in self._numbers else row
+
+    async def find(self, *args: object, **options: object) -> tuple[int, list[LedgerRow]]:
+        total, rows = await self._store.find(*args, **options)
+        return total, [self._row(row) for row in rows]
+
+    async def entry(self, audit_id: str) -> LedgerRow | None:
+        row = await self._store.entry(audit_id)
+        return row and self._row(row)
+
+
+def test_what_cannot_be_read_is_a_finding_and_the_rest_of_the_page_is_given(office: Office) -> None:
+    made = [office.house.entry(user) for user in ("anna", "bert", "anna", "anna")]
+    places = {made_id: row.number for made_id in made if (row := asyncio.run(office.house.store.entry(made_id)))}
+    office.reader._store = Damaged(office.house.store, places[made[0]], places[made[2]])  # the file behind its back
+
+    answer = office.query()
+    assert (answer.total_count, ids(answer)) == (4, [made[3], made[1]])
+    findings = answer.page()["findings"]
+    assert [(one["code"], one["partition"], one["index"]) for one in findings] == [
+        ("frame", 0, places[made[2]]),
+        ("frame", 0, places[made[0]]),
+    ]
+    json.dumps(findings)
+    assert [ids(page) for page in (office.query(limit=2), office.query(limit=2, offset=2))] == [[made[3]], [made[1]]]
+    assert ids(office.query(CLERK)) == [made[3], made[1]], "who opens nothing reads the same"
+    annas = office.query(user_id="anna")
+    assert (ids(annas), len(annas.findings)) == ([made[3]], 2), "whose those are nobody knows"
+    assert ids(office.query(user_id="bert")) == [made[1]]
+
+    with pytest.raises(LedgerTampered, match="frame"):
+        office.get(made[0])
+    with pytest.raises(LedgerTampered, match="frame"):
+        asyncio.run(office.reader.clear_text(made[0]))
+    given: list[str] = []
+
+    async def every() -> None:
+        async for entry in office.reader.each(Wanted(), page=1):
+            given.append(entry.audit_id)  # noqa: PERF401  # they are given before it raises
+
+    with pytest.raises(LedgerTampered, match=f"index {places[made[2]]}"):
+        asyncio.run(every())
+    assert given == [made[3], made[1]], "everything else came first"
+
+
+def test_every_entry_comes_to_an_end_whatever_time_an_altered_record_says(office: Office) -> None:
+    made = [office.house.entry("anna") for _ in range(5)]
+    row = asyncio.run(office.house.store.entry(made[2]))
+    late = row.raw[:53] + b"\x0f" + row.raw[54:]
+    office.reader._store = store = Damaged(office.house.store, row.number)  # as above
+    store._row = lambda one: replace(one, raw=late) if one.number == row.number and one.partition == 0 else one
+
+    async def every() -> list[str]:
+        return [entry.audit_id async for entry in office.reader.each(Wanted(), page=1)]
+
+    given = asyncio.run(asyncio.wait_for(every(), 20))
+    assert set(given) >= set(made[:2] + made[3:])

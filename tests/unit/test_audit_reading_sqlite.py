@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tallyroll.audit.ledger.layout import take_out
 from tallyroll.audit.reading.integrity import Integrity, Trusted, Verification
 from tallyroll.audit.reading.query import LedgerReader, Wanted
 from tallyroll.errors import LedgerTampered
+from tallyroll.events.position import TopicPartition
 from tallyroll.ports import LedgerWanted
 from tallyroll.testing.ledger import MemoryLedger
 
@@ -72,7 +73,12 @@ def test_queries(desk: Desk, wanted: dict[str, str]) -> None:
 
 def verification(ledger: MemoryLedger, store: Any) -> Verification:
     trusted = Trusted((str(ledger.key),), tuple(str(one.key) for one in ledger.witnesses), 1)
-    return Verification(store, Keys(ledger), trusted, is_signed, clock=LedgerClock(ledger), checkpoint=store.sizes)
+
+    async def ends(topics: Sequence[str]) -> dict[TopicPartition, int]:
+        assert topics == ["audit-events"] or "another" in topics
+        return {TopicPartition("audit-events", number): len(part.records) for number, part in ledger.partitions.items()}
+
+    return Verification(store, Keys(ledger), trusted, is_signed, clock=LedgerClock(ledger), checkpoint=store.sizes, log_ends=ends)
 
 
 def test_verification_and_proofs(desk: Desk) -> None:
@@ -123,10 +129,60 @@ def test_an_entry_that_questions_would_miss_is_found(desk: Desk, tmp_path: Path,
     assert found["verified_entries"] == found["total_entries"] - 1
 
 
+RESUMED = [
+    "UPDATE tip SET packed = x'00' WHERE partition = 0",
+    "UPDATE tip SET packed = (SELECT packed FROM tip WHERE partition = 65535 LIMIT 1) WHERE partition = 0",
+    "UPDATE tip SET open = NOT open WHERE partition = 0",
+    "UPDATE tip SET writer = randomblob(16) WHERE partition = 0",
+    "UPDATE tip SET epoch = epoch + 1 WHERE partition = 0",
+    "DELETE FROM tip WHERE partition = 0",
+    "INSERT INTO tip SELECT 0, writer, epoch + 1, packed, 0 FROM tip WHERE partition = 0 LIMIT 1",
+    "UPDATE progress SET next = next - 1 WHERE partition = 0",
+    "UPDATE progress SET next = 0",
+    "UPDATE progress SET next = next + 1 WHERE partition = 0",
+    "UPDATE progress SET partition = 77 WHERE partition = 0",
+    "UPDATE progress SET topic = 'another' WHERE partition = 0",
+    "DELETE FROM progress WHERE partition = 0",
+]
+
+
+@pytest.mark.parametrize("forgery", RESUMED)
+def test_where_sealing_would_go_on_elsewhere_is_found(desk: Desk, tmp_path: Path, forgery: str) -> None:
+    """It would drop a chain's next records as repeats, or pass over what is in the log."""
+    ledger = desk.house.ledger
+    found = asyncio.run(_forged(ledger, tmp_path / "ledger.sqlite", forgery))
+    assert not found["valid"]
+    assert {(one["code"], one["partition"], one["index"]) for one in found["findings"]} == {
+        ("resume", 0, len(ledger.partitions[0].records))
+    }
+    assert found["verified_entries"] == found["total_entries"], "nothing is said against what is there"
+
+
+SOURCES = [
+    "UPDATE fact SET log_offset = log_offset + 1 WHERE id = {record}",
+    "UPDATE fact SET log_offset = log_offset - 1 WHERE id = {record}",
+    "UPDATE fact SET log_offset = 1 << 60 WHERE id = {record}",
+    "UPDATE fact SET log_partition = 1 WHERE id = {record}",
+    "UPDATE fact SET topic = NULL WHERE id = {record}",
+    "UPDATE fact SET log_offset = NULL WHERE id = {record}",
+]
+
+
+@pytest.mark.parametrize("forgery", SOURCES)
+def test_a_record_that_is_said_to_have_come_from_elsewhere_is_found(desk: Desk, tmp_path: Path, forgery: str) -> None:
+    ledger, record = desk.house.ledger, entries(desk.house.ledger)[1]
+    found = asyncio.run(_forged(ledger, tmp_path / "ledger.sqlite", forgery.format(record=record)))
+    assert not found["valid"]
+    places = {(one["code"], one["partition"], one["index"]) for one in found["findings"]}
+    assert {("index", 0, record), ("index", 0, record + 1)} & places
+    assert {code for code, *_ in places} <= {"index", "resume"}
+
+
 BESIDE = [
     ("UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 0 AND height = 1", "index"),
     ("UPDATE node SET hashes = zeroblob(length(hashes)) WHERE partition = 65534 AND height = 0", "index"),
     ("DELETE FROM node WHERE height = 1", "index"),
+    ("UPDATE node SET hashes = x'' WHERE height = 1", "index"),
     ("UPDATE tail SET peaks = zeroblob(length(peaks)) WHERE partition = 0", "index"),
     ("UPDATE tail SET size = size + 1 WHERE partition = 0", "index"),
     ("UPDATE tail SET size = 1 << 46 WHERE partition = 0", "index"),
@@ -136,6 +192,8 @@ BESIDE = [
     ("DELETE FROM fact WHERE id = {record}", "index"),
     ("UPDATE trait SET frameworks = '[' WHERE frameworks != '[]'", "index"),
     ("UPDATE leaf SET text = 'no note' WHERE number = (SELECT max(number) FROM leaf)", "note"),
+    ("DELETE FROM note WHERE size = (SELECT max(size) FROM note)", "note_missing"),
+    ("UPDATE note SET size = -size WHERE size = (SELECT max(size) FROM note)", "note_missing"),
     ("UPDATE note SET text = x'ff' WHERE size = (SELECT max(size) FROM note)", "note"),
     ("UPDATE record SET raw = x'00' WHERE id = (SELECT max(id) FROM record)", "size"),
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -204,7 +206,7 @@ def packed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Without site packages, without the environment: nothing of ours can be found."""
     return subprocess.run(
-        [sys.executable, "-I", "-S", "verify.pyz", *words], cwd=folder, capture_output=True, text=True, check=False, env={}
+        [sys.executable, "-I", "-S", "verify.pyz", *words], cwd=folder, capture_output=True, text=True, check=False, env={}, timeout=60
     )
 
 
@@ -240,8 +242,6 @@ def test_an_auditor_with_plain_python_checks_the_pack(packed: Path, desk: Desk) 
 def test_a_pack_that_was_changed_does_not_pass(
     packed: Path, tmp_path: Path, name: str, change: Callable[[bytes], bytes], code: str
 ) -> None:
-    import shutil
-
     folder = tmp_path / "pack"
     shutil.copytree(packed, folder)
     raw = (folder / name).read_bytes()
@@ -255,7 +255,6 @@ def test_a_pack_that_was_changed_does_not_pass(
 @pytest.mark.slow
 def test_no_changed_bit_of_a_pack_is_missed(packed: Path, tmp_path: Path) -> None:
     import random
-    import shutil
 
     folder = tmp_path / "pack"
     shutil.copytree(packed, folder)
@@ -273,6 +272,51 @@ def test_no_changed_bit_of_a_pack_is_missed(packed: Path, tmp_path: Path) -> Non
         again = read_pack(folder)
         assert again is None or verify_pack(again, trust, check=is_signed)[0].broken, path.name
         path.write_bytes(before)
+
+
+def _list_emptied(folder: Path) -> None:
+    (folder / "SHA256SUMS").write_bytes(b"")
+
+
+def _file_added(folder: Path) -> None:
+    (folder / "proofs" / "another.txt").write_bytes(b"x")
+
+
+def _line_left_out(folder: Path) -> None:
+    lines = (folder / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (folder / "SHA256SUMS").write_text("".join(line for line in lines if "report.json" not in line))
+
+
+def _endless(folder: Path) -> None:
+    (folder / "report.json").unlink()
+    (folder / "report.json").symlink_to("/dev/zero")
+
+
+def _pipe(folder: Path) -> None:
+    (folder / "entries.csv").unlink()
+    os.mkfifo(folder / "entries.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [_list_emptied, _file_added, _line_left_out, _endless, _pipe])
+def test_files_that_the_list_does_not_vouch_for_are_found_and_none_is_read_for_ever(
+    packed: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(packed, folder)
+    change(folder)
+    done = run_alone(folder, "--json")
+    assert done.returncode == 1
+    assert set(json.loads(done.stdout)["counts"]) == {"archive"}
+
+
+@pytest.mark.slow
+def test_a_file_that_somebody_put_beside_the_pack_is_named_and_harms_nothing(packed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(packed, folder)
+    (folder / "state.json").write_text("{}")
+    done = run_alone(folder, "--json")
+    assert (done.returncode, json.loads(done.stdout)["counts"]) == (0, {"unknown_file": 1})
 
 
 def test_no_personal_data_and_no_key_leaves_in_a_pack(packed: Path, desk: Desk, report: ComplianceReport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +11,19 @@ from hypothesis import strategies as st
 
 from tallyroll.audit.compliance.checksums import card_numbers, is_card_number
 from tallyroll.audit.compliance.library import library
-from tallyroll.audit.compliance.rules import ComplianceRule, ComplianceRuleEngine, RuleSet, judge, rule_set_from_toml, unchecked_citations
+from tallyroll.audit.compliance.rules import (
+    ComplianceRule,
+    ComplianceRuleEngine,
+    Found,
+    RuleSet,
+    judge,
+    rule_set_from_toml,
+    unchecked_citations,
+)
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework
+from tallyroll.audit.sealing.finding import CODES
 from tallyroll.errors import SettingsError
+from tallyroll.telemetry import AUDIT_FINDINGS
 
 RULES = library().rules
 BY_ID = {rule.rule_id: rule for rule in RULES}
@@ -103,10 +114,17 @@ def test_every_violation_of_the_library_fires(rule: ComplianceRule) -> None:
 
 
 def test_every_rule_cites_and_none_binds() -> None:
-    assert len(RULES) == 53
+    assert len(RULES) == 54
     assert {rule.framework for rule in RULES} == set(ComplianceFramework)
     assert all(rule.citation and rule.title and not rule.binding for rule in RULES)
     assert all(rule.required_fields or rule.violation for rule in RULES)
+
+
+def test_whatever_a_sealer_may_find_breaks_a_rule() -> None:
+    assert set(get_args(Found)) == set(CODES) - {"one_person_decides", "overdue"}, "these two name their rules themselves"
+    (house,) = [rule for rule in RULES if rule.rule_id == "AGT-008"]
+    assert set(house.found_as) == set(get_args(Found))
+    assert set(AUDIT_FINDINGS.known["reason"]) == set(CODES), "and is counted under its name"
 
 
 def test_it_is_said_that_nobody_has_read_the_sources() -> None:

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from tallyroll import Roll
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing
 from tallyroll.adapters.re2 import Re2Finder
-from tallyroll.audit.compliance.pii import PATTERNS, PiiScanner
+from tallyroll.audit.compliance.pii import PATTERNS, PiiScanner, people_named
+from tallyroll.audit.sealing.deriving import Deriver, Publishers
 from tallyroll.errors import SealBroken
-from tallyroll.events.event import AgentEvent
+from tallyroll.events.batch import Batch
+from tallyroll.events.codec import encode
+from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.publish.privacy import SEALED_PREFIX, FieldSealer, ProtectedEvent, redacting, sealing
 from tallyroll.testing.ledger import NonceWatch
 
@@ -134,3 +137,35 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, dict):
         return [text for key, item in value.items() for text in (key, *_texts(item))]
     return [text for item in value for text in _texts(item)] if isinstance(value, list) else []
+
+
+def test_a_user_whose_name_is_personal_is_sealed_too_under_their_own_key(sealer: FieldSealer, ring: FileKeyRing) -> None:
+    def by(user_id: str | None, payload: dict | None = None) -> AgentEvent:
+        return sealing(sealer)(AgentEvent(**DATA, payload=payload or {"steps": 1}, metadata=EventMetadata(user_id=user_id)))
+
+    event = by("anna@mail.example")
+    assert (event.privacy_protected, event.payload) == (True, {"steps": 1})
+    assert "anna" not in str(event.to_kafka_message())
+    assert sealer.open_user(event.metadata.user_id, event.event_id) == "anna@mail.example"
+    with pytest.raises(SealBroken):
+        sealer.open_user(event.metadata.user_id, "another")
+    assert [by(name).metadata.user_id for name in ("u-17", None)] == ["u-17", None]
+    assert not by("u-17").privacy_protected
+    ring.destroy([ring.handle_of("anna@mail.example")])
+    assert sealer.open_user(event.metadata.user_id, event.event_id) is None
+    redacted = redacting(SCANNER)(AgentEvent(**DATA, payload={"steps": 1}, metadata=EventMetadata(user_id="anna@mail.example")))
+    assert (redacted.metadata.user_id, redacted.privacy_protected) == ("[redacted: email]", True)
+
+
+def test_what_stands_in_the_place_of_a_person_names_nobody(sealer: FieldSealer, ring: FileKeyRing) -> None:
+    """It is another text in each event: a ledger would get a key for each, and an erasure would not find what is under it."""
+    payload = {"customer_id": "anna@mail.example", "steps": 1}
+    event = sealing(sealer)(AgentEvent(**DATA, payload=payload, metadata=EventMetadata(user_id="anna@mail.example")))
+    assert event.payload["customer_id"].startswith(SEALED_PREFIX)
+    assert people_named(event.payload, ["customer_id"]) == ()
+    batch = Batch(
+        "task-events", 0, offsets=range(1), keys=[None], values=[encode(event)], timestamps_ms=[-1],
+    )  # fmt: skip
+    (derived,) = Deriver(bytes(16), subject_fields=["customer_id"]).derive(batch, Publishers())
+    assert [names for names, _ in derived.sentences] == [()]
+    assert ring.handle_of("anna@mail.example") is not None

@@ -17,11 +17,13 @@ from tallyroll.archive.records import judge, raw_batch
 from tallyroll.archive.sealing import Fault, no_fault, written
 from tallyroll.archive.segment import decode_sealed
 from tallyroll.archive.store import ArchiveStore
-from tallyroll.errors import SegmentDamaged, SnapshotMismatch
+from tallyroll.errors import SegmentDamaged, SnapshotMismatch, UnknownSchema
 from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.rows import Rows
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import ArchiveIndex, ArchiveMark, Judged, Pruned, Segment, StoredPart
+from tallyroll.replay.applied import Applied
 from tallyroll.replay.fold import Fold, Part
 from tallyroll.replay.partition import PartitionFold, no_collecting
 from tallyroll.replay.snapshots import is_sound, stored_part
@@ -59,7 +61,8 @@ class Pruner:
 
     Crash: at whatever step, either nothing is pruned or all of it is; ``finish`` removes files that are left over. Safe beside
     a follower and another pruner. Raises SnapshotMismatch where not every owner's snapshot of every view is there and is what
-    the events come to; SegmentDamaged, StoreUnavailable, PositionConflict. Then nothing has changed.
+    the events come to; UnknownSchema for an event that a newer version than this one wrote; SegmentDamaged, StoreUnavailable,
+    PositionConflict. Then nothing has changed.
     Not promised: that the index's own file becomes smaller; its room is used again.
     """
 
@@ -163,8 +166,15 @@ class Pruner:
             checks.read(records, [*map(decode_sealed, records)])
             checks.settle()
             for rows in self._reader.rows(partition, segment.base, segment.next):
-                fold.apply_rows(rows)
+                self._refuse_newer(rows, fold.apply_rows(rows))
             previous = segment.digest
+
+    def _refuse_newer(self, rows: Rows, applied: Applied) -> None:
+        """No snapshot here stands for what a newer version wrote, and that version has not folded it: it must find the event."""
+        for one in applied.found:
+            if one.kind == "unknown_schema":
+                event_type = rows.types[one.index]
+                raise UnknownSchema(event_type, rows.versions[one.index], self._fold.schemas.current(event_type))
 
     def _proven(  # noqa: PLR0913  # what identifies the snapshots, and what they are held against
         self, index: ArchiveIndex, partition: TopicPartition, kept: int, view: str, reducer_id: str, folded: Iterable[Part]

@@ -17,6 +17,7 @@ from tallyroll.audit.recording.recorder import Recorder
 from tallyroll.audit.recording.violations import Violations
 from tallyroll.audit.removal.erasure import Eraser
 from tallyroll.audit.removal.retention import Retention
+from tallyroll.audit.sealing.breaches import Breaches
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.deriving import Deriver
 from tallyroll.audit.sealing.finding import Finding
@@ -175,12 +176,15 @@ class OpenAudit:
                 await checkpoints.check_partition(REGISTRY)
                 await checkpoints.check_noted(is_signed)
                 await checkpoints.check_unnoted()
+            for number in numbers:
+                await checkpoints.check_chains(number)
 
         follower = AuditSealer(
             store, keys.ring, cipher, registrar, deriver, self.catalogue,
             clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days, derived.days_of),
             publish=self._publisher.publish, telemetry=self.telemetry, check=check,
-            separating=Separating(self.rules.rules, store, keys.ring, cipher, clock=self.clock, tell=self.violations.tell),
+            separating=Separating(self.rules.rules, store, keys.ring, cipher, clock=self.clock),
+            breaches=Breaches(self.rules.rules, settings.audit_frameworks_named, store, self.violations.tell),
         )  # fmt: skip
         upkeep = Upkeep(
             follower, store, checkpoints, clock=self.clock, leading=lambda: first in follower.lanes,

@@ -24,6 +24,7 @@ from tallyroll.settings import CONFIG_VARIABLE, Settings, Source, settings_and_s
 if TYPE_CHECKING:
     from tallyroll.roll import Roll
 
+_MAX_PORT: Final = 65_535
 T = TypeVar("T")
 
 COMPLETE_VARIABLE: Final = "_TALLYROLL_COMPLETE"
@@ -112,6 +113,14 @@ def _read(option: str, parse: Callable[[], T]) -> T:
         return parse()
     except ValueError as error:
         raise CommandError(ExitCode.USAGE, f"{option}: {error}", "see the examples in --help") from None
+
+
+def address_of(listen: str, example: str) -> tuple[str, int]:
+    """Host and port of ``--listen``; without a host 127.0.0.1. Raises CommandError."""
+    host, _, port = listen.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+        raise CommandError(ExitCode.USAGE, "--listen: expected HOST:PORT", f"write {example}, or :0 for any free port")
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def examples(*lines: str) -> str:

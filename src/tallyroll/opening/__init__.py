@@ -9,6 +9,7 @@ from tallyroll.opening.audit import (
     open_field_sealer,
     open_ledger_store,
     open_pii_finder,
+    open_ring_keeper,
     open_witnesses,
 )
 from tallyroll.opening.bridges import open_message_source, open_message_target, open_outbox, open_state_target
@@ -35,6 +36,7 @@ __all__ = [
     "open_outbox",
     "open_pii_finder",
     "open_replayer",
+    "open_ring_keeper",
     "open_state_store",
     "open_state_target",
     "open_tracing",

@@ -14,11 +14,11 @@ from tallyroll.adapters.extras import available, require
 from tallyroll.adapters.system.clock import SystemClock
 from tallyroll.errors import KeyRingUnavailable, SettingsError, Undecodable
 from tallyroll.opening.declared import declared_in
-from tallyroll.ports import LedgerStore, PiiFinder, Witness
+from tallyroll.ports import KeyRing, LedgerStore, PiiFinder, Witness
 from tallyroll.settings import Settings, key_bytes
 
 if TYPE_CHECKING:
-    from tallyroll.adapters.crypto import Root
+    from tallyroll.adapters.crypto import RingKeeper, Root
     from tallyroll.audit.compliance.rules import RuleSet
     from tallyroll.audit.opening import AuditKeys
     from tallyroll.audit.sealing.witnessing import KeptWitness
@@ -44,11 +44,13 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
     """The keys of the audit ledger, all of one root: its id, the ring, the key of checkpoints. Blocks for some milliseconds.
 
     The root is ``AUDIT_SECRET_KEY``, or a key in a token (``AUDIT_KEYRING``), or with the embedded log a file that is made
-    once. With Kafka it has to be set: keys that each host made for itself would be worth nothing to the others. Raises
+    once. With Kafka it has to be set: keys that each host made for itself would be worth nothing to the others. So it has where
+    another process keeps the ring (``AUDIT_KEYRING=https://…``), which is asked when a key is needed. Raises
     MissingExtra; SettingsError, also where the secret is not the one that the ring was made with; KeyRingUnavailable.
     """
     require("audit")
-    from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing  # noqa: PLC0415  # needs the extra
+    from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing, RemoteKeyRing  # noqa: PLC0415  # needs the extra
+    from tallyroll.adapters.http.key_ring import HttpKeyRing  # noqa: PLC0415  # as above
     from tallyroll.adapters.sqlite.ledger_store import holds_records  # noqa: PLC0415  # as above
     from tallyroll.audit.opening import AuditKeys  # noqa: PLC0415  # opened when first needed
 
@@ -57,7 +59,10 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
         if settings.in_memory:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tallyroll-audit-", ignore_cleanup_errors=True)))
         path = Path(settings.audit_keyring.removeprefix("file:")) if settings.audit_keyring.startswith("file:") else folder / "keys"
-        if not path.exists() and holds_records(folder / _LEDGER):  # a new one could open nothing, and would hide what is missing
+        remote = settings.audit_keyring_is_remote
+        if (
+            not remote and not path.exists() and holds_records(folder / _LEDGER)
+        ):  # a new one could open nothing, and would hide what is missing
             raise KeyRingUnavailable(str(path), "it is missing, and the ledger there was sealed with it; restore it from a copy")
         token = None
         if settings.audit_keyring.startswith("pkcs11:"):
@@ -69,10 +74,30 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
         root = token.root() if token is not None else _audit_root(settings, folder)
         log_id = root.derive(b"tallyroll/audit/log-id")[:16]
         origin = f"tallyroll/{log_id.hex()}"
-        ring = FileKeyRing(path, root)
+        ring: KeyRing
+        if remote:
+            carrier = HttpKeyRing(settings.audit_keyring)
+            stack.callback(carrier.close)
+            ring = RemoteKeyRing(carrier.name, root, carrier.carry)
+        else:
+            ring = FileKeyRing(path, root)
         stack.callback(ring.close)
         signer = token.signer(origin) if token is not None else Ed25519Signer(origin, root.derive(b"tallyroll/audit/checkpoints"))
         return AuditKeys(log_id, ring, signer, AesGcm, stack.pop_all().close)
+
+
+def open_ring_keeper(settings: Settings) -> tuple[RingKeeper, Callable[[], object]]:
+    """What answers other hosts that ask for this one's key ring, and what forgets it. Raises as ``open_audit_keys``.
+
+    Raises SettingsError, too, where this host asks another one itself, or has its root in a token, which others have not.
+    """
+    require("audit")
+    from tallyroll.adapters.crypto import RingKeeper  # noqa: PLC0415  # needs the extra
+
+    if settings.in_memory or settings.audit_keyring.startswith(("https:", "http:", "pkcs11:")):
+        raise SettingsError("AUDIT_KEYRING", "expected file:PATH, or nothing: a ring that lies here, under AUDIT_SECRET_KEY")
+    keys = open_audit_keys(settings)
+    return RingKeeper(keys.ring, _audit_root(settings, audit_folder(settings))), keys.close
 
 
 def _audit_root(settings: Settings, folder: Path) -> Root:
@@ -80,8 +105,9 @@ def _audit_root(settings: Settings, folder: Path) -> Root:
 
     if settings.audit_secret_key is not None:
         return SecretRoot(key_bytes(settings.audit_secret_key))
-    if settings.is_kafka:
-        raise SettingsError("AUDIT_SECRET_KEY", "needed with Kafka, the same on every host; 'openssl rand -hex 32' makes one")
+    if settings.is_kafka or settings.audit_keyring_is_remote:
+        where = "Kafka" if settings.is_kafka else "a key ring elsewhere"
+        raise SettingsError("AUDIT_SECRET_KEY", f"needed with {where}, the same on every host; 'openssl rand -hex 32' makes one")
     if settings.in_memory:
         return SecretRoot(os.urandom(32))
     if (folder / "keys").exists() and not (folder / "secret").exists():  # a new one could open nothing, and hide what is missing

@@ -170,8 +170,11 @@ class LedgerStore(Protocol):
     async def progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, int]:
         """Per partition of the log the first offset that is not in the ledger; those that never were are left out."""
 
-    async def tails(self) -> Mapping[int, LedgerTail]:
-        """Per partition of the ledger where it ends, the tree over all partitions among them."""
+    async def tails(self, *, ended: bool = False) -> Mapping[int, LedgerTail]:
+        """Per partition of the ledger where it ends, the tree over all partitions among them; all of one moment.
+
+        With ``ended`` the tips are those of all chains, not of the open ones only.
+        """
 
     def tip(self, partition: int, writer: bytes, epoch: int) -> LedgerTip | None:
         """Where a chain stands, also one that was closed. Blocks the calling thread for a look-up."""

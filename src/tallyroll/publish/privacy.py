@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tallyroll.audit.compliance.pii import PiiScanner, people_named
+from tallyroll.audit.compliance.pii import SEALED_PREFIX, PiiScanner, people_named
 from tallyroll.audit.ledger.chain import Ratchet, group_key
 from tallyroll.errors import KeyGone
 from tallyroll.events.event import AgentEvent, EventMetadata
@@ -24,14 +24,12 @@ from tallyroll.events.ids import new_id
 from tallyroll.ports import Cipher, DataKey, KeyRing
 from tallyroll.publish.processors import Processor
 
-SEALED_PREFIX: Final = "sealed:1:"
-"""A text that begins with it stands in the place of a personal value."""
-
 _TOKEN: Final = re.compile(SEALED_PREFIX + r"(?:[A-Za-z0-9_-]{4}){20,}(?:[A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?")
 _WHOLE: Final = "$sealed"  # the only key where everything is sealed
 _HANDLE, _SALT, _NONCE = 16, 16, 12
 _DRAWN: Final = 256  # keys of nobody known at a time; each event without a subject takes one
 _Path = tuple[str | int, ...]
+_USER: Final[_Path] = ("$user",)  # a place that no payload has
 
 
 class FieldSealer:
@@ -68,6 +66,16 @@ class FieldSealer:
             parent: Any = _at(sealed, place[:-1])
             parent[place[-1]] = self._seal(parent[place[-1]], key, event_id, place)
         return sealed
+
+    def seal_user(self, user_id: str | None, event_id: str) -> str | None:
+        """Who the event is by, sealed under that person's own key where what they are called is itself personal; else as it is."""
+        if user_id is None or _is_sealed(user_id) or not self._scanner.in_text(user_id):
+            return user_id
+        return self._seal(user_id, self._ring.subjects([user_id])[0], event_id, _USER)
+
+    def open_user(self, user_id: str | None, event_id: str) -> str | None:
+        """The opposite; None for a person who was erased. Raises SealBroken for another event."""
+        return str(self._open(user_id, event_id, _USER) or "") or None if user_id is not None and _is_sealed(user_id) else user_id
 
     def open_fields(self, data: Mapping[str, Any], event_id: str) -> dict[str, Any]:
         """What ``seal_fields`` has sealed, opened; a value whose key was destroyed is None. Raises SealBroken for another event."""
@@ -177,22 +185,31 @@ class ProtectedEvent:
 
 
 def sealing(sealer: FieldSealer) -> Processor:
-    """A processor that seals what is personal in every payload; give it to ``Roll.open(processors=…)``."""
+    """A processor that seals what is personal in every payload, and a user of a personal name; for ``Roll.open(processors=…)``."""
 
     def seal(event: AgentEvent) -> AgentEvent:
-        if event.privacy_protected or not sealer.contains_pii(event.payload):
+        if event.privacy_protected:
             return event
-        payload = sealer.seal_fields(event.payload, event.event_id)
-        return msgspec.structs.replace(event, payload=payload, privacy_protected=True)
+        payload = sealer.seal_fields(event.payload, event.event_id) if sealer.contains_pii(event.payload) else event.payload
+        user_id = sealer.seal_user(event.metadata.user_id, event.event_id)
+        if payload is event.payload and user_id == event.metadata.user_id:
+            return event
+        metadata = msgspec.structs.replace(event.metadata, user_id=user_id)
+        return msgspec.structs.replace(event, payload=payload, metadata=metadata, privacy_protected=True)
 
     return seal
 
 
 def redacting(scanner: PiiScanner) -> Processor:
-    """A processor that puts ``[redacted: KIND]`` in the place of what is personal in every payload, for good."""
+    """A processor that puts ``[redacted: KIND]`` in the place of what is personal, in payloads and users' names, for good."""
 
     def redact(event: AgentEvent) -> AgentEvent:
-        found = scanner.in_value(event.payload)
+        found, by = scanner.in_value(event.payload), scanner.in_text(event.metadata.user_id or "")
+        if by:
+            kinds = ", ".join(sorted({one.kind for one in by}))
+            event = msgspec.structs.replace(
+                event, metadata=msgspec.structs.replace(event.metadata, user_id=f"[redacted: {kinds}]"), privacy_protected=True
+            )
         if not found:
             return event
         payload = deepcopy(event.payload)

@@ -110,10 +110,14 @@ def _check_audit(settings: Settings) -> None:
         key_bytes(settings.audit_secret_key)
     if unknown := sorted(set(settings.audit_frameworks_named) - set(AUDIT_FRAMEWORK_NAMES)):
         raise SettingsError("AUDIT_FRAMEWORKS", f"no framework: {', '.join(unknown)}; there are {', '.join(AUDIT_FRAMEWORK_NAMES)}")
-    if settings.audit_keyring and not (
+    if settings.audit_keyring_is_remote:
+        url = urlsplit(settings.audit_keyring)
+        if not url.hostname or "@" in url.netloc or (url.scheme == "http" and url.hostname not in _HERE):
+            raise SettingsError("AUDIT_KEYRING", "expected https://…; http:// only to this machine")
+    elif settings.audit_keyring and not (
         settings.audit_keyring.startswith(("file:", "pkcs11:")) and settings.audit_keyring.partition(":")[2]
     ):
-        raise SettingsError("AUDIT_KEYRING", "expected file:PATH or pkcs11:token=NAME?module-path=LIBRARY&pin-source=file:PATH")
+        raise SettingsError("AUDIT_KEYRING", "expected file:PATH, https://… or pkcs11:token=NAME?module-path=LIBRARY&pin-source=file:PATH")
     url = urlsplit(settings.audit_witness)
     here = url.scheme == "http" and url.hostname in _HERE
     if settings.audit_witness and not ((url.scheme == "file" and url.path) or (url.scheme == "https" and url.hostname) or here):

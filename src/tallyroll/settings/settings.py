@@ -211,8 +211,9 @@ class Settings:
     audit_keyring: str = _setting(
         "AUDIT_KEYRING",
         "",
-        "Where the keys are; unset: audit/keys in the data folder. pkcs11: the root key stays in a token, the ring in that folder.",
-        accepts="file:PATH, or pkcs11:token=NAME?module-path=LIBRARY&pin-source=file:PATH",
+        "Where the keys are; unset: audit/keys in the data folder. https: another host keeps them ('tallyroll audit keys serve'). "
+        "pkcs11: the root key stays in a token, the ring in that folder.",
+        accepts="file:PATH, https://…, or pkcs11:token=NAME?module-path=LIBRARY&pin-source=file:PATH",
     )
     audit_frameworks: str = _setting(
         "AUDIT_FRAMEWORKS",
@@ -253,7 +254,7 @@ class Settings:
         least=1,
     )
     audit_default_retention_days: int = _setting(
-        "AUDIT_DEFAULT_RETENTION_DAYS", 365, "How long an entry is kept that no rule says more of.", unit="days", least=1
+        "AUDIT_DEFAULT_RETENTION_DAYS", 365, "How long an entry is kept that no rule says more of.", unit="days", least=1, most=365_000
     )
     subject_fields: str = _setting(
         "AUDIT_SUBJECT_FIELDS",
@@ -397,6 +398,11 @@ class Settings:
         check(self)
         if not self.is_kafka and not self.in_memory:
             object.__setattr__(self, "data_dir", Path(self.url.removeprefix("sqlite:///")))
+
+    @property
+    def audit_keyring_is_remote(self) -> bool:
+        """Whether another process keeps the key ring."""
+        return self.audit_keyring.startswith(("https:", "http:"))
 
     @property
     def audit_frameworks_named(self) -> tuple[str, ...]:

@@ -129,7 +129,7 @@ trait_of: Final[Callable[[LedgerFacts], Trait]] = attrgetter("kind", "event_type
 def row_of(found: Sequence[Any]) -> LedgerRow:
     """A record, from the columns of ``select_rows``."""
     record_id, raw, leaf, sealed_us, topic, partition, offset = found
-    source = None if topic is None else Position(topic, partition, offset)
+    source = None if None in (topic, partition, offset) else Position(topic, partition, offset)
     return LedgerRow(*place_of(record_id), raw, leaf, sealed_us, source)
 
 

@@ -80,10 +80,11 @@ class SqliteLedgerStore:
         stored = {TopicPartition(topic, partition): following for topic, partition, following in rows}
         return stored if partitions is None else {one: stored[one] for one in partitions if one in stored}
 
-    async def tails(self) -> Mapping[int, LedgerTail]:
+    async def tails(self, *, ended: bool = False) -> Mapping[int, LedgerTail]:
         def select(connection: sqlite3.Connection) -> dict[int, LedgerTail]:
             tips: defaultdict[int, list[LedgerTip]] = defaultdict(list)
-            for partition, *tip in connection.execute("SELECT partition, writer, epoch, packed, open FROM tip WHERE open"):
+            chosen = "" if ended else " WHERE open"
+            for partition, *tip in connection.execute(f"SELECT partition, writer, epoch, packed, open FROM tip{chosen}"):  # noqa: S608  # one of two
                 tips[partition].append(_tip(tip))
             return {
                 partition: LedgerTail(size, tuple(_hashes(peaks)), tips[partition], start)
@@ -343,7 +344,7 @@ def _node(connection: sqlite3.Connection, partition: int, height: int, number: i
             "ORDER BY first DESC LIMIT 1",
             (number, partition, height, number),
         ).fetchone()
-    if found is None or len(found[0]) != _HASH:
+    if found is None or found[0] is None or len(found[0]) != _HASH:
         raise LookupError(f"node {number} of height {height} in ledger partition {partition}")
     return bytes(found[0])
 

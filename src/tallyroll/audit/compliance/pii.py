@@ -34,6 +34,9 @@ PATTERNS: Final[Mapping[str, str]] = {
 None goes across the end of a line, nor does a check that follows: so texts can be searched together, one a line.
 """
 
+SEALED_PREFIX: Final = "sealed:1:"
+"""A text that begins with it stands in the place of a personal value; see ``publish.privacy``."""
+
 PERSONAL_KEYS: Final = frozenset({
     "name", "firstname", "lastname", "fullname", "surname", "givenname", "familyname", "maidenname", "address", "streetaddress",
     "homeaddress", "street", "postcode", "zipcode", "birth", "birthdate", "birthday", "dateofbirth", "dob", "placeofbirth", "email",
@@ -160,11 +163,17 @@ def people_named(value: object, fields: Collection[str]) -> tuple[str, ...]:
     return tuple(people) if len(people) <= MAX_PEOPLE else ()
 
 
+def is_name(value: object) -> bool:
+    """Whether a value can name somebody; what was sealed in its place cannot, and is another text each time."""
+    if isinstance(value, str):
+        return bool(value.strip()) and not value.startswith(SEALED_PREFIX)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _names(value: object) -> list[str]:
     if type(value) is str:  # the usual case
-        return [value] if value and not value.isspace() else []
-    values = value if isinstance(value, list) else [value]
-    return [str(one) for one in values if isinstance(one, (str, int)) and not isinstance(one, bool) and str(one).strip()]
+        return [value] if is_name(value) else []
+    return [str(one) for one in (value if isinstance(value, list) else [value]) if is_name(one)]
 
 
 @lru_cache(64)

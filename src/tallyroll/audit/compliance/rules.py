@@ -23,14 +23,20 @@ OnFailure = Literal["block", "spill", "count"]
 """What happens while the log is away: the caller waits and is refused, the entry waits on disk, or the loss is only counted."""
 
 Check = Literal["card_number_in_clear", "one_person_decides", "tool_outside_grant"]
+Found = Literal[
+    "fork", "foreign", "unregistered", "closed", "broken", "forged", "backdated", "postdated", "unreadable", "gap", "same_id", "silent",
+    "witness", "drift",
+]  # fmt: skip
+"""What the sealer may find that no entry says: the codes of ``audit.sealing.finding`` but for those that have a rule anyway."""
 Tests = dict[str, tuple[str | int | bool, ...]]
 """By field, the values of which it must have one; no values: it must have any."""
 
 DEFAULT_RETENTION_DAYS: Final = 365
+MAX_RETENTION_DAYS: Final = 365_000  # a thousand years: dates end with the year 9999
 _DAY_US: Final = 86_400_000_000
 _STRICTNESS: Final[tuple[OnFailure, ...]] = ("count", "spill", "block")
 _RuleId = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]*(-[A-Z0-9]+)*-\d{3}$")]
-_Days = Annotated[int, Meta(ge=1)]
+_Days = Annotated[int, Meta(ge=1, le=365_000)]
 
 
 class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -44,7 +50,11 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     ``apart_from`` are the tests of another entry that somebody else has to have made: who approved, in an entry of ``match``, is
     not who asked, in the newest one of ``apart_from`` before it, at most ``within_days`` earlier, that has the same value in a
-    field of ``joined_by``. Both name their types. The sealer looks at it. Raises ValueError for what contradicts itself.
+    field of ``joined_by``. Both name their types. The sealer looks at it.
+
+    ``found_as`` are findings of the sealer that are breaches of the rule: where its framework is one of ``AUDIT_FRAMEWORKS``, or is
+    custom. ``sources_checked_on`` is the day on which a person has held title, fields and days against the text that the citation
+    names, and found them there; None: nobody has, whatever a summary says. Raises ValueError for what contradicts itself.
     """
 
     rule_id: _RuleId
@@ -66,6 +76,7 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     violation: tuple[Check | Tests, ...] = ()
     on_failure: OnFailure = "spill"
     binding: bool = False
+    found_as: tuple[Found, ...] = ()
     apart_from: Tests = {}
     joined_by: tuple[str, ...] = ("correlation_id", "resource")
     within_days: _Days = 90
@@ -75,8 +86,8 @@ class ComplianceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         for name, read in _READ.items():
             msgspec.structs.force_setattr(self, name, read(getattr(self, name)))
-        if self.retention_days < 1:
-            raise ValueError("an entry is kept for a day at least")
+        if not 1 <= self.retention_days <= MAX_RETENTION_DAYS:
+            raise ValueError(f"an entry is kept for a day at least, and for {MAX_RETENTION_DAYS} at most")
         if self.binding and not self.citation:
             raise ValueError("a binding rule cites what binds")
         if self.apart_from and not (self.apart_from.get("event_type") and self.match.get("event_type") and self.joined_by):

@@ -14,12 +14,15 @@ import msgspec
 
 from tallyroll.audit.entry import SEALED_FIELDS, AuditEventCategory, AuditSeverity, ComplianceFramework, has_value
 from tallyroll.audit.ledger.layout import PartType, Record, leaf_hash, unpack_core, write_json
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.events.moments import EPOCH, moment_at
 from tallyroll.events.position import Position
 from tallyroll.ports import LedgerRow
 
 SALT: Final = 16
 """Bytes before the text of a plain part."""
+
+_DAY_US: Final = 86_400_000_000
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -135,6 +138,16 @@ def altered_entry(row: LedgerRow, record: Record) -> AuditEntry:
     return entry_of(record._replace(env=None, parts=()), (), index=row.number, source=row.source, state="broken")
 
 
+def in_clear(row: LedgerRow) -> AuditEntry:
+    """The entry with its clear fields alone. Raises LedgerTampered where nothing of it can be read."""
+    record, _ = record_in(row)
+    there = {number for number, body in enumerate(record.parts) if body is not None}
+    try:
+        return entry_of(record, [None] * len(record.parts), index=row.number, source=row.source, state="sealed", hidden=there)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return altered_entry(row, record)
+
+
 def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader make of it
     record: Record,
     texts: Sequence[bytes | None],
@@ -161,7 +174,7 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
         "audit_id": "", "event_type": "", "category": AuditEventCategory.AUDIT_SYSTEM, "severity": AuditSeverity.INFO,
         "action": "", "outcome": "", **env, **personal,
         "timestamp": moment_at(core.ts_us),
-        "retention_date": EPOCH + timedelta(days=core.keep_until_day + 1) - timedelta(microseconds=1),
+        "retention_date": EPOCH + timedelta(days=core.keep_until_day, microseconds=_DAY_US - 1),
         "subjects": tuple(mark.handle.hex() for mark in core.parts if mark.part_type != PartType.PLAIN),
         "encrypted": any(mark.part_type != PartType.PLAIN for mark in core.parts),
         "previous_hash": core.prev.hex(), "current_hash": leaf_hash(record.core).hex(), "mac": record.mac.hex(),

@@ -29,6 +29,8 @@ MAX_ENV: Final = 1 << 20
 MAX_PART: Final = 1 << 24
 MAX_MAC_EPOCH: Final = 1 << 17  # seconds: a day and a half, more than a writer epoch lasts
 CLOCK_BOUND_S: Final = 60  # how far a writer's wall clock may fall behind its own seconds before its records look backdated
+MAX_TS_US: Final = 253_402_300_799_999_999  # the end of the year 9999: no calendar, and no integer of a store, goes on for ever
+MAX_DAY: Final = 2_932_896  # the same
 ABSENT: Final = 0xFFFF_FFFF
 MAC_LABEL: Final = b"aud1/mac"
 NO_MAC: Final = bytes(32)
@@ -168,6 +170,11 @@ def unpack_core(core: bytes) -> Core:
 @lru_cache(_CHAINS)
 def _chain_of(ident: bytes) -> ChainId:
     return ChainId(*_IDENT.unpack(ident))
+
+
+def is_dated(core: Core) -> bool:
+    """Whether its moment and its last day are in the calendar."""
+    return core.ts_us <= MAX_TS_US and core.keep_until_day <= MAX_DAY
 
 
 def prev_of(core: bytes) -> bytes:

@@ -144,6 +144,7 @@ class LedgerPartition:
         return Checkpoint(note.origin_of(ledger, self.partition), self.tree.size, self.tree.root())
 
 
+_NO_RECORD: Final = Record(b"", None, (), b"")
 _unpack: Final = msgspec.msgpack.Decoder(Tip).decode
 
 
@@ -162,12 +163,18 @@ def tips_after(tips: Mapping[tuple[bytes, int], Tip], cores: Iterable[bytes]) ->
     moved = dict(tips)
     for raw in cores:
         core = layout.unpack_core(raw)
-        chain = core.chain
-        key = (chain.writer, chain.epoch)
-        tip = moved.get(key) or Tip(-1, layout.genesis_prev(chain), 0)
-        verdict = Verdict.LATE if core.seq <= tip.seq else Verdict.GAP if core.seq > tip.seq + 1 else Verdict.APPEND
-        moved[key] = _moved(tip, Offered(verdict, Record(raw, None, (), b""), core, layout.leaf_hash(raw)))
+        key = (core.chain.writer, core.chain.epoch)
+        moved[key] = tip_after(moved.get(key), core, layout.leaf_hash(raw))
     return moved
+
+
+def tip_after(tip: Tip | None, core: Core, leaf: bytes) -> Tip:
+    """Where a chain stands behind one more record, which was judged when it came. Raises LookupError where it fills no hole."""
+    before = tip or Tip(-1, layout.genesis_prev(core.chain), 0)
+    verdict = Verdict.LATE if core.seq <= before.seq else Verdict.GAP if core.seq > before.seq + 1 else Verdict.APPEND
+    if verdict == Verdict.LATE and all(hole.start != core.seq for hole in before.holes):
+        raise LookupError("no hole begins there")
+    return _moved(before, Offered(verdict, _NO_RECORD, core, leaf))
 
 
 def pack_tip(key: tuple[bytes, int], tip: Tip) -> LedgerTip:
@@ -176,8 +183,11 @@ def pack_tip(key: tuple[bytes, int], tip: Tip) -> LedgerTip:
 
 
 def unpack_tip(packed: LedgerTip) -> Tip:
-    """The tip that ``pack_tip`` packed."""
-    return _unpack(packed.packed)
+    """The tip that ``pack_tip`` packed. Raises Undecodable for another."""
+    try:
+        return _unpack(packed.packed)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Undecodable("ledger-tip", "no stand of a chain") from None
 
 
 def _judge(tip: Tip, core: Core, leaf: bytes) -> Verdict:

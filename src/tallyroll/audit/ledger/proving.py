@@ -116,7 +116,7 @@ async def _newest(store: LedgerStore) -> LedgerNote | None:
     size = 0 if tail is None else tail.size
     if size and (found := await store.notes(META, size - 1, 1)):
         return found[0]
-    low, high, last = 0, size, None  # what was appended last is not signed yet
+    low, high, last = 0, size, None  # somebody has removed it: what is there is for who verifies
     while low < high:
         middle = (low + high) // 2
         page = await store.notes(META, middle, 1)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from tallyroll.audit.ledger.layout import Core, Record, unpack_core, unpack_record
+from tallyroll.audit.ledger.layout import Core, Record, is_dated, unpack_core, unpack_record
 from tallyroll.errors import LedgerTampered, Undecodable
 from tallyroll.ports import LedgerRow
 
@@ -16,9 +16,12 @@ def record_in(row: LedgerRow) -> tuple[Record, Core]:
     """The record and its core, read. Raises LedgerTampered."""
     try:
         record = unpack_record(row.raw)
-        return record, unpack_core(record.core)
+        core = unpack_core(record.core)
     except Undecodable as error:
         raise LedgerTampered("frame", row.partition, row.number, error.reason) from None
+    if not is_dated(core):
+        raise LedgerTampered("core", row.partition, row.number, "its time is in no calendar")
+    return record, core
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ from tallyroll.audit.reading.query import LedgerReader
 from tallyroll.audit.reading.report import Reporting
 from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.audit.verify.ed25519 import is_signed
-from tallyroll.errors import SettingsError, StoreUnavailable, Undecodable
+from tallyroll.errors import LogUnavailable, SettingsError, StoreUnavailable, TopicConflict, Undecodable
+from tallyroll.events.position import TopicPartition
 from tallyroll.ports import LedgerStore
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class AuditReading:
     def verification(self) -> Verification:
         """Verifies the store in place."""
         keys = self._opened.keys
-        return Verification(self.store, keys.ring, self.trusted, is_signed, clock=self._opened.clock, checkpoint=self.noted)
+        return Verification(
+            self.store, keys.ring, self.trusted, is_signed, clock=self._opened.clock, checkpoint=self.noted, log_ends=self._log_ends
+        )
 
     @cached_property
     def reporting(self) -> Reporting:
@@ -113,6 +116,13 @@ class AuditReading:
         size = await self.evidence.export(path, plain=plain, progress=progress)
         await self._record("audit.exported", AuditEventCategory.DATA_EXPORT, "export", "the ledger was exported", payload={"bytes": size})
         return size
+
+    async def _log_ends(self, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
+        """Of a log that is away nothing, since a ledger can be verified without one."""
+        try:
+            return await self._opened.log.ends([one for one in topics if self._opened.catalogue.named(one) is not None])
+        except (LogUnavailable, TopicConflict):
+            return {}
 
     async def _record(
         self,

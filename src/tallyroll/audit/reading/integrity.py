@@ -19,7 +19,7 @@ import msgspec
 from tallyroll.audit.ledger.authentic import forged_behind
 from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_record
 from tallyroll.audit.ledger.proving import Noted, noted
-from tallyroll.audit.reading.index import index_findings
+from tallyroll.audit.reading.index import LogEnds, index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
 from tallyroll.audit.reading.query import zoned_us
 from tallyroll.audit.verify import Report, Trust, verify_files
@@ -38,8 +38,8 @@ _OF_ONE: Final = frozenset(
 )
 """What is wrong with the one record that it names; the records around it are proven all the same."""
 
-_OF_NONE: Final = frozenset({"silent", "head_missing", "quorum"})
-"""What is missing, which says nothing against what is there."""
+_OF_NONE: Final = frozenset({"silent", "head_missing", "quorum", "resume"})
+"""What is missing, or is to come, which says nothing against what is there."""
 
 _DAY_US: Final = 86_400_000_000
 _PAGE: Final = 1_000
@@ -79,6 +79,8 @@ class Trusted:
 class Verification:
     """Verifies one ledger as it is stored. ``check`` checks signatures, ``checkpoint`` has what is there noted and signed first.
 
+    ``log_ends`` says where the log ends, so that a position behind it shows.
+
     Not promised: what the verifier does not promise. Who runs this has the keys and could have forged with them: an outsider
     verifies an export, and keeps what they have seen.
     """
@@ -92,6 +94,7 @@ class Verification:
         *,
         clock: Clock,
         checkpoint: Callable[[], Awaitable[object]],
+        log_ends: LogEnds | None = None,
     ) -> None:
         self._store = store
         self._ring = ring
@@ -99,6 +102,7 @@ class Verification:
         self._check = check
         self._clock = clock
         self._checkpoint = checkpoint
+        self._log_ends = log_ends
 
     async def verify(
         self, start_time: datetime | None = None, end_time: datetime | None = None, *, notes: Sequence[bytes] = ()
@@ -147,7 +151,7 @@ class Verification:
         sizes = await self._store.sizes()
         behind = {partition: known.sizes.get(partition, 0) for partition in sizes}
         forged = [place async for place in forged_behind(self._store, self._ring, behind)]
-        found = await index_findings(self._store, named.union(forged))
+        found = await index_findings(self._store, named.union(forged), self._log_ends)
         for place in forged:
             found.add("mac", *place, detail="behind the newest note")
         beyond = sum(max(0, size - behind[partition]) for partition, size in sizes.items())

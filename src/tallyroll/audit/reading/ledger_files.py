@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 from tallyroll.audit.ledger import exporting, proving
 from tallyroll.audit.ledger.layout import META, Kind, PartType, Record, pack_record, unpack_core, unpack_record
 from tallyroll.errors import LedgerTampered, Undecodable
-from tallyroll.ports import LedgerRow, LedgerStore
+from tallyroll.ports import LedgerRow, LedgerStore, LedgerTail
 
 _PAGE: Final = 2_000
 _TS: Final = slice(52, 60)
@@ -46,10 +46,8 @@ async def ledger_files(
         checkpoint = known.partitions.get(number)
         if checkpoint is None or number == META:
             continue
-        if not 0 <= tail.start <= tail.size:
-            raise LedgerTampered("size", number, max(0, tail.start), "its beginning is behind its end, or before the first")
         name = exporting.name_of(number, "records")
-        for piece in exporting.records_file(number, (), start=tail.start, peaks=await proving.peaks(store, number, tail.start)):
+        for piece in exporting.records_file(number, (), start=tail.start, peaks=await _pruned_peaks(store, number, tail)):
             yield name, piece
         async for piece in _records(store, number, tail.start, checkpoint[1].size, counted, withhold_plain=withhold_plain):
             yield name, piece
@@ -61,6 +59,15 @@ async def ledger_files(
     signed = [one.text for one in await proving.signed_notes(store) if one.size <= known.checkpoint.size]
     for piece in exporting.notes_file(signed):
         yield exporting.name_of(META, "notes"), piece
+
+
+async def _pruned_peaks(store: LedgerStore, number: int, tail: LedgerTail) -> Sequence[bytes]:
+    if not 0 <= tail.start <= tail.size:
+        raise LedgerTampered("size", number, max(0, tail.start), "its beginning is behind its end, or before the first")
+    try:
+        return await proving.peaks(store, number, tail.start)
+    except LookupError:
+        raise LedgerTampered("prune", number, tail.start, "nodes that stand for what was pruned are not there") from None
 
 
 async def _records(  # noqa: PLR0913  # one partition, and what becomes of its records

@@ -43,7 +43,10 @@ KEY_HOLDER: Final = Reader("process", frozenset({PERSONAL}))
 
 
 class AuditPage(TypedDict):
-    """A page of the trail. ``total_count`` is of all matches as of ``as_of``, which given back keeps further pages stable."""
+    """A page of the trail. ``total_count`` is of all matches as of ``as_of``, which given back keeps further pages stable.
+
+    ``findings`` are matches of this page that cannot be read, since somebody has altered them: code, partition, index, detail.
+    """
 
     total_count: int
     returned_count: int
@@ -52,6 +55,7 @@ class AuditPage(TypedDict):
     entries: list[dict[str, Any]]
     query_timestamp: str
     as_of: dict[str, int]
+    findings: list[dict[str, Any]]
 
 
 class Answer(NamedTuple):
@@ -63,6 +67,7 @@ class Answer(NamedTuple):
     limit: int
     asked_at: datetime
     as_of: dict[str, int]
+    findings: Sequence[LedgerTampered] = ()
 
     def page(self) -> AuditPage:
         """As plain JSON values."""
@@ -74,6 +79,7 @@ class Answer(NamedTuple):
             "entries": [entry.to_dict() for entry in self.entries],
             "query_timestamp": self.asked_at.isoformat(),
             "as_of": self.as_of,
+            "findings": [{"code": one.code, "partition": one.partition, "index": one.index, "detail": one.detail} for one in self.findings],
         }
 
 
@@ -183,12 +189,16 @@ class LedgerReader:
         total, rows = await self._find(wanted, sizes, limit, offset, reader)
         opened = await self._open(rows, reader)
         await self._say(opened, reader, "query", wanted)
-        return Answer(opened.entries, total, offset, limit, self._now(), {str(number): size for number, size in sizes.items()})
+        then = {str(number): size for number, size in sizes.items()}
+        return Answer(opened.entries, total, offset, limit, self._now(), then, opened.damaged)
 
     async def each(self, wanted: Wanted, *, reader: Reader = KEY_HOLDER, page: int = 1_000) -> AsyncIterator[AuditEntry]:
-        """Every entry that matches, newest first, as of now; that they are opened is recorded before the first is given."""
+        """Every entry that matches, newest first, as of now; that they are opened is recorded before the first is given.
+
+        Raises LedgerTampered behind the last one where some cannot be read, with the place of the newest of them.
+        """
         await self._caught_up()
-        sizes, said = await self._sizes(None), False
+        sizes, said, damaged = await self._sizes(None), False, list[LedgerTampered]()
         async for rows in self._pages(wanted, sizes, page, reader):
             opened = await self._open(rows, reader)
             if opened.parts and not said:
@@ -198,14 +208,19 @@ class LedgerReader:
             for entry in opened.entries:
                 if wanted.user_id in (None, entry.user_id):
                     yield entry
+            damaged += opened.damaged[: not damaged]
+        if damaged:
+            raise damaged[0]
 
     async def entry(self, audit_id: str, *, reader: Reader = KEY_HOLDER) -> AuditEntry | None:
-        """One entry; what was erased in it is None, and its payload ``{"erased": true}``."""
+        """One entry; what was erased in it is None, and its payload ``{"erased": true}``. Raises LedgerTampered for an unreadable one."""
         await self._caught_up()
         row = await self._store.entry(audit_id)
         if row is None:
             return None
         opened = await self._open([row], reader)
+        for damaged in opened.damaged:
+            raise damaged
         await self._say(opened, reader, "get", Wanted())
         return opened.entries[0]
 
@@ -240,7 +255,9 @@ class LedgerReader:
         matching: list[LedgerRow] = []
         async for rows in self._pages(wanted, sizes, MAX_LIMIT, reader):
             opened = await self._open(rows, reader)
-            matching += [row for row, entry in zip(rows, opened.entries, strict=True) if entry.user_id == wanted.user_id]
+            shown, damaged = iter(opened.entries), {(one.partition, one.index) for one in opened.damaged}
+            # Whose a damaged one is nobody knows: it is told of.
+            matching += [row for row in rows if (row.partition, row.number) in damaged or next(shown).user_id == wanted.user_id]
         return len(matching), matching[offset : offset + limit]
 
     async def _pages(self, wanted: Wanted, sizes: Mapping[int, int], page: int, reader: Reader) -> AsyncIterator[Sequence[LedgerRow]]:
@@ -261,9 +278,13 @@ class LedgerReader:
         return self._opened(rows, may_open=False)
 
     def _opened(self, rows: Sequence[LedgerRow], *, may_open: bool) -> _Opened:
-        entries, opened, restricted = [], 0, self._standing.restricted
+        entries, damaged, opened, restricted = [], list[LedgerTampered](), 0, self._standing.restricted
         for row in rows:
-            record, core = record_in(row)
+            try:
+                record, core = record_in(row)
+            except LedgerTampered as error:
+                damaged.append(error)
+                continue
             marks = core.parts
             hidden = {number for number, mark in enumerate(marks) if not may_open or mark.handle in restricted}
             texts, opens = self._texts(record, marks, hidden)
@@ -276,7 +297,7 @@ class LedgerReader:
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 entry = altered_entry(row, record)
             entries.append(_marked(entry, self._standing, row, {mark.handle for mark in marks}))
-        return _Opened(entries, opened, len(entries))
+        return _Opened(entries, opened, len(entries), damaged)
 
     def _texts(self, record: StoredRecord, marks: Sequence[PartMark], hidden: Collection[int]) -> tuple[list[bytes | None], bool]:
         opens = True
@@ -325,11 +346,12 @@ class LedgerReader:
 
 
 class _Opened(NamedTuple):
-    """Entries as their reader may see them, and how many parts were opened for that."""
+    """Entries as their reader may see them, how many parts were opened for that, and what is wrong with those that nobody can read."""
 
     entries: list[AuditEntry]
     parts: int
     total: int
+    damaged: Sequence[LedgerTampered] = ()
 
 
 def _marked(entry: AuditEntry, standing: Standing, row: LedgerRow, handles: set[bytes]) -> AuditEntry:
@@ -349,9 +371,11 @@ async def pages(store: LedgerStore, wanted: LedgerWanted, sizes: Mapping[int, in
         if not rows:
             return
         yield rows
-        last = _ts_us(rows[-1])
+        # Of a record that somebody has altered any moment may be read; the end comes all the same.
+        times = [_ts_us(row) if wanted.end_us is None else min(_ts_us(row), wanted.end_us) for row in rows]
+        last = times[-1]
         already = skip if last == wanted.end_us else 0
-        skip = already + sum(_ts_us(row) == last for row in rows)
+        skip = already + times.count(last)
         wanted = wanted._replace(end_us=last)
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule, RuleSet
 from tallyroll.audit.entry import AuditSeverity, ComplianceFramework
-from tallyroll.audit.ledger.contents import AuditEntry, altered_entry, entry_of
+from tallyroll.audit.ledger.contents import AuditEntry, in_clear
 from tallyroll.audit.ledger.layout import REGISTRY, Kind
 from tallyroll.audit.ledger.proving import Noted, noted, proof_of
 from tallyroll.audit.ledger.stored import record_in, steering
@@ -278,16 +278,6 @@ class Reporting:
 _REGISTRY: Final[Mapping[int, str]] = {
     Kind.ERASURE: "erasures", Kind.RETENTION: "retention_runs", Kind.HOLD: "holds", Kind.KEY: "key_events", Kind.GAP: "gaps",
 }  # fmt: skip
-
-
-def in_clear(row: LedgerRow) -> AuditEntry:
-    """The entry with its clear fields alone."""
-    record, _ = record_in(row)
-    there = {number for number, body in enumerate(record.parts) if body is not None}
-    try:
-        return entry_of(record, [None] * len(record.parts), index=row.number, source=row.source, state="sealed", hidden=there)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return altered_entry(row, record)
 
 
 def place_of(entry: AuditEntry) -> dict[str, Any]:

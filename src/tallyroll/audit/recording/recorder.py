@@ -272,11 +272,11 @@ class Recorder:
         return Handed(entries, placed, settled, kept)
 
     def _tell(self, judgement: Judgement, entry: AuditEntry, ts_us: int) -> None:
-        violations = judgement.violations
+        violations, monitors = judgement.violations, judgement.monitors
         if burst := self._bursts.see(entry.user_id or entry.agent_id, entry.category, entry.outcome, ts_us):
-            violations = (*violations, burst)
-        if violations or judgement.monitors:
-            self._violations.tell(entry, violations, judgement.monitors)
+            violations, monitors = (*violations, burst), (*monitors, burst.rule_id)
+        if violations or monitors:
+            self._violations.tell(entry, violations, monitors)
 
     async def _begin_epoch(self) -> None:
         if not self._epochs.is_current and (closing := await self._epochs.begin()):

@@ -14,10 +14,12 @@ from tallyroll.audit.ledger import layout, note, proving, tree
 from tallyroll.audit.ledger.authentic import forged_behind
 from tallyroll.audit.ledger.layout import META, unpack_record
 from tallyroll.audit.ledger.note import Checker, Checkpoint, Note, NoteKey, Signature
+from tallyroll.audit.ledger.partition import unpack_tip
+from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.witness import Refusal
 from tallyroll.errors import LedgerTampered, PositionConflict, Undecodable, WitnessRefused, WitnessUnavailable
-from tallyroll.ports import KeyRing, LedgerAppend, LedgerCommit, LedgerNote, LedgerStore, LedgerTail, Signer, Witness
+from tallyroll.ports import KeyRing, LedgerAppend, LedgerCommit, LedgerNote, LedgerRow, LedgerStore, LedgerTail, Signer, Witness
 from tallyroll.telemetry import AUDIT_CHECKPOINTS, AUDIT_WITNESS, Counters, Telemetry
 
 _NONE: Final[Mapping[int, CompactRange]] = {}
@@ -105,7 +107,7 @@ class Checkpoints:
     async def check_noted(self, check: Checker) -> None:
         """Whether the newest signed note is ours, and the tree over all is what it says. Raises LedgerTampered."""
         tail = (await self._store.tails()).get(META)
-        newest = await proving.newest(self._store)
+        newest = await proving.newest(self._store)  # as new as that tail: the two are stored together
         if tail is None or newest is None:
             if tail is not None or newest is not None:
                 raise LedgerTampered("note_missing", META, 0)
@@ -117,6 +119,8 @@ class Checkpoints:
             raise LedgerTampered("note", META, tail.size) from None
         if not signed.signed_by(NoteKey(self._signer.name, note.ED25519, self._signer.public), check):
             raise LedgerTampered("note_signature", META, checkpoint.size)
+        if tail.size > checkpoint.size:
+            raise LedgerTampered("note_missing", META, checkpoint.size, "what was noted last is there, and its note is not")
         await _compare(self._store, META, tail, checkpoint)
         texts = await self._store.leaves(max(0, tail.size - _TAIL))
         leaves = [sha256(b"\0" + text.encode()).digest() for text in texts]
@@ -134,10 +138,17 @@ class Checkpoints:
         if noted:
             await _compare(self._store, number, tail, noted[0])
         start = max(tail.start, tail.size - _TAIL)
-        rows = await self._store.rows(number, start, _TAIL)
+        rows = await self._store.rows(number, start, tail.size - start)  # no further: somebody else may be appending
         if [row.number for row in rows] != list(range(start, tail.size)):
             raise LedgerTampered("size", number, start, "records are missing")
         await _compare_leaves(self._store, number, start, tail.size, [_leaf_of(row.raw) for row in rows])
+
+    async def check_chains(self, number: int) -> None:
+        """Whether a partition's chains stand where its newest records, checked before, have brought them. Raises LedgerTampered."""
+        tail = (await self._store.tails(ended=True)).get(number)
+        if tail is not None:
+            start = max(tail.start, tail.size - _TAIL)
+            _compare_tips(number, tail, await self._store.rows(number, start, tail.size - start))
 
     async def check_unnoted(self) -> None:
         """Whether what would be noted first was made by its writers. Raises LedgerTampered, KeyRingUnavailable."""
@@ -221,6 +232,22 @@ async def _compare_leaves(store: LedgerStore, number: int, start: int, end: int,
     for place, found in zip(places, stored, strict=True):
         if found != nodes[place]:
             raise LedgerTampered("root", number, place[1] << place[0], "a record is not the one that was appended")
+
+
+def _compare_tips(number: int, tail: LedgerTail, rows: Sequence[LedgerRow]) -> None:
+    """Where chains are said to stand, against the newest of their records. A verification compares all of them, with all."""
+    newest: dict[tuple[bytes, int], tuple[int, bytes]] = {}
+    for row in rows:
+        record, core = record_in(row)
+        key = (core.chain.writer, core.chain.epoch)
+        newest[key] = max(newest.get(key, (-1, b"")), (core.seq, layout.leaf_hash(record.core)))
+    try:
+        said = {(tip.writer, tip.epoch): unpack_tip(tip) for tip in tail.tips}
+    except Undecodable as error:
+        raise LedgerTampered("resume", number, tail.size, error.detail) from None
+    for key, stands in newest.items():
+        if key not in said or (said[key].seq, said[key].leaf) != stands:
+            raise LedgerTampered("resume", number, tail.size, f"writer {key[0].hex()}, epoch {key[1]} stands at {stands[0]}")
 
 
 def _leaf_of(raw: bytes) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from tallyroll.audit.compliance.derived import CATEGORIES, PAYLOAD_TYPES
-from tallyroll.audit.compliance.pii import PERSONAL_KEYS, PiiScanner, plain_key
+from tallyroll.audit.compliance.pii import PERSONAL_KEYS, PiiScanner, is_name, plain_key
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
 from tallyroll.audit.ledger.contents import part_text
 from tallyroll.audit.ledger.layout import Record
@@ -197,7 +197,7 @@ class Deriver:
         state.update(value)
         kind, user = self._types.get(whole.type) or self._type(whole.type), whole.userid
         personal, names = self._people(payload, text)
-        if user and user not in names:
+        if user and is_name(user) and user not in names:
             names = (*names, user)
         return _Read(whole, text, payload, names, kind, state.hexdigest(), personal or bool(names) or kind.keeps)
 
@@ -256,7 +256,7 @@ class Deriver:
                 if means and value is not None:
                     personal = True
                     if means == "names":
-                        names.update(dict.fromkeys(str(one) for one in (value if isinstance(value, list) else [value]) if _is_name(one)))
+                        names.update(dict.fromkeys(str(one) for one in (value if isinstance(value, list) else [value]) if is_name(one)))
         return personal, tuple(names)[:_MAX_SUBJECTS]
 
     def _meaning(self, key: str) -> Literal["", "names", "personal"]:
@@ -271,7 +271,7 @@ class Deriver:
 
 def _sentences(whole: Whole, kept: dict[str, Any] | None, names: tuple[str, ...], digest: str) -> tuple[Sentence, ...]:
     about = Sentence(names, _encode({"digest": digest} if kept is None else {"digest": digest, "payload": kept}))
-    if not whole.userid:
+    if not whole.userid or not is_name(whole.userid):  # whom the event itself keeps sealed, its entry does not name
         return (about,)
     actor = {"user_id": whole.userid, "session_id": whole.sessionid}
     return (Sentence((whole.userid,), part_text(actor)), about)
@@ -289,10 +289,6 @@ def digest_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> str | 
             if isinstance(found := _decode_payload(text).get("digest"), str):
                 return found
     return None
-
-
-def _is_name(value: object) -> bool:
-    return (isinstance(value, str) and bool(value.strip())) or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _why_not(value: bytes) -> Undecodable | None:

@@ -22,6 +22,7 @@ CODES: Final = {
     "broken": "its bytes contradict themselves",
     "forged": "its MAC is not its writer's",
     "backdated": "it was sealed with a later key than its time allows",
+    "postdated": "it says a moment that is more than a day ahead",
     "unreadable": "it is no event, or no sealed record",
     "gap": "numbers before it are missing",
     "same_id": "another event of this id has other bytes",
@@ -35,36 +36,44 @@ CODES: Final = {
 
 
 class Breach(NamedTuple):
-    """What breaks a rule about several entries: the entry that completed it, for those who are told, and the rule."""
+    """What breaks a rule about several entries, or about the trail itself: the rule, and the entry that those are given who are told.
 
-    entry: AuditEntry
+    ``entry`` is the one that completed it; None: that of the finding itself.
+    """
+
     rule: ComplianceRule
     violation: RuleViolation
+    entry: AuditEntry | None = None
 
 
-_HIGH: Final = ("gap", "silent", "same_id", "unreadable", "closed", "drift", "overdue")
+_HIGH: Final = ("gap", "silent", "same_id", "unreadable", "closed", "drift", "postdated", "overdue")
 _MAX_RAW: Final = 1 << 20
 
 
 class Finding(NamedTuple):
-    """One of them: the code, where it showed, what more there is to say in clear, the bytes in question, the rule that it breaks."""
+    """One of them: the code, where it showed, what more there is to say in clear, the bytes in question, the rules that it breaks."""
 
     code: str
     where: str
     detail: str = ""
     raw: bytes = b""
-    breach: Breach | None = None
+    breaches: tuple[Breach, ...] = ()
 
     @property
     def severity(self) -> AuditSeverity:
         """How much it matters."""
-        if self.breach is not None:
-            return self.breach.violation.severity
+        if self.about_entries:
+            return self.breaches[0].violation.severity
         return AuditSeverity.HIGH if self.code in _HIGH else AuditSeverity.CRITICAL
+
+    @property
+    def about_entries(self) -> bool:
+        """Whether several entries show it together, wherever they lie."""
+        return any(breach.entry is not None for breach in self.breaches)
 
     def audit_id(self, log_id: bytes) -> str:
         """The id of its entry: the same for the same finding; of a breach wherever it shows, since two sealers may see it."""
-        where = self.where if self.breach is None else ""
+        where = "" if self.about_entries else self.where
         mixed = sha256(b"aud1/finding" + log_id + f"{self.code} {where} {self.detail}".encode()).hexdigest()
         return f"{mixed[:8]}-{mixed[8:12]}-8{mixed[12:15]}-8{mixed[15:18]}-{mixed[18:30]}"
 
@@ -88,16 +97,17 @@ class Finding(NamedTuple):
 
     def found_by(self, log_id: bytes) -> tuple[str, str, str, str, str, str, str, str, tuple[str, ...]]:
         """What its entry is found by: the fields of its facts from the audit id on."""
-        frameworks = () if self.breach is None else (self.breach.rule.framework.value,)
+        frameworks = tuple(sorted({breach.rule.framework.value for breach in self.breaches}))
         category, severity = AuditEventCategory.AUDIT_SYSTEM.value, self.severity.value
         return (self.audit_id(log_id), FINDING_EVENT, category, severity, "failure", "", "", "", frameworks)
 
     def _judged(self) -> dict[str, object]:
         """Under which reports count it."""
-        if self.breach is None:
-            return {}
-        rule_id, framework = self.breach.rule.rule_id, self.breach.rule.framework.value
-        return {"rule_ids": [rule_id], "compliance_frameworks": [framework], "violations": shown_violations([self.breach.violation])}
+        return {
+            "rule_ids": sorted(breach.rule.rule_id for breach in self.breaches),
+            "compliance_frameworks": sorted({breach.rule.framework.value for breach in self.breaches}),
+            "violations": shown_violations(breach.violation for breach in self.breaches),
+        }
 
     def event(self, log_id: bytes) -> AgentEvent:
         """What is published of it: nothing of the bytes."""

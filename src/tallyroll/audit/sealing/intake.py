@@ -17,6 +17,7 @@ from tallyroll.audit.ledger.layout import (
     PartMark,
     PartType,
     Record,
+    is_dated,
     k0_commitment,
     nonce_of,
 )
@@ -30,6 +31,7 @@ _UNREGISTERED: Final = Verdict.UNREGISTERED
 _PLAIN: Final = PartType.PLAIN
 _ANYWHERE: Final = (Kind.ENTRY, Kind.GENESIS, Kind.HEADS, Kind.CLOSE)
 _SECOND_US: Final = 1_000_000
+_AHEAD_US: Final = 86_400 * _SECOND_US  # who verifies takes the newest moment for now: further on, all others would look silent
 _SEALED: Final = frozenset({PartType.SUBJECT, PartType.GROUP, PartType.UNKNOWN})
 
 Admit = Callable[[ChainKey, Admission], None]
@@ -73,14 +75,16 @@ class Intake:
 
     def _wrong(self, core: Core, offered: Offered, admission: Admission, now_us: int) -> str:
         """Why a record whose place is right is not appended; empty for none."""
-        if core.kind not in _ANYWHERE:
+        if core.kind not in _ANYWHERE or not is_dated(core):
             return "broken"
         for index, mark in enumerate(core.parts):
             if not _is_well_marked(mark, index, core.seq):
                 return "broken"
         age_us = core.mac_epoch * _SECOND_US - CLOCK_BOUND_S * _SECOND_US
-        if core.mac_epoch > MAX_MAC_EPOCH or age_us > min(core.ts_us, now_us) - admission.opened_us:
+        if core.mac_epoch > MAX_MAC_EPOCH or age_us > core.ts_us - admission.opened_us:  # by its own clock, which may be wrong
             return "backdated"
+        if core.ts_us > now_us + _AHEAD_US:
+            return "postdated"
         return "" if self._macs.is_authentic(core, offered.leaf, offered.record.mac) else "forged"
 
     def _enrolled(self, core: Core, offered: Offered) -> Admission | None:

@@ -12,6 +12,7 @@ from tallyroll.audit.ledger.partition import LedgerPartition, Offered, Tip, pack
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.deriving import Publishers
 from tallyroll.audit.sealing.registry import ChainKey, Registry
+from tallyroll.errors import LedgerTampered
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.ports import LedgerAppend, LedgerFacts, LedgerRow, LedgerTail, LedgerTip
 
@@ -61,8 +62,13 @@ class Lane:
             self.ledger.tips[chain] = unpack_tip(stored)
 
     def settle(self, registry: Registry) -> None:
-        """Closes the chains of which the registry says that nothing more comes."""
+        """Closes the chains of which the registry says that nothing more comes.
+
+        Raises LedgerTampered for a chain of nobody's: its writer's records would be taken for repeats when they come.
+        """
         for chain, tip in self.ledger.tips.items():
+            if chain not in registry.admitted:
+                raise LedgerTampered("resume", self.number, self.end, f"writer {chain[0].hex()}, epoch {chain[1]}")
             ends = registry.ended.get(chain)
             if ends is not None and tip.open and not tip.holes and ends.get(self.number) == tip.seq:
                 self.ledger.tips[chain] = replace(tip, closed=True)

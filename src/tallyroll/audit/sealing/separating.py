@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -22,9 +22,6 @@ from tallyroll.errors import KeyGone, KeyRingUnavailable, SealBroken, StoreUnava
 from tallyroll.events.position import Position
 from tallyroll.ports import Cipher, Clock, KeyRing, LedgerFacts, LedgerStore, LedgerWanted
 
-Tell = Callable[[AuditEntry, Sequence[RuleViolation], Sequence[str]], None]
-"""Tells handlers and monitors of an entry: what it breaks, and the rules that are watched at once. As ``Violations.tell``."""
-
 CODE: Final = "one_person_decides"
 _REMEMBERED: Final = 1_000  # entries of one type that are read back from the ledger: seconds at the most
 _SEEN: Final = 20_000  # ids of entries that are not opened again: more than are read back of all types
@@ -36,7 +33,7 @@ class Separating:
     Not promised: that a pair is found at once of which another process seals one half; ``look_around`` finds it later.
     """
 
-    def __init__(  # noqa: PLR0913  # what opens entries, and who is told
+    def __init__(
         self,
         rules: Iterable[ComplianceRule],
         store: LedgerStore,
@@ -44,14 +41,12 @@ class Separating:
         cipher: Cipher,
         *,
         clock: Clock,
-        tell: Tell,
     ) -> None:
         self._separation = Separation(rules, secret=os.urandom(32))
         self._store = store
         self._ring = ring
         self._cipher = cipher
         self._clock = clock
-        self._tell = tell
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._unsaid: list[Finding] = []
 
@@ -91,12 +86,6 @@ class Separating:
         entry, pairs = self._see(record)
         return [_finding(pair, entry, str(where)) for pair in pairs] if entry is not None else []
 
-    def say(self, findings: Iterable[Finding]) -> None:
-        """Tells whom it concerns of those that are breaches, once they are stored."""
-        for breach in [finding.breach for finding in findings if finding.breach is not None]:
-            rule = breach.rule
-            self._tell(breach.entry, [breach.violation], [rule.rule_id] if rule.real_time_monitoring else [])
-
     def _see(self, record: Record) -> tuple[AuditEntry | None, list[Pair]]:
         try:
             entry = entry_of(record, [self._text(record, number) for number in range(len(record.parts))])
@@ -118,4 +107,4 @@ class Separating:
 def _finding(pair: Pair, entry: AuditEntry, where: str) -> Finding:
     rule = pair.rule
     violation = RuleViolation(rule.rule_id, CODE, rule.severity, ("user_id",))
-    return Finding(CODE, where, f"{rule.rule_id}: {pair.approved} approves {pair.asked}", breach=Breach(entry, rule, violation))
+    return Finding(CODE, where, f"{rule.rule_id}: {pair.approved} approves {pair.asked}", breaches=(Breach(rule, violation, entry),))

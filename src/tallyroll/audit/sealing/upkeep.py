@@ -14,6 +14,7 @@ from tallyroll.audit.ledger.layout import META, REGISTRY, Kind
 from tallyroll.audit.ledger.partition import Tip, unpack_tip
 from tallyroll.audit.ledger.records import Missing
 from tallyroll.audit.ledger.stored import record_in
+from tallyroll.audit.sealing.breaches import breach_of
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.registry import ChainKey
@@ -171,8 +172,9 @@ class Upkeep:
         began_us = min(admission.opened_us for admission in registry.admitted.values())
         last_us = record_in(rows[0])[1].ts_us if rows else began_us
         overdue = set(overdue_reviews(self._rules, last_us, self._clock.now_us()))
-        for rule_id in sorted(overdue - self._overdue):
-            self._sealer.report(Finding("overdue", "ledger", f"{rule_id} since {last_us // _SECOND_US}"))
+        for rule in [rule for rule in self._rules if rule.rule_id in overdue - self._overdue]:
+            detail = f"{rule.rule_id} since {last_us // _SECOND_US}"
+            self._sealer.report(Finding("overdue", "ledger", detail, breaches=(breach_of(rule, "overdue"),)))
         self._overdue = overdue
 
 

@@ -77,7 +77,10 @@ class KeptWitness:
             raise WitnessRefused(Refusal.MALFORMED) from None
 
         def judged(kept: bytes) -> bytes:
-            seen = _read(kept) if kept else {}
+            try:
+                seen = _read(kept) if kept else {}
+            except (msgspec.DecodeError, UnicodeDecodeError):  # never taken for one that remembers nothing
+                raise WitnessUnavailable(self.name, "what it remembers cannot be read; restore it from a copy") from None
             last = seen.get(origin)
             known = {} if last is None else {origin: Checkpoint(origin, last.size, last.root)}
             found = judge(self._trusted, known, old_size, signed, proof, self._check)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +19,10 @@ from .verifying import verify
 
 FORMAT: Final = "tallyroll-evidence/1"
 TRUST_FILE: Final = "trust.json"
+_SUMS: Final = "SHA256SUMS"
+_PACKED: Final = (TRUST_FILE, "report.json", "report.html", "viewer.html", "entries.csv", "entries.ocsf.jsonl", "verify.pyz", "README.txt")
+_FOLDERS: Final = ("ledger", "proofs")
+_MAX_LISTED: Final = 1_000_000  # lines of a list, and files of a folder: a report has up to 1,000 proofs
 _CHUNK: Final = 1 << 20
 
 
@@ -42,7 +47,7 @@ def is_proof(path: Path) -> bool:
 def read_pack(folder: Path) -> Pack | None:
     """The pack in a folder, or None where there is none."""
     try:
-        said = read_json((folder / TRUST_FILE).read_bytes())
+        said = read_json((folder / TRUST_FILE).read_bytes()) if (folder / TRUST_FILE).is_file() else None
     except OSError:
         return None
     if not isinstance(said, dict) or said.get("format") != FORMAT or not (folder / "ledger").is_dir():
@@ -63,11 +68,17 @@ def verify_pack(pack: Pack, trust: Trust, *, check: CheckSignature = is_signed) 
         proven += not found.broken
         for one in found.findings:
             findings.add(one.code, one.partition, one.index, one.seq, f"{path.name}: {one.detail}")
-    files = 0
+    files, listed = 0, {_SUMS}
     for name, good in _sums(pack.folder):
         files += good
+        listed.add(name)
         if not good:
             findings.add("archive", detail=f"{name[:80]} is missing, or is not what was packed")
+    for name in _unlisted(pack.folder, listed):
+        if name in _PACKED or name.partition("/")[0] in _FOLDERS:
+            findings.add("archive", detail=f"{name[:80]} is not in {_SUMS}")
+        else:
+            findings.add("unknown_file", detail=name[:80])
     coverage = {**report.coverage, "proofs_of_records": proven, "files": files}
     return Report(tuple(findings.listed), dict(findings.counts), coverage), checkpoints
 
@@ -75,19 +86,34 @@ def verify_pack(pack: Pack, trust: Trust, *, check: CheckSignature = is_signed) 
 def _sums(folder: Path) -> Iterator[tuple[str, bool]]:
     """The files that the pack lists. The list proves nothing by itself; it finds a transfer that went wrong."""
     try:
-        lines = (folder / "SHA256SUMS").read_text("utf-8").splitlines()
+        lines = (folder / _SUMS).read_text("utf-8").splitlines() if (folder / _SUMS).is_file() else [""]
     except (OSError, UnicodeDecodeError):
-        yield "SHA256SUMS", False
+        lines = [""]
+    if lines == [""]:
+        yield _SUMS, False
         return
-    for line in lines:
+    seen: set[str] = set()
+    for line in lines[:_MAX_LISTED]:
         digest, _, name = line.partition("  ")
-        inside = bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
+        inside = bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts and name not in seen
+        seen.add(name)
         yield name, inside and _digest(folder / name) == digest
+
+
+def _unlisted(folder: Path, listed: Collection[str]) -> list[str]:
+    """Files of the folder that the list does not name."""
+    try:
+        there = (path.relative_to(folder).as_posix() for path in islice(folder.rglob("*"), _MAX_LISTED) if path.is_file())
+        return sorted(name for name in there if name not in listed)
+    except OSError:
+        return []
 
 
 def _digest(path: Path) -> str | None:
     made = hashlib.sha256()
     try:
+        if not path.is_file():  # what is read from a device or a pipe may have no end
+            return None
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 made.update(chunk)

@@ -51,6 +51,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "head_missing": (BROKEN, "a writer named a record that is not there"),
     "head_mismatch": (BROKEN, "a writer named another record than the one that is there"),
     "index": (BROKEN, "the store finds the record by something else than it says; an export does not show that"),
+    "resume": (BROKEN, "sealing would go on elsewhere than the records end; an export does not show that"),
     "silent": (BROKEN, "a writer fell silent without closing, and nothing says why"),
     "state": (BROKEN, "the remembered state cannot be read"),
     "gap": (LOSS, "records were lost, and the registry names the loss"),

@@ -13,7 +13,7 @@ from tallyroll.cli.exits import CommandError, ExitCode, explain
 from tallyroll.cli.printing import counted, markup, note, number, paint, plain, say, say_json, table
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.session import Json, Session, Url, confirm, examples, moment_of, run, session_of, span_of
-from tallyroll.errors import SegmentDamaged, SnapshotMismatch
+from tallyroll.errors import SegmentDamaged, SnapshotMismatch, UnknownSchema
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
 from tallyroll.events.moments import moment_at, us_of
@@ -122,7 +122,7 @@ def _try(archive: OpenArchive, one: _Pruning, *, dry_run: bool) -> None:
         else:
             archive.pruner.prune(one.what)
             one.done = True
-    except (SnapshotMismatch, SegmentDamaged) as error:
+    except (SnapshotMismatch, SegmentDamaged, UnknownSchema) as error:
         trouble = explain(error)
         one.refused = f"{trouble.what}; {trouble.next_step}"
 

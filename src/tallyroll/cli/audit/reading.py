@@ -106,7 +106,10 @@ def query(  # noqa: PLR0913  # one parameter per option
     url: Url = None,
     json: Json = False,
 ) -> None:
-    """Entries of the audit trail, newest first; fields in clear, with --personal the sealed ones too."""
+    """Entries of the audit trail, newest first; fields in clear, with --personal the sealed ones too.
+
+    Exit code 1 if some of them cannot be read, since somebody has altered them.
+    """
     session = session_of(context, url, json)
     asked = _asked(
         (since, until, user, agent, task, workflow, category, severity, outcome, event_type, framework),
@@ -115,10 +118,17 @@ def query(  # noqa: PLR0913  # one parameter per option
     found = run(_query(session, asked, limit, offset, _sizes(as_of)))
     if session.json:
         say_json(found.page())
-        return
-    if not found.entries:
+    elif not found.entries:
         say("no entries")
-        return
+    else:
+        _table(found)
+    for damaged in found.findings:
+        note(f"cannot be read: {damaged}")
+    if found.findings:
+        raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _table(found: Answer) -> None:
     rows = [
         (
             markup(entry.timestamp.isoformat()[:19]), markup(entry.event_type, "bold"), markup(entry.severity), markup(entry.outcome),

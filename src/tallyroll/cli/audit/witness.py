@@ -13,14 +13,12 @@ from tallyroll.adapters.extras import require
 from tallyroll.adapters.http.server import Answer, served
 from tallyroll.adapters.system.core_dumps import forbid_core_dumps
 from tallyroll.audit.sealing.witnessing import PATH, KeptWitness, answer_to
-from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.printing import note, say, say_json
-from tallyroll.cli.session import Json, Url, examples, run, session_of
+from tallyroll.cli.session import Json, Url, address_of, examples, run, session_of
 from tallyroll.opening import file_witness
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _CONFLICT: Final = 409
-_MAX_PORT: Final = 65_535
 _WITNESS: Final = examples(
     "tallyroll audit witness ./witness --key tallyroll/0f…+1a2b3c4d+AQ…",
     "tallyroll audit witness ./witness --key … --listen 127.0.0.1:8091",
@@ -51,12 +49,10 @@ def witness(  # noqa: PLR0913  # one parameter per option
     """
     session = session_of(context, url, json)
     require("audit")
-    host, _, port = listen.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
-        raise CommandError(ExitCode.USAGE, "--listen: expected HOST:PORT", "write 127.0.0.1:8091, or :0 for any free port")
+    host, port = address_of(listen, "127.0.0.1:8091")
     forbid_core_dumps()
     kept = file_witness(folder, key, name=name)
-    run(_serve(kept, host.strip("[]") or "127.0.0.1", int(port), json=session.json))
+    run(_serve(kept, host, port, json=session.json))
 
 
 async def _serve(kept: KeptWitness, host: str, port: int, *, json: bool) -> None:
