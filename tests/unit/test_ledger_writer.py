@@ -10,13 +10,13 @@ from tallyroll.audit.ledger import layout, records
 from tallyroll.audit.ledger.chain import Draft, Part, Writer, part_key
 from tallyroll.audit.ledger.layout import Kind, PartType
 from tallyroll.audit.ledger.partition import LedgerPartition, Verdict
-from tallyroll.ports import Enrolment
+from tallyroll.ports import Cipher, Enrolment
 from tallyroll.testing.ledger import NonceReused, NonceWatch
 
 ENTRY = Draft(Kind.ENTRY, b"{}", (personal(), personal(b"second part")))
 
 
-def writer(cipher: NonceWatch, name: bytes = b"w", epoch: int = 1) -> Writer:
+def writer(cipher: Cipher, name: bytes = b"w", epoch: int = 1) -> Writer:
     enrolment = Enrolment(name.ljust(16, b"\0"), epoch, sha256(name + bytes((epoch,))).digest(), "token", 0)
     return Writer(LOG_ID, enrolment, cipher, rule_set="1")
 
@@ -62,6 +62,28 @@ def test_no_nonce_is_used_twice_by_writers_epochs_partitions_and_parts() -> None
                 for second in range(3):
                     one.advance(second)
                     one.seal(partition, ENTRY, second)
+
+
+class FailingOnce(AesGcm):
+    """Has no memory left at the fourth part that it is to seal."""
+
+    calls = 0
+
+    def seal(self, key: bytes, nonce: bytes, plain: bytes, aad: bytes) -> bytes:
+        self.calls += 1
+        if self.calls == 4:
+            raise MemoryError
+        return super().seal(key, nonce, plain, aad)
+
+
+def test_records_are_sealed_together_or_not_at_all() -> None:
+    one = writer(FailingOnce())
+    with pytest.raises(MemoryError):
+        one.seal_all(0, (ENTRY, ENTRY), 1)
+    assert one.heads == []
+    sealed = one.seal_all(0, (ENTRY, ENTRY), 1)
+    assert [item.seq for item in sealed] == [0, 1, 2], "nothing is missing of what nobody was given"
+    assert judged(sealed, 0, 1, 2) == [Verdict.APPEND] * 3
 
 
 def test_who_seals_a_number_again_reuses_a_nonce() -> None:

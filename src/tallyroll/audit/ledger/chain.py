@@ -162,13 +162,16 @@ class Writer:
         return self.seal_all(partition, (draft,), ts_us)
 
     def seal_all(self, partition: int, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
-        """As ``seal`` of each, at one moment."""
-        tip, opening = self._tips.get(partition), []
-        if tip is None and drafts:
-            tip = self._tips[partition] = _Tip(ChainId(self._log_id, partition, self.writer, self.epoch))
-            first = drafts[0]
-            opening = self._seal(tip, (Draft(Kind.GENESIS, self._genesis, (), first.retention_class, first.keep_until_day),), ts_us)
-        return opening if tip is None else opening + self._seal(tip, drafts, ts_us)
+        """As ``seal`` of each, at one moment: all of them, or where something raises none, and their numbers are not given."""
+        if not drafts:
+            return []
+        tip = self._tips.get(partition)
+        if tip is None:
+            tip, first = _Tip(ChainId(self._log_id, partition, self.writer, self.epoch)), drafts[0]
+            drafts = (Draft(Kind.GENESIS, self._genesis, (), first.retention_class, first.keep_until_day), *drafts)
+        found = self._seal(tip, drafts, ts_us)
+        self._tips[partition] = tip
+        return found
 
     def forget(self, key: bytes) -> None:
         """Drops what was derived from a subject's key."""
@@ -176,25 +179,26 @@ class Writer:
             del self._derived[derived]
 
     def _seal(self, tip: _Tip, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
-        chain, ident, ratchet, found = tip.chain, tip.ident, self._ratchet, []
-        mac, mac_epoch = ratchet.mac, ratchet.epoch
+        chain, ident, seq, prev = tip.chain, tip.ident, tip.seq, tip.prev
+        found, mac, mac_epoch = [], self._ratchet.mac, self._ratchet.epoch
         marks: Sequence[bytes]
         bodies: Sequence[bytes]
         for draft in drafts:
-            seq, env = tip.seq, draft.env
-            marks, bodies = self._parts(tip, draft.parts) if draft.parts else ((), ())
+            env = draft.env
+            marks, bodies = self._parts(tip, seq, draft.parts) if draft.parts else ((), ())
             core = pack_core(
-                draft.kind, ident, seq, ts_us, mac_epoch, draft.retention_class, draft.keep_until_day, tip.prev,
-                sha256(env).digest(), marks,
-            )  # fmt: skip
+                draft.kind, ident, seq, ts_us, mac_epoch, draft.retention_class, draft.keep_until_day, prev, sha256(env).digest(), marks
+            )
             leaf = sha256(b"\0" + core).digest()  # as ``leaf_hash``: a call less for each record
-            tip.seq, tip.prev = seq + 1, leaf
             found.append(Sealed(chain, seq, leaf, core, env, bodies, mac(MAC_LABEL + leaf)))
+            seq, prev = seq + 1, leaf
+        # Last: what was sealed before something raised has left no trace, so its numbers and nonces stand for nothing yet.
+        tip.seq, tip.prev = seq, prev
         return found
 
-    def _parts(self, tip: _Tip, parts: Sequence[Part]) -> tuple[list[bytes], list[bytes]]:
+    def _parts(self, tip: _Tip, seq: int, parts: Sequence[Part]) -> tuple[list[bytes], list[bytes]]:
         """What the core says of each part, and the parts as they are stored."""
-        marks, bodies, seq = [], [], tip.seq
+        marks, bodies = [], []
         for index, part in enumerate(parts):
             part_type, body, nonce = part.part_type, part.text, layout.NO_NONCE
             if part_type != _PLAIN:
