@@ -176,7 +176,7 @@ async def test_records_that_are_missing(tmp_path: Path) -> None:
         env = env_of({"audit_id": "0198c0de-0000-7000-8000-000000000001", "event_type": "a.thing", "category": "system_access"})
         sealed = [one for _ in range(3) for one in writer.seal(0, Draft(Kind.ENTRY, env, (), 0, 40_000), clock.now_us())]
         documents = [
-            document_of(one.record, f"id-{number}", "audit:x", "test", "2026-01-01T00:00:00Z") for number, one in enumerate(sealed)
+            document_of(one.packed(), f"id-{number}", "audit:x", "test", b"2026-01-01T00:00:00Z") for number, one in enumerate(sealed)
         ]
         kept = [
             Encoded(f"id-{number}", "audit-events", 0, b"audit:x", value, [], 0) for number, value in enumerate(documents) if number != 2
