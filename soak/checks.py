@@ -20,6 +20,8 @@ OWN_TYPES: Final = frozenset({"anomaly.detected", "compliance.violation", "audit
 _WINDOW: Final = 4_096  # as docs/reference/wire-format.md has it: offsets between what an author saw and its record
 _LEASE_US: Final = 310_000_000  # as docs/explanation/audit.md has it, five minutes, and some seconds for a call under way
 _GENESIS: Final = "0" * 64
+_NOTICE: Final = "anomaly.detected"  # of an alert: sent at least once
+_LINK: Final = ("sequence", "chainsession", "chainnumber", "chainprev")
 
 
 class Finding(NamedTuple):
@@ -110,17 +112,22 @@ def invented(entries: Iterable[Entry], log: Log) -> Iterator[Finding]:
 
 
 def chains(log: Log) -> Iterator[Finding]:
-    """Numbers of each session are whole and in order, each with the hash of the one before; an event has one link, and keeps it."""
+    """Numbers of each session are whole and in order, each with the hash of the one before; an event has one link, and keeps it.
+
+    But for notices of alerts, which may be sent anew after a crash: their content stays.
+    """
     numbers: dict[tuple[str, str], int] = {}
     hashes: dict[tuple[str, str], str] = {}
-    links: dict[str, tuple[str, str, str, bytes]] = {}
+    links: dict[str, object] = {}
     for record in log.events():
         event = record.event or {}
         session, number = event.get("chainsession"), event.get("chainnumber")
         if session is None or number is None:
             yield Finding("chain", f"{record.place} has no link")
             continue
-        link = record.partition, session, number, record.value
+        link: object = record.partition, session, number, record.value
+        if event["type"] == _NOTICE:
+            link = {name: value for name, value in event.items() if name not in _LINK}
         if links.setdefault(record.id, link) != link:
             yield Finding("doubled", f"{record.place} holds {record.id} under another link, or with other bytes, than before")
         chain, at = (record.partition, session), int(number)

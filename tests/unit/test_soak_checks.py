@@ -90,6 +90,21 @@ def test_a_broken_log_is_found(broken, expected):
     assert kinds([*checks.history(told(), log), *checks.invented(told(), log), *checks.chains(log)]) == expected
 
 
+GENESIS = "0" * 64
+
+
+def test_a_notice_may_come_again_under_another_link_and_with_nothing_else_new():
+    def notice(session, value):
+        link = f'"sequence":"1","chainsession":"{session}","chainnumber":"1","chainprev":"{GENESIS}"'
+        return b'{"id":"n-0","type":"anomaly.detected","data":{"value":%d},%s}' % (value, link.encode())
+
+    def judged(*values):
+        return kinds(checks.chains(Log([record(offset, value) for offset, value in enumerate(values)])))
+
+    assert judged(notice("a", 1), notice("b", 1)) == set()
+    assert judged(notice("a", 1), notice("b", 2)) == {"doubled"}
+
+
 def test_what_was_refused_and_lies_there_is_found():
     entries = [entry for entry in told() if entry != Ok("e-3", PLACE, 3)]
     assert kinds(checks.history([*entries, Fail("e-3")], Log(records()))) == {"history: aborted read"}
