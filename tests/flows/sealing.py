@@ -164,17 +164,17 @@ class House:
         _, rows = await self.store.find(LedgerWanted(**wanted), limit=1_000)
         return [row.raw.partition(b'"action":"')[2].partition(b'"')[0].decode() for row in rows]
 
-    async def files(self) -> dict[str, bytes]:
+    async def files(self, known: proving.Noted | None = None) -> dict[str, bytes]:
         files: dict[str, bytes] = {}
-        known = await proving.noted(self.store)
+        known = known or await proving.noted(self.store)
         assert known is not None
         async for name, piece in ledger_files(self.store, known, Counted()):
             files[name] = files.get(name, b"") + piece
         return files
 
-    async def report(self, *, witnesses: Sequence[str] = ()) -> Report:
-        """What the offline verifier makes of an export of now, with every MAC key."""
-        files = await self.files()
+    async def report(self, known: proving.Noted | None = None, *, witnesses: Sequence[str] = ()) -> Report:
+        """What the offline verifier makes of an export of now, or of what was ``known``, with every MAC key."""
+        files = await self.files(known)
         plain = Trust(today=self.clock.now_us() // DAY_US, keys=(self.key,))
         admitted = {}
         running = Registrar(self.store, self.ring, AesGcm(), LOG_ID, clock=self.clock, rule_set="1")

@@ -57,6 +57,20 @@ async def test_sealed_records_and_events_become_one_ledger_that_verifies(house: 
     assert await house.findings() == {}
 
 
+async def test_an_export_of_a_ledger_that_is_signed_again_meanwhile_verifies(house: House) -> None:
+    running, writer = await started(house), house.writer()
+    house.send(*house.write(writer, action="before"))
+    await running.seal()
+    await running.note()
+    begun = await proving.noted(house.store)
+    house.send(*house.write(writer, action="meanwhile"))
+    await running.seal()
+    await running.note()
+    report = await house.report(begun)
+    assert dict(report.counts) == {}
+    assert report.coverage["entries"] < (await house.report()).coverage["entries"]
+
+
 async def test_what_was_taken_in_before_is_not_taken_in_again(house: House) -> None:
     running, writer = await started(house), house.writer()
     sealed = house.write(writer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tallyroll.adapters.crypto import is_signed
 from tallyroll.audit.ledger import note, proving
 from tallyroll.audit.ledger.layout import META
 from tallyroll.audit.verify import Checkpoint, Report, Trust, verify_proof
+from tallyroll.ports import LedgerNote
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,12 @@ def test_a_checkpoint_is_proven_to_continue_an_older_one(house: Reading, at: int
     assert {"proof", "split_view"} & set(check(raw, trust(house, remembered=(forged,))).counts)
 
 
+def signed_notes(house: Reading) -> Sequence[LedgerNote]:
+    known = asyncio.run(proving.noted(house.store))
+    assert known is not None
+    return asyncio.run(proving.signed_notes(house.store, known))
+
+
 @pytest.mark.parametrize("rotations", [(), (3,), (2, 5), (1, 2, 9)])
 def test_of_the_signed_notes_those_are_kept_that_lead_to_the_newest_key(tmp_path: Path, rotations: tuple[int, ...]) -> None:
     house = Reading(tmp_path)
@@ -149,7 +157,7 @@ def test_of_the_signed_notes_those_are_kept_that_lead_to_the_newest_key(tmp_path
         house.ledger.checkpoint()
     for one in house.ledger.notes:
         last_of[frozenset(line.key_id for line in one.signatures if line.name == house.origin)] = parsed(one.packed()).size
-    found = asyncio.run(proving.signed_notes(house.store))
+    found = signed_notes(house)
     assert [one.size for one in found] == sorted(last_of.values())
     unsigned = [note for note in house.ledger.notes if parsed(note.packed()).size <= found[-1].size]
     house.ledger.notes.pop()
@@ -158,7 +166,6 @@ def test_of_the_signed_notes_those_are_kept_that_lead_to_the_newest_key(tmp_path
 
 def test_nothing_is_signed_yet(tmp_path: Path) -> None:
     house = Reading(tmp_path)
-    assert asyncio.run(proving.signed_notes(house.store)) == []
     assert asyncio.run(proving.noted(house.store)) is None
 
 

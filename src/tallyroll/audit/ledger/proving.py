@@ -31,17 +31,17 @@ class Noted(NamedTuple):
         return {partition: checkpoint.size for partition, (_, checkpoint) in self.partitions.items()}
 
 
-async def signed_notes(store: LedgerStore) -> list[LedgerNote]:
-    """The signed notes that a verifier needs: the newest one, the newest cosigned one, and the last one that each older key signed.
+async def signed_notes(store: LedgerStore, known: Noted) -> list[LedgerNote]:
+    """The signed notes that a verifier needs of what is ``known``: the one over it, the newest cosigned one, and the last of each
+    older key.
 
-    There is one a second, so they are not all read: where a key took over is found by halves.
+    Newer ones do not count: a ledger that is in use is signed once a second. So they are not all read either: where a key
+    took over is found by halves.
     """
-    last = await _newest(store)
-    if last is None:
-        return []
+    last = LedgerNote(META, known.checkpoint.size, known.signed)
     kept = {last.size: last}
     recent = await store.notes(META, max(0, last.size - _PAGE), _PAGE)
-    kept |= {one.size: one for one in [one for one in recent if _keys(one)[1]][-1:]}
+    kept |= {one.size: one for one in [one for one in recent if one.size <= last.size and _keys(one)[1]][-1:]}
     older: LedgerNote | None = last
     while older is not None:
         older = await _last_of_another_key(store, older)

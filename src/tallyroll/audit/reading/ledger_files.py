@@ -56,8 +56,8 @@ async def ledger_files(
                 yield exporting.name_of(number, "proofs"), piece
     for piece in exporting.leaves_file((await store.leaves(0))[: known.checkpoint.size]):
         yield exporting.name_of(META, "leaves"), piece
-    signed = [one.text for one in await proving.signed_notes(store) if one.size <= known.checkpoint.size]
-    for piece in exporting.notes_file(signed):
+    signed = await proving.signed_notes(store, known)
+    for piece in exporting.notes_file(one.text for one in signed):
         yield exporting.name_of(META, "notes"), piece
 
 
