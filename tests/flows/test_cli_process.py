@@ -41,7 +41,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def run(folder: Path, *words: str) -> str:
     code, out, err = finish(start(folder, *words))
-    assert code == 0, err
+    assert code == 0, out + err
     return out
 
 

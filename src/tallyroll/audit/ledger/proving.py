@@ -32,11 +32,10 @@ class Noted(NamedTuple):
 
 
 async def signed_notes(store: LedgerStore, known: Noted) -> list[LedgerNote]:
-    """The signed notes that a verifier needs of what is ``known``: the one over it, the newest cosigned one, and the last of each
-    older key.
+    """The signed notes that who verifies what is ``known`` needs: its own, the newest cosigned one, the last one of each older key.
 
-    Newer ones do not count: a ledger that is in use is signed once a second. So they are not all read either: where a key
-    took over is found by halves.
+    There is one a second: those that were made since do not count, and they are not all read; where a key took over is
+    found by halves.
     """
     last = LedgerNote(META, known.checkpoint.size, known.signed)
     kept = {last.size: last}
