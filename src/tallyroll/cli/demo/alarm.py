@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -13,8 +13,8 @@ from tallyroll.roll import Roll
 
 TOOL: Final = "read_file"  # quick in every fleet: a call that hangs stands out
 _HANGS_MS: Final = 600_000
-_CALLS: Final = 4  # the first one may come before anybody knows what is usual
-_PATIENCE_S: Final = 3.0
+_CALLS: Final = 40  # the first ones may come before anybody knows what is usual: that is learned each few seconds
+_CALL_EVERY_S: Final = 1.0
 _LOOK_S: Final = 0.01
 _SHOWN: Final = 4
 _FIGURES: Final = ("tasks_completed", "success_rate", "response_time_p95", "throughput", "tool_calls", "tokens", "cost", "agents")
@@ -35,7 +35,8 @@ async def hour_of(roll: Roll, at: datetime) -> Mapping[str, Any]:
 
 
 async def hang(roll: Roll, agent: str, at: datetime) -> Alarm | None:
-    """Publishes calls that take ten minutes, until one of them is an alert; None if none ever is."""
+    """Publishes calls that take ten minutes, one a second, until one of them is an alert; None if none ever is."""
+    published: dict[str, tuple[AgentEvent, float]] = {}
     for call in range(_CALLS):
         payload = {
             "agent_id": agent, "task_id": "hanging", "tool_name": TOOL, "invocation_id": f"hanging-{call}", "duration_ms": _HANGS_MS,
@@ -44,18 +45,24 @@ async def hang(roll: Roll, agent: str, at: datetime) -> Alarm | None:
         event = AgentEvent("tool.completed", "hanging", "task", payload, timestamp=at)
         await roll.publish(event)
         begun = roll.clock.monotonic()
-        while (passed := roll.clock.monotonic() - begun) < _PATIENCE_S:
-            if (alert := await _alert_about(roll, event.event_id)) is not None:
-                return Alarm(call + 1, passed * 1_000, alert, event)
+        published[event.event_id] = event, begun
+        while (now := roll.clock.monotonic()) < begun + _CALL_EVERY_S:
+            if (alert := await _alert_about(roll, published)) is not None:
+                newest, since = max((published[one] for one in _evidence(alert) if one in published), key=lambda one: one[1])
+                return Alarm(len(published), (now - since) * 1_000, alert, newest)
             await roll.clock.sleep(_LOOK_S)
     return None
 
 
-async def _alert_about(roll: Roll, event_id: str) -> Mapping[str, Any] | None:
+async def _alert_about(roll: Roll, event_ids: Collection[str]) -> Mapping[str, Any] | None:
     """That of the tool; else that of the agent who called it, where only its calls are known well enough."""
     alerts, _ = await roll.open_alerts()
-    about = [one for one in alerts if any(seen["event_id"] == event_id for seen in one["evidence"])]
+    about = [one for one in alerts if any(seen in event_ids for seen in _evidence(one))]
     return min(about, key=lambda one: one["key"] != TOOL, default=None)
+
+
+def _evidence(alert: Mapping[str, Any]) -> list[str]:
+    return [seen["event_id"] for seen in alert["evidence"]]
 
 
 def show_figures(found: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from tallyroll.errors import Undecodable
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.ids import utc_now
 from tallyroll.replay.views import AGENT
-from tallyroll.roll import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER, Roll
+from tallyroll.roll import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER, STATE_FOLLOWER, Roll
 from tallyroll.settings import Settings
 from tallyroll.simulate.fleet import Fleet
 
@@ -133,7 +133,6 @@ async def _demo(session: Session, folder: Path, seconds: float) -> Findings:
             "1", f"{_AGENTS} agents at work", "every step is one event in the log; the table is a fold over it, kept current as you look"
         )
         found.sent = await _watch(roll, seconds, silent=session.json)
-        await follow_until(roll, await behind(roll), _WAIT_S)
         states = await _states(roll)
         found.agents = len(states)
         hero = max(states, key=lambda state: (state["tasks_failed"], state["tool_calls"]))
@@ -191,7 +190,8 @@ async def _watch(roll: Roll, seconds: float, *, silent: bool) -> Sent:
             work.cancel()
         sent = work.result()
         sent.published, sent.failed = sent.published + past.published, sent.failed + past.failed
-        await follow_until(roll, await behind(roll), _WAIT_S)
+        for follower in (STATE_FOLLOWER, ANALYTICS_FOLLOWER):  # what is usual is known for what was read before
+            await follow_until(roll, await behind(roll, follower), _WAIT_S, follower)
         screen.show(await _states(roll), published=sent.published, behind=(await behind(roll)).records, last=True)
     return sent
 
