@@ -15,7 +15,7 @@ from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.moments import age, short_span
 from tallyroll.cli.printing import counted, markup, money, note, number, paint, plain, say, say_json, table, width
 from tallyroll.cli.session import Json, Session, Url, examples, group_of, moment_of, run, session_of, verbs
-from tallyroll.cli.states import AllowTruncated, At, Wait, show_state, state_of, status_style
+from tallyroll.cli.states import AllowTruncated, At, Wait, add_state, status_style
 from tallyroll.errors import Undecodable
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
@@ -115,30 +115,7 @@ def _show_agents(states: list[dict[str, Any]], at: datetime | None) -> None:
     table(columns, rows, right=columns[2:])
 
 
-@app.command(
-    epilog=examples(
-        "tallyroll agents state coder-001", "tallyroll agents state coder-001 --at 2h", "tallyroll agents state coder-001 --json"
-    )
-)
-def state(  # noqa: PLR0913  # one parameter per option
-    context: typer.Context,
-    agent: Annotated[str, typer.Argument(metavar="AGENT")],
-    *,
-    at: At = None,
-    allow_truncated: AllowTruncated = False,
-    wait: Wait = 10.0,
-    url: Url = None,
-    json: Json = False,
-) -> None:
-    """One agent as its events tell it, now or then.
-
-    From the state store; with --at replayed from the log alone.
-
-    The last line says how it is known: coverage (is the whole history behind it?) and up to which records.
-    """
-    session, moment = session_of(context, url, json), moment_of(at, "--at")
-    found = run(state_of(session, AGENT, agent, at=moment, allow_truncated=allow_truncated, wait_s=wait))
-    show_state(session, AGENT, found, moment)
+add_state(app, AGENT, "coder-001")
 
 
 @app.command(epilog=examples("tallyroll agents timeline coder-001 --last 40", "tallyroll agents timeline coder-001 --since 1h --json"))

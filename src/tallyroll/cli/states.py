@@ -12,7 +12,7 @@ from tallyroll.cli.exits import CommandError, ExitCode, after_nobody
 from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, money, number, paint, plain, say, say_json, spread
-from tallyroll.cli.session import Session
+from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of
 from tallyroll.events.event import iso
 from tallyroll.replay.fold import View
 
@@ -23,10 +23,37 @@ AllowTruncated = Annotated[bool, typer.Option("--allow-truncated", help="Answer 
 Wait = Annotated[float, typer.Option("--wait", min=0, metavar="S", help="How long to let the store catch up first, in seconds.")]
 
 _ABOUT_THE_ANSWER: Final = ("coverage", "as_of", "version", "events_applied", "last_updated")
+_HELP: Final = """One {} as its events tell it, now or then.
+
+From the state store; with --at replayed from the log alone.
+
+The last line says how it is known: coverage (is the whole history behind it?) and up to which records.
+"""
 _HEADINGS: Final = ("agent_id", "task_id", "workflow_id", "status")
 
 
-async def state_of(  # noqa: PLR0913  # one per option
+def add_state(app: typer.Typer, view: View, owner: str) -> None:
+    """Adds the command ``state`` for the owners of a view; ``owner`` is one for the examples."""
+    words = f"tallyroll {view.name}s state {owner}"
+    epilog = examples(words, f"{words} --at 2h", f"{words} --at 2026-01-31T12:00:00Z --json")
+
+    @app.command(help=_HELP.format(view.name), epilog=epilog)
+    def state(  # noqa: PLR0913  # one parameter per option
+        context: typer.Context,
+        owner_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+        *,
+        at: At = None,
+        allow_truncated: AllowTruncated = False,
+        wait: Wait = 10.0,
+        url: Url = None,
+        json: Json = False,
+    ) -> None:
+        session, moment = session_of(context, url, json), moment_of(at, "--at")
+        found = run(_state_of(session, view, owner_id, at=moment, allow_truncated=allow_truncated, wait_s=wait))
+        _show_state(session, view, found, moment)
+
+
+async def _state_of(  # noqa: PLR0913  # one per option
     session: Session, view: View, owner: str, *, at: datetime | None, allow_truncated: bool, wait_s: float
 ) -> dict[str, Any]:
     """The state for callers, from the store or, for a moment, from the log alone. Raises CommandError when there is none."""
@@ -46,7 +73,7 @@ async def state_of(  # noqa: PLR0913  # one per option
     return state
 
 
-def show_state(session: Session, view: View, state: Mapping[str, Any], at: datetime | None) -> None:
+def _show_state(session: Session, view: View, state: Mapping[str, Any], at: datetime | None) -> None:
     """Prints a state: what it is, then how it is known."""
     if session.json:
         say_json({**state, "at": None if at is None else iso(at)})
