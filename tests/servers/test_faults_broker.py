@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from services import KafkaCluster
-from tests.servers.faulting import Beat, Desk, create_topics, in_thread, publishing, until
+from tests.servers.faulting import CLOCK, Beat, Desk, create_topics, in_thread, publishing, until
 
+from tallyroll.errors import LogUnavailable
 from tallyroll.events.ids import new_id
 from tallyroll.ports import Delivered, Unknown
 from tallyroll.settings import Settings
@@ -79,3 +81,31 @@ async def test_while_the_broker_is_away_the_spool_grows_and_the_host_is_not_bloc
     assert desk.telemetry.value(CLIENT_RESTARTS) == 0
     report = await desk.judge()
     assert report.clean, str(report)
+
+
+async def test_who_asks_on_while_the_broker_is_frozen_is_answered_afterwards(cluster, desk):
+    thawed = False
+
+    async def ask_on(topics):
+        while True:
+            try:
+                await desk.log.ends(topics)
+            except LogUnavailable:
+                await CLOCK.sleep(0.1)
+            else:
+                if thawed:
+                    return
+
+    every = [topic.name for topic in desk.catalogue.topics]
+    asking = [asyncio.create_task(ask_on(topics)) for topics in (every, *([topic] for topic in every))]
+    cluster.freeze(1)
+    try:
+        with pytest.raises(LogUnavailable):
+            await desk.log.ends(every)
+        with pytest.raises(LogUnavailable):  # the client is looking for leaders now
+            await desk.log.ends(every)
+    finally:
+        cluster.thaw(1)
+    thawed = True
+    await until(lambda: all(one.done() for one in asking), "everybody is answered")
+    await asyncio.gather(*asking)

@@ -36,6 +36,7 @@ _STALE: Final = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError._NOENT,  # noqa: SLF001  # it was looking when a broker did not answer, and waits for that answer for a quarter of an hour
     }
 )
 _QUEUE_SLACK: Final = 2  # the client's queue holds twice what the publisher keeps in flight, so it is never the one that is full
