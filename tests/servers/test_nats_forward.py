@@ -277,6 +277,21 @@ async def test_nothing_but_its_id_makes_a_message_a_repeat(server: NatsServer) -
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("mode", ["jetstream", "core"])
+async def test_more_than_the_network_holds_for_a_frozen_server_is_not_waited_for(server: NatsServer, mode: str) -> None:
+    await make_stream(server)
+    target = NatsMessages([server.url], jetstream=mode == "jetstream", timeout_s=1)
+    await target.send(messages(1))
+    server.freeze()
+    async with asyncio.timeout(PATIENCE_S):
+        assert not all(await target.send(messages(200, subjects=200, size=500_000)))
+        await target.close()
+    server.thaw()
+    assert all(await target.send(messages(10)))
+    await target.close()
+
+
+@pytest.mark.fault
 async def test_a_frozen_server_holds_up_nobody_else(server: NatsServer, tmp_path: Path) -> None:
     await make_stream(server)
     async with Roll.open(options(server, tmp_path)) as roll:

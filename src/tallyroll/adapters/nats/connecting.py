@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from nats.aio.client import Client
+from nats.errors import FlushTimeoutError
 
 from tallyroll.errors import StoreUnavailable
 
@@ -15,6 +17,7 @@ MESSAGE_ID: Final = "Nats-Msg-Id"
 """The header by which streams tell repeats."""
 
 _AGAIN_S: Final = 0.1
+_LEAVE_S: Final = 1.0  # for what the client has not written yet; whoever closes it counts on nothing of that
 
 
 class Connection:
@@ -42,7 +45,8 @@ class Connection:
                     allow_reconnect=False,
                     max_reconnect_attempts=1,  # with 0 the client would try for ever
                     reconnect_time_wait=_AGAIN_S,  # type: ignore[arg-type]  # a time in seconds
-                    error_cb=_ignored,
+                    flush_timeout=self._timeout_s,  # by default a full buffer is waited for without an end
+                    error_cb=self._noticed,
                 )
         return self._client
 
@@ -51,11 +55,27 @@ class Connection:
         return StoreUnavailable(f"NATS at {','.join(self._servers)}", f"does not answer ({type(error).__name__})")
 
     async def close(self) -> None:
-        """Ends it: what the client still has in its buffer must not come later by itself. Safe to call twice."""
+        """Ends it: what the client still has in its buffer must not come later by itself. Safe to call twice.
+
+        Waits a second at most, also where the server is there and reads nothing.
+        """
         client, self._client = self._client, None
         if client is not None and not client.is_closed:
-            await client.close()
+            closing = asyncio.ensure_future(client.close())
+            await asyncio.wait({closing}, timeout=_LEAVE_S)
+            if not closing.done():
+                _abort(client)
+            with suppress(OSError):  # what it had not written
+                await closing
+
+    async def _noticed(self, error: Exception) -> None:
+        """Errors come out of the calls, and the client would print them as well; but after this one it would just go on."""
+        if isinstance(error, FlushTimeoutError) and self._client is not None:
+            _abort(self._client)
 
 
-async def _ignored(_: Exception) -> None:
-    """Errors come out of the calls; the client would print them as well."""
+def _abort(client: Client) -> None:
+    """Ends a connection at once, without what is not written; the client has no such call, and waits for its peer to read."""
+    writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001  # as said
+    if writer is not None:
+        writer.transport.abort()
