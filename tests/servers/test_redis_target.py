@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -112,6 +113,21 @@ async def test_our_key_that_somebody_has_overwritten_is_theirs_from_then_on(serv
     assert redis.get("agent:a:state") == b"theirs"
     redis.delete("agent:a:state")  # free again
     assert await ours.write_views([("agent:a", 3, b"3")], "fold") == ViewsWritten(1, 0)
+    await ours.close()
+
+
+@pytest.mark.fault
+@pytest.mark.usefixtures("redis")
+async def test_a_server_that_does_not_answer_is_waited_for_once(server: RedisServer) -> None:
+    ours = target(server, timeout_s=2)
+    await ours.progress([ONE])
+    server.freeze()
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="TimeoutError"):
+        await ours.progress([ONE])
+    assert time.monotonic() - began < 3.5
+    server.thaw()
+    await ours.progress([ONE])
     await ours.close()
 
 

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ConnectionError, NoPermissionError, RedisError, ResponseError  # noqa: A004  # that of Redis
 
 from tallyroll.errors import SettingsError, StoreUnavailable
 from tallyroll.settings import Secret
@@ -25,7 +25,7 @@ def connecting(host: str, port: int, password: Secret | None, *, timeout_s: floa
         password=None if password is None else password.reveal(),
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), again),
+        retry=Retry(NoBackoff(), again, (ConnectionError,)),
     )
 
 
