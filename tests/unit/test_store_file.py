@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tallyroll.adapters.sqlite.store_file import FileKind, StoreFile
+from tallyroll.errors import StoreUnavailable
 
 KIND = FileKind(
     "test store", application_id=0x74727474, version=1, tables="CREATE TABLE kept (id INTEGER PRIMARY KEY, data BLOB);", cache_kib=512
@@ -71,3 +72,34 @@ def test_who_reads_for_long_holds_up_no_commit(tmp_path):
             write(file, number)
         assert len(kept(file)) == 24
         assert reader.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+
+
+@contextlib.contextmanager
+def held(path):
+    """Another process is in the middle of a commit, and does not go on."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_writers_do_not_wait_for_each_other_while_a_stranger_holds_the_file(tmp_path):
+    path = tmp_path / "some.db"
+    with contextlib.closing(StoreFile(path, KIND, lock_timeout_s=0.2)) as file:
+        reasons: list[str] = []
+
+        def refused(number: int) -> None:
+            with pytest.raises(StoreUnavailable) as error:
+                write(file, number, 10)
+            reasons.append(error.value.reason)
+
+        threads = [threading.Thread(target=refused, args=(number,)) for number in range(40)]
+        began = time.monotonic()
+        with held(path):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert time.monotonic() - began < 4, "one after the other: eight seconds"
+        assert len(reasons) == 40
+        write(file, 1, 10)

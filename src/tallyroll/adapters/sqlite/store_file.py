@@ -18,7 +18,9 @@ from tallyroll.errors import StoreUnavailable
 
 T = TypeVar("T")
 
-_LOCK_TIMEOUT_S: Final = 10.0  # a commit of another process takes well below a second
+LOCK_TIMEOUT_S: Final = 10.0
+"""How long a writer waits for the others of its process, and then for those of other processes; a commit takes well below a second."""
+
 _RETRY_S: Final = 0.01
 
 
@@ -47,20 +49,22 @@ class StoreFile:
     """One SQLite file (write-ahead log), or a database in memory: a connection that writes, and one that reads beside it.
 
     Folding the log into the file waits for the disk; a thread does it now and then, and nobody who reads or commits waits for it.
+    A writer waits ``lock_timeout_s`` at most for others of this process, and again for those of other processes.
     Durability: a commit survives the end of the process; with ``synchronous`` NORMAL a crash of the machine may take the
     newest commits back, each as a whole. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
     Not promised: use from several hosts or over a network file system, where file locks do not hold.
     """
 
-    def __init__(self, path: Path | None, kind: FileKind) -> None:
+    def __init__(self, path: Path | None, kind: FileKind, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self._kind = kind
+        self._lock_timeout_s = lock_timeout_s
         self._name = f"{kind.name} in memory" if path is None else str(path)
         with self._translated():
-            self._writer = _connect(path, kind)
+            self._writer = _connect(path, kind, lock_timeout_s)
             try:
-                _create(self._writer, self._name, kind)
+                _create(self._writer, self._name, kind, lock_timeout_s)
                 # In memory there is one connection; its lock makes readers wait for a commit.
-                self._reader = self._writer if path is None else _connect(path, kind)
+                self._reader = self._writer if path is None else _connect(path, kind, lock_timeout_s)
             except BaseException:
                 self._writer.close()
                 raise
@@ -79,17 +83,22 @@ class StoreFile:
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction; it is committed when the block ends, and undone when the block raises."""
-        with self._write_lock, self._translated():
-            with transaction(self._writer, "IMMEDIATE"):
-                yield self._writer
-            self._tell_folding()
+        if not self._write_lock.acquire(timeout=self._lock_timeout_s):
+            raise StoreUnavailable(self._name, "others who write to it wait for it already")
+        try:
+            with self._translated():
+                with transaction(self._writer, "IMMEDIATE"):
+                    yield self._writer
+                self._tell_folding()
+        finally:
+            self._write_lock.release()
 
     def fold(self) -> None:
         """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted."""
         if self._reader is self._writer:
             return
         with self._write_lock, self._read_lock, self._translated():
-            deadline = time.monotonic() + _LOCK_TIMEOUT_S
+            deadline = time.monotonic() + self._lock_timeout_s
             while self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if time.monotonic() > deadline:
                     raise StoreUnavailable(self._name, "somebody reads what was deleted and does not end")
@@ -130,11 +139,11 @@ def _beside(path: Path) -> contextlib.closing[sqlite3.Connection]:
     return contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None))
 
 
-def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
+def _connect(path: Path | None, kind: FileKind, lock_timeout_s: float) -> sqlite3.Connection:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(
-        ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=_LOCK_TIMEOUT_S
+        ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=lock_timeout_s
     )
     connection.execute(f"PRAGMA page_size = {kind.page_bytes}")
     connection.execute(f"PRAGMA synchronous = {kind.synchronous}")
@@ -146,8 +155,8 @@ def _connect(path: Path | None, kind: FileKind) -> sqlite3.Connection:
     return connection
 
 
-def _create(connection: sqlite3.Connection, name: str, kind: FileKind) -> None:
-    enter_wal(connection, time.monotonic() + _LOCK_TIMEOUT_S)
+def _create(connection: sqlite3.Connection, name: str, kind: FileKind, lock_timeout_s: float) -> None:
+    enter_wal(connection, time.monotonic() + lock_timeout_s)
     with transaction(connection, "IMMEDIATE"):
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         blank = connection.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()[0]
