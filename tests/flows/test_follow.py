@@ -88,6 +88,76 @@ async def test_stop_stores_what_was_applied():
         assert once(ledger, 50)
 
 
+class Unanswered(Accountant):
+    """Its store does not answer: each flush fails after ten seconds."""
+
+    def __init__(self, ledger, clock):
+        super().__init__(ledger)
+        self._clock = clock
+        self.asked = 0
+
+    async def flush(self):
+        if self._ledger.away:
+            self.asked += 1
+            await self._clock.sleep(10)
+        return await super().flush()
+
+
+@pytest.mark.parametrize("under_way", [True, False])
+async def test_stop_waits_once_for_a_store_that_does_not_answer(under_way):
+    async with office(flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        follower = Unanswered(ledger, desk.clock)
+        loop = desk.loop(follower)
+        loop.start()
+        await desk.append(desk.records(50))
+        await desk.until(lambda: len(ledger.all()) == 50)
+        ledger.away = True
+        if under_way:
+            await desk.append(desk.records(50, seed=1))
+            await desk.until(lambda: follower.asked == 1)
+        began = desk.clock.monotonic()
+        await desk.passing(loop.stop())
+        assert follower.asked == 1
+        assert desk.clock.monotonic() - began < 11
+        assert once(ledger, 50)
+
+
+async def test_stop_waits_for_no_pause_between_two_tries():
+    async with office() as desk:
+
+        class Away(FaultyLog):
+            async def subscribe(self, *_, **__):
+                raise LogUnavailable("log", "away")
+
+        loop = desk._replace(log=Away(desk.log, clock=desk.clock)).loop(Accountant(Ledger()))
+        loop.start()
+        for _ in range(10):  # the pauses grow
+            await desk.clock.until_asleep()
+            desk.clock.advance(5)
+            await breathe()
+        await loop.stop()  # no time passes any more
+
+
+async def test_stop_does_not_wait_for_a_log_that_takes_no_dead_letters():
+    async with office(wrap=faulty, flush_interval_ms=20) as desk:
+        ledger = Ledger()
+        bad = [msgspec.structs.replace(record, value=b"poison") for record in desk.records(1)]
+        where = (await desk.append(bad))[0].topic_partition
+        desk.log.hold()
+        loop = desk.loop(Accountant(ledger))
+        loop.start()
+        await desk.until(lambda: desk.log.faults["held"])
+        began = desk.clock.monotonic()
+        await desk.passing(loop.stop())
+        assert desk.clock.monotonic() - began < 11
+        assert where not in ledger.positions
+        desk.log.release()
+        async with running(desk, desk.loop(Accountant(ledger))):
+            await desk.until(lambda: ledger.positions.get(where) == 1)
+        assert [letter.value for letter in await desk.dead()] == [b"poison"]
+
+
 async def test_stop_commits_so_that_lag_tools_see_it():
     async with office() as desk:
         ledger = Ledger()

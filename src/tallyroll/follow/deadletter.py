@@ -22,10 +22,12 @@ from tallyroll.events.moments import moment_at
 from tallyroll.events.partition import partition_for
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import DEAD_LETTER_TOPIC, Catalogue
+from tallyroll.follow.retry import within
 from tallyroll.ports import Clock, DeadLetter, Delivered, Encoded, EventLog, Span
 from tallyroll.telemetry import DEAD_LETTERS, Telemetry
 
 HEADER: Final = "tallyroll-letter"
+_CONFIRMED_S: Final = 10.0  # the log may have it later: then there is one copy more of a letter with the same id
 
 
 class LetterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,12 +103,15 @@ class DeadLetters:
     async def write(
         self, follower: str, batch: Batch, letters: Sequence[DeadLetter], *, attempts: int = 1, first_us: int | None = None
     ) -> None:
-        """Appends one letter per record. Raises LogUnavailable (try again) when the log did not confirm all of them."""
+        """Appends one letter per record. Raises LogUnavailable (try again) when the log did not confirm all of them in time."""
         if not letters:
             return
         now_us = self._clock.now_us()
         records = [self._encode(follower, batch, letter, attempts, first_us or now_us, now_us) for letter in letters]
-        outcomes = await self._log.append(records).settled()
+        try:
+            outcomes = await within(self._clock, _CONFIRMED_S, self._log.append(records).settled())
+        except TimeoutError:
+            raise LogUnavailable("dead letters", f"not confirmed by the log in {_CONFIRMED_S:.0f} s") from None
         if not all(isinstance(outcome, Delivered) for outcome in outcomes):
             raise LogUnavailable("dead letters", "not confirmed by the log")
         for letter in letters:

@@ -56,6 +56,7 @@ class Flushes:
         self._backoff = Backoff()
         self._due = 0.0
         self._fatal: Exception | None = None
+        self._failing: set[str] = set()  # whose last flush has failed, and may pass
         self.conflicted: set[str] = set()
 
     def applied(self, follower: Follower, count: int) -> None:
@@ -92,9 +93,13 @@ class Flushes:
         return not away
 
     async def everything(self) -> None:
-        """Stores all there is, as far as the store is there; returns when it is durable. Raises what ends the loop."""
+        """Stores all there is, as far as the store is there; returns when it is durable. Raises what ends the loop.
+
+        A store is waited for once: whose flush was under way and fails is not asked again.
+        """
+        under_way = set(self._tasks)
         await self.settled()
-        self._start(self._followers)
+        self._start([one for one in self._followers if one.name not in under_way & self._failing])
         await self.settled()
         self._raise_fatal()
 
@@ -138,12 +143,14 @@ class Flushes:
             if not isinstance(error, TallyrollError) or not error.retriable:
                 self._fatal = error
                 return
+            self._failing.add(name)
             self._telemetry.count(FOLLOW_RETRIES, follower=name)
             self._telemetry.count(FOLLOW_FLUSH_FAILURES, follower=name)
             self._due = self._clock.monotonic() + self._backoff.next_s()
             log.warning("%s waits: %s; trying again", name, error, extra={"follower": name})
         else:
             self._backoff.reset()
+            self._failing.discard(name)
             self._last[name] = end = self._clock.monotonic()
             self._took_s[name] = (end - begin, self._took_s[name][0])
             await self._stored(follower, stored)

@@ -21,7 +21,7 @@ from tallyroll.follow.applying import applied, one_by_one
 from tallyroll.follow.committing import Commits
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.flushing import Flushes
-from tallyroll.follow.retry import Held, Unbegun
+from tallyroll.follow.retry import Held, Unbegun, within
 from tallyroll.ports import Clock, EventLog, Follower, LooksFirst, Subscription, Tracing
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, FOLLOWED, Telemetry
@@ -76,7 +76,8 @@ class FollowLoop:
         self._commits = Commits(interval_s=self._interval_s, clock=clock)
         self._flush_asked = False
         self._commit_wanted = False
-        self._choked = self._stopping = False
+        self._choked = self._has_stored_last = False
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._progress = asyncio.Condition()
         self.failure: BaseException | None = None
@@ -93,8 +94,11 @@ class FollowLoop:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"follow {self._group}")
 
     async def stop(self) -> None:
-        """Flushes, commits, leaves the group."""
-        self._stopping = True
+        """Flushes, commits, leaves the group. A store or a log that does not answer is waited for once, and what it has not taken is left.
+
+        Whoever follows next does that again, from what is stored.
+        """
+        self._stopping.set()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -166,8 +170,9 @@ class FollowLoop:
         return begin
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """Results are stored and committed before somebody else goes on."""
-        await self._flush_everything()
+        """Results are stored and committed before somebody else goes on; at the end that was done, or tried, before it leaves."""
+        if not self._has_stored_last:
+            await self._flush_everything()
         self._release(partitions)
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:
@@ -191,7 +196,7 @@ class FollowLoop:
     async def _run(self) -> None:
         backoff = Backoff()
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 try:
                     await self._subscribe()
                     await self._turn()
@@ -200,9 +205,11 @@ class FollowLoop:
                     if not error.retriable:
                         raise
                     log.warning("%s; trying again", error, extra={"follower": self._who})
-                    await self._clock.sleep(backoff.next_s())
+                    with contextlib.suppress(TimeoutError):
+                        await within(self._clock, backoff.next_s(), self._stopping.wait())
             with contextlib.suppress(SpanGone):
                 await self._flush_everything()
+            self._has_stored_last = True
         except BaseException as error:
             self.failure = error
             if not isinstance(error, asyncio.CancelledError):
