@@ -34,6 +34,8 @@ _GARBAGE_TOPICS: Final = ("task-events", "agent-events", "workflow-events", "per
 _NODE: Final = 1
 _FORGOTTEN: Final = 3  # so many persons are erased now and then; of the others everything stays readable
 _GARBAGE_S: Final = 20.0
+_COMMAND_S: Final = 300.0
+_DUMP_S: Final = 30.0
 _CLOCK: Final = SystemClock()
 
 
@@ -281,9 +283,13 @@ class Site:
             program.drain()
 
     def finish_commands(self) -> None:
-        """Waits for commands that are under way."""
+        """Waits for commands that are under way; one that does not end is ended, and says what it was doing."""
         for command in self._commands:
-            command.process.wait(300)
+            try:
+                command.process.wait(_COMMAND_S)
+            except subprocess.TimeoutExpired:
+                command.process.send_signal(signal.SIGABRT)
+                command.process.wait(_DUMP_S)
         self.look()
 
     def resume_erasures(self) -> None:
