@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from pathlib import Path
 
@@ -21,8 +22,13 @@ from tallyroll.audit.ledger.partition import Tip, pack_tip
 from tallyroll.audit.ledger.subjects import part_about, text_of
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.checkpointing import Checkpoints
+from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers
 from tallyroll.audit.sealing.finding import FINDING_EVENT
-from tallyroll.errors import KeyRingUnavailable, LedgerTampered, PositionConflict, StoreUnavailable
+from tallyroll.errors import KeyRingUnavailable, LedgerTampered, PositionConflict, StoreUnavailable, Undecodable
+from tallyroll.events.batch import Batch
+from tallyroll.events.chain import Chain
+from tallyroll.events.codec import encode
+from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Enrolment, LedgerAppend, LedgerCommit, LedgerRow, LedgerWanted
 from tallyroll.testing.ledger import DAY_US
@@ -97,6 +103,71 @@ async def test_the_same_event_id_with_other_bytes_is_a_finding(house: House) -> 
     await running.seal()
     assert await house.found(category="audit_system") == ["same_id"]
     assert await house.found(agent_id="agent-2") == []
+
+
+def say_anew(house: House, event: AgentEvent, session: str, *, lost: int = 0, altered: bool = False) -> None:
+    """The event as a publisher's session sends it, behind as many records that are lost and one that was altered on its way."""
+    chain = Chain(session * 32)
+    before = [chain.link(encode(house.events.event()), 1) for _ in range(1 + altered + lost)]
+    house.log[TASKS] += [before[0], *([before[1].replace(b"agent-", b"other-")] if altered else [])]
+    house.log[TASKS].append(chain.link(encode(event), 1))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("payload", [{}, {"customer_id": "cust-1"}])
+async def test_an_event_that_is_sent_anew_is_a_repeat_whatever_its_link_and_its_trace(
+    house: House, payload: dict[str, str], *, stored: bool
+) -> None:
+    running, event = await started(house), house.events.event(payload={"agent_id": "agent-1", **payload})
+    say_anew(house, event, "a")
+    if stored:
+        await running.seal()
+    say_anew(house, event, "b")
+    traced = replace(event.metadata, traceparent=f"00-{'4b' * 16}-{'7a' * 8}-01", trace_id="4b" * 16)
+    say_anew(house, replace(event, metadata=traced), "c")
+    house.say(event=event)
+    await running.seal()
+    assert await house.found(category="audit_system") == []
+    _, entries = await house.store.find(LedgerWanted(agent_id="agent-1"), limit=9)
+    assert sum(f'"event_id":"{event.event_id}"'.encode() in row.raw for row in entries) == 1
+
+
+@pytest.mark.parametrize("wrong", ["content", "lost", "altered"])
+async def test_an_event_that_is_sent_anew_with_another_content_or_a_link_that_does_not_fit_is_a_finding(house: House, wrong: str) -> None:
+    running, event = await started(house), house.events.event(payload={"agent_id": "agent-1"})
+    say_anew(house, event, "a")
+    await running.seal()
+    if wrong == "content":
+        say_anew(house, replace(event, payload={"agent_id": "agent-2"}), "b")
+    else:
+        say_anew(house, event, "b", lost=wrong == "lost", altered=wrong == "altered")
+    await running.seal()
+    assert await house.found(category="audit_system") == ["same_id"]
+    assert await house.found(agent_id="agent-2") == []
+
+
+class EarlierDeriver(Deriver):
+    """As entries were made that have no hash of the content alone."""
+
+    def derive(self, batch: Batch, publishers: Publishers) -> list[Derived | Undecodable]:
+        found = [item for item in super().derive(batch, publishers) if isinstance(item, Derived)]
+        without = re.compile(rb'"content_digest":"[0-9a-f]{64}",')
+        return [replace(item, env=without.sub(b"", item.env), marks=(item.marks[0], None)) for item in found]
+
+
+async def test_an_entry_that_knows_the_whole_hash_alone_is_compared_by_it(house: House) -> None:
+    running, event = await started(house), house.events.event(payload={"agent_id": "agent-1"})
+    running.sealer._deriver = EarlierDeriver(LOG_ID)
+    say_anew(house, event, "a")
+    await running.seal()
+    await running.stop()
+    after = await started(house)
+    house.log[TASKS].append(house.log[TASKS][-1])
+    await after.seal()
+    assert await house.found(category="audit_system") == []
+    say_anew(house, event, "b")
+    await after.seal()
+    assert await house.found(category="audit_system") == ["same_id"]
 
 
 UNDATED = "broken, by a time that is in no calendar"
@@ -637,8 +708,8 @@ async def test_an_entry_about_a_person_holds_its_digest_where_an_erasure_takes_i
     house.say()
     await running.seal()
     rows = (await house.store.find(finding()._replace(category=None), limit=9))[1]
-    clear = {b'"digest"' in row.raw for row in rows}
-    assert clear == {True, False}
+    for name in (b'"digest"', b'"content_digest"'):
+        assert {name in row.raw for row in rows} == {True, False}
     assert not any(b"cust-7" in path.read_bytes() for path in house.folder.iterdir())
     assert [len(unpack_record(row.raw).parts) for row in rows] in ([0, 1], [1, 0])
     assert await house.found(handles=[house.ring.handle_of("cust-7")]) == ["completed"]

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.chain import Chain
-from tallyroll.events.codec import CONTENT_TYPE, HEADERS, Head, decode, decode_head, decode_heads, encode, timestamp_us
+from tallyroll.events.codec import (
+    CONTENT_TYPE,
+    HEADERS,
+    Head,
+    decode,
+    decode_head,
+    decode_heads,
+    encode,
+    timestamp_us,
+    without_link,
+    without_trace,
+)
 from tallyroll.events.event import AgentEvent, EventMetadata
 from tallyroll.events.links import Link
 from tallyroll.events.moments import moment_at
@@ -90,6 +101,33 @@ def test_chain_and_sequence_change_nothing_of_the_event():
     head = decode_head(value)
     assert decode(value) == event
     assert (head.sequence, head.link()) == ("41", Link("ab" * 16, 1, "0" * 64))
+
+
+@given(EVENTS, st.integers(1, 9_999), st.booleans())
+def test_a_record_without_its_link_is_what_was_linked(event, sequence, voids):
+    chain = Chain("5e" * 16)
+    if voids:
+        chain.void("old", 7, "6f" * 16)
+    for _ in range(2):
+        value = chain.link(encode(event), sequence)
+        assert without_link(value, decode_head(value)) == encode(event)[:-1]
+    assert without_link(encode(event), decode_head(encode(event))) == encode(event)[:-1]
+
+
+@pytest.mark.parametrize("more", [b',"data":{"a":2}}', b',"chainprev":"0"}', b',"expects":"1/2"} ', b" }"])
+def test_what_stands_in_or_behind_a_link_and_is_none_stays_in_what_is_left(more):
+    value = Chain("5e" * 16).link(encode(AgentEvent("task.started", "t-1", "task")), 1)[:-1] + more
+    assert without_link(value, decode_head(value)) == value
+
+
+def test_the_trace_that_a_publisher_puts_in_is_taken_out_and_none_of_the_payload():
+    payload = {"a": 1, "traceparent": TRACEPARENT}
+    plain = encode(AgentEvent("task.started", "t-1", "task", payload, event_id="e", timestamp=T))
+    traced = encode(AgentEvent("task.started", "t-1", "task", payload, EventMetadata("e", traceparent=TRACEPARENT, created_at=T), "e", T))
+    data = bytes(decode_head(plain).data)
+    assert traced != plain
+    assert without_trace(traced, data, TRACEPARENT) == plain
+    assert without_trace(plain, data, TRACEPARENT) == plain
 
 
 def test_the_head_tells_all_but_the_payload():

@@ -189,6 +189,28 @@ def link_of(value: bytes) -> Link | None:
     return _decode_head(value).link()
 
 
+def without_link(value: bytes, head: Head) -> bytes:
+    """The beginning of a record, before the sequence and the link that ``Chain.link`` puts at its end, or the closing brace.
+
+    Where these do not stand there just as a publisher writes them, all of it: nothing else can hide in what is left out.
+    """
+    if not head.chainsession:
+        return value.removesuffix(b"}")
+    voids = f',"chainvoids":"{head.chainvoids}"' if head.chainvoids else ""
+    tail = (
+        f',"sequence":"{head.sequence}","chainsession":"{head.chainsession}","chainnumber":"{head.chainnumber}"'
+        f',"chainprev":"{head.chainprev}"{voids}}}'
+    )
+    return value.removesuffix(tail.encode())
+
+
+def without_trace(content: bytes, data: bytes, traceparent: str) -> bytes:
+    """``content`` without the ``traceparent`` that stands behind its ``data``; all of it where none does."""
+    member = f',"traceparent":"{traceparent}"'.encode()
+    at = content.rfind(member)
+    return content[:at] + content[at + len(member) :] if at >= content.rfind(data) + len(data) else content
+
+
 def decode_heads(values: Sequence[bytes | None]) -> list[Head | Undecodable]:
     """As ``decode_head`` of each, with the error in place of a head; one bad record must not cost its neighbours."""
     heads: list[Head | Undecodable] = []

@@ -34,7 +34,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``state`` is ``recorded`` (durable here, not yet in the ledger), ``sealed``, ``witnessed``, or ``broken`` where a part does
     not open under its key, which is a reason to verify the ledger; ``chain`` is ``writer/epoch/partition/seq``; ``index`` its place
     in the ledger's partition, None while it is only recorded. An entry that was derived from an event names its ``event_time``,
-    the SHA-256 of its bytes as ``digest``, and how it fits into its publisher's chain.
+    the SHA-256 of its bytes as ``digest``, that of the same without the link and the trace that its publisher gave it as
+    ``content_digest`` (see ``docs/explanation/sealing.md``), and how it fits into its publisher's chain.
     """
 
     audit_id: str
@@ -76,6 +77,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     event_id: str | None = None
     event_time: str | None = None
     digest: str | None = None
+    content_digest: str | None = None
     publisher_chain: str | None = None
     subjects: tuple[str, ...] = ()
     encrypted: bool = False
@@ -108,7 +110,7 @@ CLEAR_FIELDS: Final = frozenset(
         "audit_id", "event_type", "category", "severity", "action", "outcome", "agent_id", "task_id", "workflow_id", "correlation_id",
         "compliance_frameworks", "reason", "actor_type", "agent", "model", "tool", "source", "tenant", "purpose", "legal_basis",
         "before_hash", "after_hash", "rule_ids", "rule_set", "violations", "origin", "event_id",
-        "event_time", "digest", "publisher_chain", "position",
+        "event_time", "digest", "content_digest", "publisher_chain", "position",
     }
 )  # fmt: skip
 """Fields of an entry that its env may hold."""

@@ -1,14 +1,15 @@
 """Derived entries: every published event gets one, made from the event alone, so that it can be found in the trail.
 
 An entry says what happened, to whom it belongs, where the event lies, how it fits into its publisher's chain, and what its bytes
-hash to. Where the event has personal data, the hash goes into a sealed part: the ids are in clear, and a plain hash of few
-possible values can be guessed. Pure: no clock, no randomness, no I/O.
+hash to, with and without the link and the trace that its publisher gave it: one that was sent anew differs in these alone. Where
+the event has personal data, the hashes go into a sealed part: the ids are in clear, and a plain hash of few possible values can be
+guessed. Pure: no clock, no randomness, no I/O.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple
@@ -24,7 +25,7 @@ from tallyroll.audit.ledger.stored import record_in
 from tallyroll.errors import AuditError, Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import GENESIS, MAX_NUMBER_DIGITS, MAX_SESSIONS
-from tallyroll.events.codec import Head, decode_head
+from tallyroll.events.codec import Head, decode_head, without_link, without_trace
 from tallyroll.events.event import agent_of
 from tallyroll.ports import LedgerRow
 
@@ -34,9 +35,15 @@ _MAX_SUBJECTS: Final = 32
 _MAX_DEPTH: Final = 32
 _MAX_SHAPE: Final = 64  # keys of a payload that is remembered by them
 
+Marks = tuple[str, str | None]
+"""The SHA-256 in hex of a record's value, and of the same without link and trace; entries of before have the first alone."""
+
 Fit = Literal["linked", "first", "unlinked", "gap", "altered", "repeated"]
 """How a record fits into its publisher's chain: it continues what was read before it, nothing of its session was read before it,
 it has no link, something is missing before it, it links to other bytes, or its number was read already."""
+
+_FITS: Final[frozenset[Fit]] = frozenset({"linked", "first", "unlinked"})
+_SECRET: Final = (None, None)
 
 
 class Whole(Head, gc=False):
@@ -45,6 +52,7 @@ class Whole(Head, gc=False):
     correlationid: str | None = None
     sessionid: str | None = None
     userid: str | None = None
+    traceparent: str | None = None
 
 
 class _Env(msgspec.Struct, omit_defaults=True, gc=False):
@@ -62,6 +70,7 @@ class _Env(msgspec.Struct, omit_defaults=True, gc=False):
     severity: str
     origin: str
     agent_id: str | None = None
+    content_digest: str | None = None
     correlation_id: str | None = None
     digest: str | None = None
     source: str | None = None
@@ -90,13 +99,14 @@ class Sentence(NamedTuple):
 class Derived(msgspec.Struct, frozen=True, gc=False):
     """An entry before it is sealed. ``found_by`` are the fields of its facts from the audit id on.
 
-    ``digest`` is the SHA-256 of the record's value in hex.
+    ``marks`` is what tells its event from others of its id; ``fits``: nothing is wrong with its link.
     """
 
     found_by: tuple[str, str, str, str, str, str, str, str]
     env: bytes
     sentences: tuple[Sentence, ...]
-    digest: str
+    marks: Marks
+    fits: bool
 
 
 class _Read(msgspec.Struct, gc=False):
@@ -107,7 +117,7 @@ class _Read(msgspec.Struct, gc=False):
     payload: dict[str, Any]
     names: tuple[str, ...]
     kind: _Type
-    digest: str
+    marks: Marks
     secret: bool
 
 
@@ -178,7 +188,7 @@ class Deriver:
                 event.secret = is_personal
         place, derived, fit = f"{batch.topic}/{batch.partition}/", self._derived, publishers.fit
         return [
-            derived(one, f"{place}{offset}", fit(one.whole, one.digest)) if isinstance(one, _Read) else one
+            derived(one, f"{place}{offset}", fit(one.whole, one.marks[0])) if isinstance(one, _Read) else one
             for one, offset in zip(found, batch.offsets, strict=True)
         ]
 
@@ -193,16 +203,21 @@ class Deriver:
             reason = _why_not(value)
             if reason is not None:
                 return reason
-        state = _new_state()
-        state.update(value)
+        content, state = without_link(value, whole), _new_state()
+        state.update(content)
+        mark = state.hexdigest()
+        state.update(value[len(content) :])
+        if whole.traceparent:
+            mark = sha256(without_trace(content, bytes(whole.data), whole.traceparent)).hexdigest()
         kind, user = self._types.get(whole.type) or self._type(whole.type), whole.userid
         personal, names = self._people(payload, text)
         if user and is_name(user) and user not in names:
             names = (*names, user)
-        return _Read(whole, text, payload, names, kind, state.hexdigest(), personal or bool(names) or kind.keeps)
+        return _Read(whole, text, payload, names, kind, (state.hexdigest(), mark), personal or bool(names) or kind.keeps)
 
     def _derived(self, event: _Read, position: str, fit: Fit) -> Derived:
-        whole, payload, digest = event.whole, event.payload, event.digest
+        whole, payload, marks = event.whole, event.payload, event.marks
+        digest, content = _SECRET if event.secret else marks
         category, outcome, severity, action, keeps = event.kind
         audit_id, event_type = self.audit_id(whole.id), whole.type
         owner, owner_id = whole.aggregatetype, whole.aggregateid
@@ -212,11 +227,13 @@ class Deriver:
         env = _encode(
             _Env(
                 action, audit_id, category, whole.id, whole.time, event_type, outcome, position, fit, severity, "derived", agent_id or None,
-                whole.correlationid, None if event.secret else digest, whole.source, task_id or None, whole.tenantid, workflow_id or None,
+                content, whole.correlationid, digest, whole.source, task_id or None, whole.tenantid, workflow_id or None,
             )
         )  # fmt: skip
-        sentences = _sentences(whole, payload if keeps else None, event.names, digest) if event.secret else ()
-        return Derived((audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id), env, sentences, digest)
+        sentences = _sentences(whole, payload if keeps else None, event.names, marks) if event.secret else ()
+        return Derived(
+            (audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id), env, sentences, marks, fit in _FITS
+        )
 
     def _type(self, name: str) -> _Type:
         words = name.split(".")
@@ -269,16 +286,39 @@ class Deriver:
         return known
 
 
-def _sentences(whole: Whole, kept: dict[str, Any] | None, names: tuple[str, ...], digest: str) -> tuple[Sentence, ...]:
-    about = Sentence(names, _encode({"digest": digest} if kept is None else {"digest": digest, "payload": kept}))
+def _sentences(whole: Whole, kept: dict[str, Any] | None, names: tuple[str, ...], marks: Marks) -> tuple[Sentence, ...]:
+    hashes = {"content_digest": marks[1], "digest": marks[0]}
+    about = Sentence(names, _encode(hashes if kept is None else {**hashes, "payload": kept}))
     if not whole.userid or not is_name(whole.userid):  # whom the event itself keeps sealed, its entry does not name
         return (about,)
     actor = {"user_id": whole.userid, "session_id": whole.sessionid}
     return (Sentence((whole.userid,), part_text(actor)), about)
 
 
-def digest_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> str | None:
-    """The digest that a derived entry names; None where nobody can read it any more. ``text_of`` opens a part."""
+def told_apart(
+    derived: Sequence[Derived], stored: Mapping[str, LedgerRow], unstored: Mapping[str, Marks], text_of: Callable[[Record, int], bytes]
+) -> list[Literal["repeat", "same_id"] | None]:
+    """Which are to be sealed (None), are here already, or are here with another content or a link that does not fit.
+
+    ``stored`` and ``unstored`` are those that are sealed, by audit id; ``text_of`` opens a part.
+    """
+    seen, verdicts = dict[str, Marks](), list[Literal["repeat", "same_id"] | None]()
+    for item in derived:
+        audit_id, marks = item.found_by[0], item.marks
+        before = seen.get(audit_id) or unstored.get(audit_id)
+        if before is None and audit_id in stored:  # where nobody can read its hashes any more, nobody can compare
+            before = _marks_of(stored[audit_id], text_of) or marks
+        seen[audit_id] = before or marks
+        if before is None:
+            verdicts.append(None)
+        else:
+            again = before[0] == marks[0] or (item.fits and before[1] == marks[1])
+            verdicts.append("repeat" if again else "same_id")
+    return verdicts
+
+
+def _marks_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> Marks | None:
+    """What a derived entry names; None where nobody can read it any more."""
     with suppress(AuditError, msgspec.MsgspecError, UnicodeDecodeError):  # where it was altered a verification says so
         record, _ = record_in(row)
         texts = [record.env] if record.env is not None else []
@@ -286,8 +326,9 @@ def digest_of(row: LedgerRow, text_of: Callable[[Record, int], bytes]) -> str | 
             with suppress(AuditError, LookupError):
                 texts.append(text_of(record, index))
         for text in texts:
-            if isinstance(found := _decode_payload(text).get("digest"), str):
-                return found
+            found = _decode_payload(text)
+            if isinstance(digest := found.get("digest"), str):
+                return digest, found.get("content_digest")
     return None
 
 

@@ -22,7 +22,7 @@ from tallyroll.audit.ledger.partition import GAP, REPEAT, TAKEN, Offered, Verdic
 from tallyroll.audit.ledger.records import Missing
 from tallyroll.audit.ledger.subjects import DrawnKeys, parts_about, text_of
 from tallyroll.audit.sealing.breaches import Breaches
-from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers, digest_of
+from tallyroll.audit.sealing.deriving import Derived, Deriver, Marks, Publishers, told_apart
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.intake import Intake
 from tallyroll.audit.sealing.lane import Lane
@@ -97,7 +97,7 @@ class AuditSealer:
         self._check = check
         self._separating, self._breaches = separating, breaches
         self._findings, self._told_s = list[Finding](), float("-inf")
-        self._unstored: dict[str, str] = {}
+        self._unstored: dict[str, Marks] = {}
         self._conflict: PositionConflict | None = None
         self._drifting: set[ChainKey] = set()
         self._start: Callable[[], None] = lambda: None
@@ -299,7 +299,8 @@ class AuditSealer:
         """All of a batch, or nothing where a key or the store cannot be had."""
         found = self._deriver.derive(batch, lane.publishers)
         derived = [item for item in found if isinstance(item, Derived)]
-        verdicts = iter(self._new_ones(derived))
+        known = self._store.known([item.found_by[0] for item in derived]) if derived else {}
+        verdicts = iter(told_apart(derived, known, self._unstored, partial(text_of, self._ring, self._cipher)))
         fresh: list[tuple[Derived | Finding, Position]] = []
         repeats = 0
         for index, item in enumerate(found):
@@ -315,19 +316,6 @@ class AuditSealer:
         self._seal(lane, fresh, self._options.days(base))
         if repeats:
             self._telemetry.count(FOLLOW_REPEATS, repeats, follower=self.name)
-
-    def _new_ones(self, derived: Sequence[Derived]) -> list[str | None]:
-        """Which are to be sealed (None), are here already, or are here with other bytes."""
-        stored = self._store.known([item.found_by[0] for item in derived]) if derived else {}
-        seen, verdicts, unstored = dict[str, str](), list[str | None](), self._unstored
-        for item in derived:
-            audit_id, digest = item.found_by[0], item.digest
-            before = seen.get(audit_id) or unstored.get(audit_id)
-            if before is None and audit_id in stored:  # where nobody can read its digest any more, nobody can compare
-                before = digest_of(stored[audit_id], partial(text_of, self._ring, self._cipher)) or digest
-            seen[audit_id] = before or digest
-            verdicts.append(None if before is None else "repeat" if before == digest else "same_id")
-        return verdicts
 
     # Writing
 
@@ -355,7 +343,7 @@ class AuditSealer:
                 drafts.append(Draft(Kind.ENTRY, item.env, own, 0, day))
                 facts.append(LedgerFacts(0, now_us, 0, day, handles, *item.found_by))
         self._take_own(lane, drafts, facts, [position for _, position in items], now_us)
-        self._unstored.update([(item.found_by[0], item.digest) for item, _ in items if isinstance(item, Derived)])
+        self._unstored.update([(item.found_by[0], item.marks) for item, _ in items if isinstance(item, Derived)])
         if len(items) > len(findings):
             self._telemetry.count(AUDIT_SEALED, len(items) - len(findings), outcome="derived")
         for finding in findings:
