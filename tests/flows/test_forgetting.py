@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from tallyroll.adapters.crypto import is_signed
+from tallyroll.adapters.sqlite.ledger_schema import place_of
 from tallyroll.audit.ledger import note
 from tallyroll.audit.ledger.note import NoteKey
 from tallyroll.audit.recording.new_entry import NewEntry
@@ -25,6 +27,17 @@ from tallyroll.settings import Settings
 from tallyroll.testing.clock import FakeClock
 
 PATIENCE_S = 30
+BOUND = """
+version = "house-1"
+[[rules]]
+rule_id = "HOUSE-001"
+framework = "custom"
+title = "Kept by order"
+category = "data_modification"
+retention_days = 365
+binding = true
+citation = "an order"
+"""
 
 
 def entry(customer: str, note: str = "asked for a refund") -> NewEntry:
@@ -33,7 +46,7 @@ def entry(customer: str, note: str = "asked for a refund") -> NewEntry:
     )
 
 
-async def fill(url: str, *entries: NewEntry) -> None:
+async def fill(url: str | Settings, *entries: NewEntry) -> None:
     """As a recorder and a service would, which then end."""
     async with Roll.open(url) as roll:
         await roll.audit.create_audit_entries(entries)
@@ -62,6 +75,73 @@ async def test_who_is_forgotten_while_no_service_runs_is_forgotten_and_the_ledge
         page = await roll.audit.query_audit_trail(event_type="customer.read")
         assert sorted(str(one["payload"].get("customer_id")) for one in page["entries"]) == ["None", "None", "cust-77"]
     assert files_with(b"cust-123", tmp_path) == []
+
+
+DAMAGES = {
+    "frame": lambda raw: raw[:20],
+    "core": lambda raw: raw[:100] + bytes([raw[100] ^ 1]) + raw[101:],
+    "part": lambda raw: raw.replace(raw[-40:-32], bytes(8)),
+    "nothing": lambda raw: raw,
+}
+
+
+async def damage(folder: Path, audit_id: str, how: str) -> str:
+    """Alters the record of an entry in the file of a ledger that nobody has open; where it is."""
+    with sqlite3.connect(folder / "audit" / "ledger.sqlite") as connection:
+        [(number, raw)] = connection.execute("SELECT id, raw FROM record JOIN fact USING (id) WHERE audit_id = ?", (audit_id,)).fetchall()
+        connection.execute("UPDATE record SET raw = ? WHERE id = ?", (DAMAGES[how](raw), number))
+    connection.close()
+    return "ledger/{}/{}".format(*place_of(number))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("about", ["cust-123", "cust-77"])
+async def test_a_damaged_record_is_named_by_an_erasure_that_reaches_all_else(tmp_path: Path, how: str, about: str) -> None:
+    url = f"sqlite:///{tmp_path / 'log'}"
+    bad = entry(about, "a receipt")
+    await fill(url, entry("cust-123"), bad, entry("cust-77", "a friend of cust-123"), entry("cust-77"))
+    async with Roll.open(url) as roll:
+        [audit_id] = [
+            one["audit_id"]
+            for one in (await roll.audit.query_audit_trail(event_type="customer.read"))["entries"]
+            if one["payload"]["note"] == "a receipt"
+        ]
+    where = await damage(tmp_path / "log", audit_id, how)
+    missed = how != "nothing" and (about, how) != ("cust-123", "part")  # a part of the person's own goes, whatever is in it
+    async with Roll.open(url) as roll:
+        receipt = await roll.audit.anonymize_subject_data("cust-123")
+        mine = 2 if about == "cust-123" else 1
+        assert receipt.keys_destroyed == 1
+        assert receipt.entries == mine + 1
+        told = ("incomplete", 1, (where,)) if missed else ("done", 0, ())
+        assert (receipt.state, receipt.unread, receipt.unread_at) == told
+        assert ("records unread 1" in str(receipt.certificate)) == missed
+        page = await roll.audit.query_audit_trail(event_type="customer.read")
+        assert not any("cust-123" in str(one) for one in page["entries"])
+        again = await roll.audit.anonymize_subject_data("cust-123")
+        assert again.state == ("incomplete" if missed else "nothing_found")
+        counts = (await roll.audit.verify_audit_integrity())["counts"]
+        assert bool(counts) == missed
+        await roll.audit.resume_erasures()
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["audit", "erase", "cust-123", "--yes", "--url", url])
+    assert (result.exit_code, where in result.output) == ((1, True) if missed else (0, False))
+
+
+@pytest.mark.slow
+async def test_a_damaged_record_that_a_law_may_bind_stands_against_an_erasure(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(BOUND)
+    settings = Settings(url=f"sqlite:///{tmp_path / 'log'}", audit_rules=rules)
+    await fill(settings, entry("cust-123"))
+    async with Roll.open(settings) as roll:
+        [one] = (await roll.audit.query_audit_trail(event_type="customer.read"))["entries"]
+    where = await damage(tmp_path / "log", one["audit_id"], "frame")
+    async with Roll.open(settings) as roll:
+        receipt = await roll.audit.anonymize_subject_data("cust-123")
+        assert receipt.state == "restricted"
+        assert where in str(receipt.restricted)
+        assert receipt.keys_destroyed == 0
 
 
 @pytest.mark.slow

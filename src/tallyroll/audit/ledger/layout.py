@@ -276,6 +276,8 @@ def take_out(raw: bytes, parts: Collection[int | None]) -> tuple[bytes, int, boo
         if part is None:
             removed += record.env is not None
             record = record._replace(env=None, parts=(None,) * len(record.parts))
+        elif part >= len(record.parts):
+            raise Undecodable("ledger-record", "it has no such part")
         elif record.parts[part] is not None:
             removed += 1
             record = record._replace(parts=tuple(None if at == part else body for at, body in enumerate(record.parts)))

@@ -19,11 +19,11 @@ import msgspec
 from tallyroll.audit.entry import texts_of
 from tallyroll.audit.ledger import note, records
 from tallyroll.audit.ledger.contents import SALT
-from tallyroll.audit.ledger.layout import REGISTRY, Kind, PartType, Record
+from tallyroll.audit.ledger.layout import REGISTRY, Core, Kind, PartType, Record, leaf_hash
 from tallyroll.audit.ledger.stored import record_in, steering
 from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.removal.standing import Standing
-from tallyroll.errors import KeyGone, SealBroken
+from tallyroll.errors import KeyGone, LedgerTampered, SealBroken
 from tallyroll.events.ids import new_id
 from tallyroll.ports import Cipher, Clock, ErasureTarget, KeyRing, LedgerRemoval, LedgerRow, LedgerStore, Signer
 
@@ -31,6 +31,7 @@ Register = Callable[[Kind, bytes], Awaitable[int]]
 """Appends a record to the registry, durably; returns its index."""
 
 _PAGE: Final = 2_000
+_MAX_LISTED: Final = 200
 _DAY_US: Final = 86_400_000_000
 _json: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -39,10 +40,11 @@ class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an erasure. Nothing in it names the person.
 
     ``state`` is ``done``; ``restricted`` where a hold or a law stands against it (``restricted`` says which): nothing was
-    destroyed, and no reader sees it any more; ``nothing_found``; or ``pending`` where a store has not forgotten yet
-    (``pending`` names it): ask again. ``in_clear`` counts entries whose clear fields name the person: these cannot be
-    removed alone, and go with their entry. ``copies_until`` is the last day on which a copy of the key ring from before may
-    exist; the certificate is a signed note.
+    destroyed, and no reader sees it any more; ``nothing_found``; ``pending`` where a store has not forgotten yet
+    (``pending`` names it): ask again; or ``incomplete`` where records are damaged, and what is in them cannot be told or
+    taken out: ``unread`` counts them, ``unread_at`` has the places of the first 200, and all else is forgotten. ``in_clear``
+    counts entries whose clear fields name the person: these cannot be removed alone, and go with their entry.
+    ``copies_until`` is the last day on which a copy of the key ring from before may exist; the certificate is a signed note.
     """
 
     request_id: str
@@ -54,6 +56,8 @@ class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
     restricted: str | None = None
     pending: tuple[str, ...] = ()
     in_clear: int = 0
+    unread: int = 0
+    unread_at: tuple[str, ...] = ()
     copies_until: date | None = None
     certificate: str | None = None
 
@@ -68,7 +72,12 @@ class _Place(NamedTuple):
 class _Scan:
     shred: set[bytes] = field(default_factory=set)
     parts: set[_Place] = field(default_factory=set)
+    unread: set[tuple[int, int]] = field(default_factory=set)
     in_clear: int = 0
+
+    def places(self) -> tuple[str, ...]:
+        """Where the first of those lie that cannot be read."""
+        return tuple(f"ledger/{partition}/{number}" for partition, number in sorted(self.unread)[:_MAX_LISTED])
 
 
 class Eraser:
@@ -103,7 +112,8 @@ class Eraser:
         """Forgets a person, by the name under which their data was sealed. May be asked again, and ends what was cut short.
 
         ``deep`` also opens every part that is still there and looks for the name: parts of unknown subjects that hold it are
-        shredded, parts of others are removed. Raises StoreUnavailable, KeyRingUnavailable; then ask again.
+        shredded, parts of others are removed. What is damaged is passed over and named; its keys go all the same. Raises
+        StoreUnavailable, KeyRingUnavailable, then ask again; LedgerTampered where the registry is damaged, which says what is held.
         """
         request = new_id()
         handles = await asyncio.to_thread(self._handles, subject)
@@ -113,28 +123,35 @@ class Eraser:
         entries = len({(place.partition, place.number) for place in places})
         if not wanted and not places:
             forgotten, pending = await self._elsewhere(subject, ())
-            state = "pending" if pending else "done" if forgotten else "nothing_found"
-            return ErasureReceipt(request_id=request, state=state, pending=pending, in_clear=scan.in_clear)
+            state = "done" if forgotten else "nothing_found"
+            return ErasureReceipt(
+                request_id=request, state=_state(state, pending, scan), pending=pending, in_clear=scan.in_clear,
+                unread=len(scan.unread), unread_at=scan.places(),
+            )  # fmt: skip
         shown = tuple(handle.hex() for handle in wanted)
         if cause := await self._against(places, wanted):
             await self._register(Kind.ERASURE, records.erasure_request(request, wanted, cause))
             return ErasureReceipt(
-                request_id=request, state="restricted", entries=entries, handles=shown, restricted=cause, in_clear=scan.in_clear
-            )
+                request_id=request, state="restricted", entries=entries, handles=shown, restricted=cause, in_clear=scan.in_clear,
+                unread=len(scan.unread), unread_at=scan.places(),
+            )  # fmt: skip
         index = await self._do(request, wanted, scan.parts)
-        removed = await self._store.remove([LedgerRemoval(*place) for place in sorted(places)])
+        removed, damaged = await self._remove(places)
+        scan.unread |= damaged
         _, pending = await self._elsewhere(subject, wanted)
         return ErasureReceipt(
             request_id=request,
-            state="pending" if pending else "done",
+            state=_state("done", pending, scan),
             entries=entries,
             parts_removed=removed,
             keys_destroyed=len(wanted),
             handles=shown,
             pending=pending,
             in_clear=scan.in_clear,
+            unread=len(scan.unread),
+            unread_at=scan.places(),
             copies_until=_end_of_month(self._clock.now_us()),
-            certificate=self._certificate(request, index, shown, removed),
+            certificate=self._certificate(request, index, shown, removed, len(scan.unread)),
         )
 
     async def resume(self) -> list[str]:
@@ -149,9 +166,8 @@ class Eraser:
 
     async def sweep(self, standing: Standing) -> int:
         """Removes parts under handles that are erased: they came after it, or it was cut short. How many there were."""
-        late = [LedgerRemoval(*found) for found in await self._store.about(standing.erased)]
-        late += [LedgerRemoval(*found) for found in sorted(standing.erased_parts)]
-        return await self._store.remove(late) if late else 0
+        late = {_Place(*found) for found in [*await self._store.about(standing.erased), *standing.erased_parts]}
+        return (await self._remove(late))[0] if late else 0
 
     async def standing(self) -> Standing:
         """What the registry says now."""
@@ -159,6 +175,19 @@ class Eraser:
         while rows := await self._store.rows(REGISTRY, standing.size, _PAGE):
             standing.read(rows)
         return standing
+
+    async def _remove(self, places: Collection[_Place]) -> tuple[int, set[tuple[int, int]]]:
+        """How many parts were there and are gone, and the records from which nothing can be taken."""
+        try:
+            return await self._store.remove([LedgerRemoval(*place) for place in sorted(places)]), set()
+        except LedgerTampered:
+            pass  # then one looks which it is, which takes a look at each
+        damaged = {(place.partition, place.number) for place in places}
+        for partition, number in sorted(damaged):
+            if any(row.number == number and _read(row) is not None for row in await self._store.rows(partition, number, 1)):
+                damaged.discard((partition, number))
+        whole = [LedgerRemoval(*place) for place in sorted(places) if (place.partition, place.number) not in damaged]
+        return await self._store.remove(whole), damaged
 
     def _handles(self, subject: str) -> list[bytes]:
         own = self._ring.handle_of(subject)
@@ -185,9 +214,12 @@ class Eraser:
         today = self._clock.now_us() // _DAY_US
         for partition, number in sorted({(place.partition, place.number) for place in places}):
             for row in await self._store.rows(partition, number, 1):
-                record, core = record_in(row)
-                with steering(row):
-                    bound = self._binding.intersection(_env_of(record).get("rule_ids", ()))
+                try:
+                    record, core = record_in(row)
+                    with steering(row):
+                        bound = self._binding.intersection(_env_of(record).get("rule_ids", ()))
+                except LedgerTampered as error:  # what is destroyed cannot be had again, what is kept can go later
+                    return f"record ledger/{partition}/{number}, which cannot be read ({error.code})"
                 if bound and core.keep_until_day >= today:
                     return f"rule {min(bound)}"
         return ""
@@ -206,14 +238,23 @@ class Eraser:
 
     def _look(self, rows: Sequence[LedgerRow], named: re.Pattern[str], handles: Collection[bytes], found: _Scan) -> None:
         for row in rows:
-            record, core = record_in(row)
+            read = _read(row)
+            if read is None:
+                found.unread.add((row.partition, row.number))
+                continue
+            record, core = read
             if core.kind != Kind.ENTRY:
                 continue
             found.in_clear += _names(record.env, named)
             for part, mark in enumerate(core.parts):
                 if mark.handle in handles or record.parts[part] is None:
                     continue
-                if not _names(self._opened(record, part, mark.part_type), named):
+                try:
+                    text = self._opened(record, part, mark.part_type)
+                except SealBroken:
+                    found.unread.add((row.partition, row.number))
+                    continue
+                if not _names(text, named):
                     continue
                 if mark.part_type == PartType.UNKNOWN:
                     found.shred.add(mark.handle)
@@ -223,7 +264,7 @@ class Eraser:
     def _opened(self, record: Record, part: int, part_type: int) -> bytes | None:
         try:
             text = text_of(self._ring, self._cipher, record, part)
-        except (KeyGone, SealBroken):
+        except KeyGone:
             return None  # nobody can read it
         return text[SALT:] if part_type == PartType.PLAIN else text
 
@@ -239,10 +280,25 @@ class Eraser:
                 raise answer
         return forgotten, tuple(pending)
 
-    def _certificate(self, request: str, index: int, handles: Sequence[str], removed: int) -> str:
+    def _certificate(self, request: str, index: int, handles: Sequence[str], removed: int, unread: int) -> str:
         at = datetime.fromtimestamp(self._clock.now_us() / 1_000_000, UTC).isoformat(timespec="seconds")
-        lines = [self._signer.name, "erasure", request, at, f"registry {index}", f"parts removed {removed}", *handles]
+        lines = [self._signer.name, "erasure", request, at, f"registry {index}", f"parts removed {removed}"]
+        lines += [f"records unread {unread}"] if unread else []
+        lines += handles
         return note.sign("\n".join(lines) + "\n", [self._signer]).packed().decode()
+
+
+def _state(otherwise: str, pending: Collection[str], scan: _Scan) -> str:
+    return "pending" if pending else "incomplete" if scan.unread else otherwise
+
+
+def _read(row: LedgerRow) -> tuple[Record, Core] | None:
+    """A record and its core; None where they are not what was appended."""
+    try:
+        found = record_in(row)
+    except LedgerTampered:
+        return None
+    return found if leaf_hash(found[0].core) == row.leaf else None
 
 
 def _finder(subject: str) -> re.Pattern[str]:

@@ -34,6 +34,7 @@ _STATES: Final = {
     "done": "forgotten",
     "restricted": "not erased: {restricted} stands against it. Nobody sees it any more",
     "pending": "forgotten here, and not yet by: {pending}. Ask again",
+    "incomplete": "forgotten as far as it can be read: {unread} cannot, and nobody can say what is in there: {unread_at}",
     "nothing_found": "nothing is sealed about this person, or it is erased already",
 }
 
@@ -65,7 +66,8 @@ def erase(  # noqa: PLR0913  # one parameter per option
     """Forget a person: destroy their keys and remove what was sealed about them. Every proof stays valid.
 
     A hold, or a law that binds you, stands against it: then nothing is destroyed, nobody sees it any more, and the exit code
-    is 1. What was published in clear stays in its topic until the topic's retention.
+    is 1. So it is where records are damaged: what is in them cannot be told, and the rest is forgotten.
+    What was published in clear stays in its topic until the topic's retention.
     """
     session = session_of(context, url, json)
     name = sys.stdin.read().strip() if subject == "-" else subject
@@ -79,7 +81,7 @@ def erase(  # noqa: PLR0913  # one parameter per option
         say_json(msgspec.to_builtins(receipt))
     else:
         _show_receipt(receipt)
-    if receipt.state in ("restricted", "pending"):
+    if receipt.state in ("restricted", "pending", "incomplete") or receipt.unread:
         raise typer.Exit(ExitCode.FINDINGS)
 
 
@@ -89,7 +91,10 @@ async def _erase(session: Session, subject: str, reason: str, operator: str | No
 
 
 def _show_receipt(receipt: ErasureReceipt) -> None:
-    say(_STATES[receipt.state].format(restricted=receipt.restricted, pending=", ".join(receipt.pending)))
+    unread, at = counted(receipt.unread, "record"), ", ".join(receipt.unread_at[:20])
+    say(_STATES[receipt.state].format(restricted=receipt.restricted, pending=", ".join(receipt.pending), unread=unread, unread_at=at))
+    if receipt.unread:
+        note(f"{unread} could not be read; 'tallyroll audit verify' says what is wrong, then put back a copy and ask again")
     facts = {
         "request": receipt.request_id, "entries": receipt.entries, "parts removed": receipt.parts_removed,
         "keys destroyed": receipt.keys_destroyed, "named in clear": receipt.in_clear, "copies of keys until": receipt.copies_until,
