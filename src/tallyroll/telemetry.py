@@ -310,7 +310,7 @@ AUDIT_FINDINGS = Metric(
     known={
         "reason": (
             *("backdated", "broken", "closed", "foreign", "forged", "fork", "gap", "postdated", "same_id", "silent", "unreadable"),
-            *("unregistered", "witness", "drift", "one_person_decides", "overdue"),
+            *("unregistered", "witness", "drift", "one_person_decides", "overdue", "rewound"),
         )
     },
 )

@@ -59,7 +59,7 @@ class Running:
         self.checkpoints = Checkpoints(house.store, house.signer, house.ring, witnesses, refused=house.refusals.append, forged=self._forged)
         self.sealer = AuditSealer(
             house.store, house.ring, AesGcm(), registrar, Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
-            clock=house.clock, publish=house.publish, check=self._check,
+            clock=house.clock, publish=house.publish, check=self._check, committed=self._committed,
             separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock),
             breaches=Breaches(rules, ["iso27001"], house.store, self._told),
         )  # fmt: skip
@@ -99,6 +99,9 @@ class Running:
     def _told(self, entry: AuditEntry, violations: Sequence[RuleViolation], monitors: Sequence[str]) -> None:
         self.house.told += [(entry.audit_id, item.rule_id, tuple(monitors)) for item in violations]
 
+    async def _committed(self) -> dict[TopicPartition, int]:
+        return self.house.committed
+
     async def _check(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             await self.checkpoints.check_partition(number)
@@ -121,6 +124,7 @@ class House:
         self.signer = Ed25519Signer(ORIGIN, sha256(b"log").digest())
         self.log: dict[TopicPartition, list[bytes | None]] = {where: [] for where in ALL}
         self.published: list[AgentEvent] = []
+        self.committed: dict[TopicPartition, int] = {}
         self.refusals: list[str] = []
         self.told: list[tuple[str, str, tuple[str, ...]]] = []
         self.nonces: set[tuple[bytes, bytes]] = set()

@@ -49,6 +49,38 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk(made)
 
 
+def test_a_ledger_that_is_lost_is_missed_and_begun_anew_only_when_somebody_says_so(tmp_path: Path) -> None:
+    asyncio.run(record(tmp_path))
+    desk = Desk(tmp_path)
+    assert "nothing is missing" in desk.run("begin-anew", "--who", "operations", "--why", "none", "--yes", code=4)
+    assert "no witness is configured" in desk._run("audit", "verify").stderr
+    for path in (tmp_path / "log" / "audit").glob("ledger.sqlite*"):
+        path.unlink()
+    for _ in range(2):  # it stays missing
+        said = desk.run("verify", code=1)
+        assert "tallyroll audit begin-anew" in said
+        assert "was stored once, and nothing is" in said
+        assert "0 of 0 entries" in said
+    begun = desk.asked("begin-anew", "--who", "operations", "--why", "ticket-4711", "--yes")
+    assert begun["partitions"]
+    assert desk.asked("verify")["valid"]
+    assert {"rewound", "begin_anew"} <= {one["action"] for one in desk.asked("query")["entries"]}
+    assert "nothing is missing" in desk.run("begin-anew", "--who", "operations", "--why", "again", "--yes", code=4)
+
+
+def test_a_witness_is_asked_about_a_ledger_that_was_deleted_and_begun_anew(tmp_path: Path) -> None:
+    asyncio.run(record(tmp_path))
+    run = runner_for(tmp_path / "log", AUDIT_WITNESS=f"file:{tmp_path / 'witness'}")
+    for _ in range(2):
+        assert "tallyroll/witness has seen" in run("audit", "verify").stderr
+    for path in (tmp_path / "log" / "audit").glob("ledger.sqlite*"):
+        path.unlink()
+    run("audit", "begin-anew", "--who", "operations", "--why", "ticket-4711", "--yes")
+    found = json.loads(run("audit", "verify", "--json", code=1).stdout)
+    assert set(found["counts"]) <= {"rolled_back", "split_view"}
+    assert not found["valid"]
+
+
 async def record(folder: Path) -> None:
     async with Roll.open(f"sqlite:///{folder / 'log'}") as roll:
         for number in range(4):

@@ -170,6 +170,40 @@ async def test_an_entry_that_knows_the_whole_hash_alone_is_compared_by_it(house:
     assert await house.found(category="audit_system") == ["same_id"]
 
 
+async def test_where_the_log_knows_of_a_ledger_and_none_is_there_nothing_is_sealed(house: House) -> None:
+    house.say()
+    house.committed = {TASKS: 1, SYSTEM: 0}
+    running = Running(house)
+    with pytest.raises(LedgerTampered, match=r"task-events/0 was sealed up to 1, and of that nothing is here.*begin-anew"):
+        await running.hold()
+    assert await house.store.sizes() == {}
+    await running.hold(AUDIT, SYSTEM)
+
+
+@pytest.mark.parametrize("stored", [0, 1])
+async def test_a_ledger_that_is_behind_what_was_sealed_once_says_so(house: House, stored: int) -> None:
+    for _ in range(stored):
+        house.say()
+    await house.store.commit(LedgerCommit(positions={TASKS: (None, 0)}))  # it was given up, or is a copy from then
+    running = await started(house)
+    await running.seal()
+    for _ in range(2 - stored):
+        house.say()
+    house.committed = {TASKS: 2}
+    await running.stop()
+    after = await started(house)
+    await after.seal()
+    await after.note()
+    assert await house.found(category="audit_system") == ["rewound"]
+    assert await house.found(event_type="task.completed") == ["completed"] * 2
+    assert [event.payload["code"] for event in house.published] == ["rewound"]
+    assert await house.findings() == {}
+    await after.stop()
+    again = await started(house)  # it has caught up
+    await again.seal()
+    assert await house.found(category="audit_system") == ["rewound"]
+
+
 UNDATED = "broken, by a time that is in no calendar"
 
 

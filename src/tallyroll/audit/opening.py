@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,7 +28,7 @@ from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify.ed25519 import is_signed
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
-from tallyroll.ports import Cipher, Clock, EventLog, KeyRing, LedgerStore, PiiFinder, Signer, Witness
+from tallyroll.ports import Cipher, Clock, EventLog, KeyRing, LedgerCommit, LedgerStore, PiiFinder, Signer, Witness
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Telemetry
@@ -72,6 +72,7 @@ class OpenAudit:
         finder: PiiFinder,
         violations: Violations,
         catch_up: Callable[[], Awaitable[None]],
+        open_witnesses: Callable[[str], Sequence[Witness]],
     ) -> None:
         self.keys = keys
         self.rules = rules
@@ -85,6 +86,7 @@ class OpenAudit:
         self._open_store = open_store
         self._publisher = publisher
         self._catch_up = catch_up
+        self._open_witnesses = open_witnesses
         self._store: LedgerStore | None = None
         self._registrar: Registrar | None = None
         self._reading: AuditReading | None = None
@@ -143,12 +145,33 @@ class OpenAudit:
             self._reading = AuditReading(self, await self.store(), self._catch_up)
         return self._reading
 
-    async def follower(self, open_witnesses: Callable[[str], Sequence[Witness]]) -> AuditSealer:
+    async def committed(self) -> Mapping[TopicPartition, int]:
+        """Up to where the log knows the ledger to have been stored; what is stored there now may be less. Raises LogUnavailable."""
+        topics = [topic.name for topic in self.catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
+        return await self.log.committed(self.settings.group("audit"), topics)
+
+    async def begin_anew(self) -> list[TopicPartition]:
+        """Accepts that the ledger is gone: a sealer that starts makes another one, of what the log still has. Which partitions.
+
+        Of those that the ledger has something of nothing is changed. Raises LogUnavailable, StoreUnavailable.
+        """
+        store, committed = await self.store(), await self.committed()
+        stored = await store.progress()
+        gone = sorted(one for one, position in committed.items() if position > 0 and one not in stored)
+        starts = await self.log.starts(sorted({one.topic for one in gone}))
+        await store.commit(LedgerCommit(positions={one: (None, starts.get(one, 0)) for one in gone}))
+        return gone
+
+    def open_witnesses(self) -> Sequence[Witness]:
+        """Who remembers and cosigns the checkpoints of this ledger, nobody asked yet; the caller closes them."""
+        return self._open_witnesses(str(NoteKey(self.keys.origin, ED25519, self.keys.signer.public)))
+
+    async def follower(self) -> AuditSealer:
         """What seals the log into the ledger, and makes its checkpoints where it holds the first partition of ``audit-events``.
 
-        ``open_witnesses`` takes the ledger's public key; they are closed with it. Raises StoreUnavailable.
+        Raises StoreUnavailable.
         """
-        witnesses = open_witnesses(str(NoteKey(self.keys.origin, ED25519, self.keys.signer.public)))
+        witnesses = self.open_witnesses()
         store, settings, keys, cipher = await self.store(), self.settings, self.keys, self.keys.new_cipher()
         beat_s, first = settings.audit_heartbeat_seconds, TopicPartition(self.catalogue[AUDIT_TOPIC].name, 0)
         registrar = Registrar(
@@ -182,7 +205,7 @@ class OpenAudit:
         follower = AuditSealer(
             store, keys.ring, cipher, registrar, deriver, self.catalogue,
             clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days, derived.days_of),
-            publish=self._publisher.publish, telemetry=self.telemetry, check=check,
+            publish=self._publisher.publish, telemetry=self.telemetry, check=check, committed=self.committed,
             separating=Separating(self.rules.rules, store, keys.ring, cipher, clock=self.clock),
             breaches=Breaches(self.rules.rules, settings.audit_frameworks_named, store, self.violations.tell),
         )  # fmt: skip

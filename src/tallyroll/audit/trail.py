@@ -22,6 +22,7 @@ from tallyroll.audit.recording.violations import Monitor, ViolationHandler, Viol
 from tallyroll.audit.removal.erasure import ErasureReceipt
 from tallyroll.audit.removal.retention import RetentionRun
 from tallyroll.audit.removal.standing import Standing
+from tallyroll.events.position import TopicPartition
 
 
 class KeyFacts(NamedTuple):
@@ -245,6 +246,20 @@ class AuditTrail:
             "audit.keys_rotated", AuditEventCategory.AUDIT_SYSTEM, "rotate", "the key ring was sealed anew", payload={"number": number}
         )
         return number
+
+    async def begin_anew(self, *, who: str, why: str) -> list[TopicPartition]:
+        """Accepts that the ledger is lost: the sealer, which stops where it is missing, makes another one of what the log has.
+
+        Which partitions that are; none where nothing is missing, and then nothing is changed. Recorded, and the sealer says in
+        the new ledger that it is one (finding ``rewound``). Raises StoreUnavailable, LogUnavailable.
+        """
+        gone = await (await self._opened()).begin_anew()
+        if gone:
+            await self.create_audit_entry(
+                "audit.begun_anew", AuditEventCategory.AUDIT_SYSTEM, "begin_anew", "a ledger that is lost was begun anew", reason=why,
+                payload={"who": who, "partitions": [str(one) for one in gone]},
+            )  # fmt: skip
+        return gone
 
     async def _reading(self) -> AuditReading:
         return await (await self._opened()).reading()

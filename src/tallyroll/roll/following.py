@@ -17,7 +17,7 @@ from tallyroll.events.types import TASK_TOPIC
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.follow.tail import repeats_before
-from tallyroll.opening import alert_rules_of, open_alert_sinks, open_message_target, open_witnesses, seal_limits
+from tallyroll.opening import alert_rules_of, open_alert_sinks, open_message_target, seal_limits
 from tallyroll.ports import Follower
 from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.restore import archived
@@ -211,7 +211,7 @@ class Following:
         return Stored(topics, await self._parts.log.committed(settings.group(NATS_FOLLOWER), topics))
 
     async def _audit(self) -> Follower:
-        return await (await self._parts.audit()).follower(partial(open_witnesses, self._parts.settings))
+        return await (await self._parts.audit()).follower()
 
     async def _audit_stored(self) -> Stored:
         topics = [*self._parts.user_topics, self._parts.catalogue[AUDIT_TOPIC].name]

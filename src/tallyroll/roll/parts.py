@@ -23,6 +23,7 @@ from tallyroll.opening import (
     open_state_store,
     open_state_target,
     open_window_store,
+    open_witnesses,
     replayer_on,
 )
 from tallyroll.ports import Clock, EventLog, StateStore, StateTarget, Tracing
@@ -158,7 +159,7 @@ class Parts:
                 self._audit = OpenAudit(
                     keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
                     clock=self.clock, telemetry=self.telemetry, finder=open_pii_finder(), violations=self.violations,
-                    catch_up=self._read_own_entries,
+                    catch_up=self._read_own_entries, open_witnesses=partial(open_witnesses, self.settings),
                 )  # fmt: skip
                 self.stack.push_async_callback(self._audit.close)
             return self._audit

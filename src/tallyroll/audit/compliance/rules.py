@@ -25,7 +25,7 @@ OnFailure = Literal["block", "spill", "count"]
 Check = Literal["card_number_in_clear", "one_person_decides", "tool_outside_grant"]
 Found = Literal[
     "fork", "foreign", "unregistered", "closed", "broken", "forged", "backdated", "postdated", "unreadable", "gap", "same_id", "silent",
-    "witness", "drift",
+    "witness", "drift", "rewound",
 ]  # fmt: skip
 """What the sealer may find that no entry says: the codes of ``audit.sealing.finding`` but for those that have a rule anyway."""
 Tests = dict[str, tuple[str | int | bool, ...]]

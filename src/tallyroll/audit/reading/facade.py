@@ -15,6 +15,7 @@ from tallyroll.audit.reading.evidence import Evidence, Packed, Progress
 from tallyroll.audit.reading.integrity import Trusted, Verification
 from tallyroll.audit.reading.query import LedgerReader
 from tallyroll.audit.reading.report import Reporting
+from tallyroll.audit.reading.witnessed import Answer, ask_all
 from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.audit.verify.ed25519 import is_signed
 from tallyroll.errors import LogUnavailable, SettingsError, StoreUnavailable, TopicConflict, Undecodable
@@ -57,8 +58,9 @@ class AuditReading:
         """Verifies the store in place."""
         keys = self._opened.keys
         return Verification(
-            self.store, keys.ring, self.trusted, is_signed, clock=self._opened.clock, checkpoint=self.noted, log_ends=self._log_ends
-        )
+            self.store, keys.ring, self.trusted, is_signed, clock=self._opened.clock, checkpoint=self.noted, log_ends=self._log_ends,
+            witnesses=self._ask_witnesses, committed=self._committed,
+        )  # fmt: skip
 
     @cached_property
     def reporting(self) -> Reporting:
@@ -117,10 +119,26 @@ class AuditReading:
         await self._record("audit.exported", AuditEventCategory.DATA_EXPORT, "export", "the ledger was exported", payload={"bytes": size})
         return size
 
+    async def _ask_witnesses(self) -> Sequence[Answer]:
+        keys = [key for text in self.trusted.witnesses if (key := _key_of(text)) is not None]
+        witnesses = self._opened.open_witnesses()
+        try:
+            return await ask_all(witnesses, self.store, self._opened.keys.signer, keys, is_signed)
+        finally:
+            for one in witnesses:
+                await one.close()
+
     async def _log_ends(self, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
         """Of a log that is away nothing, since a ledger can be verified without one."""
         try:
             return await self._opened.log.ends([one for one in topics if self._opened.catalogue.named(one) is not None])
+        except (LogUnavailable, TopicConflict):
+            return {}
+
+    async def _committed(self) -> Mapping[TopicPartition, int]:
+        """As ``_log_ends``."""
+        try:
+            return await self._opened.committed()
         except (LogUnavailable, TopicConflict):
             return {}
 

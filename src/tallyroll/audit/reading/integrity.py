@@ -22,9 +22,11 @@ from tallyroll.audit.ledger.proving import Noted, noted
 from tallyroll.audit.reading.index import LogEnds, index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
 from tallyroll.audit.reading.query import zoned_us
+from tallyroll.audit.reading.witnessed import Answer, AskWitnesses
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
 from tallyroll.errors import KeyGone, LedgerTampered, Undecodable
+from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock, KeyRing, LedgerStore
 
 Check = Callable[[bytes, bytes, bytes], bool]
@@ -79,7 +81,9 @@ class Trusted:
 class Verification:
     """Verifies one ledger as it is stored. ``check`` checks signatures, ``checkpoint`` has what is there noted and signed first.
 
-    ``log_ends`` says where the log ends, so that a position behind it shows.
+    ``log_ends`` says where the log ends, so that a position behind it shows; ``committed`` up to where the log knows the ledger to
+    have been stored, which it has to be still; ``witnesses`` what those remember who were to
+    cosign, without which a ledger that was replaced as a whole, or made anew from a kept log, verifies like any other.
 
     Not promised: what the verifier does not promise. Who runs this has the keys and could have forged with them: an outsider
     verifies an export, and keeps what they have seen.
@@ -95,6 +99,8 @@ class Verification:
         clock: Clock,
         checkpoint: Callable[[], Awaitable[object]],
         log_ends: LogEnds | None = None,
+        witnesses: AskWitnesses | None = None,
+        committed: Callable[[], Awaitable[Mapping[TopicPartition, int]]] | None = None,
     ) -> None:
         self._store = store
         self._ring = ring
@@ -103,6 +109,8 @@ class Verification:
         self._clock = clock
         self._checkpoint = checkpoint
         self._log_ends = log_ends
+        self._witnesses = witnesses
+        self._committed = committed
 
     async def verify(
         self, start_time: datetime | None = None, end_time: datetime | None = None, *, notes: Sequence[bytes] = ()
@@ -110,7 +118,8 @@ class Verification:
         """Verifies the whole ledger, in its own order; the period says which entries are counted.
 
         A record is proven by those around it, so there is no verifying of a part. The newest signed note is read first, and
-        everything only that far. ``notes`` are signed notes that somebody kept: what they saw must still be there. Copies the
+        everything only that far. ``notes`` are signed notes that somebody kept: what they saw must still be there, and so must
+        what the witnesses have seen; these cosign the newest note where it continues that. Copies the
         ledger to a temporary file that has no name. Raises ValueError for naive moments,
         StoreUnavailable, KeyRingUnavailable.
         """
@@ -119,13 +128,16 @@ class Verification:
             _FOREVER if end_time is None else zoned_us("end_time", end_time),
         )
         tampered, known = None, None
+        lost = await self._lost()
+        answers: Sequence[Answer] = ()
         with _Files() as files:
             try:
                 with suppress(LedgerTampered):  # a sealer of this process stopped at it; here all of it comes to light
                     await self._checkpoint()
+                answers = [] if self._witnesses is None else await self._witnesses()
                 known = await noted(self._store)
                 if known is None and not any((await self._store.sizes()).values()):
-                    return _empty()
+                    return _empty(_beside(Report((), {}, {"entries": 0}), answers, lost))
                 if known is not None:
                     await files.take(ledger_files(self._store, known, counted))
             except LedgerTampered as error:
@@ -136,14 +148,25 @@ class Verification:
                 witnesses=self._trusted.witnesses,
                 quorum=self._trusted.quorum,
                 mac_keys=await self._mac_keys(),
-                notes=(*self._trusted.notes, *notes),
+                notes=(*self._trusted.notes, *notes, *(one.confirmed for one in answers if one.confirmed)),
             )
             report, _ = await asyncio.to_thread(verify_files, files.mapped(), trust, check=self._check)
         if tampered is not None:
             report = _with(report, tampered)
         if known is not None:
             report = await self._with_index(report, known)
+        report = _beside(report, answers, lost)
         return await self._shown(report, counted, known)
+
+    async def _lost(self) -> list[str]:
+        """What was sealed once and is not there now: the log remembers up to where it was."""
+        committed = {} if self._committed is None else await self._committed()
+        stored = await self._store.progress()  # asked behind it: who seals meanwhile stores first
+        return [
+            f"{one}: {position} was stored once, and {stored.get(one, 'nothing')} is: an older ledger was put back, or this is another"
+            for one, position in sorted(committed.items())
+            if position > stored.get(one, 0)
+        ]
 
     async def _with_index(self, report: Report, known: Noted) -> Report:
         """The report, what was added behind the newest note, and what questions would miss, or find though it is not there."""
@@ -192,11 +215,7 @@ class Verification:
             "verified_entries": total - _in_doubt(broken, report.counts, counted),
             "broken_links": counts[True],
             "integrity_failures": counts[False],
-            "findings": [
-                {"code": one.code, "severity": one.severity, "partition": one.partition, "index": one.index, "seq": one.seq,
-                 "detail": one.detail or CODES[one.code][1]}
-                for one in report.findings
-            ],
+            "findings": _shown_findings(report),
             "counts": dict(report.counts),
             "first_bad_position": await self._first(broken),
             "snapshot": None if known is None else {
@@ -255,6 +274,25 @@ def _with(report: Report, tampered: LedgerTampered) -> Report:
     return Report(tuple(found.listed), dict(found.counts), report.coverage)
 
 
+def _beside(report: Report, answers: Sequence[Answer], lost: Sequence[str]) -> Report:
+    """The report, and what witnesses and the log have against it."""
+    found = Findings([*report.findings], Counter(report.counts))
+    for one in answers:
+        if one.code:
+            found.add(one.code, META, one.size, detail=one.detail)
+    for detail in lost:
+        found.add("resume", detail=detail)
+    return Report(tuple(found.listed), dict(found.counts), {**report.coverage, "witnesses": {one.name: one.size for one in answers}})
+
+
+def _shown_findings(report: Report) -> list[dict[str, Any]]:
+    return [
+        {"code": one.code, "severity": one.severity, "partition": one.partition, "index": one.index, "seq": one.seq,
+         "detail": one.detail or CODES[one.code][1]}
+        for one in report.findings
+    ]  # fmt: skip
+
+
 def _in_doubt(broken: Sequence[Finding], counts: Mapping[str, int], counted: Counted) -> int:
     """Entries with something against them: those named, and all of a partition where what is wrong has no single place."""
     whole: set[int | None] = {None} if any(count > MAX_LISTED for count in counts.values()) else set()
@@ -275,8 +313,10 @@ def _has(indexes: Sequence[int], index: int) -> bool:
     return at < len(indexes) and indexes[at] == index
 
 
-def _empty() -> Integrity:
+def _empty(report: Report) -> Integrity:
+    failures = sum(count for code, count in report.counts.items() if CODES[code][0] == BROKEN)
     return {
-        "valid": True, "total_entries": 0, "verified_entries": 0, "broken_links": 0, "integrity_failures": 0, "findings": [],
-        "counts": {}, "first_bad_position": None, "snapshot": None, "coverage": {"entries": 0},
+        "valid": report.valid, "total_entries": 0, "verified_entries": 0, "broken_links": 0, "integrity_failures": failures,
+        "findings": _shown_findings(report), "counts": dict(report.counts), "first_bad_position": None, "snapshot": None,
+        "coverage": report.coverage,
     }  # fmt: skip

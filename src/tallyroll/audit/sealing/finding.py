@@ -28,6 +28,7 @@ CODES: Final = {
     "same_id": "another event of this id has other bytes",
     "silent": "a writer has stopped without saying so",
     "witness": "a witness will not cosign",
+    "rewound": "more of the log was sealed once than this ledger has: an older copy was put back, or it was begun anew",
     "drift": "its writer's clock is ahead by more than a minute",
     "one_person_decides": "who approved a thing is who asked for it",
     "overdue": "nobody has looked at the trail for longer than the rule allows",

@@ -26,6 +26,7 @@ from tallyroll.audit.sealing.deriving import Derived, Deriver, Marks, Publishers
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.intake import Intake
 from tallyroll.audit.sealing.lane import Lane
+from tallyroll.audit.sealing.lost import look_for_lost, rewound
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.registry import Admission, ChainKey, partition_counts
 from tallyroll.audit.sealing.separating import Separating
@@ -78,6 +79,7 @@ class AuditSealer:
         publish: Publish | None = None,
         telemetry: Telemetry | None = None,
         check: Callable[[Sequence[int]], Awaitable[None]] | None = None,
+        committed: Callable[[], Awaitable[Mapping[TopicPartition, int]]] | None = None,
         separating: Separating | None = None,
         breaches: Breaches | None = None,
     ) -> None:
@@ -94,7 +96,7 @@ class AuditSealer:
         self._options = options or SealerOptions()
         self._telling = Telling(publish, registrar.log_id, monotonic=clock.monotonic)
         self._telemetry = telemetry or Counters()
-        self._check = check
+        self._check, self._committed = check, committed
         self._separating, self._breaches = separating, breaches
         self._findings, self._told_s = list[Finding](), float("-inf")
         self._unstored: dict[str, Marks] = {}
@@ -122,13 +124,19 @@ class AuditSealer:
         return await self._store.progress(partitions)
 
     async def positions(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """As the port says. Raises LedgerTampered where the stored end of a partition is not what was noted."""
+        """As the port says. Raises LedgerTampered where the stored end of a partition is not what was noted, or all of it is gone.
+
+        What the log knows to have been stored once is that: an empty store beside it would be filled anew, and signed as another
+        history. A store that is only behind it goes on, with a finding.
+        """
         async with self.turn:
             self._conflict = None
             self.drop(partitions)
             registry = await self.registrar.refresh()
-            before = [REGISTRY, *(registry.numbers.get(one, one.partition) for one in partitions)]
-            if any(map(self.registrar.burnt, before)):
+            committed = {} if self._committed is None else await self._committed()
+            before = {one: registry.numbers.get(one, one.partition) for one in partitions}
+            look_for_lost(committed, await self._store.progress(partitions), before)
+            if any(map(self.registrar.burnt, [REGISTRY, *before.values()])):
                 await self._commit()
                 self.registrar.begin()
             for numbered in registry.unnumbered(partition_counts(self._catalogue, partitions)):
@@ -143,6 +151,8 @@ class AuditSealer:
                 lane.settle(registry)
             if self._separating is not None:
                 await self._separating.remember()
+            for finding in rewound(committed, stored, numbers):
+                self.report(finding)
         self._start()
         return stored
 

@@ -52,6 +52,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "head_mismatch": (BROKEN, "a writer named another record than the one that is there"),
     "index": (BROKEN, "the store finds the record by something else than it says; an export does not show that"),
     "resume": (BROKEN, "sealing would go on elsewhere than the records end; an export does not show that"),
+    "witness": (BROKEN, "a witness that was asked does not know the ledger, or its key; an export does not show that"),
     "silent": (BROKEN, "a writer fell silent without closing, and nothing says why"),
     "state": (BROKEN, "the remembered state cannot be read"),
     "gap": (LOSS, "records were lost, and the registry names the loss"),
@@ -59,6 +60,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "head_pending": (WARNING, "a writer named a record that is not there yet; its partition may only lag"),
     "removal_unlogged": (WARNING, "something was removed after its day, and no retention record names it"),
     "withheld": (WARNING, "a part that is not sealed was left out of the export, and who verifies agreed to that"),
+    "witness_away": (WARNING, "a witness could not be asked; an export does not show that"),
     "unknown_file": (WARNING, "a file that is no part of the format was not read"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tallyroll.cli.audit import (
+    anew,
     keys,
     proving,
     reading,
@@ -27,4 +28,5 @@ proving.add_to(app)
 rules.add_to(app)
 removal.add_to(app)
 witness.add_to(app)
+anew.add_to(app)
 app.add_typer(keys.app, name="keys")

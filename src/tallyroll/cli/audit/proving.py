@@ -104,13 +104,24 @@ def show_integrity(found: Integrity) -> None:
     if found["snapshot"] is None:
         if found["valid"]:
             note("nothing is recorded or signed yet")
+        _show_witnesses(coverage)
         return
     records = f"{number(coverage['entries'])} records of {counted(len(coverage['partitions']), 'partition')}"
     note(f"{records}, {counted(coverage['macs_checked'], 'MAC')}, {counted(coverage['notes'], 'signed note')}")
     if coverage["beyond_notes"]:
         note(f"{counted(coverage['beyond_notes'], 'record')} behind the newest checkpoint: nothing but the MACs was checked of them")
-    if not coverage["witness"]:
-        note("no witness has cosigned: who holds all keys could have rewritten everything")
+    _show_witnesses(coverage)
+
+
+def _show_witnesses(coverage: dict[str, Any]) -> None:
+    """What witnesses vouch for; of one that has something against the ledger, the findings tell."""
+    for name, size in coverage["witnesses"].items():
+        if size == 0:
+            note(f"{plain(name)} has seen nothing of this ledger yet: what was before it cannot vouch for")
+        elif size is not None:
+            note(f"{plain(name)} has seen it up to checkpoint {number(size)}")
+    if not coverage["witnesses"]:
+        note("no witness is configured (AUDIT_WITNESS): a ledger that was replaced as a whole, or made anew from the log, would verify too")
 
 
 def proof(  # noqa: PLR0913  # one parameter per option
