@@ -94,6 +94,11 @@ class KeepsWhatItDestroys(Around):
         return sorted(handles)
 
 
+class KeepsQuiet(Around):
+    def destructions(self):
+        return b"none"
+
+
 class SparesTheGroups(Around):
     def destroy(self, handles):
         return [handle for handle in self.inner.destroy(handles) if handle in handles]
@@ -127,6 +132,7 @@ BREAKS = {
     GivesAnEpochTwice: "no_epoch_is_given_twice",
     ForgetsWhatTheCallerKnows: "no_epoch_is_given_twice",
     AdmitsEverybody: "an_enrolment_can_be_checked_later",
+    KeepsQuiet: "a_destroyed_key_is_gone_everywhere",
     DerivesKeysFromNames: "a_subject_keeps_its_key",
     DrawsOneKeyForAll: "drawn_keys_are_all_different",
     KeepsWhatItDestroys: "a_destroyed_key_is_gone_everywhere",

@@ -383,13 +383,31 @@ async def test_a_destroyed_key_is_not_used_again(tmp_path: Path) -> None:
         assert after.subjects == (booth.ring.handle_of("anna").hex(),)
 
 
-async def test_after_its_lease_a_key_is_asked_for_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("people", [["anna"], ["anna", "bert"]])
+async def test_a_second_after_another_process_has_destroyed_a_key_it_is_not_used_again(tmp_path: Path, people: list[str]) -> None:
+    async with recording(tmp_path, audit_heartbeat_seconds=1_000) as booth:
+        before, theirs = await booth.record(subjects=people), await booth.record(subjects=["carl"])
+        key = booth.ring.key(booth.ring.handle_of("anna"))
+        booth.ring.destroy([booth.ring.handle_of("anna")])  # by another process
+        booth.desk.clock.advance(1)
+        after = await booth.record(subjects=people)
+        assert not set(before.subjects) & set(after.subjects)
+        assert (await booth.record(subjects=["carl"])).subjects == theirs.subjects
+        gc.collect()
+        assert key not in [held.key.key for held in booth.recorder._keys._held.values()]
+
+
+async def test_while_the_ring_is_away_a_key_is_used_for_its_lease_and_then_asked_for(tmp_path: Path) -> None:
     async with recording(tmp_path, audit_heartbeat_seconds=1_000) as booth:
         before = await booth.record(subjects=["anna"])
-        booth.ring.destroy([booth.ring.handle_of("anna")])  # by another process
-        booth.desk.clock.advance(301)
-        after = await booth.record(subjects=["anna"])
-        assert before.subjects != after.subjects
+        put_away(tmp_path, "keys", "away")
+        booth.desk.clock.advance(290)
+        assert (await booth.record(subjects=["anna"])).subjects == before.subjects
+        booth.desk.clock.advance(11)
+        with pytest.raises(SealingRequired):
+            await booth.record(subjects=["anna"])
+        put_away(tmp_path, "away", "keys")
+        assert (await booth.record(subjects=["anna"])).subjects == before.subjects
 
 
 def everything_in(folder: Path) -> bytes:

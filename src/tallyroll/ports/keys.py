@@ -112,6 +112,12 @@ class KeyRing(Protocol):
         A handle that is gone already, or was never here, stays gone: an erasure can be done again after a restore.
         """
 
+    def destructions(self) -> bytes:
+        """Another answer than any before as soon as data keys were destroyed since: who holds keys asks it about once a second.
+
+        Cheap, however large the ring. It may change without that.
+        """
+
     def rotate(self) -> int:
         """Seals the ring under a new key and destroys the old one: copies of it made before cannot be read any more.
 

@@ -116,7 +116,10 @@ def a_destroyed_key_is_gone_everywhere(opener: OpenRing) -> None:
         expect_equal(there.group([bert.handle, anna.handle]), with_bert, "the handle of the same group")
         expect_equal(there.key(bert.handle), bert.key, "a key in another opening")
         expect_equal(list(there.groups_with(anna.handle)), sorted([with_bert, without]), "the groups of a member")
+        before = there.destructions()
+        expect_equal(there.destructions(), before, "what tells of destructions while nothing was destroyed")
         expect_equal(list(here.destroy([bert.handle])), sorted([bert.handle, with_bert]), "what died")
+        expect(there.destructions() not in (before, b""), "another opening sees that keys were destroyed")
         for ring in (here, there):
             _gone("a destroyed key", partial(ring.key, bert.handle))
             _gone("a group of a destroyed key", partial(ring.members, with_bert))

@@ -187,6 +187,9 @@ class FileKeyRing:
             self._store_ring(ring, guard)
         return died
 
+    def destructions(self) -> bytes:
+        return self._stamp().guard  # written before anything else of a destruction
+
     def rotate(self) -> int:
         with self._rewriting() as (ring, guard):
             guard.current += 1

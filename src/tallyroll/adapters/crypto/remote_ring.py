@@ -108,6 +108,7 @@ _CALLS: Final[dict[str, Callable[..., Any]]] = {
     "key": lambda ring, handle: ring.key(handle),
     "handle_of": lambda ring, name: ring.handle_of(name),
     "destroy": lambda ring, handles: list(ring.destroy(handles)),
+    "destructions": lambda ring: ring.destructions(),
     "rotate": lambda ring: ring.rotate(),
 }
 
@@ -162,6 +163,9 @@ class RemoteKeyRing:
 
     def destroy(self, handles: Collection[bytes]) -> Sequence[bytes]:
         return list(self._ask("destroy", list(handles)))
+
+    def destructions(self) -> bytes:
+        return bytes(self._ask("destructions"))
 
     def rotate(self) -> int:
         return int(self._ask("rotate"))

@@ -13,8 +13,12 @@ from tallyroll.errors import KeyGone, KeyRingUnavailable, SealingRequired
 from tallyroll.ports import DataKey, KeyRing
 
 LEASE_S: Final = 300.0
-"""How long a key may be used without asking the ring; after an erasure by another process it may seal for so long."""
+"""How long a key may be used without asking the ring for it; while the ring is away, a destroyed one too."""
 
+LOOK_S: Final = 1.0
+"""How often the ring is asked whether keys were destroyed: for so long a recorder may seal under a key that another process did."""
+
+_AWAY_S: Final = 15.0  # a ring that does not answer may take seconds to say so, and recording waits for it
 _MAX_HELD: Final = 10_000  # people and groups; some 3 MB
 _LEAST_DRAW: Final = 256
 _MOST_DRAW: Final = 8_192  # making so many takes some 20 ms, in a thread
@@ -38,12 +42,32 @@ class DataKeys:
         self._held: dict[tuple[str, ...], _Held] = {}
         self._drawn: deque[DataKey] = deque()
         self._draw = _LEAST_DRAW
+        self._seen, self._look_at = b"", float("-inf")
 
     def lacks(self, people: Sequence[tuple[str, ...]]) -> tuple[set[tuple[str, ...]], int]:
         """Whose keys are not here, or not any more, and how many of nobody known are missing."""
         now = self._now()
         missing = {names for names in people if names and ((held := self._held.get(names)) is None or held.until < now)}
         return missing, max(0, sum(not names for names in people) - len(self._drawn))
+
+    async def look(self) -> list[bytes]:
+        """Drops everything held where keys were destroyed by another process; gives that, as ``forget`` does. Seldom asks the ring.
+
+        Where that does not answer, the lease ends what is held.
+        """
+        now = self._now()
+        if now < self._look_at:
+            return []
+        self._look_at = now + LOOK_S
+        try:
+            seen = await asyncio.to_thread(self._ring.destructions)
+        except KeyRingUnavailable:
+            self._look_at = self._now() + _AWAY_S
+            return []
+        if seen == self._seen:
+            return []
+        held, self._held, self._seen = self._held, {}, seen
+        return [one.key.key for one in held.values()]
 
     async def prepare(self, people: Sequence[tuple[str, ...]]) -> None:
         """Gets what is lacking for parts about these people. Raises SealingRequired where the ring gives no key."""

@@ -249,8 +249,10 @@ class Recorder:
     async def _hand_over(self, ready: Sequence[Ready]) -> Handed:
         people = [part.subjects for one in ready for part in one.plan.parts if part.sealed]
         while not self._closed:
+            await self._sending.room(sum(one.size for one in ready))  # may take long, so keys are looked at behind it
+            if any(people):  # somebody who is known
+                self._epochs.forget(await self._keys.look())
             await self._keys.prepare(people)
-            await self._sending.room(sum(one.size for one in ready))
             await self._begin_epoch()
             if self._epochs.is_current and not any(self._keys.lacks(people)):
                 break  # others of this loop may have taken what was prepared
