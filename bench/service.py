@@ -27,7 +27,7 @@ _WARM_S: Final = 1  # of load before the first probe: the client connects, and e
 @contextmanager
 def serving(settings: Settings, *followers: str) -> Iterator[None]:
     """These followers run, as ``tallyroll run`` with these settings; what it says is in ``LOG``."""
-    command = [sys.executable, "-c", "from tallyroll.cli import main; main()", "run", *followers, "--http", "off"]
+    command = [sys.executable, "-m", "tallyroll", "run", *followers, "--http", "off"]
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("w") as log, subprocess.Popen(command, env={**os.environ, **settings.to_env()}, stdout=log, stderr=log) as service:
         try:

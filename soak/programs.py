@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from services.process import Process
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-TALLYROLL: Final = (sys.executable, "-m", "tallyroll.cli")
+TALLYROLL: Final = (sys.executable, "-m", "tallyroll")
 _DUMP_S: Final = 5.0
 _STARTED_S: Final = 20.0  # until then it may still import what it needs, and SIGTERM ends it as it ends any program
 _DRAIN_S: Final = 40.0  # two graces of the publisher, and what a loaded machine adds

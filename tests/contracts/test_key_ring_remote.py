@@ -158,7 +158,7 @@ async def test_a_recorder_whose_host_has_no_ring_and_a_sealer_on_another(tmp_pat
     log, keys = f"sqlite:///{tmp_path / 'log'}", tmp_path / "keeper" / "keys"
     keeping = Settings(url=log, audit_secret_key=Secret("5f" * 32), audit_keyring=f"file:{keys}")
     environment = {**os.environ, "TALLYROLL_URL": log, "AUDIT_SECRET_KEY": "5f" * 32, "AUDIT_KEYRING": f"file:{keys}"}
-    command = [sys.executable, "-m", "tallyroll.cli", "audit", "keys", "serve", "--listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "tallyroll", "audit", "keys", "serve", "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as keeper:  # noqa: ASYNC220  # takes no time
         try:
             assert keeper.stdout is not None

@@ -145,6 +145,12 @@ def test_run_stores_what_it_applied_when_it_is_told_to_end(tmp_path: Path, sent:
     assert json.loads(run(tmp_path, "lag", "--json"))["records"] == 0
 
 
+@pytest.mark.parametrize("words", [(), ("publis",)])
+def test_python_m_tallyroll_is_the_command(tmp_path: Path, words: tuple[str, ...]) -> None:
+    as_module = subprocess.run([sys.executable, "-m", "tallyroll", *words], capture_output=True, text=True, check=False, timeout=WAIT_S)
+    assert (as_module.returncode, as_module.stdout, as_module.stderr) == finish(start(tmp_path, *words))
+
+
 def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None:
     program = "import sys; sys.modules['typer'] = None; from tallyroll.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=WAIT_S)

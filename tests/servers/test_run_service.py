@@ -20,7 +20,7 @@ from tests.servers.test_http_server import ask
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-TALLYROLL = [sys.executable, "-m", "tallyroll.cli"]
+TALLYROLL = [sys.executable, "-m", "tallyroll"]
 WAIT_S = 40.0
 
 
