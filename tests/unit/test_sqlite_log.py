@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import Counter
 
@@ -363,3 +364,17 @@ async def test_a_batch_of_large_records_stays_below_its_bound(tmp_path):
     assert sum(sizes) == 30
     assert max(sizes) <= 21
     await log.close()
+
+
+def test_a_new_file_that_another_process_makes_at_the_same_moment_is_ours(tmp_path):
+    path = tmp_path / "log.db"
+
+    def make_it(statement):
+        if statement == "PRAGMA user_version":  # while this one is still looking at what the file is
+            with contextlib.closing(other), contextlib.suppress(sqlite3.OperationalError):  # it may have to wait for us
+                create(other, path, Catalogue(), lock_timeout_ms=50)
+
+    other = connect(path, synchronous="FULL", lock_timeout_ms=50)
+    with contextlib.closing(connect(path, synchronous="FULL", lock_timeout_ms=5_000)) as connection:
+        connection.set_trace_callback(make_it)
+        assert create(connection, path, Catalogue(), lock_timeout_ms=5_000)

@@ -143,10 +143,12 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
 
 
 def _recognise(connection: sqlite3.Connection, path: Path | None) -> None:
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    with transaction(connection, "DEFERRED"):  # of one moment: another process may be making the tables
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        blank = _is_blank(connection)
     if application_id != APPLICATION_ID:
-        if application_id == 0 and _is_blank(connection):
+        if application_id == 0 and blank:
             return
         raise LogUnavailable(where(path), "the file belongs to another program; choose another folder")
     if version > FORMAT:
