@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tallyroll._default import current_bus, current_field_sealer, current_roll, roll_of
 from tallyroll.analytics.profile import AgentPerformance, SystemPerformance
@@ -20,6 +20,7 @@ from tallyroll.publish.publisher import EventPublisher
 from tallyroll.replay.engine import ReplayAnswer, ReplayEngine
 from tallyroll.replay.kinds import StateType
 from tallyroll.replay.plan import ReplayFilter, ReplayMode
+from tallyroll.replay.shown import AgentState, TaskState
 from tallyroll.replay.views import AGENT, TASK
 
 if TYPE_CHECKING:
@@ -52,18 +53,18 @@ def get_event_bus() -> EventBus:
     return current_bus()
 
 
-async def replay_agent_state(agent_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
+async def replay_agent_state(agent_id: str, target_time: datetime | None = None) -> AgentState | None:
     """The agent's state from the log alone, now or at a moment (event time, inclusive); None if it had no event by then.
 
     Waits first for what this process has published. Raises SpanGone when retention removed the start of the history, and
     ValueError for a naive ``target_time``.
     """
-    return await (await current_roll()).replayed_state(AGENT, agent_id, target_time)
+    return cast("AgentState | None", await (await current_roll()).replayed_state(AGENT, agent_id, target_time))
 
 
-async def replay_task_state(task_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
+async def replay_task_state(task_id: str, target_time: datetime | None = None) -> TaskState | None:
     """The task's state from the log alone; as ``replay_agent_state``."""
-    return await (await current_roll()).replayed_state(TASK, task_id, target_time)
+    return cast("TaskState | None", await (await current_roll()).replayed_state(TASK, task_id, target_time))
 
 
 async def get_replay_engine() -> ReplayEngine:

@@ -195,3 +195,9 @@ HAND_WRITTEN = [page for page in TEXTS if "/adr/" not in page and not TEXTS[page
 def test_one_sentence_stands_on_a_line(page: str) -> None:
     lines = re.sub(r"`[^`]*`", "x", prose_of(TEXTS[page])).splitlines()
     assert [line for line in lines if not line.startswith("|") and re.search(r"[^.\d][.?!]\)? +[A-Z]", line)] == []
+
+
+def test_the_python_of_the_readme_is_what_the_type_checker_sees() -> None:
+    shown = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert (ROOT / "tests/api/readme_example.py").read_text().endswith(f'"""\n\n{shown[1]}')

@@ -16,8 +16,7 @@ from tallyroll.cli.moments import age, short_span
 from tallyroll.cli.printing import counted, markup, money, note, number, paint, plain, say, say_json, table, width
 from tallyroll.cli.session import Json, Session, Url, examples, group_of, moment_of, run, session_of, verbs
 from tallyroll.cli.states import AllowTruncated, At, Wait, add_state, status_style
-from tallyroll.errors import Undecodable
-from tallyroll.events.event import iso
+from tallyroll.events.event import AgentEvent, iso
 from tallyroll.events.ids import utc_now
 from tallyroll.follow.tail import Seen
 from tallyroll.replay.views import AGENT
@@ -135,7 +134,7 @@ def timeline(  # noqa: PLR0913  # one parameter per option
         raise CommandError(
             ExitCode.NOT_FOUND, f"no event names the agent {plain(agent)}", "'tallyroll agents ls' lists those that are known"
         )
-    chosen = [seen for seen in found if begin is None or (not isinstance(seen.event, Undecodable) and seen.event.timestamp >= begin)]
+    chosen = [seen for seen in found if begin is None or seen.event.timestamp >= begin]
     shown = deque(chosen, maxlen=last)
     if session.json:
         for seen in shown:
@@ -148,17 +147,15 @@ def timeline(  # noqa: PLR0913  # one parameter per option
     show_timeline(shown)
 
 
-async def _timeline(session: Session, agent: str) -> list[Seen]:
+async def _timeline(session: Session, agent: str) -> list[Seen[AgentEvent]]:
     async with session.roll() as roll:
         return await roll.agent_timeline(agent)
 
 
-def show_timeline(seen: deque[Seen]) -> None:
+def show_timeline(seen: deque[Seen[AgentEvent]]) -> None:
     """Prints events of one agent below each other, a line for each day and each longer pause."""
     day, before = "", None
     for one in seen:
-        if isinstance(one.event, Undecodable):
-            continue
         moment = one.event.timestamp
         if iso(moment)[:10] != day:
             day = iso(moment)[:10]

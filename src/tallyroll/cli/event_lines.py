@@ -10,7 +10,7 @@ from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import clip, paint, plain
 from tallyroll.errors import Undecodable
 from tallyroll.events.event import AgentEvent, iso
-from tallyroll.follow.tail import Seen
+from tallyroll.follow.tail import SeenRecord
 
 _FAMILY_STYLES: Final[Mapping[str, str]] = {
     "agent": "cyan",
@@ -31,7 +31,7 @@ _TYPE_COLUMNS: Final = 19
 _WHO_COLUMNS: Final = 15
 
 
-def to_document(seen: Seen) -> dict[str, Any]:
+def to_document(seen: SeenRecord) -> dict[str, Any]:
     """The event as ``to_kafka_message()`` gives it, and its position; ``tallyroll import`` reads it back."""
     if isinstance(seen.event, Undecodable):
         return {"position": str(seen.position), "undecodable": seen.event.reason}
@@ -45,7 +45,7 @@ def style_of(event_type: str) -> str:
     return _FAMILY_STYLES.get(event_type.partition(".")[0], "bold")
 
 
-def line_of(seen: Seen, *, columns: int | None = None, when: str | None = None, with_agent: bool = True) -> str:
+def line_of(seen: SeenRecord, *, columns: int | None = None, when: str | None = None, with_agent: bool = True) -> str:
     """Time, type, whose deed, about what, and the facts that people look for; clipped to ``columns``."""
     event = seen.event
     if isinstance(event, Undecodable):

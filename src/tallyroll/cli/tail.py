@@ -16,7 +16,7 @@ from tallyroll.cli.printing import note, paint, say, say_json, width
 from tallyroll.cli.session import Json, Session, Url, examples, moment_of, run, session_of, verbs
 from tallyroll.errors import Undecodable
 from tallyroll.events.event import AgentEvent, iso
-from tallyroll.follow.tail import Seen
+from tallyroll.follow.tail import SeenRecord
 
 app = verbs()
 
@@ -76,7 +76,7 @@ class Choice:
 
 async def _tail(session: Session, choice: Choice) -> None:
     screen = _Screen(json=session.json, live=choice.follow)
-    kept: deque[Seen] | None = None if choice.last is None else deque(maxlen=choice.last)
+    kept: deque[SeenRecord] | None = None if choice.last is None else deque(maxlen=choice.last)
 
     def flush() -> None:
         """What was there has been read: show what was kept of it; what comes is shown at once."""
@@ -114,7 +114,7 @@ class _Screen:
     _day: str = ""
     _columns: int | None = field(default_factory=width)
 
-    def show(self, seen: Seen) -> None:
+    def show(self, seen: SeenRecord) -> None:
         self.shown += 1
         if self.json:
             say_json(to_document(seen))

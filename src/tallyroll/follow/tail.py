@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
@@ -17,18 +17,24 @@ from tallyroll.ports import Clock, EventLog, Span
 _LOOK_S: Final = 0.2  # how often the ends are looked at while following: a person is watching, not a machine
 
 
-class Seen(NamedTuple):
+E_co = TypeVar("E_co", bound=AgentEvent | Undecodable, covariant=True)
+
+
+class Seen(NamedTuple, Generic[E_co]):
     """One record: where it lies, and the event, or why there is none."""
 
     position: Position
-    event: AgentEvent | Undecodable
+    event: E_co
 
+
+SeenRecord: TypeAlias = Seen[AgentEvent | Undecodable]
+"""A record as it comes, readable or not."""
 
 Wanted = Callable[[AgentEvent], bool]
 """Whether an event is of interest."""
 
 
-async def read_events(log: EventLog, spans: Sequence[Span]) -> AsyncIterator[Seen]:
+async def read_events(log: EventLog, spans: Sequence[Span]) -> AsyncIterator[SeenRecord]:
     """Every record of the spans, per partition in order. Raises SpanGone, LogUnavailable."""
     async for batch in log.read(spans):
         for seen in _seen(batch):
@@ -54,7 +60,7 @@ async def tail(  # noqa: PLR0913  # one per thing that can be asked for
     last: int | None = None,
     follow: bool = False,
     at_end: Callable[[], None] | None = None,
-) -> AsyncIterator[Seen]:
+) -> AsyncIterator[SeenRecord]:
     """Records of the topics: since a moment, the last few of each partition, or all; with ``follow`` also those to come.
 
     ``since`` goes by the log's timestamps. Following ends when the caller stops.
@@ -85,10 +91,14 @@ async def tail(  # noqa: PLR0913  # one per thing that can be asked for
             await clock.sleep(_LOOK_S)
 
 
-async def timeline(log: EventLog, topics: Sequence[str], wanted: Wanted) -> list[Seen]:
+async def timeline(log: EventLog, topics: Sequence[str], wanted: Wanted) -> list[Seen[AgentEvent]]:
     """The wanted events of the whole log, ordered by event time, then position: one agent's or one task's story."""
     starts, ends = await log.starts(topics), await log.ends(topics)
-    found = [seen async for seen in read_events(log, _spans(starts, ends)) if isinstance(seen.event, AgentEvent) and wanted(seen.event)]
+    found = [
+        Seen(position, event)
+        async for position, event in read_events(log, _spans(starts, ends))
+        if isinstance(event, AgentEvent) and wanted(event)
+    ]
     return sorted(found, key=_when)
 
 
@@ -107,8 +117,8 @@ def _spans(begin: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, in
     return [Span(*partition, begin.get(partition, 0), end) for partition, end in ends.items() if begin.get(partition, 0) < end]
 
 
-def _seen(batch: Batch) -> list[Seen]:
-    result: list[Seen] = []
+def _seen(batch: Batch) -> list[SeenRecord]:
+    result: list[SeenRecord] = []
     for index in range(len(batch)):
         try:
             result.append(Seen(batch.position(index), batch.event(index)))
@@ -117,5 +127,5 @@ def _seen(batch: Batch) -> list[Seen]:
     return result
 
 
-def _when(seen: Seen) -> tuple[float, Position]:
+def _when(seen: SeenRecord) -> tuple[float, Position]:
     return (seen.event.timestamp.timestamp() if isinstance(seen.event, AgentEvent) else 0.0, seen.position)

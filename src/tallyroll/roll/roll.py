@@ -23,7 +23,7 @@ from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
 from tallyroll.follow.deadletter import Letter, read_letters
 from tallyroll.follow.loop import FollowLoop
-from tallyroll.follow.tail import Seen, tail, timeline
+from tallyroll.follow.tail import Seen, SeenRecord, tail, timeline
 from tallyroll.opening import (
     archive_folder,
     metrics_of,
@@ -469,11 +469,11 @@ class Roll:
 
     def tail(
         self, *, since: datetime | None = None, last: int | None = None, follow: bool = False, at_end: Callable[[], None] | None = None
-    ) -> AsyncIterator[Seen]:
+    ) -> AsyncIterator[SeenRecord]:
         """Records of all user topics as they come; see ``follow.tail.tail``."""
         return tail(self.log, self._parts.user_topics, clock=self.clock, since=since, last=last, follow=follow, at_end=at_end)
 
-    async def agent_timeline(self, agent_id: str) -> list[Seen]:
+    async def agent_timeline(self, agent_id: str) -> list[Seen[AgentEvent]]:
         """Every event that is this agent's deed, in order of event time."""
         return await timeline(self.log, self._parts.user_topics, lambda event: event.agent_id == agent_id)
 

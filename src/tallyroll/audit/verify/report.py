@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import Any, Final
 
 BROKEN: Final = "broken"
 LOSS: Final = "loss"
@@ -105,7 +105,7 @@ class Report:
 
     findings: tuple[Finding, ...]
     counts: dict[str, int]
-    coverage: dict[str, object]
+    coverage: dict[str, Any]
 
     @property
     def broken(self) -> bool:
