@@ -13,7 +13,8 @@ from tests.unit.readable_ledger import ReadableStore, Reading
 from tests.unit.stored_ledger import LedgerClock
 
 from tallyroll.audit.entry import SEALED_FIELDS
-from tallyroll.audit.reading.query import KEY_HOLDER, LedgerReader, Reader, Wanted
+from tallyroll.audit.reading.query import KEY_HOLDER, Reader, Wanted
+from tallyroll.audit.reading.reader import LedgerReader
 from tallyroll.errors import LedgerTampered, SubjectErased
 from tallyroll.ports import LedgerRow
 

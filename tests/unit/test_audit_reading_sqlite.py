@@ -21,7 +21,8 @@ from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.audit.ledger import proving
 from tallyroll.audit.ledger.layout import take_out
 from tallyroll.audit.reading.integrity import Integrity, Trusted, Verification
-from tallyroll.audit.reading.query import LedgerReader, Wanted
+from tallyroll.audit.reading.query import Wanted
+from tallyroll.audit.reading.reader import LedgerReader
 from tallyroll.errors import LedgerTampered
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import LedgerWanted

@@ -6,23 +6,25 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tallyroll.audit.entry import AuditEventCategory
 from tallyroll.audit.ledger.contents import AuditEntry
 from tallyroll.audit.ledger.note import ED25519, NoteKey
-from tallyroll.audit.opening import OpenAudit
-from tallyroll.audit.reading.evidence import Packed, Progress
-from tallyroll.audit.reading.facade import AuditReading
-from tallyroll.audit.reading.integrity import Integrity
 from tallyroll.audit.reading.query import KEY_HOLDER, Answer, AuditPage, Reader, Wanted
-from tallyroll.audit.reading.report import ComplianceReport
 from tallyroll.audit.recording.new_entry import NewEntry
-from tallyroll.audit.recording.violations import Monitor, ViolationHandler, Violations
-from tallyroll.audit.removal.erasure import ErasureReceipt
-from tallyroll.audit.removal.retention import RetentionRun
-from tallyroll.audit.removal.standing import Standing
-from tallyroll.events.position import TopicPartition
+
+if TYPE_CHECKING:  # what does the work is imported by who opens it, beside the event loop
+    from tallyroll.audit.opening import OpenAudit
+    from tallyroll.audit.reading.evidence import Packed, Progress
+    from tallyroll.audit.reading.facade import AuditReading
+    from tallyroll.audit.reading.integrity import Integrity
+    from tallyroll.audit.reading.report import ComplianceReport
+    from tallyroll.audit.recording.violations import Monitor, ViolationHandler, Violations
+    from tallyroll.audit.removal.erasure import ErasureReceipt
+    from tallyroll.audit.removal.retention import RetentionRun
+    from tallyroll.audit.removal.standing import Standing
+    from tallyroll.events.position import TopicPartition
 
 
 class KeyFacts(NamedTuple):

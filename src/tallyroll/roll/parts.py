@@ -26,7 +26,7 @@ from tallyroll.opening import (
     open_witnesses,
     replayer_on,
 )
-from tallyroll.ports import Clock, EventLog, StateStore, StateTarget, Tracing
+from tallyroll.ports import Clock, EventLog, PiiFinder, StateStore, StateTarget, Tracing
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.roll.names import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER
@@ -35,7 +35,8 @@ from tallyroll.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from tallyroll.archive.opening import OpenArchive
-    from tallyroll.audit.opening import OpenAudit
+    from tallyroll.audit.compliance.rules import RuleSet
+    from tallyroll.audit.opening import AuditKeys, OpenAudit
     from tallyroll.audit.recording.violations import Violations
 
 
@@ -148,17 +149,12 @@ class Parts:
 
     async def audit(self) -> OpenAudit:
         """The audit ledger. Raises as ``open_audit_keys``."""
-        if self._audit is not None:
-            return self._audit
-        from tallyroll.audit.opening import OpenAudit  # noqa: PLC0415  # who has no audit does without
-
         async with self._opening_audit:
             if self._audit is None:
-                rules = compliance_rules_of(self.settings)
-                keys = await asyncio.to_thread(open_audit_keys, self.settings)
-                self._audit = OpenAudit(
+                made_of, rules, finder, keys = await asyncio.to_thread(_audit_needs, self.settings)
+                self._audit = made_of(
                     keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
-                    clock=self.clock, telemetry=self.telemetry, finder=open_pii_finder(), violations=self.violations,
+                    clock=self.clock, telemetry=self.telemetry, finder=finder, violations=self.violations,
                     catch_up=self._read_own_entries, open_witnesses=partial(open_witnesses, self.settings),
                 )  # fmt: skip
                 self.stack.push_async_callback(self._audit.close)
@@ -168,3 +164,10 @@ class Parts:
         """Who only looks joins no group on Kafka: for a moment every member would hand over partitions."""
         if self.publisher.last_positions() or not self.settings.is_kafka:
             await self._catch_up(AUDIT_FOLLOWER)
+
+
+def _audit_needs(settings: Settings) -> tuple[type[OpenAudit], RuleSet, PiiFinder, AuditKeys]:
+    """What the ledger is opened with, keys last since somebody has to close them. Imports a good deal: not for the event loop."""
+    from tallyroll.audit.opening import OpenAudit  # noqa: PLC0415  # who has no audit does without
+
+    return OpenAudit, compliance_rules_of(settings), open_pii_finder(), open_audit_keys(settings)

@@ -13,7 +13,7 @@ from tallyroll.audit.ledger import proving
 from tallyroll.audit.ledger.note import COSIGNATURE, ED25519, NoteKey
 from tallyroll.audit.reading.evidence import Evidence, Packed, Progress
 from tallyroll.audit.reading.integrity import Trusted, Verification
-from tallyroll.audit.reading.query import LedgerReader
+from tallyroll.audit.reading.reader import LedgerReader
 from tallyroll.audit.reading.report import Reporting
 from tallyroll.audit.reading.witnessed import Answer, ask_all
 from tallyroll.audit.recording.new_entry import NewEntry

@@ -23,7 +23,8 @@ from tallyroll.audit.ledger.layout import REGISTRY, Kind
 from tallyroll.audit.ledger.proving import Noted, noted, proof_of
 from tallyroll.audit.ledger.stored import record_in, steering
 from tallyroll.audit.reading.integrity import Integrity, Verification
-from tallyroll.audit.reading.query import MAX_LIMIT, Wanted, pages, zoned_us
+from tallyroll.audit.reading.query import MAX_LIMIT, Wanted, zoned_us
+from tallyroll.audit.reading.reader import pages
 from tallyroll.audit.reading.recommending import recommendations
 from tallyroll.errors import LedgerTampered
 from tallyroll.events.moments import moment_at
