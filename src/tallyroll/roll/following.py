@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import NamedTuple
 
+from tallyroll.adapters.extras import require
 from tallyroll.bridges.forward import Forwarder, topics_of, types_named
 from tallyroll.bridges.state_sync import TOPICS as STATES_TOPICS
 from tallyroll.bridges.state_sync import StateSync
@@ -155,18 +157,21 @@ class Following:
 
     async def _archive(self) -> Follower:
         parts = self._parts
-        return parts.archive().follower(parts.log, limits=seal_limits(parts.settings), telemetry=parts.telemetry)
+        return (await parts.opened_archive()).follower(parts.log, limits=seal_limits(parts.settings), telemetry=parts.telemetry)
 
     async def _archive_stored(self) -> Stored:
         partitions = self._parts.user_partitions
-        marks = await asyncio.to_thread(self._parts.archive().reader.marks, partitions)
+        archive = await self._parts.opened_archive()
+        marks = await asyncio.to_thread(archive.reader.marks, partitions)
         topics = sorted({partition.topic for partition in partitions})
         return Stored(topics, {partition: mark.next for partition, mark in marks.items()})
 
     async def _analytics(self) -> Follower:
         parts = self._parts
+        await asyncio.to_thread(_import_analytics)
         rules, sinks = alert_rules_of(parts.settings, parts.metrics), open_alert_sinks(parts.settings, parts.publisher.publish, parts.clock)
-        return (await parts.analytics()).follower(rules, sinks, leading=self._leads_analytics)
+        analytics = await parts.analytics()
+        return analytics.follower(rules, sinks, leading=self._leads_analytics)
 
     def _leads_analytics(self) -> bool:
         """One member of the group holds this partition; that one judges what no member sees alone."""
@@ -183,7 +188,7 @@ class Following:
         return StateSync(parts.state_target(), parts.catalogue, clock=parts.clock, telemetry=parts.telemetry, history=history)
 
     async def _archived_parts(self, partition: TopicPartition) -> tuple[PartitionFold, int, int] | None:
-        return await archived(self._parts.replay_engine().replayer, partition)
+        return await archived((await self._parts.replay_engine()).replayer, partition)
 
     async def _redis_stored(self) -> Stored:
         catalogue = self._parts.catalogue
@@ -216,3 +221,10 @@ class Following:
     async def _audit_stored(self) -> Stored:
         topics = [*self._parts.user_topics, self._parts.catalogue[AUDIT_TOPIC].name]
         return Stored(topics, await (await (await self._parts.audit()).store()).progress())
+
+
+def _import_analytics() -> None:
+    """What the follower is made of, NumPy among it: a lot to import, and not for the event loop."""
+    require("analytics")
+    for name in ("detection", "exposition", "follower", "alerts.event_sink"):
+        import_module(f"tallyroll.analytics.{name}")

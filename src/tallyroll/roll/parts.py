@@ -110,15 +110,24 @@ class Parts:
         return self._archive is not None or (not self.settings.in_memory and archive_folder(self.settings).is_dir())
 
     def archive(self) -> OpenArchive:
-        """The archive; nothing is made before something is archived. Raises MissingExtra, SettingsError."""
+        """The archive; nothing is made before something is archived. Raises MissingExtra, SettingsError.
+
+        Blocks at the first call: what reads its files is a lot to import. ``opened_archive`` does that beside the event loop.
+        """
         if self._archive is None:
             self._archive = open_archive(self.settings, self.catalogue, self.clock)
-            self.stack.callback(self._archive.close)
+            self.stack.push_async_callback(asyncio.to_thread, self._archive.close)  # folds logs of many indexes into their files
         return self._archive
 
-    def replay_engine(self) -> ReplayEngine:
+    async def opened_archive(self) -> OpenArchive:
+        """The same, and nobody waits for the importing but who asks."""
+        if self._archive is None:
+            await asyncio.to_thread(open_archive, self.settings, self.catalogue, self.clock)  # for what it imports; it opens nothing
+        return self.archive()
+
+    async def replay_engine(self) -> ReplayEngine:
         """The engine behind every replay; it reads the archive where there is one by now."""
-        reader = self.archive().reader if self.is_archived else None
+        reader = (await self.opened_archive()).reader if self.is_archived else None
         if self._engine is None:
             replayer = replayer_on(self.settings, self.log, self.catalogue, self.clock, reader)
             self._engine = ReplayEngine(replayer, clock=self.clock, telemetry=self.telemetry)

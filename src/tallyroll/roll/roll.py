@@ -339,7 +339,7 @@ class Roll:
 
     async def replay_engine(self) -> ReplayEngine:
         """The engine behind every replay of this roll; the same object each time. Reads the archive where there is one."""
-        return self._parts.replay_engine()
+        return await self._parts.replay_engine()
 
     async def compare_live(self, view: View, owner: str, *, allow_truncated: bool = False) -> LiveComparison:
         """The stored state beside the replayed one, both as of the offsets that the store has applied.
@@ -415,18 +415,18 @@ class Roll:
 
     async def archived_partitions(self) -> list[TopicPartition]:
         """Those that have sealed files."""
-        archive = self.archive()
+        archive = await self._parts.opened_archive()
         return [one for one in await self.archive_partitions() if await asyncio.to_thread(archive.has_files, one)]
 
     async def archive_report(self) -> list[ArchiveReport]:
         """How the archive of each partition stands beside the log."""
         from tallyroll.archive.report import report  # noqa: PLC0415  # needs the extra
 
-        return await report(self.archive().keeper, self.log, self.catalogue, self.clock)
+        return await report((await self._parts.opened_archive()).keeper, self.log, self.catalogue, self.clock)
 
     async def archive_files(self) -> list[tuple[str, int, Path]]:
         """Every sealed file that the manifests name: topic, partition, path."""
-        reader, folder = self.archive().reader, archive_folder(self.settings)
+        reader, folder = (await self._parts.opened_archive()).reader, archive_folder(self.settings)
         files = []
         for partition in await self.archive_partitions():
             place = folder / partition.topic / str(partition.partition) / "segments"
@@ -437,7 +437,7 @@ class Roll:
         """Makes the index of each partition that has sealed files and no index; how many that were."""
         if not self._parts.is_archived:
             return 0
-        archive, archived = self.archive(), await self.archived_partitions()
+        archive, archived = await self._parts.opened_archive(), await self.archived_partitions()
         lost = set(archived) - set(await asyncio.to_thread(archive.reader.marks, archived))
         for partition in sorted(lost):
             await asyncio.to_thread(archive.keeper.rebuild, partition)
