@@ -79,7 +79,7 @@ async def test_a_commit_that_fails_half_way_leaves_nothing() -> None:
     store = await SqliteLedgerStore.open(None, take_out)
     append = append_of([b"one", b"two"])
     with pytest.raises(StoreUnavailable):
-        await store.commit(LedgerCommit([append._replace(rows=[append.rows[0], replace(append.rows[1], raw=None)])]))
+        await store.commit(LedgerCommit([append._replace(rows=[append.rows[0], replace(append.rows[1], sealed_at_us="never")])]))
     assert (await store.sizes(), await store.rows(0, 0, 9)) == ({}, [])
     await store.commit(LedgerCommit([append]))
     assert await store.sizes() == {0: 2}

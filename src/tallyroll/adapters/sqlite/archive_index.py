@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tallyroll.adapters.sqlite import archive_schema as schema
+from tallyroll.adapters.sqlite.binding import OPTIONAL, blob
 from tallyroll.adapters.sqlite.schema import transaction
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
@@ -120,7 +121,13 @@ class SqliteArchiveIndex:
                     "INSERT INTO mark VALUES (1, ?, ?, ?, ?, ?, x'', ?, NULL, NULL, 0, 0)",
                     (*self._partition, write.first, write.first, write.first, schema.holes_row([])),
                 )
-            connection.executemany(f"INSERT INTO tail ({schema.TAIL}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", write.records)  # noqa: S608  # names of our own
+            connection.executemany(
+                f"INSERT INTO tail ({schema.TAIL}) VALUES (?, ?, {OPTIONAL}, {OPTIONAL}, {OPTIONAL}, ?, ?, ?, ?, ?)",  # noqa: S608  # names of our own
+                (
+                    (at, moment_ms, blob(key), blob(value), blob(headers), *rest)
+                    for at, moment_ms, key, value, headers, *rest in write.records
+                ),
+            )
             size = sum(len(one.value or b"") + len(one.key or b"") for one in write.records)
             times = [one.time_us for one in write.records if one.verdict == "first" and one.time_us is not None]
             newest = max([*times, *([mark.last_us] if mark is not None and mark.last_us is not None else [])], default=None)

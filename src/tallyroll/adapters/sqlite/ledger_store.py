@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from tallyroll.adapters.sqlite import ledger_schema as schema
+from tallyroll.adapters.sqlite.binding import OPTIONAL
 from tallyroll.adapters.sqlite.ledger_schema import NUMBER, id_of, place_of
 from tallyroll.adapters.sqlite.store_file import StoreFile
 from tallyroll.errors import LedgerTampered, PositionConflict, Undecodable
@@ -35,6 +36,11 @@ from tallyroll.ports import (
 
 T = TypeVar("T")
 
+_FACT: Final = (
+    "id, ts_us, trait, class, day, body, parts, sealed_us, handles, topic, log_partition, log_offset, audit_id, agent_id, task_id, "
+    "workflow_id"
+)
+_FACT_PLACES: Final = ", ".join([*"?????1???", *[OPTIONAL] * 7])
 _HASH: Final = 32
 _RUN: Final = 1_024  # leaves of pruned records in one row
 
@@ -315,22 +321,23 @@ def _insert(connection: sqlite3.Connection, append: LedgerAppend, traits: Sequen
     first, facts = id_of(append.partition, append.size), append.facts
     connection.executemany(
         "INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)",
-        ((number, row.leaf, row.raw) for number, row in enumerate(append.rows, first)),
+        ((number, bytearray(row.leaf), bytearray(row.raw)) for number, row in enumerate(append.rows, first)),
     )
     connection.executemany(
-        "INSERT INTO fact VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO fact ({_FACT}) VALUES ({_FACT_PLACES})",  # noqa: S608  # made here
         (
             (
                 number, one.ts_us, trait, one.retention_class, one.keep_until_day, len(one.handles), row.sealed_at_us,
-                *((None, None, None) if (source := row.source) is None else (topics[source.topic], source.partition, source.offset)),
-                b"".join(one.handles), one.audit_id or None, one.agent_id or None, one.task_id or None, one.workflow_id or None,
+                bytearray().join(one.handles),
+                *(("", "", "") if (source := row.source) is None else (topics[source.topic], source.partition, source.offset)),
+                one.audit_id, one.agent_id, one.task_id, one.workflow_id,
             )
             for number, (row, one, trait) in enumerate(zip(append.rows, facts, traits, strict=True), first)
         ),
     )  # fmt: skip
     connection.executemany(
         "INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)",
-        ((handle, number, part) for number, one in enumerate(facts, first) for part, handle in enumerate(one.handles)),
+        ((bytearray(handle), number, part) for number, one in enumerate(facts, first) for part, handle in enumerate(one.handles)),
     )
 
 
