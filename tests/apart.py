@@ -18,6 +18,8 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE_S
+
 from tallyroll.cli import main
 
 _IMPORTED = ("tests.imported",)
@@ -54,7 +56,7 @@ class Program:
         """``kill -9``, which it may have met before."""
         self._process.kill()
 
-    def ended(self, timeout_s: float = 60) -> tuple[int, str]:
+    def ended(self, timeout_s: float = PATIENCE_S) -> tuple[int, str]:
         """Its exit code, negative for a signal, and what it printed that was not read before. Waits for its end."""
         with self.lines:
             left = self.lines.read()

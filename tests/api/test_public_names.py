@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from tests.patience import PATIENCE_S
 
 import tallyroll
 
 
 def said(program: str) -> str:
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout.strip()
 
 
 @pytest.mark.slow

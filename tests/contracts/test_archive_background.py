@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.contracts.test_archive_edges import FullDisk, one_agent
+from tests.patience import PATIENCE_S
 from tests.unit.archiving import ALL, archive_in, files_in, following, raw
 from tests.unit.replay_histories import batch_of
 
@@ -30,7 +31,7 @@ class Held:
     def __call__(self, point: str) -> None:
         if point == self.at:
             self.reached.set()
-            assert self.go_on.wait(10)
+            assert self.go_on.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ async def test_following_goes_on_while_a_segment_is_made(tmp_path: Path, held: H
         follower = await following(archive, {place: values}, limits=SealLimits(records=12))
         follower.apply(batch_of(place, values[:12]))
         await follower.flush()
-        assert await asyncio.to_thread(held.reached.wait, 10)
+        assert await asyncio.to_thread(held.reached.wait, PATIENCE_S)
         for start in (12, 14):
             follower.apply(batch_of(place, values[start : start + 2], start))
             assert await follower.flush() == {place: start + 2}
@@ -145,7 +146,7 @@ async def test_a_seal_that_is_asked_for_waits_for_the_one_under_way(tmp_path: Pa
         follower = await following(archive, {place: values}, limits=TEN)
         follower.apply(batch_of(place, values[:12]))
         await follower.flush()
-        assert await asyncio.to_thread(held.reached.wait, 10)
+        assert await asyncio.to_thread(held.reached.wait, PATIENCE_S)
         follower.apply(batch_of(place, values[12:], 12))
         await follower.flush()
         asked = asyncio.ensure_future(asyncio.to_thread(archive.keeper.seal, place))
@@ -160,7 +161,7 @@ async def test_closing_waits_for_the_seal_under_way(tmp_path: Path, held: Held) 
         follower = await following(archive, {place: values}, limits=TEN)
         follower.apply(batch_of(place, values))
         await follower.flush()
-        assert await asyncio.to_thread(held.reached.wait, 10)
+        assert await asyncio.to_thread(held.reached.wait, PATIENCE_S)
         closing = asyncio.ensure_future(follower.close())
         assert not (await asyncio.wait({closing}, timeout=0.05))[0]
         held.go_on.set()
@@ -179,7 +180,7 @@ async def test_what_came_during_a_seal_is_not_as_old_as_what_it_took(tmp_path: P
         clock.advance(5 * HOUR)
         follower.apply(batch_of(place, values[9:12], 9))
         await follower.flush()
-        assert await asyncio.to_thread(held.reached.wait, 10)
+        assert await asyncio.to_thread(held.reached.wait, PATIENCE_S)
         follower.apply(batch_of(place, values[12:], 12))
         await follower.flush()
         held.go_on.set()

@@ -110,7 +110,7 @@ class WritesInPlace(Around):
     def put(self, name: str, content: bytes) -> None:
         self.opened.clear()
         self.inner.put(name, content[:1_000])
-        self.opened.wait(0.05)  # until somebody has opened it, if anybody does
+        self.opened.wait(1)  # until somebody has opened it, if anybody does
         self.inner.put(name, content)
 
     def open(self, name: str) -> memoryview:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing, restore
 from tallyroll.errors import KeyGone, KeyRingUnavailable, SettingsError
@@ -349,7 +350,7 @@ def test_processes_that_race_get_epochs_of_their_own_and_the_same_keys(path: Pat
     processes = [context.Process(target=enrolling, args=(path, answers)) for _ in range(3)]
     for process in processes:
         process.start()
-    told = [answers.get(timeout=60) for _ in processes]
+    told = [answers.get(timeout=PATIENCE_S) for _ in processes]
     for process in processes:
         process.join()
     epochs = [epoch for _, given, _ in told for epoch in given]

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll import Roll
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing, RemoteKeyRing, RingKeeper, SecretRoot
@@ -25,7 +26,6 @@ from tallyroll.testing.key_ring_contract import CASES, SEALING_CASES, Case, Seal
 
 ROOT = SecretRoot(sha256(b"secret of the tests").digest())
 NOW_US = 1_800_000_000_000_000
-PATIENCE_S = 60
 
 
 def name_of(case: object) -> str:

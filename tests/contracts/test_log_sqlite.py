@@ -17,8 +17,9 @@ def name_of(case: object) -> str:
     return case.__name__
 
 
-def under_test(folder: Path | None) -> LogUnderTest:
-    opener = partial(SqliteLog.open, folder, clock=SystemClock(), session_timeout_ms=400)
+def under_test(folder: Path | None, *, session_timeout_ms: int = 3_600_000) -> LogUnderTest:
+    """With leases that run out for nobody who is alive, however long he stands still."""
+    opener = partial(SqliteLog.open, folder, clock=SystemClock(), session_timeout_ms=session_timeout_ms)
     return LogUnderTest(Catalogue(prefix="contract."), opener)
 
 
@@ -35,4 +36,4 @@ async def test_on_disk(case: Case, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", PROCESS_CASES, ids=name_of)
 async def test_over_processes(case: Case, tmp_path: Path) -> None:
-    await case(under_test(tmp_path))
+    await case(under_test(tmp_path, session_timeout_ms=400))  # somebody waits for it to run out

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.flows.sealing import House, Running
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.crypto import Ed25519Signer, is_signed
 from tallyroll.adapters.http.server import Answer, served
@@ -114,7 +115,7 @@ def test_what_is_posted_is_bounded(over_http: Served, path: str, length: int | N
     headers = {} if length is None else {"Content-Length": str(length)}
     request = Request(over_http.serve(key) + path, b"xxx", headers, method="POST")  # noqa: S310  # our own server
     with pytest.raises(HTTPError) as caught:
-        urlopen(request, timeout=10)  # noqa: S310  # as above
+        urlopen(request, timeout=PATIENCE_S)  # noqa: S310  # as above
     with caught.value as answer:
         assert answer.status == status
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tests import apart
+from tests.patience import PATIENCE_S
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -35,7 +36,6 @@ NOT_RUN: Final = ("scripts/", "pip ", "git ", "kcat ", ". .")
 _FENCE: Final = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 _QUOTED: Final = re.compile(r"""'[^']*'|"[^"$`\\]*\"""")
 _OF_A_SHELL: Final = re.compile(r"[$`|&;<>*?~!(){}\[\]#\\\n]")
-_COMMAND_S: Final = 60
 
 
 class Block(NamedTuple):
@@ -135,7 +135,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=_COMMAND_S,
+            timeout=PATIENCE_S,
             check=False,
         )
         return done.returncode, done.stdout

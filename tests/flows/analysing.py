@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
+from tests.patience import PATIENCE_S
 from tests.unit.analytics_histories import NOW, PLACES, SPECS, T0, Maker, Record
 from tests.unit.replay_histories import CATALOGUE
 
@@ -224,12 +225,12 @@ async def count(folder: Path, fault: Fault) -> None:
     telling = asyncio.create_task(alerting.run(lambda: None))
     loop.start()
     for place, end in (await log.ends(TOPICS)).items():
-        assert not end or await loop.caught_up(Position(*place, end - 1), 60)
+        assert not end or await loop.caught_up(Position(*place, end - 1), PATIENCE_S)
     await loop.stop()
     for day in (1, 2, 3):  # nothing comes any more: what fired is over
         judging.us = _us(NOW + timedelta(days=day))
         await alerting.step(Watch(caught_up=True))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await store.documents(OUTBOX):
             assert not telling.done(), telling.result()
             await clock.sleep(0.01)

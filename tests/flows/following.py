@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.flows.publishing import PATIENCE_S, breathe
+from tests.flows.publishing import breathe
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.sqlite.log import SqliteLog
 from tallyroll.adapters.system import SystemClock
@@ -149,7 +150,7 @@ class SqliteAccountant(Accountant):
     def __init__(self, path: Path, **options: Any) -> None:
         super().__init__(Ledger(), **options)
         self._ids: dict[TopicPartition, list[tuple[int, str]]] = defaultdict(list)
-        self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        self._connection = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S)
         self._connection.executescript(
             "PRAGMA journal_mode = WAL;"
             "CREATE TABLE IF NOT EXISTS position (topic TEXT, partition INT, next INT, PRIMARY KEY (topic, partition));"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.flows.publishing import Seen, chain_findings, copies, firsts, seen_in
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.kafka.log import KafkaLog
 from tallyroll.adapters.sqlite.log import SqliteLog
@@ -23,7 +24,6 @@ from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters
 
 PROGRAM = Path(__file__).with_name("exiting.py")
-PATIENCE_S = 40
 
 
 class Left(NamedTuple):

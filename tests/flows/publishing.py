@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.patience import PATIENCE_S
+
 from tallyroll.adapters.sqlite.log import SqliteLog
 from tallyroll.adapters.sqlite.spool import SqliteSpool
 from tallyroll.adapters.system import SystemClock
@@ -26,7 +28,6 @@ from tallyroll.testing.clock import FakeClock
 from tallyroll.testing.faulty_log import Chances, FaultyLog
 
 STEP_S = 0.05  # fake time per look
-PATIENCE_S = 20.0  # real time after which a condition will not come
 
 
 class Seen(NamedTuple):

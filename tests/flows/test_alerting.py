@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.unit.alerting import SPECS, START, Kernel, Remembering, Value, pane_of, signal, tasks
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
@@ -99,7 +100,7 @@ async def service(
 
 async def until(condition: Callable[[], bool], clock: FakeClock) -> None:
     """Lets time pass until the condition holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await clock.until_asleep()
             clock.advance(0.5)
@@ -134,7 +135,7 @@ async def test_a_live_alert_is_told_after_it_is_stored_and_then_removed_from_the
 
 
 async def until_removed(one: Service) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while await outbox(one):
             await asyncio.to_thread(lambda: None)
 
@@ -396,7 +397,7 @@ async def test_a_dead_sink_keeps_neither_the_other_sinks_nor_the_fold_waiting() 
     async with service(None, Dead("dead"), sink, limits=Limits(queue=5, attempt_s=600)) as one:
         for number in range(50):
             one.alerting.offer([signal(f"agent-{number}")])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await one.flush()
         assert len(await sink.until(50)) == 50
         assert len(await outbox(one)) == 50
@@ -486,7 +487,7 @@ async def test_what_is_left_behind_is_told_at_once_also_when_the_clock_went_back
         one.alerting.offer([signal()])
         await one.store.commit([], one.alerting.take_documents())
     async with service(path, sink) as later:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await later.alerting.drain()
         assert len(sink.told) == 1
         assert await outbox(later) == []
@@ -514,7 +515,7 @@ async def test_a_service_that_ends_tells_what_it_can_and_leaves_the_rest_in_the_
         joined = detection(store, sinks)
         joined.start()
         await joined.alerting.tell([signal(f"agent-{left}")])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await joined.stop()
         assert [notice.dedup_key.split("|")[2] for notice in sink.told] == ["agent-0", "agent-1"][: left + 1]
         assert len(await store.documents(OUTBOX)) == left

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from tests.flows.analysing import Hands
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.query import AnalyticsEngine
@@ -201,7 +202,7 @@ async def test_what_was_published_is_counted_once_caught_up() -> None:
         looking = await roll.analytics(follow=False)
         for number in range(5):
             receipt = await roll.publish(Task(NOW, "agent-1", True, 10, 1, Decimal(0)).event(number))
-            assert await roll.caught_up(receipt.position, 20, follower=ANALYTICS_FOLLOWER)
+            assert await roll.caught_up(receipt.position, PATIENCE_S, follower=ANALYTICS_FOLLOWER)
             assert (await looking.get_agent_analytics("agent-1"))["events_processed"] == number + 1
 
 
@@ -271,7 +272,7 @@ async def test_times_from_two_events_are_the_same_when_they_are_counted_a_day_la
     async with open_roll(url, later=timedelta(days=1)) as roll:
         engine = await roll.analytics()
         for partition, end in (await roll.log.ends(["task-events"])).items():
-            assert not end or await roll.caught_up(Position(*partition, end - 1), 20, follower=ANALYTICS_FOLLOWER)
+            assert not end or await roll.caught_up(Position(*partition, end - 1), PATIENCE_S, follower=ANALYTICS_FOLLOWER)
         assert {**await engine.get_agent_analytics("agent-1", at=NOW), "coverage": 1} == {**live, "coverage": 1}
 
 

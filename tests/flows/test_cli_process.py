@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll.cli.demo.command import fleet_until
 from tallyroll.cli.demo.forgery import forge_copy
@@ -22,7 +23,6 @@ from tallyroll.roll import Roll
 pytestmark = pytest.mark.slow
 
 TALLYROLL = Path(sys.executable).with_name("tallyroll")
-WAIT_S = 30.0  # a bound, not a wait: each of these takes a second or two
 
 
 def environment(folder: Path) -> Mapping[str, str]:
@@ -35,7 +35,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=WAIT_S)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -51,7 +51,7 @@ def test_a_reader_that_leaves_early_ends_tail_quietly(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["event_id"]
     process.stdout.close()
-    assert process.wait(timeout=WAIT_S) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.stderr.close()
@@ -66,7 +66,7 @@ def test_a_reader_that_leaves_early_ends_every_listing_with_0(tmp_path: Path, wo
     assert process.stdout is not None
     assert process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=WAIT_S) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.stderr.close()
@@ -82,7 +82,9 @@ def test_standard_output_that_is_closed_full_or_of_another_encoding_is_no_defect
         ('PYTHONIOENCODING=ascii "$0" doctor --url sqlite:///new', 0, ""),
     ):
         shell = ["bash", "-c", line, str(TALLYROLL)]
-        done = subprocess.run(shell, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=WAIT_S)
+        done = subprocess.run(
+            shell, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
         assert done.returncode == code, f"{line}: {done.stderr}"
         assert said in done.stderr
         assert len(done.stderr.splitlines()) <= 2, done.stderr
@@ -95,7 +97,7 @@ def test_a_folder_without_rights_is_told_of_by_every_command_and_by_doctor_as_on
     try:
         for words, code in ((("agents", "ls"), 3), (("publish", "agent.started", "a-2"), 3), (("doctor",), 1)):
             command = [*without_rights, TALLYROLL, *words, "--json"]
-            done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=WAIT_S)
+            done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
             assert done.returncode == code, done.stdout + done.stderr
             told = json.loads(done.stdout)
             if words == ("doctor",):
@@ -115,14 +117,14 @@ def test_ctrl_c_while_it_is_still_importing_ends_with_130_and_no_trace() -> None
         "        if name == 'tallyroll.cli.app':\n            raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupted())\nmain()"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=WAIT_S)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_ctrl_c_ends_with_130_after_everything_accepted_is_in_the_log(tmp_path: Path) -> None:
     process = start(tmp_path, "simulate", "--rate", "200", "--duration", "10h", "--seed", "1")
     log = tmp_path / "log" / "log.db"
-    until = time.monotonic() + WAIT_S
+    until = time.monotonic() + PATIENCE_S
     while not log.exists() or not run(tmp_path, "tail", "--last", "1", "--json"):
         assert time.monotonic() < until
     process.send_signal(signal.SIGINT)
@@ -153,7 +155,7 @@ def test_python_m_tallyroll_is_the_command(tmp_path: Path, words: tuple[str, ...
 
 def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None:
     program = "import sys; sys.modules['typer'] = None; from tallyroll.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=WAIT_S)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert done.stderr == "tallyroll: the command line is not installed; run: pip install 'tallyroll[cli]'\n"
     assert done.stdout == ""
@@ -169,7 +171,7 @@ def test_doctor_names_every_extra_that_the_settings_ask_for_and_nobody_installed
     asked = {"REDIS_HOST": "127.0.0.1", "NATS_SERVERS": "nats://127.0.0.1:1", "TALLYROLL_TRACES": "otlp"}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**environment(tmp_path), **asked}, capture_output=True, text=True, check=False, timeout=WAIT_S,
+        env={**environment(tmp_path), **asked}, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     failed = {one["name"]: one["says"] for one in json.loads(done.stdout)["checks"] if one["verdict"] == "fail"}
@@ -185,7 +187,7 @@ def test_help_imports_no_client_no_table_maker_and_no_roll() -> None:
         "print([name for name in ('rich', 'confluent_kafka', 'redis', 'nats', 'sqlite3', 'tallyroll.roll', 'tallyroll.publish')"
         " if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=WAIT_S)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stderr == "[]\n"
 
 

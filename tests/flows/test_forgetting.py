@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 from typer.testing import CliRunner
 
 from tallyroll.adapters.crypto import is_signed
@@ -26,7 +27,6 @@ from tallyroll.roll import ANALYTICS_FOLLOWER, ARCHIVE_FOLLOWER, AUDIT_FOLLOWER,
 from tallyroll.settings import Settings
 from tallyroll.testing.clock import FakeClock
 
-PATIENCE_S = 30
 BOUND = """
 version = "house-1"
 [[rules]]

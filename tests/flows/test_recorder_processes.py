@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.flows.publishing import publishing
 from tests.flows.recording import Arrived, arrived_in, entries_in
+from tests.patience import PATIENCE_S
 
 from tallyroll import Roll
 from tallyroll.audit.ledger.layout import Kind
@@ -32,7 +33,7 @@ def run(way: str, url: str, folder: Path, count: int, *, kill_after: int | None 
             ids.append(line.strip())
             if len(ids) == kill_after:
                 process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(PATIENCE_S)
     return ids
 
 

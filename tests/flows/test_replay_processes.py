@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll.errors import ReducerFailed, ReplayCancelled, SettingsError, WorkerFailed
 from tallyroll.events.event import AgentEvent
@@ -165,7 +166,9 @@ def test_a_program_needs_no_guard_and_its_main_module_runs_once(url: str, tmp_pa
     (tmp_path / "unguarded.py").write_text(SCRIPT)
     command = {"script": ["unguarded.py"], "-m": ["-m", "unguarded"], "-c": ["-c", SCRIPT]}[how]
     absolute = url.replace("sqlite:///", "sqlite:////", 1) if not url.startswith("sqlite:////") else url
-    done = subprocess.run([sys.executable, *command, absolute], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, *command, absolute], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     assert done.stdout.split() == ["begins", "12", "2"]
 
 
@@ -200,7 +203,7 @@ async def test_own_reducers_come_to_the_same_in_any_number_of_processes_with_and
             assert (many.states, many.events, many.as_of) == (alone.states, alone.events, alone.as_of)
         loop = await roll.follow("archive")
         for partition, end in alone.as_of.items():
-            assert not end or await loop.caught_up(Position(*partition, end - 1), 20)
+            assert not end or await loop.caught_up(Position(*partition, end - 1), PATIENCE_S)
         await loop.stop()
         roll.archive().keeper.seal_all(await roll.archive_partitions())
         engine = await roll.replay_engine()

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.otel.tracing import MAX_LINKS, OtelTracing
 from tallyroll.adapters.system.clock import SystemClock
@@ -70,7 +71,7 @@ async def test_one_trace_from_publish_through_each_follower(traces: Traces) -> N
     async with Roll.open("sqlite://:memory:", tracing=traces.tracing()) as roll:
         receipt = await roll.publish(event(1))
         for follower in ("state", "analytics"):
-            assert await roll.caught_up(receipt.position, 10, follower=follower)
+            assert await roll.caught_up(receipt.position, PATIENCE_S, follower=follower)
         (published,) = traces.named("publish")
         for follower in ("state", "analytics"):
             (applied,) = traces.named(f"apply {follower}")
@@ -204,5 +205,5 @@ asyncio.run(main())
 
 @pytest.mark.slow
 def test_without_tracing_no_event_is_changed_and_nothing_is_imported() -> None:
-    done = subprocess.run([sys.executable, "-c", _OFF], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", _OFF], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout == "[None] False\n"

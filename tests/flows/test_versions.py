@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.flows.publishing import breathe
+from tests.patience import PATIENCE_S
 
 from tallyroll.bridges.forward import Forwarder
 from tallyroll.errors import InvalidEvent, PublishUncertain, SettingsError, VersionConflict
@@ -101,8 +102,8 @@ async def test_no_follower_counts_what_was_outrun(tmp_path: Path) -> None:
         await breathe()
         assert [event.event_id for event in heard] == [receipt.event_id]
         last = max(roll.publisher.last_positions())
-        assert await roll.caught_up(last, 10, follower=ARCHIVE_FOLLOWER)
-        assert await roll.caught_up(last, 10, follower=STATE_FOLLOWER)
+        assert await roll.caught_up(last, PATIENCE_S, follower=ARCHIVE_FOLLOWER)
+        assert await roll.caught_up(last, PATIENCE_S, follower=STATE_FOLLOWER)
         agents = await roll.agents()
         assert [one["event_type"] for one in await agents.get_aggregate_history("task", "t")] == [
             "task.started", "task.progressed", "task.completed",
@@ -167,7 +168,7 @@ async def test_a_sealed_archive_holds_what_was_outrun_and_does_not_count_it(tmp_
         winner = await roll.publish(progressed("winner"), expected_version=0)
         await roll.publisher.publish(progressed("loser"), expects="0/0")
         last = await roll.publish(progressed("plain"))
-        assert await roll.caught_up(last.position, 10, follower=ARCHIVE_FOLLOWER)
+        assert await roll.caught_up(last.position, PATIENCE_S, follower=ARCHIVE_FOLLOWER)
         where = winner.position.topic_partition
         await asyncio.to_thread(roll.archive().keeper.seal, where)
         reader = roll.archive().reader

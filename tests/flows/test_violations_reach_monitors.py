@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.flows import recording_program
+from tests.patience import PATIENCE_S
 
 from tallyroll import Roll
 from tallyroll.audit.compliance.rules import RuleViolation
@@ -27,7 +28,6 @@ from tallyroll.settings import Secret, Settings
 from tallyroll.testing.clock import FakeClock
 
 LOG = logging.getLogger(__name__)
-PATIENCE_S = 60
 FRAMEWORKS = "sox,gdpr,hipaa,pci_dss,iso27001"
 
 

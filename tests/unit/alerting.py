@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.patience import PATIENCE_S
 
 from tallyroll.analytics.alerts.notice import body_of
 from tallyroll.analytics.pane import EMPTY, Pane, bin_of, merge, pack
@@ -133,7 +134,7 @@ class Remembering:
 
     async def until(self, count: int) -> list[tuple[str, str]]:
         """Waits until so many were told: states and keys."""
-        async with asyncio.timeout(10), self.heard:
+        async with asyncio.timeout(PATIENCE_S), self.heard:
             await self.heard.wait_for(lambda: len(self.told) >= count)
         return [(notice.state, body_of(notice).key) for notice in self.told]
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll import AgentEvent, Roll
 from tallyroll.adapters.crypto import secret_in
@@ -150,7 +151,7 @@ async def test_derived_entries_are_made_as_the_rules_file_says(tmp_path: Path) -
     async with Roll.open(at(tmp_path / "log", audit_rules=path)) as roll:
         await roll.follow("audit")
         for event in events:
-            await roll.caught_up((await roll.publish(event)).position, 30, follower="audit")
+            await roll.caught_up((await roll.publish(event)).position, PATIENCE_S, follower="audit")
         found = {one.event_type: one for one in (await roll.audit.query()).entries if one.origin == "derived" and one.event_id}
     days = {name: (one.retention_date - one.timestamp).days for name, one in found.items()}
     assert {name: one.category for name, one in found.items() if name in days} == {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tests.patience import PATIENCE_S
 from tests.unit.readable_ledger import ReadableStore, Reading
 from tests.unit.stored_ledger import LedgerClock
 
@@ -343,5 +344,5 @@ def test_every_entry_comes_to_an_end_whatever_time_an_altered_record_says(office
     async def every() -> list[str]:
         return [entry.audit_id async for entry in office.reader.each(Wanted(), page=1)]
 
-    given = asyncio.run(asyncio.wait_for(every(), 20))
+    given = asyncio.run(asyncio.wait_for(every(), PATIENCE_S))
     assert set(given) >= set(made[:2] + made[3:])

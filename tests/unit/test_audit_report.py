@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.unit.ledgers import trust_of
 from tests.unit.readable_ledger import Reading
 from tests.unit.stored_ledger import LedgerClock
@@ -206,7 +207,13 @@ def packed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Without site packages, without the environment: nothing of ours can be found."""
     return subprocess.run(
-        [sys.executable, "-I", "-S", "verify.pyz", *words], cwd=folder, capture_output=True, text=True, check=False, env={}, timeout=60
+        [sys.executable, "-I", "-S", "verify.pyz", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={},
+        timeout=PATIENCE_S,
     )
 
 

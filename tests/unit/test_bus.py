@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 
 from tallyroll import reset_defaults
 from tallyroll.bridges.bus import EventBus, Subscription
@@ -128,7 +129,7 @@ async def test_threads_hand_over_to_the_loop_of_the_queue_in_order() -> None:
     for queue in queues:
         seen: dict[int, list[int]] = {who: [] for who in range(3)}
         for _ in range(900):
-            event = await asyncio.wait_for(queue.get(), 10)
+            event = await asyncio.wait_for(queue.get(), PATIENCE_S)
             seen[event["who"]].append(event["n"])
         assert seen == {who: list(range(300)) for who in range(3)}
     for thread in threads:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 
 from tallyroll.analytics.anomalies.detectors import SHIPPED_THRESHOLD, Ensemble, EnsembleState, deviations_of, one_sided, said
 from tallyroll.analytics.anomalies.history import LONGEST, History, deviations, usual
@@ -294,7 +295,7 @@ except MissingExtra as error:
 
 @pytest.mark.slow
 def test_without_the_extra_the_others_work_and_the_line_that_installs_it_is_told() -> None:
-    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == "extra 'ml': not installed; run: pip install 'tallyroll[ml]'"
 
 

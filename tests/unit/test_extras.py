@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.extras import EXTRAS, KAFKA_AVAILABLE, NATS_AVAILABLE, REDIS_AVAILABLE, available, require
 
@@ -29,13 +30,13 @@ def test_what_is_installed_here_is_available() -> None:
 
 
 def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
-    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == "False extra 'kafka': not installed; run: pip install 'tallyroll[kafka]'"
 
 
 def test_asking_imports_no_client() -> None:
     code = "import sys, tallyroll.adapters.extras; print(sorted({'confluent_kafka', 'redis', 'nats', 'typer', 'rich'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == "[]"
 
 

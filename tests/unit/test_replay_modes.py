@@ -17,6 +17,7 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 from tests.unit.archiving import archive_in, following
 from tests.unit.replay_histories import CATALOGUE, T0, Log, Publisher, ReadOnlyLog, batch_of, empty_log, event, log_of, random_log
 
@@ -125,7 +126,7 @@ async def test_who_cancels_waits_for_the_thread_that_reads_and_hears_of_it_once(
 
     class Slow(Pruned):
         def rows(self, *given: object, **more: object) -> object:
-            began.wait(10)
+            began.wait(PATIENCE_S)
             yield from self._reader.rows(*given, **more)
 
     unheard: list[object] = []

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.sqlite import SqliteLog
 from tallyroll.adapters.sqlite.membership import assign
@@ -68,7 +69,7 @@ def test_the_order_of_the_tables_does_not_matter(members, partitions, holders, r
 @pytest.fixture
 async def under_test(tmp_path):
     catalogue = Catalogue()
-    log = await SqliteLog.open(tmp_path, catalogue, clock=SystemClock())
+    log = await SqliteLog.open(tmp_path, catalogue, clock=SystemClock(), session_timeout_ms=600_000)  # and nobody stands still for so long
 
     async def opened(_):
         return log
@@ -88,11 +89,11 @@ def edit(tmp_path, sql, *values):
 async def test_a_member_whose_lease_ran_out_is_told_that_it_lost_its_partitions(under_test, tmp_path, shift_us):
     log, everything = await under_test.open(None), set(under_test.partitions)
     a = await Member("a").join(log, "g", under_test.topic.name)
-    await until(lambda: a.held == everything, a, timeout_s=5, what="a holds everything")
+    await until(lambda: a.held == everything, a, timeout_s=PATIENCE_S, what="a holds everything")
     edit(tmp_path, "UPDATE members SET renewed_us = renewed_us + ?", shift_us)
     b = await Member("b", history=a.history).join(log, "g", under_test.topic.name)
-    await until(lambda: b.held == everything, b, timeout_s=5, what="b takes over without waiting for a")
-    await until(lambda: len(a.held) == len(b.held) == 4, a, b, timeout_s=5, what="a comes back and gets its half")
+    await until(lambda: b.held == everything, b, timeout_s=PATIENCE_S, what="b takes over without waiting for a")
+    await until(lambda: len(a.held) == len(b.held) == 4, a, b, timeout_s=PATIENCE_S, what="a comes back and gets its half")
     told = [item for item in a.history if item.member == "a"]
     assert [item.what for item in told[8:16]] == ["lost"] * 8
     await a.subscription.close()
@@ -103,7 +104,7 @@ async def test_who_has_lost_a_partition_commits_nothing_for_it(under_test, tmp_p
     log, name = await under_test.open(None), under_test.topic.name
     await deliver(under_test, log, under_test.numbered(10, partition=0))
     a = await Member("a").join(log, "g", name)
-    await until(lambda: len(a.received) == 10, a, timeout_s=5, what="everything has come")
+    await until(lambda: len(a.received) == 10, a, timeout_s=PATIENCE_S, what="everything has come")
     edit(tmp_path, "DELETE FROM claims")
     await a.commit()
     assert await log.committed("g", [name]) == {}
@@ -125,7 +126,7 @@ async def test_a_listener_that_fails_is_asked_again_at_the_next_poll(under_test)
     member = await Unwilling().join(log, "g", under_test.topic.name)
     with pytest.raises(LogUnavailable):
         await member.subscription.poll(0)
-    await until(lambda: member.held == set(under_test.partitions), member, timeout_s=5, what="assigned at the second try")
+    await until(lambda: member.held == set(under_test.partitions), member, timeout_s=PATIENCE_S, what="assigned at the second try")
     await member.subscription.close()
 
 
@@ -140,7 +141,7 @@ async def test_closing_the_log_ends_memberships_so_that_a_restart_waits_for_nobo
         await member.subscription.poll(0)
     log = await SqliteLog.open(tmp_path, catalogue, clock=SystemClock())
     member = await Member().join(log, "g", "task-events")
-    await until(lambda: len(member.held) == 8, member, timeout_s=5, what="everything is free")
+    await until(lambda: len(member.held) == 8, member, timeout_s=PATIENCE_S, what="everything is free")
     await log.close()
 
 
@@ -149,7 +150,7 @@ async def test_members_with_different_topics_share_a_group(under_test):
     a, b = Member("a"), Member("b")
     a._subscription = await log.subscribe("g", ["task-events", "workflow-events"], a)
     await b.join(log, "g", "workflow-events")
-    await until(lambda: len(a.held) == 8 and len(b.held) == 4, a, b, timeout_s=5, what="each holds what it wants, in balance")
+    await until(lambda: len(a.held) == 8 and len(b.held) == 4, a, b, timeout_s=PATIENCE_S, what="each holds what it wants, in balance")
     await a.subscription.close()
     await b.subscription.close()
 

@@ -8,6 +8,7 @@ import sqlite3
 
 import pytest
 from tests.apart import server
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.sqlite import SqliteLog
 from tallyroll.adapters.system import SystemClock
@@ -39,7 +40,7 @@ def in_process(target, *arguments):
 
 
 def joined(process):
-    process.join(60)
+    process.join(PATIENCE_S)
     return process.exitcode
 
 
@@ -48,7 +49,7 @@ def joined(process):
 
 def append_apart(folder, gate, first):
     async def run():
-        gate.wait(60)  # all open a file that is not there yet at the same time
+        gate.wait(PATIENCE_S)  # all open a file that is not there yet at the same time
         log = await opened(folder)
         for number in range(first, first + 200):
             await deliver(under_test(), log, under_test().numbered(1, first=number))
@@ -70,7 +71,7 @@ def append_until_killed(folder, told):
 def append_one_late(folder, gate):
     async def run():
         log = await opened(folder)
-        gate.wait(60)
+        gate.wait(PATIENCE_S)
         await deliver(under_test(), log, under_test().numbered(1))
         await log.close()
 
@@ -154,7 +155,7 @@ async def test_what_was_delivered_survives_kill_9(tmp_path):
     sending.close()
     told = 0
     while told < 700:
-        assert await asyncio.to_thread(receiving.poll, 60)
+        assert await asyncio.to_thread(receiving.poll, PATIENCE_S)
         told = receiving.recv()
     process.kill()
     await asyncio.to_thread(process.join)
@@ -177,7 +178,7 @@ async def test_a_poll_notices_what_another_process_appends(tmp_path):
     process = in_process(append_one_late, tmp_path, gate)
     log = await opened(tmp_path)
     member = await Member().join(log, "g", "task-events")
-    await until(lambda: len(member.held) == 8, member, timeout_s=10, what="it holds everything")
+    await until(lambda: len(member.held) == 8, member, timeout_s=PATIENCE_S, what="it holds everything")
     polling = asyncio.ensure_future(member.step(60_000))
     gate.set()
     assert await polling == 1

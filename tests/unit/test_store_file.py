@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.sqlite.store_file import FileKind, StoreFile
 from tallyroll.errors import StoreUnavailable
@@ -17,7 +18,6 @@ KIND = FileKind(
     "test store", application_id=0x74727474, version=1, tables="CREATE TABLE kept (id INTEGER PRIMARY KEY, data BLOB);", cache_kib=512
 )
 MIB = 1024 * 1024
-PATIENCE_S = 20.0
 
 
 def write(file: StoreFile, number: int, size: int = MIB) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import IntColumn, TextColumn
 from tallyroll.ports import OpenSegment, SegmentCodec, SegmentColumn, SegmentFiles
-from tallyroll.testing.contract import expect, expect_equal
+from tallyroll.testing.contract import COMES_S, expect, expect_equal
 
 __all__ = ["CODEC_CASES", "FILES_CASES", "CodecCase", "FilesCase", "OpenFiles"]
 
@@ -82,22 +82,24 @@ def a_file_is_replaced_as_a_whole(files_of: OpenFiles) -> None:
     """Who opens it gets the old content or the new one, and nothing else under a name of its own while it is being written."""
     files, contents = files_of(_ONE), [bytes([number]) * _LARGE for number in (1, 2)]
     files.put("a", contents[0])
-    ended, seen = threading.Event(), list[bytes]()
+    ended, begun, seen = threading.Event(), threading.Event(), list[bytes]()
 
     def look() -> None:
         other = files_of(_ONE)
         while not ended.is_set():
+            begun.set()
             seen.append(bytes(other.open("a")))
 
     looking = threading.Thread(target=look)
     looking.start()
     try:
         for number in range(20):
+            begun.clear()  # each replacement falls into a look
+            expect(begun.wait(COMES_S), "the file can be opened while it is being replaced")
             files.put("a", contents[number % 2])
     finally:
         ended.set()
         looking.join()
-    expect(seen, "the file can be opened while it is being replaced")
     expect(all(content in contents for content in seen), "old or new content, never a part or a mixture")
     expect_equal((list(files.names()), bytes(files.open("a")) == contents[1]), (["a"], True), "what is there in the end")
 

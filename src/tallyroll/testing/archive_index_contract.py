@@ -35,7 +35,7 @@ from tallyroll.ports import (
     StoredPart,
     Tail,
 )
-from tallyroll.testing.contract import expect, expect_equal
+from tallyroll.testing.contract import COMES_S, expect, expect_equal
 
 __all__ = ["INDEX_CASES", "IndexCase", "OpenIndexes"]
 
@@ -48,7 +48,6 @@ _ONE: Final = TopicPartition("contract.one", 0)
 _TWO: Final = TopicPartition("contract.two", 7)
 _ALL: Final = 10**12
 _MANY: Final = 3_000  # above the number of parameters that some databases allow
-_BLOCKED_S: Final = 0.1  # how long a call is watched that must wait for another one
 
 
 @contextmanager
@@ -199,8 +198,11 @@ def a_seal_that_does_not_follow_is_refused(opener: OpenIndexes) -> None:
         _refused(lambda: index.seal(_sealed(0, 10), lambda: True), "the same seal again")
 
 
-def nobody_seals_while_files_are_swept(opener: OpenIndexes) -> None:
-    """The names are those of the manifest, and of what stands for pruned segments; seals wait."""
+def nobody_seals_while_files_are_swept(opener: OpenIndexes, *, watched_s: float = 0.1) -> None:
+    """The names are those of the manifest, and of what stands for pruned segments; seals wait.
+
+    ``watched_s``: how long the seal is watched while it must wait.
+    """
     with _index(opener) as index, _index(opener) as other:
         _three_segments(index)
         index.prune(_pruned(10), lambda: True)
@@ -215,7 +217,7 @@ def nobody_seals_while_files_are_swept(opener: OpenIndexes) -> None:
         def look(names: frozenset[str]) -> None:
             expect_equal(names, frozenset({"10.anchor", _segment(10, 20).name, _segment(20, 30).name}), "names")
             sealing.start()
-            expect(not asked.wait(_BLOCKED_S), "a seal waits until the sweep is over")
+            expect(not asked.wait(watched_s), "a seal waits until the sweep is over")
 
         index.sweep(look)
         sealing.join()
@@ -373,10 +375,11 @@ def several_threads_may_read_and_write(opener: OpenIndexes) -> None:
     """An answer is of one moment: what is sealed and what is in the tail are the whole, always."""
     with _index(opener) as index:
         _append(index, 0, 10, first=True)
-        ended, seen = threading.Event(), list[list[int]]()
+        ended, begun, seen = threading.Event(), threading.Event(), list[list[int]]()
 
         def look() -> None:
             while not ended.is_set():
+                begun.set()
                 owned = index.owned("@a-0", 0, _ALL)
                 sealed = sum(segment.records for segment, _ in owned.runs)
                 seen.append([sealed, *(one.offset for one in owned.records)])
@@ -385,6 +388,8 @@ def several_threads_may_read_and_write(opener: OpenIndexes) -> None:
         looking.start()
         try:
             for base in range(0, 200, 10):
+                begun.clear()  # each seal falls into a look
+                expect(begun.wait(COMES_S), "looks go on")
                 index.seal(_sealed(base, base + 10), lambda: True)
                 _append(index, base + 10, base + 20)
         finally:

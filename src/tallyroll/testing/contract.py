@@ -16,6 +16,9 @@ from tallyroll.events.types import TASK_TOPIC
 from tallyroll.ports import Delivered, Encoded, EventLog, Span, Subscription
 from tallyroll.testing.builders import numbered
 
+COMES_S = 60.0
+"""How long a case waits for what has to come: a bound that only what never comes reaches, however busy the machine is."""
+
 _STEP_MS = 20  # one poll of a member that waits for a condition; short, so that members take turns
 
 
@@ -31,7 +34,7 @@ class LogUnderTest:
 
     catalogue: Catalogue
     open: Callable[[Catalogue], Awaitable[EventLog]]
-    timeout_s: float = 10.0
+    timeout_s: float = COMES_S
     takeover_s: float = 60.0
 
     @property
