@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll import Roll
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing, RemoteKeyRing, RingKeeper, SecretRoot
@@ -156,14 +156,14 @@ def test_a_keeper_that_begins_anew_and_many_that_ask_are_no_trouble(tmp_path: Pa
 async def test_a_recorder_whose_host_has_no_ring_and_a_sealer_on_another(tmp_path: Path) -> None:
     """Two hosts, and one log; the one that records asks the other for its keys, and never has them on its disk."""
     log, keys = f"sqlite:///{tmp_path / 'log'}", tmp_path / "keeper" / "keys"
-    keeping = Settings(url=log, audit_secret_key=Secret("5f" * 32), audit_keyring=f"file:{keys}")
+    keeping = Settings(url=log, audit_secret_key=Secret("5f" * 32), audit_keyring=f"file:{keys}", read_wait_ms=READ_WAIT_MS)
     environment = {**os.environ, "TALLYROLL_URL": log, "AUDIT_SECRET_KEY": "5f" * 32, "AUDIT_KEYRING": f"file:{keys}"}
     command = [sys.executable, "-m", "tallyroll", "audit", "keys", "serve", "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as keeper:  # noqa: ASYNC220  # takes no time
         try:
             assert keeper.stdout is not None
             url = (await asyncio.wait_for(asyncio.to_thread(keeper.stdout.readline), PATIENCE_S)).strip()
-            recording = Settings(url=log, audit_secret_key=Secret("5f" * 32), audit_keyring=url)
+            recording = Settings(url=log, audit_secret_key=Secret("5f" * 32), audit_keyring=url, read_wait_ms=READ_WAIT_MS)
             async with Roll.open(recording) as recorder:
                 made = await recorder.audit.create_audit_entry(
                     "customer.read", "data_access", "read", "reads", user_id="anna", payload={"customer_id": "cust-9"}

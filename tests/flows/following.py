@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.flows.publishing import breathe
+from tests.flows.publishing import Threads, breathe
 from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.sqlite.log import SqliteLog
@@ -36,6 +36,7 @@ class Ledger:
         self.applied: dict[TopicPartition, list[int]] = defaultdict(list)
         self.away = False
         self.flushes = 0
+        self.stored: list[int] = []  # records per flush
 
     def all(self) -> list[int]:
         """Every offset that was applied, over all partitions."""
@@ -103,6 +104,7 @@ class Accountant:
             if stored != self.expected.get(where, -1):
                 raise PositionConflict(str(where), stored=stored, expected=self.expected.get(where))
         self._ledger.flushes += 1
+        self._ledger.stored.append(sum(len(self.fresh[where]) for where in self.next))
         for where, offset in self.next.items():
             self._ledger.applied[where] += self.fresh.pop(where, [])
             self._ledger.positions[where] = self.expected[where] = offset
@@ -215,6 +217,7 @@ class Office(NamedTuple):
     clock: Clock
     telemetry: Counters
     letters: DeadLetters
+    threads: Threads
 
     def loop(self, *followers: Follower, group: str = "g") -> FollowLoop:
         """A loop over these followers, not started."""
@@ -241,6 +244,7 @@ class Office(NamedTuple):
         while not condition():
             assert SystemClock().monotonic() < deadline, "the condition did not come"
             if isinstance(self.clock, FakeClock):
+                await self.threads.idle()
                 self.clock.advance(0.02)
             await breathe()
 
@@ -264,7 +268,7 @@ async def office(wrap: Callable[[EventLog, Clock], EventLog] | None = None, **se
     log = wrap(inner, clock) if wrap is not None else inner
     letters = DeadLetters(log, catalogue, clock=clock, telemetry=telemetry, max_record_bytes=options.max_record_bytes)
     try:
-        yield Office(log, catalogue, options, clock, telemetry, letters)
+        yield Office(log, catalogue, options, clock, telemetry, letters, Threads(inner))
     finally:
         if log is not inner:
             await log.close()

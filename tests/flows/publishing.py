@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from tests.patience import PATIENCE_S
 from tallyroll.adapters.sqlite.log import SqliteLog
 from tallyroll.adapters.sqlite.spool import SqliteSpool
 from tallyroll.adapters.system import SystemClock
+from tallyroll.errors import LogUnavailable
 from tallyroll.events.chain import ChainChecker, ChainFinding
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
@@ -28,6 +30,59 @@ from tallyroll.testing.clock import FakeClock
 from tallyroll.testing.faulty_log import Chances, FaultyLog
 
 STEP_S = 0.05  # fake time per look
+
+
+class Threads:
+    """What other threads have in hand. Whoever moves a clock waits for it, or time would run on while a thread stands still."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._counted: list[_Counting | _CountingSpool] = [_Counting()]
+        asyncio.get_running_loop().set_default_executor(self._counted[0])
+
+    def spool(self, folder: Path | None, max_bytes: int) -> SqliteSpool:
+        """A spool whose work is waited for as well."""
+        spool = _CountingSpool(folder, max_bytes=max_bytes)
+        self._counted.append(spool)
+        return spool
+
+    async def idle(self) -> None:
+        """Until what they were given so far is done, and those who wait for it have heard."""
+        deadline = SystemClock().monotonic() + PATIENCE_S
+        with suppress(LogUnavailable):  # it is closed
+            await self._log.ends([])  # comes after everything that its thread has before it
+        while any(one.open for one in self._counted):
+            assert SystemClock().monotonic() < deadline, "a thread does not come to an end"
+            await breathe()
+
+
+class _Counting(ThreadPoolExecutor):
+    """Of ``asyncio.to_thread``. ``open`` is changed by the event loop's thread alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = 0
+
+    def submit(self, *given: Any, **more: Any) -> Future[Any]:
+        loop = asyncio.get_running_loop()
+        self.open += 1
+        future = super().submit(*given, **more)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end))
+        return future
+
+    def _end(self) -> None:
+        self.open -= 1
+
+
+class _CountingSpool(SqliteSpool):
+    open = 0
+
+    async def _run(self, *given: Any, **more: Any) -> Any:
+        self.open += 1
+        try:
+            return await super()._run(*given, **more)
+        finally:
+            self.open -= 1
 
 
 class Seen(NamedTuple):
@@ -48,6 +103,7 @@ class Desk(NamedTuple):
     catalogue: Catalogue
     settings: Settings
     builder: EventBuilder
+    threads: Threads
 
     def events(self, count: int, *, key: str = "task-1", first: int = 0, **payload: Any) -> list[AgentEvent]:
         """Numbered events of one key."""
@@ -58,6 +114,7 @@ class Desk(NamedTuple):
         deadline = SystemClock().monotonic() + PATIENCE_S
         while not condition():
             assert SystemClock().monotonic() < deadline, "the condition did not come"
+            await self.threads.idle()
             self.clock.advance(STEP_S)
             await breathe()
 
@@ -157,12 +214,12 @@ async def publishing(  # noqa: PLR0913
     catalogue, clock, telemetry = catalogue_of(options), FakeClock(), Counters()
     owned = await SqliteLog.open(None, catalogue, clock=clock) if inner is None else None
     log = FaultyLog(inner or owned, clock=clock, seed=seed, chances=chances or Chances())
-    where = None if folder is None else folder / "spool"
+    where, threads = None if folder is None else folder / "spool", Threads(inner or owned)
     publisher = EventPublisher(
         log, catalogue, options, clock=clock, telemetry=telemetry, processors=processors,
-        open_spool=(lambda: SqliteSpool(where, max_bytes=options.spool_max_bytes)) if spool else None,
+        open_spool=(lambda: threads.spool(where, options.spool_max_bytes)) if spool else None,
     )  # fmt: skip
-    desk = Desk(log, publisher, clock, telemetry, catalogue, options, EventBuilder(seed))
+    desk = Desk(log, publisher, clock, telemetry, catalogue, options, EventBuilder(seed), threads)
     try:
         yield desk
     finally:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from tests.flows.analysing import Hands
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.query import AnalyticsEngine
@@ -78,7 +78,9 @@ def open_roll(
 ) -> AbstractAsyncContextManager[Roll]:
     """A roll with a clock that stands still at ``NOW``, or later."""
     return Roll.open(
-        Settings(url=url, flush_interval_ms=20, **settings), clock=Hands(round((NOW + later).timestamp() * 1_000_000)), metrics=metrics
+        Settings(url=url, flush_interval_ms=20, **{"read_wait_ms": READ_WAIT_MS, **settings}),
+        clock=Hands(round((NOW + later).timestamp() * 1_000_000)),
+        metrics=metrics,
     )
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll.cli.demo.command import fleet_until
 from tallyroll.cli.demo.forgery import forge_copy
@@ -27,7 +27,7 @@ TALLYROLL = Path(sys.executable).with_name("tallyroll")
 
 def environment(folder: Path) -> Mapping[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_"))}
-    return {**kept, "TALLYROLL_URL": f"sqlite:///{folder / 'log'}"}
+    return {**kept, "TALLYROLL_URL": f"sqlite:///{folder / 'log'}", "TALLYROLL_READ_WAIT_MS": str(READ_WAIT_MS)}
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 from typer.testing import CliRunner
 
 from tallyroll.adapters.crypto import is_signed
@@ -146,7 +146,7 @@ async def test_a_damaged_record_that_a_law_may_bind_stands_against_an_erasure(tm
 
 @pytest.mark.slow
 async def test_what_is_past_its_day_goes_beside_the_service_and_the_ledger_verifies(tmp_path: Path) -> None:
-    settings = Settings(url=f"sqlite:///{tmp_path / 'log'}", audit_default_retention_days=10)
+    settings = Settings(url=f"sqlite:///{tmp_path / 'log'}", audit_default_retention_days=10, read_wait_ms=READ_WAIT_MS)
     async with Roll.open(settings, clock=FakeClock()) as roll:  # long ago
         old = await roll.audit.create_audit_entries([entry("cust-7")])
     async with Roll.open(settings) as roll:
@@ -185,7 +185,7 @@ CANARY = "canary-of-a-customer"
 
 @pytest.mark.slow
 async def test_no_topic_letter_archive_or_store_gives_back_who_was_forgotten(tmp_path: Path) -> None:
-    settings = Settings(url=f"sqlite:///{tmp_path / 'log'}", archive_dir=tmp_path / "archive")
+    settings = Settings(url=f"sqlite:///{tmp_path / 'log'}", archive_dir=tmp_path / "archive", read_wait_ms=READ_WAIT_MS)
     sealer, close = open_field_sealer(settings)
     async with Roll.open(settings, processors=[sealing(sealer)]) as roll:
         for number in range(3):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.flows.publishing import breathe
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll.bridges.forward import Forwarder
 from tallyroll.errors import InvalidEvent, PublishUncertain, SettingsError, VersionConflict
@@ -164,7 +164,7 @@ async def test_what_was_outrun_is_not_forwarded_also_by_a_bridge_that_begins_bet
 
 
 async def test_a_sealed_archive_holds_what_was_outrun_and_does_not_count_it(tmp_path: Path) -> None:
-    async with Roll.open(Settings(url=f"sqlite:///{tmp_path}", archive_seal_records=1)) as roll:
+    async with Roll.open(Settings(url=f"sqlite:///{tmp_path}", archive_seal_records=1, read_wait_ms=READ_WAIT_MS)) as roll:
         winner = await roll.publish(progressed("winner"), expected_version=0)
         await roll.publisher.publish(progressed("loser"), expects="0/0")
         last = await roll.publish(progressed("plain"))

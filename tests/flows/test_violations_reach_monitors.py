@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.flows import recording_program
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll import Roll
 from tallyroll.audit.compliance.rules import RuleViolation
@@ -75,7 +75,10 @@ class Watched:
 
 
 def settings_of(folder: Path, **more: object) -> Settings:
-    return Settings(url=f"sqlite:///{folder}", audit_secret_key=Secret("5f" * 32), audit_frameworks=FRAMEWORKS, stall_ms=100, **more)
+    return Settings(
+        url=f"sqlite:///{folder}", audit_secret_key=Secret("5f" * 32), audit_frameworks=FRAMEWORKS, stall_ms=100,
+        read_wait_ms=READ_WAIT_MS, **more,
+    )  # fmt: skip
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll import AgentEvent, Roll
 from tallyroll.adapters.crypto import secret_in
@@ -27,7 +27,7 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def at(folder: Path, **options: object) -> Settings:
-    return Settings(url=f"sqlite:///{folder}", **options)
+    return Settings(url=f"sqlite:///{folder}", read_wait_ms=READ_WAIT_MS, **options)
 
 
 @pytest.mark.parametrize(

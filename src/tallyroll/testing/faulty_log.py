@@ -58,6 +58,7 @@ class FaultyPending:
         self.records = records
         self.outcomes: list[Outcome | None] = [None] * len(records)
         self.told = False
+        self.behind: frozenset[TopicPartition] = frozenset()  # partitions with a loss that nobody had been told of when this was held
         self._settled = asyncio.Event()
 
     def fill(self, outcomes: Sequence[Outcome]) -> None:
@@ -147,6 +148,7 @@ class FaultyLog:
         pending = FaultyPending(records)
         if self._holding:
             self.faults["held"] += len(records)
+            pending.behind = frozenset(partition for partition, cause in self._broken.items() if not cause.told)
             self._held.append(pending)
         else:
             self._go(pending)
@@ -195,7 +197,7 @@ class FaultyLog:
         for index, record in enumerate(pending.records):
             fault = self._draw()
             partition = TopicPartition(record.topic, record.partition)
-            if partition in self._broken:
+            if partition in self._broken or partition in pending.behind:
                 fault = Fault.LOSE
             if fault is not None:
                 self.faults[fault] += 1
