@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from services import KafkaCluster, ServiceError
 from services.stack import Stack
+from tests.patience import READ_WAIT_MS
 
 from tallyroll.events.ids import new_id
 from tallyroll.settings import Settings
@@ -66,4 +67,6 @@ def prefix(prefixes: list[str]) -> str:
 @pytest.fixture
 def kafka_settings(kafka: str, prefix: str, tmp_path: Path) -> Settings:
     """Settings for the shared broker, with topics and groups of this test's own; nothing is created yet."""
-    return Settings(url=f"kafka://{kafka}", topic_prefix=prefix, data_dir=tmp_path, session_timeout_ms=6_000)  # the least a broker takes
+    return Settings(
+        url=f"kafka://{kafka}", topic_prefix=prefix, data_dir=tmp_path, session_timeout_ms=6_000, read_wait_ms=READ_WAIT_MS
+    )  # the least a broker takes

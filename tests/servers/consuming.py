@@ -13,6 +13,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer
 from tests.flows.following import SqliteAccountant
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.kafka.log import KafkaLog
 from tallyroll.adapters.system import SystemClock
@@ -71,7 +72,7 @@ def auto_commit(settings: Settings, path: Path, *, die: bool) -> None:
             applied += 1
             while die and applied == _APPLIED_BEFORE_DEATH:
                 # In the middle of a batch, for as long as the client needs to commit what it handed out: then we are killed.
-                if any(item.offset > 0 for item in consumer.committed(consumer.assignment(), timeout=10)):
+                if any(item.offset > 0 for item in consumer.committed(consumer.assignment(), timeout=PATIENCE_S)):
                     print("committed", flush=True)  # noqa: T201  # the signal for the one who kills
                     signal.pause()
 

@@ -28,6 +28,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from services import KafkaCluster
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.kafka.admin import KafkaAdmin
 from tallyroll.adapters.kafka.config import LOGGER, client_config, consumer_config, producer_config
@@ -79,7 +80,6 @@ ALLOWED: Mapping[str, set[str]] = {
 _DENIALS = frozenset(
     {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 )
-_ANSWER_S = 20.0  # the broker answers in milliseconds; a loaded machine gets the rest
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,17 @@ async def set_up(secured: Secured) -> None:
         await admin.create(topic, replication=1, config=topic_config(topic, replication=1))
     for service in PRINCIPALS:
         await admin.create_acls(acls_of(service, catalogue, group_prefix=f"{PREFIX}tallyroll"), service)
-    deadline = time.monotonic() + _ANSWER_S
+    deadline = time.monotonic() + PATIENCE_S
     while not (await admin.describe_acls(PRINCIPALS[-1])).acls:  # the broker asked enforces what it shows, in order
         assert time.monotonic() < deadline
     client = AdminClient(client_config(settings))
     names = ["foreign", *(f"{PREFIX}to-delete-{service}" for service in PRINCIPALS)]
     for future in client.create_topics([NewTopic(name, 1, 1) for name in names]).values():
-        future.result(_ANSWER_S)
+        future.result(PATIENCE_S)
     producer = Producer(producer_config(settings))
     for base in TOPICS:
         producer.produce(topic_name(base), b"v", b"k", 0)
-    assert producer.flush(_ANSWER_S) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +144,11 @@ def read_all(settings: Settings) -> dict[str, str]:
     consumer = Consumer(consumer_config(settings, None))
     found = {}
     for base in TOPICS:  # the client says nothing at all of a topic that it may not even see
-        error = consumer.list_topics(topic_name(base), timeout=_ANSWER_S).topics[topic_name(base)].error
+        error = consumer.list_topics(topic_name(base), timeout=PATIENCE_S).topics[topic_name(base)].error
         if error is not None:
             found[f"read {base}"] = verdict(error)
     consumer.assign([TopicPartition(topic_name(base), 0, 0) for base in TOPICS if f"read {base}" not in found])
-    deadline = time.monotonic() + _ANSWER_S
+    deadline = time.monotonic() + PATIENCE_S
     while len(found) < len(TOPICS) and time.monotonic() < deadline:
         message = consumer.poll(0.5)
         if message is not None and message.topic() is not None:
@@ -169,7 +169,7 @@ def write_all(settings: Settings) -> dict[str, str]:
             producer.produce(topic_name(base), b"v", b"k", 0, on_delivery=report(f"write {base}"))
         except KafkaException as error:
             found[f"write {base}"] = verdict(error.args[0])
-    deadline = time.monotonic() + _ANSWER_S
+    deadline = time.monotonic() + PATIENCE_S
     while len(found) < len(TOPICS) and time.monotonic() < deadline:
         try:
             producer.poll(0.1)
@@ -183,7 +183,7 @@ def join(settings: Settings, group: str, topic: str) -> str:
     consumer = Consumer(consumer_config(settings, settings.group(group)))
     consumer.subscribe([topic], on_assign=lambda _, __: assigned.append(True))
     result = "neither: no answer"
-    deadline = time.monotonic() + _ANSWER_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         message = consumer.poll(0.1)
         if assigned:
@@ -224,7 +224,7 @@ def administer(settings: Settings, service: str) -> dict[str, str]:
 def settled(futures: Mapping[Any, Any]) -> str:
     (future,) = futures.values()
     try:
-        future.result(_ANSWER_S)
+        future.result(PATIENCE_S)
     except KafkaException as error:
         return verdict(error.args[0])
     return "allowed"
@@ -292,7 +292,7 @@ async def test_rights_that_were_not_made_here_are_shown(secured: Secured) -> Non
     )
     client = AdminClient(client_config(settings))
     (future,) = client.create_acls([rule]).values()
-    future.result(_ANSWER_S)
+    future.result(PATIENCE_S)
     rights = await (await KafkaAdmin.open(settings)).describe_acls("guest")
     assert rights.acls == []
     assert rights.others == ["ALLOW ALL on TOPIC LITERAL foreign from 127.0.0.1"]

@@ -22,6 +22,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from services import NatsServer, RedisServer
+from tests.patience import PATIENCE_S
 from tests.servers.test_http_server import ask
 from tests.servers.test_run_service import TALLYROLL, Service, environment, running, tallyroll
 from tests.unit.analytics_histories import differences, stored
@@ -43,7 +44,6 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 CANARY = "canary-9f1c"
 SECRET = "0123456789abcdef-of-this-test"  # noqa: S105  # of nobody
-WAIT_S = 60.0
 LABELS = {"topic", "partition", "metric", "severity", "sink", "outcome", "follower", "reason", "le", "version"}
 LABELS |= {"tool"}  # the first fifty, then __other__
 
@@ -97,7 +97,7 @@ def test_panes_are_right_after_one_of_two_processes_was_killed_under_load(enviro
             first.until(lambda: first.metrics()["analytics_events_processed_total"] > before)
             first.process.send_signal(signal.SIGKILL)
             first.process.wait()
-            assert load.wait(WAIT_S) == 0
+            assert load.wait(PATIENCE_S) == 0
         second.until(lambda: second.printed and json.loads(second.printed[-1])["behind"] == 0)
         assert second.json("/healthz") == (200, {"ok": True, "reasons": []})
         second.until(lambda: second.json("/readyz")[0] == 200)
@@ -183,7 +183,7 @@ class Ears:
         stack.push_async_callback(connection.aclose)
         channel = connection.pubsub()
         await channel.psubscribe("tallyroll:alerts:*")
-        await channel.get_message(timeout=5)
+        await channel.get_message(timeout=PATIENCE_S)
         task = asyncio.create_task(self._redis(channel))
         stack.push_async_callback(channel.aclose)
         stack.callback(task.cancel)
@@ -200,7 +200,7 @@ def task(agent: str, number: int, took_ms: float, *, ago: timedelta = timedelta(
 
 
 async def until(condition: Callable[[], object], what: str) -> Any:
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not (found := condition()):
             await SystemClock().sleep(0.05)
     assert found, what
@@ -236,7 +236,7 @@ async def tell(service: Service, settings: Settings, hook: Hook, redis: RedisSer
         ]
         assert all(isinstance(one, Delivered) for one in await roll.publish_batch(usual))
         store = await stack.enter_async_context(_opened(settings))
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while len([name for name in await store.documents("baseline") if "response_time|agent|steady-" in name]) < 2:
                 await SystemClock().sleep(0.1)
 
@@ -256,7 +256,7 @@ async def tell(service: Service, settings: Settings, hook: Hook, redis: RedisSer
         await outlier(roll, "steady-2")
         for heard in ears.heard.values():
             await until(lambda heard=heard: told(heard, "steady-2"), "an alert without the webhook")
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not {one["id"] for one in ears.heard["redis"]} <= (events := await told_in_the_log(roll)).keys():
                 await SystemClock().sleep(0.05)
         everything = json.dumps([hook.got, ears.heard, events]) + "".join(service.said)

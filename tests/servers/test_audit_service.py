@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.flows.publishing import breathe
+from tests.patience import PATIENCE_S
 from tests.servers.test_run_service import environment, running, tallyroll
 
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
@@ -21,7 +22,6 @@ from tallyroll.ports import LedgerWanted
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 KEY = "5f" * 32
-WAIT_S = 60
 
 
 def sealed(service) -> float:
@@ -42,7 +42,7 @@ def verified(environ: Mapping[str, str], folder: Path) -> dict[str, object]:
     tallyroll(environ, "audit", "export", "--format", "ledger", str(archive))
     key = json.loads(tallyroll(environ, "audit", "keys", "status", "--json").splitlines()[0])["public_key"]
     command = [sys.executable, "-m", "tallyroll.audit.verify", str(archive), "--key", key, "--json"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, object] = json.loads(done.stdout)
     return report
@@ -74,7 +74,7 @@ async def test_two_sealers_share_the_partitions_of_a_broker(kafka: str, prefix: 
             two.until(lambda: sealed(two) > 0)
             assert two.end(signal.SIGTERM) == 0
         tallyroll(environ, "simulate", "--events", "200", "--seed", "3")
-        async with asyncio.timeout(WAIT_S):  # what is said of the lag may be some seconds old
+        async with asyncio.timeout(PATIENCE_S):  # what is said of the lag may be some seconds old
             while len(await entries(tmp_path)) < 1_200:
                 await breathe()
         assert one.end(signal.SIGTERM) == 0

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 from services.nats import NatsServer
 from services.redis import RedisServer
+from tests.patience import PATIENCE_S
 from tests.servers.faulting import create_topics
 from tests.servers.test_nats_forward import events, ids, kept, make_stream
 
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 async def stored(roll: Roll) -> bool:
     names = [roll.catalogue[base].name for base in TOPICS]
     ends = await roll.log.ends(names)
-    return all([await roll.caught_up(Position(*one, end - 1), 30, follower=REDIS_FOLLOWER) for one, end in ends.items() if end])
+    return all([await roll.caught_up(Position(*one, end - 1), PATIENCE_S, follower=REDIS_FOLLOWER) for one, end in ends.items() if end])
 
 
 async def test_states_and_messages_over_a_restart(kafka_settings: Settings, tmp_path: Path) -> None:
@@ -50,7 +51,9 @@ async def test_states_and_messages_over_a_restart(kafka_settings: Settings, tmp_
                     await roll.follow(name)
                 assert await stored(roll)
                 ends = await roll.log.ends([roll.catalogue["agent-events"].name])
-                assert all([await roll.caught_up(Position(*one, end - 1), 30, follower=NATS_FOLLOWER) for one, end in ends.items() if end])
+                assert all(
+                    [await roll.caught_up(Position(*one, end - 1), PATIENCE_S, follower=NATS_FOLLOWER) for one, end in ends.items() if end]
+                )
                 want = {
                     f"{view.name}:{owner}": state_hash(state) for view in VIEWS for owner, state in (await roll.replay(view)).states.items()
                 }

@@ -19,7 +19,7 @@ from tallyroll.telemetry import CLIENT_RESTARTS, LANES_SPOOLING, SPOOL_DEPTH
 
 pytestmark = [pytest.mark.server, pytest.mark.fault]
 AWAY_S = 30.0
-_WAITED_MS = AWAY_S * 1000 / 10  # a host that waits for its broker waits all the while; a busy machine loses tenths of a second
+_WAITED_MS = AWAY_S * 1000 / 10  # a host that waits for its broker waits all the while
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from confluent_kafka import Producer
 from services import KafkaCluster, KafkaProxy
 from services.proxy import PRODUCE
 from tests.flows.publishing import seen_in
-from tests.servers.faulting import CLOCK, PATIENCE_S, Desk, create_topics, in_thread, publishing, until
+from tests.patience import PATIENCE_S
+from tests.servers.faulting import CLOCK, Desk, create_topics, in_thread, publishing, until
 
 from tallyroll.events.ids import new_id
 from tallyroll.events.topics import Catalogue

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.flows.leaving import find, leave
 from tests.flows.test_exit import WAYS
+from tests.patience import PATIENCE_S
 from tests.servers.faulting import CLOCK, create_topics, publishing, until
 
 from tallyroll.adapters.kafka.log import KafkaLog
@@ -90,7 +91,7 @@ class Effects:
         """Topic, partition, offset and id of each, in the order they were written."""
         if not self._path.exists():
             return []
-        connection = sqlite3.connect(self._path, timeout=30)
+        connection = sqlite3.connect(self._path, timeout=PATIENCE_S)
         try:
             return connection.execute("SELECT topic, partition, place, id FROM effect ORDER BY rowid").fetchall()
         except sqlite3.OperationalError:  # not made yet

@@ -12,6 +12,7 @@ from redis import Redis
 from services.redis import RedisServer
 from tests.flows.publishing import breathe
 from tests.flows.test_forgetting import entry, files_with
+from tests.patience import PATIENCE_S
 
 from tallyroll.events.codec import encode
 from tallyroll.events.event import AgentEvent, EventMetadata
@@ -23,7 +24,6 @@ from tallyroll.settings import Settings
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-PATIENCE_S = 30
 CANARY = "canary.customer@mail.example"
 
 

@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.http.server import Answer, served
 from tallyroll.errors import SettingsError
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-
-WAIT_S = 10.0
 
 
 def broken(_: str) -> Answer:
@@ -35,7 +34,7 @@ def url() -> Iterator[str]:
 
 def ask(url: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
     try:
-        with urlopen(Request(url, method=method, headers=headers), timeout=WAIT_S) as answer:  # noqa: S310  # our own server
+        with urlopen(Request(url, method=method, headers=headers), timeout=PATIENCE_S) as answer:  # noqa: S310  # our own server
             return answer.status, dict(answer.headers), answer.read()
     except HTTPError as error:
         return error.code, dict(error.headers), error.read()
@@ -84,7 +83,7 @@ def test_a_port_can_be_had_again_at_once() -> None:
     with served("127.0.0.1", int(urlsplit(url).port or 0), PAGES, setting="--http") as again:
         assert ask(f"{again}/well")[0] == 200
     with pytest.raises(OSError, match="refused"):
-        http.client.HTTPConnection("127.0.0.1", int(urlsplit(url).port or 0), timeout=WAIT_S).connect()
+        http.client.HTTPConnection("127.0.0.1", int(urlsplit(url).port or 0), timeout=PATIENCE_S).connect()
 
 
 def test_clients_that_say_nothing_do_not_hold_up_others(url: str) -> None:
@@ -97,7 +96,7 @@ def test_clients_that_say_nothing_do_not_hold_up_others(url: str) -> None:
 
 def test_more_clients_than_places_are_turned_away_and_places_come_back(url: str) -> None:
     port = int(urlsplit(url).port or 0)
-    silent = [socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) for _ in range(40)]
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) for _ in range(40)]
     assert silent[-1].recv(1) == b"", "closed without an answer"
     assert sum(thread.name.startswith("Thread") for thread in threading.enumerate()) <= 33
     for one in silent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -24,12 +25,15 @@ async def open_kafka(settings: Settings, catalogue: Catalogue) -> KafkaLog:
 
 
 @pytest.fixture
-async def under_test(kafka_settings: Settings) -> LogUnderTest:
+async def under_test(kafka_settings: Settings, request: pytest.FixtureRequest) -> LogUnderTest:
+    """With sessions that run out for nobody who is alive, unless somebody waits for it."""
+    if request.node.callspec.params["case"] not in PROCESS_CASES:
+        kafka_settings = replace(kafka_settings, session_timeout_ms=60_000)
     catalogue = catalogue_of(kafka_settings)
     admin = KafkaAdmin(kafka_settings)
     wanted = plan(catalogue, await admin.describe([topic.name for topic in catalogue.topics]), replication=1)
     await asyncio.gather(*(admin.create(change.topic, replication=change.replication, config=change.config) for change in wanted.changes))
-    return LogUnderTest(catalogue, partial(open_kafka, kafka_settings), timeout_s=30)
+    return LogUnderTest(catalogue, partial(open_kafka, kafka_settings))
 
 
 @pytest.mark.parametrize("case", [*CASES, *SHARED_CASES, *PROCESS_CASES], ids=lambda case: case.__name__)

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from services.install import kafka_kit
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.kafka.log import KafkaLog
 from tallyroll.adapters.system import SystemClock
@@ -52,7 +53,7 @@ async def test_the_java_client_puts_keys_where_we_do(kafka, kafka_settings, topi
     ]  # fmt: skip
     lines = "".join(f"{key}|value\n" for key in KEYS)
     done = await asyncio.to_thread(
-        subprocess.run, command, input=lines, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
+        subprocess.run, command, input=lines, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert await where_keys_lie(kafka_settings, topic) == {key: partition_for(key.encode(), 8) for key in KEYS}

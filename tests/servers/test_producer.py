@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from tests.patience import PATIENCE_S
 from tests.servers.faulting import CLOCK, create_topics, until
 
 from tallyroll.adapters.kafka.log import KafkaLog
@@ -49,7 +50,7 @@ async def test_a_record_above_the_limit_is_rejected_and_its_neighbours_are_deliv
 
 async def test_drain_in_another_thread_waits_for_all(log, catalogue):
     pending = log.append(numbered(catalogue, 2_000))
-    assert await asyncio.to_thread(log.drain, 20) == 0
+    assert await asyncio.to_thread(log.drain, PATIENCE_S) == 0
     assert all(isinstance(outcome, Delivered) for outcome in pending.outcomes)
 
 
@@ -70,7 +71,7 @@ async def test_what_is_open_at_the_end_is_unknown(tmp_path):
     waiting = asyncio.ensure_future(pending.settled())
     await asyncio.sleep(0)  # noqa: TID251  # lets it wait
     await log.close()
-    outcomes = await asyncio.wait_for(waiting, 5)
+    outcomes = await asyncio.wait_for(waiting, PATIENCE_S)
     assert [type(outcome) for outcome in outcomes] == [Unknown] * 5
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from services.install import tool
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.prometheus.exporter import PrometheusExporter
 from tallyroll.analytics.prometheus_rules import RuleOptions, alert_rules, rules_file
@@ -89,7 +90,7 @@ CASES = [
 
 
 def promtool(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([tool("promtool"), *words], input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([tool("promtool"), *words], input=stdin, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def tried(folder: Path, case: Case, options: RuleOptions = RuleOptions()) -> subprocess.CompletedProcess[str]:  # noqa: B008

@@ -18,6 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from services.redis import RedisServer
 from tests.flows.publishing import breathe
+from tests.patience import PATIENCE_S
 from tests.servers.mirroring import history, replayed, states_in
 from tests.unit.replay_histories import random_log
 
@@ -34,8 +35,6 @@ from tallyroll.telemetry import FOLLOW_CONFLICTS, FOLLOW_RETRIES, REDIS_FOREIGN,
 from tallyroll.testing.builders import EventBuilder
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-
-PATIENCE_S = 30
 
 
 @pytest.fixture
@@ -137,7 +136,7 @@ async def test_states_that_nobody_asks_for_are_pushed_without_waiting_for_the_in
     async with mirrored(server, tmp_path, flush_interval_ms=600_000) as (roll, redis, _):
         listener = redis.pubsub(ignore_subscribe_messages=True)
         listener.subscribe("tallyroll:agent:planner:state")
-        listener.get_message(timeout=5)
+        listener.get_message(timeout=PATIENCE_S)
         loop = await roll.follow(REDIS_FOLLOWER)
         await until(lambda: loop.assignment)
         await roll.publish(EventBuilder(1).event("agent.started", aggregate_id="planner", aggregate_type="agent"))
@@ -204,7 +203,7 @@ async def test_a_frozen_redis_holds_up_nobody_else(server: RedisServer, tmp_path
         receipt = None
         for event in fleet(2, 100):
             receipt = await roll.publish(event)
-        assert await roll.caught_up(receipt.position, 10)  # the state follower
+        assert await roll.caught_up(receipt.position, PATIENCE_S)  # the state follower
         assert not await roll.caught_up(receipt.position, 0, follower=REDIS_FOLLOWER)
         server.thaw()
         await assert_mirrored(roll, redis)

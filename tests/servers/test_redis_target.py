@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from services.redis import RedisServer
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.redis import scripts, state_target
 from tallyroll.adapters.redis.state_target import RedisStateTarget
@@ -134,14 +135,14 @@ async def test_a_server_that_does_not_answer_is_waited_for_once(server: RedisSer
 async def test_who_listens_on_the_channel_of_a_state_is_told_once(server: RedisServer, redis: Redis) -> None:
     listener = redis.pubsub(ignore_subscribe_messages=True)
     listener.psubscribe("tallyroll:agent:*:state")
-    listener.get_message(timeout=5)
+    listener.get_message(timeout=PATIENCE_S)
     ours = target(server)
     [claim] = await ours.acquire([Claim(ONE, "fold", None)])
     change = (await ours.write_parts([(claim, 1)], {"agent:a": {ONE: b"x"}}))["agent:a"].change
     for _ in range(2):
         await ours.write_views([("agent:a", change, b'"view"')], "fold")
     await ours.close()
-    message = listener.get_message(timeout=5)
+    message = listener.get_message(timeout=PATIENCE_S)
     assert (message["channel"], message["data"]) == (b"tallyroll:agent:a:state", b'"view"')
     assert listener.get_message() is None
     listener.close()
@@ -171,11 +172,11 @@ async def test_a_server_that_evicts_any_key_is_refused(server: RedisServer, redi
 
 async def test_a_frozen_server_is_unavailable_and_scripts_are_loaded_again_after_a_restart(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as own:
-        ours = RedisStateTarget("127.0.0.1", own.port, timeout_s=0.2)
+        ours, hasty = RedisStateTarget("127.0.0.1", own.port), RedisStateTarget("127.0.0.1", own.port, timeout_s=0.2)
         await ours.acquire([Claim(ONE, "fold", None)])
         own.freeze()
         with pytest.raises(StoreUnavailable, match="TimeoutError"):
-            await ours.progress([ONE])
+            await hasty.progress([ONE])
         own.thaw()
         own.kill()
         with pytest.raises(StoreUnavailable):
@@ -185,6 +186,7 @@ async def test_a_frozen_server_is_unavailable_and_scripts_are_loaded_again_after
         [claim] = await ours.acquire([Claim(ONE, "fold", None)])
         assert set(await ours.write_parts([(claim, 1)], {"agent:a": {ONE: b"x"}})) == {"agent:a"}
         await ours.close()
+        await hasty.close()
 
 
 def test_the_length_of_a_mark_is_that_of_the_scripts() -> None:

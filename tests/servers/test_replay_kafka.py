@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.servers.faulting import create_topics
 from tests.unit.test_projector_kept import projector
 
@@ -32,7 +33,7 @@ async def test_topic_archive_and_both_give_the_same_states_and_nothing_is_touche
         loop = await roll.follow(ARCHIVE_FOLLOWER)
         ends = await roll.log.ends(names)
         for partition, end in ends.items():
-            assert not end or await loop.caught_up(Position(*partition, end - 1), 30)
+            assert not end or await loop.caught_up(Position(*partition, end - 1), PATIENCE_S)
         await loop.stop()
         roll.archive().keeper.seal_all(partitions)
         await roll.publish_batch(list(Fleet(seed=10, agents=8).run(events=300)))

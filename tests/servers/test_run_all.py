@@ -11,6 +11,7 @@ import pytest
 from nats.js.api import StreamConfig
 from redis import Redis
 from services import NatsServer, RedisServer
+from tests.patience import PATIENCE_S
 from tests.servers.test_run_service import environment, running, tallyroll
 
 from tallyroll.cli.run.services import SERVICES
@@ -70,9 +71,9 @@ def test_one_that_cannot_go_on_ends_all_with_its_reason(tmp_path: Path) -> None:
         environ = configured(tmp_path, nats_servers=server.url)
         tallyroll(environ, "simulate", "--events", "300", "--seed", "1")
         with running(environ, "all") as service:
-            assert service.process.wait(40) == 2
+            assert service.process.wait(PATIENCE_S) == 2
             for reader in service._readers:
-                reader.join(40)
+                reader.join(PATIENCE_S)
             said = [json.loads(line) for line in service.said]
     assert {"follower": "redis", "message": "redis is left out; it needs REDIS_HOST"}.items() <= said[0].items()
     (ended,) = [line for line in said if "has ended" in line["message"]]

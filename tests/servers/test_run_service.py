@@ -16,12 +16,12 @@ from typing import IO, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 from tests.servers.test_http_server import ask
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 TALLYROLL = [sys.executable, "-m", "tallyroll"]
-WAIT_S = 40.0
 
 
 class Service:
@@ -43,7 +43,7 @@ class Service:
         lines.extend(stream)  # as they come
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + PATIENCE_S
         while not (found := condition()):
             assert time.monotonic() < end, "".join(self.said)
             assert self.process.poll() is None, "".join(self.said)
@@ -68,9 +68,9 @@ class Service:
 
     def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        code = self.process.wait(WAIT_S)
+        code = self.process.wait(PATIENCE_S)
         for reader in self._readers:
-            reader.join(WAIT_S)
+            reader.join(PATIENCE_S)
         return code
 
 
@@ -85,19 +85,23 @@ def running(environ: Mapping[str, str], *words: str) -> Iterator[Service]:
         for stream in (service.process.stdout, service.process.stderr):
             assert stream is not None
         for reader in service._readers:
-            reader.join(WAIT_S)
+            reader.join(PATIENCE_S)
         service.process.stdout.close()  # type: ignore[union-attr]
         service.process.stderr.close()  # type: ignore[union-attr]
 
 
 def tallyroll(environ: Mapping[str, str], *words: str, code: int = 0) -> str:
-    done = subprocess.run([*TALLYROLL, *words], env=environ, capture_output=True, text=True, check=False, timeout=WAIT_S)
+    done = subprocess.run([*TALLYROLL, *words], env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**{name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_"))}, **more}
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_"))},
+        "TALLYROLL_READ_WAIT_MS": str(READ_WAIT_MS),
+        **more,
+    }
 
 
 @pytest.fixture

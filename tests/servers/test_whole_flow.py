@@ -20,6 +20,7 @@ from redis import Redis
 from services.nats import NatsServer
 from services.redis import RedisServer
 from tests.flows.publishing import breathe
+from tests.patience import PATIENCE_S
 
 from tallyroll._default import close_default, configure, current_roll, reset_defaults
 from tallyroll.compat.analytics_pipeline import get_agent_performance_metrics
@@ -31,7 +32,6 @@ from tallyroll.settings import Secret, Settings
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-PATIENCE_S = 30
 AGENT = "test-agent"
 CUSTOMER = "cust-123"
 SUBJECT = f"agents.{AGENT}.status"
