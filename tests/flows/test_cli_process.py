@@ -149,7 +149,7 @@ def test_run_stores_what_it_applied_when_it_is_told_to_end(tmp_path: Path, sent:
 
 @pytest.mark.parametrize("words", [(), ("publis",)])
 def test_python_m_tallyroll_is_the_command(tmp_path: Path, words: tuple[str, ...]) -> None:
-    as_module = subprocess.run([sys.executable, "-m", "tallyroll", *words], capture_output=True, text=True, check=False, timeout=WAIT_S)
+    as_module = subprocess.run([sys.executable, "-m", "tallyroll", *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert (as_module.returncode, as_module.stdout, as_module.stderr) == finish(start(tmp_path, *words))
 
 
