@@ -19,6 +19,7 @@ from tests.flows.test_cli import Run, runner_for
 
 from tallyroll import Roll
 from tallyroll.audit.verify.__main__ import main
+from tallyroll.settings import Settings
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,7 @@ def test_a_ledger_that_is_lost_is_missed_and_begun_anew_only_when_somebody_says_
     for _ in range(2):  # it stays missing
         said = desk.run("verify", code=1)
         assert "tallyroll audit begin-anew" in said
-        assert "was stored once, and nothing is" in said
+        assert "and here up to nothing" in said
         assert "0 of 0 entries" in said
     begun = desk.asked("begin-anew", "--who", "operations", "--why", "ticket-4711", "--yes")
     assert begun["partitions"]
@@ -79,6 +80,14 @@ def test_a_witness_is_asked_about_a_ledger_that_was_deleted_and_begun_anew(tmp_p
     found = json.loads(run("audit", "verify", "--json", code=1).stdout)
     assert set(found["counts"]) <= {"rolled_back", "split_view"}
     assert not found["valid"]
+
+
+async def test_a_witness_in_a_folder_that_who_verifies_may_not_read_is_away(tmp_path: Path) -> None:
+    (tmp_path / "witness").mkdir()
+    (tmp_path / "witness" / "key").write_bytes(b"no key")
+    async with Roll.open(Settings(url=f"sqlite:///{tmp_path / 'log'}", audit_witness=f"file:{tmp_path / 'witness'}")) as roll:
+        [answer] = await (await roll.audit._reading())._ask_witnesses()
+    assert (answer.size, answer.code) == (None, "witness_away")
 
 
 async def record(folder: Path) -> None:

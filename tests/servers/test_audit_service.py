@@ -81,3 +81,11 @@ async def test_two_sealers_share_the_partitions_of_a_broker(kafka: str, prefix: 
     positions = await entries(tmp_path)
     assert len(positions) == len(set(positions)) == 1_200
     verified(environ, tmp_path)
+    for path in (tmp_path / "audit").glob("ledger.sqlite*"):
+        path.unlink()
+    assert "and here up to nothing" in tallyroll(environ, "audit", "verify", code=1)
+    assert "tallyroll audit begin-anew" in tallyroll(environ, "run", "audit", "--once", code=1)
+    assert await entries(tmp_path) == []
+    tallyroll(environ, "audit", "begin-anew", "--who", "operations", "--why", "ticket-4711", "--yes")
+    tallyroll(environ, "run", "audit", "--once")
+    assert len({one for one in await entries(tmp_path) if one in positions}) == 1_200

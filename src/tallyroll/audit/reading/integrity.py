@@ -163,7 +163,7 @@ class Verification:
         committed = {} if self._committed is None else await self._committed()
         stored = await self._store.progress()  # asked behind it: who seals meanwhile stores first
         return [
-            f"{one}: {position} was stored once, and {stored.get(one, 'nothing')} is: an older ledger was put back, or this is another"
+            f"{one} was sealed up to {position}, and here up to {stored.get(one, 'nothing')}: lost, an older copy, or another ledger"
             for one, position in sorted(committed.items())
             if position > stored.get(one, 0)
         ]

@@ -27,7 +27,7 @@ def rewound(
 ) -> list[Finding]:
     """Of each partition that is stored less far than it was."""
     return [
-        Finding("rewound", f"ledger/{number}", f"{one}: {committed[one]} was stored once, {stored.get(one, 0)} is")
+        Finding("rewound", f"ledger/{number}", f"{one} was sealed up to {committed[one]}, and here up to {stored.get(one, 0)}")
         for one, number in numbers.items()
         if committed.get(one, 0) > stored.get(one, 0)
     ]
