@@ -1,15 +1,17 @@
 """The only module state: the default roll that the convenience functions work on.
 
-One roll per process, event loop and settings: after a fork, and in a new event loop, a new one is opened by itself.
+One roll per process and event loop: after a fork, and in a new event loop, a new one is opened by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tallyroll.bridges.bus import EventBus
@@ -23,11 +25,22 @@ if TYPE_CHECKING:
     from tallyroll.audit.trail import AuditTrail
     from tallyroll.publish.privacy import FieldSealer
 
+
+log: Final = logging.getLogger("tallyroll")
+
+
+@dataclass(slots=True)
+class _Default:
+    """The roll of one event loop in one process, once it is open."""
+
+    pid: int = field(default_factory=os.getpid)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    stack: AsyncExitStack | None = None
+    roll: Roll | None = None
+
+
 _settings: Settings | None = None
-_roll: Roll | None = None
-_stack: AsyncExitStack | None = None
-_owner: tuple[int, asyncio.AbstractEventLoop] | None = None
-_opening: asyncio.Lock | None = None
+_defaults: dict[asyncio.AbstractEventLoop, _Default] = {}
 _bus: EventBus | None = None
 _listening: list[Callable[[AuditTrail], None]] = []
 _field_sealer: tuple[FieldSealer, Callable[[], object]] | None = None
@@ -43,28 +56,42 @@ def configure(settings: Settings | str | None = None, **overrides: Any) -> None:
     given: dict[str, Any] = {"url": settings} if isinstance(settings, str) else {}
     _settings = settings if isinstance(settings, Settings) else Settings.from_env(**given, **overrides)
     _forget_field_sealer()
+    if any(roll.settings != _settings for roll in _open_rolls()):
+        log.warning("the default roll is open, and stays as it is; 'await close_default()' first, then the new settings are used")
 
 
 async def current_roll() -> Roll:
     """The default roll, opened at the first use in this process and event loop."""
-    global _roll, _stack, _owner, _opening  # noqa: PLW0603  # this module is where state may be
-    here = (os.getpid(), asyncio.get_running_loop())
-    if _owner != here:
-        # Another process's, or one whose event loop is gone: its exit hooks look after what it has accepted.
-        _roll, _stack, _owner, _opening = None, None, here, asyncio.Lock()
-    assert _opening is not None  # noqa: S101  # set with the owner
-    async with _opening:
-        if _roll is None:
-            _stack = AsyncExitStack()
-            _roll = await _stack.enter_async_context(Roll.open(_settings))
+    default = _default_here()
+    async with default.opening:
+        if default.roll is None:
+            stack = AsyncExitStack()
+            default.roll = await stack.enter_async_context(Roll.open(_settings))
+            default.stack = stack
             for listen in _listening:
-                listen(_roll.audit)
-        return _roll
+                listen(default.roll.audit)
+        return default.roll
+
+
+def _default_here() -> _Default:
+    """That of this process and event loop. Loops of other threads have theirs, and go on using it."""
+    loop = asyncio.get_running_loop()
+    default = _defaults.get(loop)
+    if default is None or default.pid != os.getpid():
+        # Another process's, or those whose event loops are gone: their exit hooks look after what they have accepted.
+        for gone in [known for known in list(_defaults) if known.is_closed()]:
+            _defaults.pop(gone, None)
+        default = _defaults[loop] = _Default()
+    return default
+
+
+def _open_rolls() -> list[Roll]:
+    return [default.roll for default in list(_defaults.values()) if default.roll is not None and default.pid == os.getpid()]
 
 
 def roll_of(publisher: object) -> Roll | None:
     """The default roll, if it is open here and this is its publisher. Opens nothing."""
-    return _roll if _roll is not None and _roll.publisher is publisher else None
+    return next((roll for roll in _open_rolls() if roll.publisher is publisher), None)
 
 
 def current_bus() -> EventBus:
@@ -91,8 +118,8 @@ class DefaultAuditTrail:
 
     def _listen(self, listen: Callable[[AuditTrail], None]) -> None:
         _listening.append(listen)
-        if _roll is not None:
-            listen(_roll.audit)
+        for roll in _open_rolls():
+            listen(roll.audit)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # a method of AuditTrail
         from tallyroll.audit.trail import AuditTrail  # noqa: PLC0415  # who has no audit does without
@@ -135,16 +162,16 @@ def current_field_sealer() -> FieldSealer:
 
 async def close_default() -> None:
     """Closes the default roll of this event loop, if it is open; the next use opens a new one."""
-    global _roll, _stack  # this module is where state may be
-    stack, _roll, _stack = _stack, None, None
-    if stack is not None and _owner == (os.getpid(), asyncio.get_running_loop()):
-        await stack.aclose()
+    default = _defaults.pop(asyncio.get_running_loop(), None)
+    if default is not None and default.stack is not None and default.pid == os.getpid():
+        await default.stack.aclose()
 
 
 def reset_defaults() -> None:
     """Back to the environment's settings and the built-in event types. Does not close: ``await close_default()`` first."""
-    global _settings, _roll, _stack, _owner, _bus  # this module is where state may be
-    _settings, _roll, _stack, _owner, _bus = None, None, None, None, None
+    global _settings, _bus  # this module is where state may be
+    _settings, _bus = None, None
+    _defaults.clear()
     _listening.clear()
     _forget_field_sealer()
     forget_registered_types()

@@ -282,7 +282,10 @@ class EventPublisher:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError("a publisher is used from one event loop at a time")
+                raise RuntimeError(
+                    "a publisher is used from one event loop at a time, and that one still runs; "
+                    "from another thread hand it over with asyncio.run_coroutine_threadsafe, or open a roll there"
+                )
             spoolings = (True, False) if self._loop is not None and self._spool is not None else ()
             left = [record for spooling in spoolings for record in self._delivery.open_records(spooling=spooling)]
             self._loop = loop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -124,11 +124,11 @@ class Roll:
             follow=self.follow, catch_up=self._catch_up,
         )  # fmt: skip
         self._following = Following(self._parts)
+        self._held: Sequence[object] = ()
         self._versions = Versions(log, catalogue, publisher, wait_for_ack=settings.wait_for_ack)
 
     @staticmethod
-    @asynccontextmanager
-    async def open(  # noqa: PLR0913  # what a program may bring of its own
+    def open(  # noqa: PLR0913  # what a program may bring of its own
         target: str | Settings | None = None,
         *,
         clock: Clock | None = None,
@@ -136,7 +136,7 @@ class Roll:
         processors: Sequence[Processor] = (),
         metrics: Sequence[MetricSpec] = (),
         tracing: Tracing | None = None,
-    ) -> AsyncIterator[Roll]:
+    ) -> AbstractAsyncContextManager[Roll]:
         """The roll for a log URL, for settings, or (with nothing) for what the environment says.
 
         ``metrics`` are counted beside the built-in ones; every process that follows or asks should name the same.
@@ -144,6 +144,22 @@ class Roll:
         Closing flushes the publisher within its grace and stops the followers at a flushed position. Raises SettingsError,
         MissingExtra, TopicConflict; an absent broker raises nothing, the publisher spools until it is there.
         """
+        held: list[object] = []
+        opening = Roll._open(target, clock, telemetry, processors, metrics, tracing, held)
+        held.append(opening)
+        return opening
+
+    @staticmethod
+    @asynccontextmanager
+    async def _open(  # noqa: PLR0913  # as open
+        target: str | Settings | None,
+        clock: Clock | None,
+        telemetry: Telemetry | None,
+        processors: Sequence[Processor],
+        metrics: Sequence[MetricSpec],
+        tracing: Tracing | None,
+        held: Sequence[object],
+    ) -> AsyncIterator[Roll]:
         settings = target if isinstance(target, Settings) else Settings.from_env(**_url(target))
         clock, telemetry = clock or SystemClock(), telemetry or Counters()
         catalogue, measured = catalogue_of(settings), metrics_of(settings, metrics)
@@ -165,6 +181,7 @@ class Roll:
             stack.push_async_callback(publisher.close)
             roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher, metrics=measured, tracing=tracing)
             stack.push_async_callback(roll._parts.stack.aclose)  # own class
+            roll._held = held  # who has entered this by hand, as in a notebook, may keep only the roll; it must not close then
             yield roll
 
     # Into the log
