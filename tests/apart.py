@@ -75,7 +75,12 @@ def die_of(main: Callable[..., None], *arguments: object) -> str:
 
 def command(words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> tuple[int, str]:
     """Runs ``tallyroll`` with these words in a folder and an environment; its exit code, and what it printed on both streams."""
-    return Program(_command, tuple(words), folder, dict(environ)).ended()
+    return begun(words, folder, environ).ended()
+
+
+def begun(words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Program:
+    """As ``command``, not waited for."""
+    return Program(_command, tuple(words), folder, dict(environ))
 
 
 def _command(words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:

@@ -303,7 +303,6 @@ HELD_OUT = ("realAdExchange", "AMZN", "CVS", "GOOG", "KO", "UPS")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)  # a quarter of a minute of one core, however busy that is
 def test_the_bar_on_the_series_of_the_benchmark() -> None:
     folder = data_folder()
     if folder is None:
