@@ -90,8 +90,7 @@ def a_file_is_replaced_as_a_whole(files_of: OpenFiles) -> None:
             begun.set()
             seen.append(bytes(other.open("a")))
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    (looking := threading.Thread(target=look)).start()
     try:
         for number in range(20):
             begun.clear()  # each replacement falls into a look
