@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
 
@@ -12,10 +13,12 @@ from tests.flows.following import Accountant, Ledger, Unhurried, office, running
 from tests.flows.publishing import breathe
 
 from tallyroll.errors import LogUnavailable, PositionConflict, SettingsError, SpanGone, StoreFilling, StoreUnavailable, TallyrollError
+from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.follow import flushing
 from tallyroll.ports import LooksFirst, Span
 from tallyroll.roll import FOLLOWERS, NATS_FOLLOWER, REDIS_FOLLOWER, Roll
+from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_RETRIES, FOLLOWED
 from tallyroll.testing.builders import EventBuilder
 from tallyroll.testing.clock import FakeClock
@@ -949,3 +952,12 @@ async def test_what_does_not_pass_when_partitions_come_ends_the_loop_although_th
         loop.start()
         with pytest.raises(SettingsError):
             await desk.passing(loop.finished())
+
+
+async def test_a_read_that_cannot_wait_for_what_was_published_says_so_once(caplog):
+    with caplog.at_level(logging.WARNING, "tallyroll.follow"):
+        async with Roll.open(Settings(url="sqlite://:memory:", read_wait_ms=0)) as roll:
+            for _ in range(3):
+                await roll.publish(AgentEvent("agent.started", "a", "agent"))
+                await roll.agent_state("a")
+    assert caplog.messages == ["a read has waited 0 s (TALLYROLL_READ_WAIT_MS); 'state' has not all that this process has published"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tallyroll.adapters.extras import require
 from tallyroll.bridges.forward import Forwarder, topics_of, types_named
@@ -34,6 +35,8 @@ from tallyroll.roll.names import (
     STATE_FOLLOWER,
 )
 from tallyroll.roll.parts import Parts
+
+log: Final = logging.getLogger("tallyroll.follow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Following:
         self._parts = parts
         self._loops: dict[str, FollowLoop] = {}
         self._beginning = asyncio.Lock()
+        self._told_behind: set[str] = set()
         self._kinds: Mapping[str, _Kind] = {
             STATE_FOLLOWER: _Kind(self._state, self._state_stored),
             ARCHIVE_FOLLOWER: _Kind(self._archive, self._archive_stored),
@@ -109,7 +113,17 @@ class Following:
         wait_until = clock.monotonic() + self._parts.settings.read_wait_ms / 1000
         for position in self._parts.publisher.last_positions():
             if not await loop.caught_up(position, max(0.0, wait_until - clock.monotonic())):
+                self._tell_behind(follower)
                 return
+
+    def _tell_behind(self, follower: str) -> None:
+        """Once: a process that reads ahead of what it follows does so with each read."""
+        if follower not in self._told_behind:
+            self._told_behind.add(follower)
+            wait_s = self._parts.settings.read_wait_ms / 1000
+            log.warning(
+                "a read has waited %g s (TALLYROLL_READ_WAIT_MS); '%s' has not all that this process has published", wait_s, follower
+            )
 
     async def lag(self, name: str) -> list[Lag]:
         """Per partition how far a follower is behind the log."""
