@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from tests.flows.leaving import find, leave, spooled
 
@@ -26,3 +29,53 @@ def test_while_the_broker_is_away_each_has_a_spool_of_its_own(tmp_path):
     assert left.code == 0, left.errors
     waiting = spooled(tmp_path)
     assert sorted(set(waiting)) == sorted(left.ids)
+
+
+FOLLOWING = """
+import asyncio, multiprocessing, sys
+from tallyroll import AgentEvent, Roll, TallyrollError
+from tallyroll.replay.views import AGENT
+
+async def tried(roll):
+    asked = {
+        "state": lambda: roll.agent_state("a"),
+        "look": lambda: roll.state(AGENT, "a", follow=False),
+        "archive": lambda: roll.archive_report(),
+        "metrics": lambda: roll.open_alerts(),
+    }
+    for name, ask in asked.items():
+        try:
+            print(name, "answered", await asyncio.wait_for(ask(), 20), flush=True)
+        except (RuntimeError, TallyrollError) as error:
+            print(name, type(error).__name__, "fork" in str(error), flush=True)
+    await roll.publish(AgentEvent("agent.started", "child", "agent"))
+
+def child(roll):
+    asyncio.run(tried(roll))
+
+async def main():
+    async with Roll.open(sys.argv[1]) as roll:
+        receipt = await roll.publish(AgentEvent("agent.started", "a", "agent"))
+        for follower in ("state", "archive", "analytics"):
+            await roll.caught_up(receipt.position, 30, follower=follower)
+        process = multiprocessing.get_context("fork").Process(target=child, args=(roll,))
+        process.start()
+        await asyncio.to_thread(process.join)
+        assert process.exitcode == 0
+        print((await roll.agent_state("a"))["status"], len(await roll.agent_timeline("child")))
+
+asyncio.run(main())
+"""
+
+
+def test_what_follows_and_reads_stores_is_refused_to_a_forked_child_and_the_parent_goes_on(tmp_path):
+    words = [sys.executable, "-c", FOLLOWING, f"sqlite:///{tmp_path}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "state RuntimeError True",
+        "look StoreUnavailable True",
+        "archive StoreUnavailable True",
+        "metrics StoreUnavailable True",
+        "running 1",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +78,7 @@ class Following:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._pid = os.getpid()
         self._loops: dict[str, FollowLoop] = {}
         self._beginning = asyncio.Lock()
         self._told_behind: set[str] = set()
@@ -92,7 +94,9 @@ class Following:
     # Loops
 
     async def follow(self, name: str) -> FollowLoop:
-        """The loop of one follower, started."""
+        """The loop of one follower, started. Raises RuntimeError in a forked child of the process that follows already."""
+        if self._loops and self._pid != os.getpid():
+            raise RuntimeError("this roll follows in the process that it was opened in; open one of its own in the forked child")
         async with self._beginning:
             return self._loops[name] if name in self._loops else self._begin(await self.make(name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,7 +16,7 @@ import msgspec
 
 from tallyroll.adapters.sqlite import archive_schema as schema
 from tallyroll.adapters.sqlite.binding import OPTIONAL, blob
-from tallyroll.adapters.sqlite.schema import transaction
+from tallyroll.adapters.sqlite.schema import check_process, transaction
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import (
@@ -78,6 +79,7 @@ class SqliteArchiveIndex:
     """
 
     def __init__(self, path: Path, partition: TopicPartition) -> None:
+        self._pid = os.getpid()
         self._path = path
         self._name = f"archive index {path}"
         self._partition = partition
@@ -288,6 +290,8 @@ class SqliteArchiveIndex:
         return self._read(select)
 
     def close(self) -> None:
+        if os.getpid() != self._pid:  # a forked child, which leaves the parent's alone
+            return
         with self._write_lock:
             self._closed = True
             while self._idle:
@@ -306,6 +310,7 @@ class SqliteArchiveIndex:
 
     def _read(self, select: Callable[[sqlite3.Connection], T], *, alone: bool = True) -> T:
         """What a question finds; ``alone``: it is one statement, which sees one moment by itself."""
+        check_process(self._pid, self._name)
         with self._translated():
             try:
                 connection = self._idle.pop()
@@ -324,6 +329,7 @@ class SqliteArchiveIndex:
 
     @contextlib.contextmanager
     def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        check_process(self._pid, self._name)
         with self._write_lock, self._translated(), contextlib.ExitStack() as stack:
             if durable:
                 stack.enter_context(schema.durable(self._writer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tallyroll.adapters.sqlite.folding import MOST_BYTES
-from tallyroll.errors import LogUnavailable, TopicConflict
+from tallyroll.errors import LogUnavailable, StoreUnavailable, TopicConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.settings import Synchronous
@@ -64,6 +65,12 @@ _ADVICE: Final = {
 }
 _DAMAGED: Final = "the file is damaged; move log.db aside with its -wal and -shm files, restore a copy, keep the damaged one"
 _FOREIGN: Final = "the file is not a log of tallyroll, or is damaged; choose another folder, or restore a copy"
+
+
+def check_process(pid: int, what: str) -> None:
+    """Raises StoreUnavailable in a forked child of the process that opened a file: SQLite must not be used there, nor waited for."""
+    if os.getpid() != pid:
+        raise StoreUnavailable(what, "it was opened before a fork; open a roll in this process")
 
 
 def where(path: Path | None) -> str:

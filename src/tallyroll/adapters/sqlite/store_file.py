@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from tallyroll.adapters.sqlite.folding import MOST_BYTES, Folding
-from tallyroll.adapters.sqlite.schema import advised, enter_wal, transaction
+from tallyroll.adapters.sqlite.schema import advised, check_process, enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -52,10 +53,12 @@ class StoreFile:
     A writer waits ``lock_timeout_s`` at most for others of this process, and again for those of other processes.
     Durability: a commit survives the end of the process; with ``synchronous`` NORMAL a crash of the machine may take the
     newest commits back, each as a whole. Every method blocks. Raises StoreUnavailable for whatever SQLite refuses.
+    A forked child must not use it, and is told so.
     Not promised: use from several hosts or over a network file system, where file locks do not hold.
     """
 
     def __init__(self, path: Path | None, kind: FileKind, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        self._pid = os.getpid()
         self._kind = kind
         self._lock_timeout_s = lock_timeout_s
         self._name = f"{kind.name} in memory" if path is None else str(path)
@@ -77,12 +80,14 @@ class StoreFile:
 
     def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
         """What ``select`` finds, of one moment."""
+        check_process(self._pid, self._name)
         with self._read_lock, self._translated(), transaction(self._reader, "DEFERRED"):
             return select(self._reader)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction; it is committed when the block ends, and undone when the block raises."""
+        check_process(self._pid, self._name)
         if not self._write_lock.acquire(timeout=self._lock_timeout_s):
             raise StoreUnavailable(self._name, "others who write to it wait for it already")
         try:
@@ -95,6 +100,7 @@ class StoreFile:
 
     def fold(self) -> None:
         """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted."""
+        check_process(self._pid, self._name)
         if self._reader is self._writer:
             return
         with self._write_lock, self._read_lock, self._translated():
@@ -105,7 +111,9 @@ class StoreFile:
                 time.sleep(_RETRY_S)
 
     def close(self) -> None:
-        """Waits for what is running, and closes. Safe to call twice."""
+        """Waits for what is running, and closes. Safe to call twice. In a forked child it leaves the parent's file alone."""
+        if os.getpid() != self._pid:
+            return
         with self._write_lock:
             if self._closed:
                 return
