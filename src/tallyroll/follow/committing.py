@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from tallyroll.errors import LogError
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock, Subscription
 
@@ -21,24 +23,33 @@ class Commits:
         self._committed: dict[TopicPartition, int] = {}
         self._last_s = 0.0
         self._task: asyncio.Task[None] | None = None
+        self.failed = False
+        """Whether the last commit has to be made again."""
 
     @property
     def due(self) -> bool:
-        """Whether it is time to ``begin``. Raises what came of the commit before."""
+        """Whether it is time to ``begin``. Raises what came of the commit before, where it may not pass; else it has ``failed``."""
         if self._task is not None and self._task.done():
             task, self._task = self._task, None
-            task.result()
+            try:
+                task.result()
+            except LogError as error:
+                if not error.retriable:
+                    raise
+                self.failed = True
         return self._task is None and self._clock.monotonic() - self._last_s >= self._interval_s
 
     def begin(self, subscription: Subscription, positions: Mapping[TopicPartition, int]) -> None:
         """Commits these positions in a task of its own, when it is ``due``."""
+        self.failed = False
         self._task = asyncio.create_task(self._commit(subscription, positions), name="commit")
 
     async def finish(self, subscription: Subscription | None, positions: Mapping[TopicPartition, int]) -> None:
-        """Commits these positions; they are committed when it returns, whatever became of what was under way."""
+        """Commits these positions, whatever became of what was under way; where the log does not answer they stay uncommitted."""
         await self.settled()
         if subscription is not None:
-            await self._commit(subscription, positions)
+            with contextlib.suppress(LogError):
+                await self._commit(subscription, positions)
 
     async def settled(self) -> None:
         """Waits for what is under way, whatever comes of it."""

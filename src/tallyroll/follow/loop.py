@@ -249,7 +249,7 @@ class FollowLoop:
         for follower in [one for one in self._followers if one.name in self._flushes.conflicted]:
             await self._start_over(follower)
         self._choke()
-        if self._commits.due and self._commit_wanted:
+        if self._commits.due and (self._commit_wanted or self._commits.failed):
             self._commits.begin(self._subscription, self._to_commit())
         if trouble is not None:
             raise trouble

@@ -1,5 +1,8 @@
 """Membership in a consumer group. One thread owns the consumer; rebalances wait for the event loop to flush.
 
+No other thread calls the consumer: its client lets one in at a time, and whoever waits outside may wait for as long as the first
+one polls. And nothing there waits for the answer to a commit: the client may never give one where the coordinator goes away.
+
 Offsets are never stored or committed by librdkafka on its own: auto-commit lost 167 of 600 events when a process was
 killed in mid-batch.
 """
@@ -10,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
@@ -18,6 +20,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from tallyroll.adapters.kafka.batches import to_batches
 from tallyroll.adapters.kafka.outcomes import reason_of, unavailable
+from tallyroll.adapters.kafka.owner import Owner
 from tallyroll.errors import LogUnavailable, SettingsError, SpanGone, TopicConflict
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
@@ -29,6 +32,9 @@ _REBALANCE_S: Final = 60.0  # a flush that takes longer is a broken store; the g
 _LINGER_S: Final = 0.005  # a batch costs each follower more than a record does; a slow stream comes in batches, too, if it may wait
 _WATERMARK_S: Final = 10.0  # one look-up of where a partition begins
 _COMMITTED_S: Final = 2.0  # one look-up at the coordinator; the whole group waits for it
+_COMMIT_S: Final = 5.0  # until a commit is confirmed; a healthy broker takes milliseconds
+_SERVE_S: Final = 0.01  # how long one look for the answer to a commit takes, where nobody polls
+_LEAVE_S: Final = 10.0  # a broker that does not answer would be told for ever; it notices by itself that a member is gone
 T = TypeVar("T")
 
 
@@ -44,14 +50,19 @@ class KafkaSubscription:
         self._servers = config["bootstrap.servers"]
         self._listener = listener
         self._max_records = max_records
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tallyroll-kafka-consume")
+        self._owner = Owner("tallyroll-kafka-consume")
         self._loop = asyncio.get_running_loop()
-        self._consumer = Consumer(dict(config))
+        self._consumer = Consumer({**config, "on_commit": self._on_commit})
         self._paused: set[TopicPartition] = set()
         self._pause_changes: dict[TopicPartition, bool] = {}
         self._epochs: dict[TopicPartition, int | None] = {}
         self._held: set[TopicPartition] = set()
-        self._owed: dict[TopicPartition, int] | None = None
+        self._early: list[Message] = []  # what came while the answer to a commit was looked for
+        self._to_commit: dict[TopicPartition, int] = {}
+        self._answers: dict[
+            TopicPartition, tuple[int, bool]
+        ] = {}  # per partition the last commit that was answered, and whether it is stored
+        self._rebalancing = asyncio.Event()
         self._closed = False
 
     async def start(self) -> None:
@@ -72,47 +83,95 @@ class KafkaSubscription:
         self._pause_changes[partition] = False
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
-        await self._call(self._consumer.seek, ClientPartition(partition.topic, partition.partition, offset))
+        await self._call(self._seek, partition, offset)
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        if self._owed is not None:
-            # Called by the listener inside a rebalance: the consumer's thread waits for us and commits when we return.
-            self._owed.update(positions)
-        elif positions:
-            await self._call(self._commit, dict(positions), beside=True)
+        """As the port says; stored when it returns. Inside a rebalance it goes out when the listener is done, and nobody waits for it.
+
+        Raises LogUnavailable when the broker does not confirm it in time.
+        """
+        for partition in positions:
+            self._answers.pop(partition, None)
+        self._to_commit.update(positions)
+        until = self._loop.time() + _COMMIT_S
+        while any(partition not in self._answers for partition in positions):
+            if self._loop.time() > until:
+                raise LogUnavailable(f"Kafka at {self._servers}", f"did not confirm a commit within {_COMMIT_S:.0f} s")
+            if await self._serving():
+                return
+        if refused := [str(one) for one, offset in positions.items() if self._answers[one] != (offset, True)]:
+            raise LogUnavailable(f"Kafka at {self._servers}", f"did not take the commit of {', '.join(sorted(refused))}")
+
+    async def _serving(self) -> bool:
+        """Has commits sent and answers looked for; true where a rebalance is under way, which waits for who waits for its thread."""
+        rebalancing, serving = asyncio.ensure_future(self._rebalancing.wait()), asyncio.ensure_future(self._call(self._serve))
+        try:
+            await asyncio.wait({rebalancing, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if not rebalancing.done():
+                serving.result()
+            return rebalancing.done()
+        finally:
+            rebalancing.cancel()
+            serving.cancel()
 
     async def close(self) -> None:
+        """As the port says; a broker that does not answer is left without a word, after some seconds."""
         if not self._closed:
             self._closed = True
-            await self._call(self._consumer.close)
-            self._executor.shutdown(wait=False)
+            leaving = asyncio.ensure_future(self._call(self._leave))
+            await asyncio.wait({leaving}, timeout=_LEAVE_S)
+            self._owner.retire()
+            if leaving.done():
+                leaving.result()
+            else:
+                leaving.cancel()
+                log.warning("Kafka at %s does not answer; its group is left without a word", self._servers)
 
-    async def _call(self, function: Any, *arguments: Any, beside: bool = False) -> Any:  # noqa: ANN401
-        """In the consumer's thread, or beside it: what waits for an answer there would hold up the reading."""
+    async def _call(self, function: Any, *arguments: Any) -> Any:  # noqa: ANN401
+        """In the consumer's thread."""
         try:
-            return await self._loop.run_in_executor(None if beside else self._executor, function, *arguments)
+            return await self._loop.run_in_executor(self._owner, function, *arguments)
         except KafkaException as error:
             raise unavailable(self._servers, error) from None
         except RuntimeError as error:
             raise unavailable(self._servers, error) from None
 
-    # What follows runs in the consumer's thread; commits may run beside it.
+    # What follows runs in the consumer's thread.
 
     def _poll(self, timeout_s: float) -> list[Message]:
         self._apply_pauses()
-        # poll() returns with the first record; consume() waits for company, until it is full or the time is over.
-        first = self._consumer.poll(timeout_s)
-        if first is None:
-            return []
-        messages = [first, *self._consumer.consume(self._max_records - 1, _LINGER_S)] if self._max_records > 1 else [first]
+        self._send_commits()
+        early = [message for message in self._early if _place(message) not in self._paused]
+        if early:
+            self._early = [message for message in self._early if _place(message) in self._paused]
         good = []
-        for message in messages:
+        for message in early or self._take(timeout_s):
             error = message.error()
             if error is None:
                 good.append(message)
             else:
                 self._raise_for(message, error)
         return good
+
+    def _take(self, timeout_s: float) -> list[Message]:
+        # poll() returns with the first record; consume() waits for company, until it is full or the time is over.
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        return [first, *self._consumer.consume(self._max_records - 1, _LINGER_S)] if self._max_records > 1 else [first]
+
+    def _serve(self) -> None:
+        """Sends commits, and looks for answers; records that come meanwhile are for the next poll."""
+        self._send_commits()
+        self._early += self._take(_SERVE_S)
+
+    def _seek(self, partition: TopicPartition, offset: int) -> None:
+        self._consumer.seek(ClientPartition(partition.topic, partition.partition, offset))
+        self._early = [message for message in self._early if _place(message) != partition]
+
+    def _leave(self) -> None:
+        self._send_commits()
+        self._consumer.close()
 
     def _raise_for(self, message: Message, error: KafkaError) -> None:
         code = error.code()
@@ -136,13 +195,19 @@ class KafkaSubscription:
             (self._paused.add if pause else self._paused.discard)(partition)
             (self._consumer.pause if pause else self._consumer.resume)([ClientPartition(*partition)])
 
-    def _commit(self, positions: Mapping[TopicPartition, int]) -> None:
+    def _send_commits(self) -> None:
         offsets = []
-        for partition, offset in positions.items():
+        while self._to_commit:
+            partition, offset = self._to_commit.popitem()
             epoch = self._epochs.get(partition)
             offsets.append(ClientPartition(partition.topic, partition.partition, offset, leader_epoch=-1 if epoch is None else epoch))
-        with contextlib.suppress(KafkaException):  # a hint only: the position stored with the results is what counts
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+        if offsets:
+            with contextlib.suppress(KafkaException):  # a hint only: the position stored with the results is what counts
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
+        for item in partitions:
+            self._answers[TopicPartition(item.topic, item.partition)] = item.offset, error is None and item.error is None
 
     def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         ours = [TopicPartition(item.topic, item.partition) for item in partitions]
@@ -171,13 +236,8 @@ class KafkaSubscription:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         theirs = [TopicPartition(item.topic, item.partition) for item in partitions]
-        self._owed = {}
-        try:
-            self._ask(self._listener.revoked(theirs))
-        finally:
-            owed, self._owed = self._owed, None
-        if owed:
-            self._commit(owed)
+        self._ask(self._listener.revoked(theirs))
+        self._send_commits()
         self._forget(consumer, theirs)
 
     def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
@@ -187,8 +247,10 @@ class KafkaSubscription:
 
     def _forget(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._held.difference_update(partitions)
+        self._early = [message for message in self._early if _place(message) in self._held]
         for partition in partitions:
             self._epochs.pop(partition, None)
+            self._to_commit.pop(partition, None)  # somebody else commits for them now
         with contextlib.suppress(KafkaException):
             consumer.incremental_unassign([ClientPartition(*partition) for partition in partitions])
 
@@ -197,7 +259,7 @@ class KafkaSubscription:
         if self._loop.is_closed():
             coroutine.close()
             return None
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._told(coroutine), self._loop)
         try:
             return future.result(_REBALANCE_S)
         except TimeoutError:
@@ -208,3 +270,15 @@ class KafkaSubscription:
             # Raising here would come out of librdkafka's poll; the followers are fenced by position anyway.
             log.exception("a follower could not follow a rebalance")
             return None
+
+    async def _told(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """A listener's call, on the event loop; who waits for the consumer's thread meanwhile would wait for himself."""
+        self._rebalancing.set()
+        try:
+            return await coroutine
+        finally:
+            self._rebalancing.clear()
+
+
+def _place(message: Message) -> TopicPartition:
+    return TopicPartition(message.topic() or "", message.partition() or 0)
