@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,21 @@ Begin = Callable[..., Program]
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Begin:
+def begin(tmp_path: Path) -> Iterator[Begin]:
     """Begins a command in a process of its own: each waits for seconds, and several can wait beside each other."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_"))}
+    programs: list[Program] = []
     grace = "3600000"  # nobody waits it out for what is in the spool, or this would never end
 
     def begin(*words: str, folder: str = "spool", deadline_ms: int = 2_500) -> Program:
         waits = {"TALLYROLL_PUBLISH_DEADLINE_MS": str(deadline_ms), "TALLYROLL_STALL_MS": "300", "TALLYROLL_EXIT_GRACE_MS": grace}
-        return begun([*words, "--url", AWAY], tmp_path, {**kept, "TALLYROLL_DATA_DIR": str(tmp_path / folder), **waits})
+        programs.append(begun([*words, "--url", AWAY], tmp_path, {**kept, "TALLYROLL_DATA_DIR": str(tmp_path / folder), **waits}))
+        return programs[-1]
 
-    return begin
+    yield begin
+    for program in programs:
+        program.kill()
+        program.lines.close()
 
 
 def said(program: Program, code: int) -> str:
@@ -40,11 +45,13 @@ def said(program: Program, code: int) -> str:
 def test_the_commands_say_what_they_wait_for_and_leave_what_is_kept(begin: Begin) -> None:
     planning = begin("topics", "plan")
     waiting = begin("publish", "agent.started", "a1", folder="other", deadline_ms=15_000)  # time enough to say so
+    leaving = begin("publish", "agent.started", "a1", folder="looked-at")
     first = said(begin("publish", "agent.started", "a1"), 5)
     assert "no answer within 2.5 s" in first
     assert "left in the spool" not in first
 
-    looking = begin("agents", "ls")
+    said(leaving, 5)
+    looking = begin("agents", "ls", folder="looked-at")
     again = said(begin("publish", "agent.started", "a1"), 5)
     assert again.count("1 event is left in the spool by an earlier process; it goes out before anything new") == 1
     third = said(begin("publish", "agent.started", "a1"), 5)

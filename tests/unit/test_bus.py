@@ -121,7 +121,7 @@ async def test_a_later_change_by_the_caller_alters_nothing() -> None:
 
 
 async def test_threads_hand_over_to_the_loop_of_the_queue_in_order() -> None:
-    bus = EventBus()
+    bus = EventBus(block_s=PATIENCE_S)
     queues = [bus.subscribe(maxsize=2_000), bus.subscribe(maxsize=1, overflow="block")]
     threads = [threading.Thread(target=flood, args=(bus, 300), kwargs={"who": who}) for who in range(3)]
     for thread in threads:
