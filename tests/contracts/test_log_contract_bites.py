@@ -178,7 +178,7 @@ BROKEN = [
 
 
 async def open_broken(broken, catalogue):
-    return broken(await SqliteLog.open(None, catalogue, clock=SystemClock()))
+    return broken(await SqliteLog.open(None, catalogue, clock=SystemClock(), session_timeout_ms=3_600_000))
 
 
 @pytest.mark.parametrize(("broken", "case"), BROKEN, ids=lambda item: item.__name__)

@@ -264,7 +264,7 @@ async def office(wrap: Callable[[EventLog, Clock], EventLog] | None = None, **se
     """A log in memory with dead letters, on a clock that the test moves."""
     options = Settings(url="sqlite://:memory:", **settings)
     catalogue, clock, telemetry = catalogue_of(options), FakeClock(), Counters()
-    inner = await SqliteLog.open(None, catalogue, clock=clock)
+    inner = await SqliteLog.open(None, catalogue, clock=clock, session_timeout_ms=3_600_000)  # for no process that stands still
     log = wrap(inner, clock) if wrap is not None else inner
     letters = DeadLetters(log, catalogue, clock=clock, telemetry=telemetry, max_record_bytes=options.max_record_bytes)
     try:
