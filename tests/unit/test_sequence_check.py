@@ -62,3 +62,51 @@ RECORDS = st.lists(st.builds(record, st.integers(0, 30), st.integers(0, 12), st.
 def test_the_same_is_found_in_any_batches(values: list[bytes], size: int) -> None:
     batches = [batch(values[start : start + size], start) for start in range(0, len(values), size)]
     assert found(*batches) == found(batch(values))
+
+
+NUMBERED = st.tuples(
+    st.integers(0, 30).map(str),
+    st.integers(0, 12).map(str) | st.sampled_from(["00", "01", "07", "x", "", "-1", "1" * 19]),
+    st.sampled_from("tu"),
+    st.sampled_from(["r", "s", ""]),
+)
+
+
+def plainly(records: list[tuple[str, str, str, str]]) -> list[tuple[str, int, int]]:
+    """What a reader finds who reads every number and keeps every id: kind, offset, how many are missing."""
+    runs: dict[tuple[str, str], tuple[list[str], dict[int, int]]] = {}
+    highs: dict[tuple[str, str], int] = {}
+    found, ended = [], list[dict[int, int]]()
+    for offset, (event_id, digits, aggregate, session) in enumerate(records):
+        if not digits.isdecimal() or len(digits) > 18 or not session:
+            continue
+        number, key = int(digits), (session, aggregate)
+        ids, missing = runs.setdefault(key, ([], {}))
+        if event_id in ids[-8:]:
+            continue
+        if not ids or number == 1:
+            ended.append(missing)
+            runs[key], highs[key] = ([event_id], {}), number
+            continue
+        ids.append(event_id)
+        if number > highs[key]:
+            missing.update(dict.fromkeys(range(highs[key] + 1, number), offset))
+            highs[key] = number
+        elif missing.pop(number, None) is None:
+            found.append(("fork", offset, 0))
+    for missing in [*ended, *(missing for _, missing in runs.values())]:
+        found += [("gap", offset, list(missing.values()).count(offset)) for offset in set(missing.values())]
+    return sorted(found, key=lambda one: (one[1], one[0]))
+
+
+@given(st.lists(NUMBERED, min_size=1, max_size=60), st.integers(0, 60))
+def test_what_is_found_is_what_reading_every_number_finds(records: list[tuple[str, str, str, str]], at: int) -> None:
+    values = [record(event_id, digits, aggregate, session) for event_id, digits, aggregate, session in records]
+    first, then, check = values[:at], values[at:], SequenceCheck("t", 0)
+    if first:
+        check.read(batch(first))
+    check = SequenceCheck.load("t", 0, check.dump()) if not check.findings() else check
+    if then:
+        check.read(batch(then, len(first)))
+    told = [(finding.kind, finding.position.offset, finding.missing) for finding in check.findings()]
+    assert sorted(told, key=lambda one: (one[1], one[0])) == plainly(records)

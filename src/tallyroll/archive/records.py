@@ -127,7 +127,7 @@ class TailPiece:
         """The first copies among the records; None if there are none."""
         wanted, subjects = None if types is None else frozenset(types), Subjects()
         kept = [
-            (one.offset, one.time_us, head.type, head.schemaversion, subjects.of(head), bytes(head.data), one.agent, head.id, one.value)
+            (one, head)
             for one, head in zip(self.records, self.heads, strict=True)
             if one.verdict == "first"
             and (until_us is None or (one.time_us or 0) <= until_us)
@@ -137,5 +137,15 @@ class TailPiece:
         ]
         if not kept:
             return None
-        *columns, ids, values = zip(*kept, strict=True)
-        return Rows(*partition, *columns, *((ids, values) if whole else ()))
+        return Rows(
+            *partition,
+            [one.offset for one, _ in kept],
+            [one.time_us or 0 for one, _ in kept],
+            [head.type for _, head in kept],
+            [head.schemaversion for _, head in kept],
+            [subjects.of(head) for _, head in kept],
+            [bytes(head.data) for _, head in kept],
+            [one.agent for one, _ in kept],
+            [head.id for _, head in kept] if whole else None,
+            [one.value or b"" for one, _ in kept] if whole else None,
+        )

@@ -5,7 +5,7 @@ What is in them is bounded: a part tells ``MAX_NAMES`` names apart, first come, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -49,6 +49,16 @@ class CountBy(Field):
         for name, count in right.items():
             joined[name] = joined.get(name, 0) + count
         return joined
+
+    def settle(self, slots: Sequence[dict[str, int]], places: Sequence[Place]) -> dict[str, int]:  # noqa: ARG002  # sums have no order
+        counts: dict[str, int] = {}
+        for slot in filter(None, slots):
+            if counts:
+                for name, count in slot.items():
+                    counts[name] = counts.get(name, 0) + count
+            else:
+                counts = slot.copy()
+        return counts
 
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.name.name, MAX_NAMES]

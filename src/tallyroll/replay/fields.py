@@ -246,9 +246,11 @@ class Last(Field):
         return None if joined is None else joined[1]
 
     def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> Any:  # noqa: ANN401  # Field
+        if not any(slots):  # most fields of most owners
+            return None
         # The values are never compared: no two parts lie in one place.
         found = [(slot[0], place, slot[2]) for slot, place in zip(slots, places, strict=True) if slot is not None]
-        return type(self).choose(found)[2] if found else None
+        return type(self).choose(found)[2]
 
     def describe(self) -> list[Any]:
         return [self.kind, {name: value.name for name, value in self.values.items()}]
@@ -330,7 +332,7 @@ class OpenSet(Field):
 
     def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> list[str]:
         # Of the many ids that were closed only those matter that some part still has open.
-        if not any(opened for opened, _, _ in slots):
+        if not any(map(_OPENED, slots)):
             return []
         newest: dict[str, tuple[int, str, int, int]] = {}
         for (opened, _, _), place in zip(slots, places, strict=True):
@@ -351,6 +353,7 @@ class OpenSet(Field):
 
 
 _BEFORE_ALL: Final = (-1, "", -1, -1)
+_OPENED: Final = itemgetter(0)
 
 
 def _remember(ids: dict[str, tuple[int, int]], name: str, key: tuple[int, int], most: int) -> None:

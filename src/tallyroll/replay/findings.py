@@ -6,7 +6,7 @@ one partition, so its numbers need nothing from other partitions. Pure.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -66,28 +66,32 @@ class Findings:
 
 _Key = tuple[str, str, str]  # session, kind and id of the aggregate
 
-_Dumped = tuple[str, str, str, int, int, msgspec.Raw, msgspec.Raw]
+_Dumped = tuple[str, str, str, int, int, list[tuple[int, int]], msgspec.Raw]
 
 SequenceState = list[_Dumped]
 """What ``SequenceCheck.dump`` gives of each run: its key, highest number, last offset, (missing number, offset), recent ids.
 
-The lists as JSON, since most runs of a state that is loaded are never met again.
+The ids as JSON, since most runs of a state that is loaded are never met again.
 """
 
-_NOTHING: Final = b"[]"
 _encode: Final = msgspec.json.Encoder().encode
-_decode_missing: Final = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_recent: Final = msgspec.json.Decoder(list[str]).decode
 
 
 class _Run:
-    __slots__ = ("high", "last", "missing", "recent")
+    __slots__ = ("following", "high", "last", "missing", "recent")
 
-    def __init__(self, number: int, event_id: str, offset: int) -> None:
-        self.high = number
+    def __init__(self, number: int, recent: Iterable[str], offset: int) -> None:
+        self.reach(number)
         self.last = offset
         self.missing: dict[int, Position] = {}
-        self.recent = [event_id]  # so short that looking through it is quicker than keeping a set of the newest
+        # So short that looking through it is quicker than keeping a set of the newest.
+        self.recent = deque(recent, _RECENT_IDS)
+
+    def reach(self, number: int) -> None:
+        """The highest number is this; ``following`` is what usually comes next as records write it, never 1, which begins a run."""
+        self.high = number
+        self.following = str(number + 1) if number else ""
 
 
 class SequenceCheck:
@@ -115,35 +119,44 @@ class SequenceCheck:
         for index, head in enumerate(heads):
             if isinstance(head, Undecodable) or (copies and index in copies):
                 continue
-            digits, session, event_id = head.sequence, head.chainsession, head.id
-            if not digits.isdecimal() or len(digits) > _MAX_DIGITS or not session:
+            key = (head.chainsession, head.aggregatetype, head.aggregateid)
+            run = runs.get(key)
+            # The usual case, without reading the number: the text of the one that comes next.
+            if run is None or head.sequence != run.following or head.id in run.recent:
+                self._read(key, head.sequence, head.id, offsets[index])
                 continue
-            number = int(digits)
-            key = (session, head.aggregatetype, head.aggregateid)
-            run = runs.get(key) or self._woken(key)
-            if run is None:
-                runs[key] = _Run(number, event_id, offsets[index])
-            elif event_id in run.recent:
-                continue
-            elif number == 1:
-                if run.missing:
-                    self._closed.append((_name(key), run.missing))
-                runs[key] = _Run(number, event_id, offsets[index])
+            run.recent.append(head.id)
+            run.last = offsets[index]
+            run.high = number = run.high + 1
+            run.following = str(number + 1)
+
+    def _read(self, key: _Key, digits: str, event_id: str, offset: int) -> None:
+        """One record that is not the next of a run that is awake."""
+        if not digits.isdecimal() or len(digits) > _MAX_DIGITS or not key[0]:
+            return
+        number = int(digits)
+        run = self._runs.get(key) or self._woken(key)
+        if run is None:
+            self._runs[key] = _Run(number, (event_id,), offset)
+        elif event_id in run.recent:
+            return
+        elif number == 1:
+            if run.missing:
+                self._closed.append((_name(key), run.missing))
+            self._runs[key] = _Run(number, (event_id,), offset)
+        else:
+            run.last = offset
+            run.recent.append(event_id)
+            if number == run.high + 1:
+                run.reach(number)
             else:
-                run.last = offsets[index]
-                run.recent.append(event_id)
-                if len(run.recent) > _RECENT_IDS:
-                    del run.recent[0]
-                if number == run.high + 1:
-                    run.high = number
-                else:
-                    self._jump(run, key, number, offsets[index])
+                self._jump(run, key, number, offset)
 
     def _jump(self, run: _Run, key: _Key, number: int, offset: int) -> None:
         place = Position(self._topic, self._partition, offset)
         if number > run.high:
             run.missing.update(dict.fromkeys(range(max(run.high + 1, number - _MAX_MISSING), number), place))
-            run.high = number
+            run.reach(number)
         elif run.missing.pop(number, None) is None:
             self._forks.append(Finding("fork", place, aggregate=_name(key)))
 
@@ -171,7 +184,7 @@ class SequenceCheck:
     def dump(self) -> SequenceState:
         """The state behind ``settle``, the runs by their last offset: the same however often it was loaded in between."""
         awake = [
-            (*key, run.high, run.last, _raw([(number, place.offset) for number, place in run.missing.items()]), _raw(run.recent))
+            (*key, run.high, run.last, [(number, place.offset) for number, place in run.missing.items()], _raw(run.recent))
             for key, run in self._runs.items()
         ]
         return sorted([*self._asleep.values(), *awake], key=itemgetter(4))
@@ -182,7 +195,7 @@ class SequenceCheck:
         result = cls(topic, partition)
         result._asleep = {one[:3]: one for one in dumped}  # own class
         for one in dumped:
-            if bytes(one[5]) != _NOTHING:  # these are told also if nothing is met of them
+            if one[5]:  # these are told also if nothing is met of them
                 result._woken(one[:3])
         return result
 
@@ -191,14 +204,13 @@ class SequenceCheck:
         if dumped is None:
             return None
         _, _, _, high, last, missing, recent = dumped
-        run = self._runs[key] = _Run(high, "", last)
-        run.recent = _decode_recent(recent)
-        run.missing = {number: Position(self._topic, self._partition, offset) for number, offset in _decode_missing(missing)}
+        run = self._runs[key] = _Run(high, _decode_recent(recent), last)
+        run.missing = {number: Position(self._topic, self._partition, offset) for number, offset in missing}
         return run
 
 
-def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(_encode(value))
+def _raw(ids: Iterable[str]) -> msgspec.Raw:
+    return msgspec.Raw(_encode([*ids]))
 
 
 def _gaps(runs: Iterable[tuple[str, dict[int, Position]]]) -> list[Finding]:

@@ -18,7 +18,7 @@ import msgspec
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import RepeatFilter
-from tallyroll.events.codec import Head, timestamp_us
+from tallyroll.events.codec import Head, micros_of, timestamp_us
 from tallyroll.events.rows import Rows
 from tallyroll.replay.applied import Applied, Cut, Found
 from tallyroll.replay.fields import INT_MAX, Of
@@ -237,7 +237,7 @@ class PartitionFold:
             if program is None or (narrow and not (wanted := self._may_be_owned(head, head.data)) and cut is None):
                 continue
             try:
-                time_us = timestamp_us(head)
+                time_us = micros_of(head.time)
                 if cut is not None and ((time_us and not self._within_cut(cut, index, time_us, found)) or (narrow and not wanted)):
                     continue
                 if head.schemaversion == program.current_version:

@@ -138,12 +138,8 @@ def _taken(values: Sequence[Value]) -> tuple[list[str], dict[str, Any]]:
         names[f"get{number}"] = value.get
         steps = [f"{usual} if {condition} else" for condition, usual in value.quick]
         get, absent = f"get{number}(facts, head, time_us)", " and ".join(map(_is_absent, value.reads))
-        if value.always or not absent:
-            source = [*steps, get]
-        elif len(value.reads) == 1:  # most members of most events are not there
-            source = [f"None if {absent} else", *steps, get]
-        else:
-            source = [*steps, f"None if {absent} else", get]
+        # Most members of most events are not there.
+        source = [*steps, get] if value.always or not absent else [f"None if {absent} else", *steps, get]
         lines += _looked_at_once(f"v{number} = {' '.join(source)}")
     return lines, names
 
@@ -191,8 +187,8 @@ def _fold(decode: Callable[[Any], Any], values: Sequence[Value], steps: Sequence
     names |= {"agent_of": agent_of, "decode": decode}
     lines = [
         "facts, kind = decode(data), head.aggregatetype",
-        "agent = facts.agent_id",
-        "if kind == 'agent' or not agent or agent.__class__ is not str: agent = agent_of(kind, head.aggregateid, agent)",
+        "agent = head.aggregateid if kind == 'agent' else facts.agent_id",
+        "if agent.__class__ is not str or not agent: agent = agent_of(kind, head.aggregateid, agent)",
         *taken,
         "counts = False",
     ]

@@ -232,15 +232,15 @@ class Reading:
         base = boundary(archive.segments(partition), start, end, until_us, self._reducer_id)
         if base > start or lane.plan.pruned:
             for kept in archive.parts(partition, task.view.name, self._reducer_id, end=base):
-                self._restore_or_refold(archive, lane, kept, base)
+                if is_sound(kept):
+                    self._restore(lane, kept)
+                else:
+                    self._refold(archive, lane, kept, base)
         self._reach(lane, base)
         return base
 
-    def _restore_or_refold(self, archive: Archive, lane: _Lane, kept: StoredPart, base: int) -> None:
-        """One owner's newest snapshot; where it is damaged an older one, or none, and the events since."""
-        if is_sound(kept):
-            self._restore(lane, kept)
-            return
+    def _refold(self, archive: Archive, lane: _Lane, kept: StoredPart, base: int) -> None:
+        """In the place of a damaged snapshot an older one of the owner, or none, and the events since."""
         partition, view = lane.partition, self.task.view
         found = self._newest(lane, archive.parts(partition, view.name, self._reducer_id, end=base, owner=kept.owner))
         alone = PartitionFold(self._fold, lane.fold.topic, lane.fold.base, lane.fold.partition, view=self._view, owner=kept.owner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +13,8 @@ from tallyroll.errors import SnapshotMismatch
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import StoredPart
 from tallyroll.replay.fold import state_hash
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def stored_part(  # noqa: PLR0913  # everything that identifies a snapshot
 
 def checksum(view: str, owner: str, partition: TopicPartition, reducer_id: str, end: int, part: bytes) -> bytes:  # noqa: PLR0913  # as above
     """SHA-256 over what identifies a snapshot, as JSON, and the part."""
-    return sha256(msgspec.json.encode([view, owner, *partition, reducer_id, end]) + part).digest()
+    return sha256(_encode((view, owner, *partition, reducer_id, end)) + part).digest()
 
 
 def is_sound(kept: StoredPart) -> bool:
