@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -252,8 +253,16 @@ def _locals(values: Sequence[Value]) -> str:
 
 def _function(name: str, arguments: str, lines: Sequence[str], names: dict[str, Any]) -> Any:  # noqa: ANN401  # made at run time
     source = f"def {name}({arguments}):\n" + "\n".join(f"    {line}" for line in lines)
-    exec(compile(source, _FILE, "exec"), names)  # noqa: S102  # as dataclasses do; see the docstring for what it is made of
-    return names[name]
+    exec(_compiled(source), names)  # noqa: S102  # as dataclasses do; see the docstring for what it is made of
+    made = names[name]
+    made.__code__ = made.__code__.replace()  # one of its own, for the interpreter learns what types it meets there
+    return made
+
+
+@cache
+def _compiled(source: str) -> CodeType:
+    """Three of four functions are the same text as another, with other things behind the names."""
+    return compile(source, _FILE, "exec")
 
 
 # By rule: the owner's source, and whether there is one. Any other word is a type of aggregate.
