@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import compress, islice, repeat
-from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from tallyroll.analytics.lane import Lane
 from tallyroll.analytics.pairs import MAX_ID_LENGTH, PairKind
-from tallyroll.analytics.reading import ENVELOPE, PAYLOAD, Document, Kind, Reader, Schemas
+from tallyroll.analytics.reading import ENVELOPE, PAYLOAD, Envelope, Kind, Reader, Schemas
 from tallyroll.analytics.spec import FLEET, MetricSpec, Path, Success, read_by
 
 ANY: Final = "*"
@@ -63,11 +62,11 @@ class Layout:
         """Columns without events, in the order of ``place``."""
         return [[] for _ in self.place]
 
-    def take(self, documents: Sequence[Document], members: Sequence[Any], into: Sequence[list[Any]]) -> None:
+    def take(self, envelope: Envelope, members: Sequence[Any], into: Sequence[list[Any]]) -> None:
         """Adds what is read of some events to columns. After it nobody needs the events themselves."""
         columns = iter(into)
         for path in self._outside:
-            next(columns).extend(map(attrgetter(path), documents))
+            next(columns).extend(envelope[path])
         of_members = self.reader.columns(members)
         agents: Sequence[str | None] = ()
         for (path, _), column in self._inside:
@@ -76,18 +75,18 @@ class Layout:
             if path == _AGENT_ID:
                 agents = values
         if self._by_agent:
-            next(columns).extend(_agents(documents, agents))
+            next(columns).extend(_agents(envelope, agents))
 
 
-def _agents(documents: Sequence[Document], agents: Sequence[str | None]) -> Iterable[str | None]:
+def _agents(envelope: Envelope, agents: Sequence[str | None]) -> Iterable[str | None]:
     """Which agent each event is about: the rule of ``events.event.agent_of``, without a call for each."""
-    kinds = [one.aggregatetype for one in documents]
+    kinds, aggregates = envelope["aggregatetype"], envelope["aggregateid"]
     alike = kinds.count(AGENT)
     if not alike:  # most topics have the one or the other
         return agents
     if alike == len(kinds):
-        return [one.aggregateid for one in documents]
-    return [one.aggregateid if one.aggregatetype == AGENT else agent for one, agent in zip(documents, agents, strict=True)]
+        return aggregates
+    return [aggregate if kind == AGENT else agent for kind, aggregate, agent in zip(kinds, aggregates, agents, strict=True)]
 
 
 def dimension_paths(dimension: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from tallyroll.analytics.columns import Columns, Layout
 from tallyroll.analytics.lane import Lane, clamp
 from tallyroll.analytics.left_out import UNREADABLE
 from tallyroll.analytics.moments import NEVER, moments
+from tallyroll.analytics.reading import envelope_of, some_of, told_by
 from tallyroll.events.batch import Batch
 
 PIECE: Final = 512  # records, a megabyte with what is read of them
@@ -102,27 +103,28 @@ def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict
     values = list(chain.from_iterable(batch.values for batch in batches))
     heads = list(chain.from_iterable(batch.heads() for batch in batches)) if batches[0].has_heads else None
     reader = gathered.layout.reader
-    read = reader.read(values, heads)
+    documents = reader.read(values, heads)
     at: Sequence[int] = range(len(values))
-    documents = [one for one in read if one is not None]
-    if len(documents) < len(values):
-        at = [index for index, one in enumerate(read) if one is not None]
+    if None in documents:
+        at = [index for index, one in enumerate(documents) if one is not None]
         tally.skipped["undecodable"] += len(values) - len(at)
+    envelope = envelope_of([one for one in documents if one is not None])
     offsets = list(chain.from_iterable(batch.offsets for batch in batches))
     there = offsets if type(at) is range else [offsets[index] for index in at]
+    told = told_by(envelope)
     copies: set[int] = set()
     for lane, start, stop in _parts(bounds, at):
-        copies.update(start + index for index in lane.repeats.copies(documents[start:stop], there[start:stop]))
+        copies.update(start + index for index in lane.repeats.copies_told(told.part(start, stop), there[start:stop]))
     met = {at[number] for number in copies}
     if copies:
         tally.duplicates += len(copies)
-        at = [index for number, index in enumerate(at) if number not in copies]
-        documents = [one for number, one in enumerate(documents) if number not in copies]
-    found = reader.members(documents, at, values)
+        others = [number for number in range(len(at)) if number not in copies]
+        at, envelope = [at[number] for number in others], some_of(envelope, others)
+    found = reader.members(envelope, at, values)
     tally.skipped["undecodable"] += found.undecodable
     tally.skipped["unknown_schema"] += found.unknown_schema
     tally.invalid += found.invalid
-    gathered.layout.take(found.documents, found.members, gathered.taken)
+    gathered.layout.take(found.envelope, found.members, gathered.taken)
     timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for batch in batches))
     if len(found.at) + len(copies) < len(values):
         left = sorted(set(range(len(values))) - met - set(found.at))

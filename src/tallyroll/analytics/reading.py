@@ -15,6 +15,7 @@ from msgspec.structs import astuple
 
 from tallyroll.errors import Undecodable, UnknownSchema
 from tallyroll.events.codec import Head, decode_head
+from tallyroll.events.links import Told
 
 PAYLOAD: Final = "payload."
 ENVELOPE: Final = ("type", "aggregatetype", "aggregateid", "tenantid")
@@ -104,6 +105,7 @@ class Document(Protocol):
     chainnumber: str
 
 
+_MEMBERS: Final = tuple(Document.__annotations__)
 _FILLED: Final = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -121,15 +123,40 @@ def _document(members: type[Any]) -> type[Any]:
     return msgspec.defstruct("Document", fields, gc=False)
 
 
+Envelope = Mapping[str, Sequence[Any]]
+"""Members of some documents, a column each, by name."""
+
+
+def envelope_of(documents: Sequence[Document]) -> Envelope:
+    """The members of documents that a ``Document`` has. All of them in two steps: one at a time takes twice as long."""
+    kinds = set(map(type, documents))
+    if len(kinds) != 1:  # heads, where another follower has read them, and what only decodes in another way
+        return {name: [getattr(one, name) for one in documents] for name in _MEMBERS}
+    return dict(zip(kinds.pop().__struct_fields__, zip(*map(astuple, documents), strict=True), strict=True))
+
+
+def some_of(envelope: Envelope, places: Sequence[int]) -> Envelope:
+    """The documents at some places."""
+    return {name: [column[place] for place in places] for name, column in envelope.items()}
+
+
+def told_by(envelope: Envelope) -> Told:
+    """What documents say of whether their records count."""
+    return Told(
+        envelope["id"], envelope["chainsession"], envelope["chainnumber"], envelope["expects"],
+        envelope["aggregatetype"], envelope["aggregateid"],
+    )  # fmt: skip
+
+
 class Found(NamedTuple):
     """What was read of some records: columns of equal length, in their order, and what could not be.
 
-    ``at`` says which records they are, ``documents`` and ``members`` what they hold. ``undecodable`` and ``unknown_schema``
+    ``at`` says which records they are, ``envelope`` and ``members`` what they hold. ``undecodable`` and ``unknown_schema``
     count the records left out, ``invalid`` the members that could not be taken.
     """
 
     at: Sequence[int]
-    documents: Sequence[Document]
+    envelope: Envelope
     members: Sequence[Any]
     undecodable: int = 0
     unknown_schema: int = 0
@@ -209,29 +236,30 @@ class Reader:
             except Undecodable:
                 return None
 
-    def members(self, documents: Sequence[Document], index: Sequence[int], values: Sequence[bytes | None]) -> Found:
+    def members(self, envelope: Envelope, index: Sequence[int], values: Sequence[bytes | None]) -> Found:
         """The members of readable documents; ``index`` says which of ``values`` they are."""
         try:
-            if self._are_current(documents):
-                return Found(index, documents, self._quickly(documents))
+            if self._are_current(envelope):
+                return Found(index, envelope, self._quickly(envelope["data"]))
         except _BAD_RECORD:
             pass  # one of them: which one is found below
-        return self._members_patiently(documents, index, values)
+        return self._members_patiently(envelope, index, values)
 
-    def _quickly(self, documents: Sequence[Document]) -> list[Any]:
-        members = [document.data for document in documents]
-        if set(map(type, members)) == {msgspec.Raw}:
+    def _quickly(self, members: Sequence[Any]) -> Sequence[Any]:
+        kinds = set(map(type, members))
+        if msgspec.Raw not in kinds:
+            return members
+        if len(kinds) == 1:
             return list(map(self._decode_members, members))
         return [self._decode_members(one) if type(one) is msgspec.Raw else one for one in members]
 
-    def _are_current(self, documents: Sequence[Document]) -> bool:
-        versions = {document.schemaversion for document in documents}
-        types = {document.type for document in documents}
+    def _are_current(self, envelope: Envelope) -> bool:
+        versions, types = set(envelope["schemaversion"]), set(envelope["type"])
         if len(versions) == 1:
             [version] = versions
             pairs = {(name, version) for name in types}
         else:
-            pairs = {(document.type, document.schemaversion) for document in documents}
+            pairs = set(zip(envelope["type"], envelope["schemaversion"], strict=True))
         if pairs <= self._current:
             return True
         try:
@@ -243,12 +271,12 @@ class Reader:
             self._current |= pairs
         return True
 
-    def _members_patiently(self, documents: Sequence[Document], index: Sequence[int], values: Sequence[bytes | None]) -> Found:
-        found: list[tuple[int, Document, Any]] = []
+    def _members_patiently(self, envelope: Envelope, index: Sequence[int], values: Sequence[bytes | None]) -> Found:
+        found: list[tuple[int, Any]] = []
         undecodable = unknown = invalid = 0
-        for document, at in zip(documents, index, strict=True):
+        for place, which in enumerate(zip(envelope["type"], envelope["schemaversion"], envelope["data"], strict=True)):
             try:
-                payloads = self._payloads(document, values[at])
+                payloads = self._payloads(*which, values[index[place]])
             except UnknownSchema:
                 unknown += 1
                 continue
@@ -257,14 +285,14 @@ class Reader:
                 continue
             for members, bad in payloads:
                 invalid += bad
-                found.append((at, document, members))
-        at_, documents_, members_ = zip(*found, strict=True) if found else ((), (), ())
-        return Found(at_, documents_, members_, undecodable, unknown, invalid)
+                found.append((place, members))
+        places, members_ = zip(*found, strict=True) if found else ((), ())
+        return Found([index[place] for place in places], some_of(envelope, places), members_, undecodable, unknown, invalid)
 
-    def _payloads(self, document: Document, value: bytes | None) -> Sequence[tuple[Any, int]]:
-        is_current = self._schemas.is_current(document.type, document.schemaversion)
-        if is_current and type(document.data) is self._root.struct:
-            return [(document.data, 0)]
-        payload = _decode_payload(document.data if type(document.data) is msgspec.Raw else decode_head(value).data)
-        lifted = [payload] if is_current else self._schemas.upcast(document.type, document.schemaversion, payload)
+    def _payloads(self, event_type: str, version: str, data: object, value: bytes | None) -> Sequence[tuple[Any, int]]:
+        is_current = self._schemas.is_current(event_type, version)
+        if is_current and type(data) is self._root.struct:
+            return [(data, 0)]
+        payload = _decode_payload(data if type(data) is msgspec.Raw else decode_head(value).data)
+        lifted = [payload] if is_current else self._schemas.upcast(event_type, version, payload)
         return [self._root.build(one) for one in lifted]

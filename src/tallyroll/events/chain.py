@@ -27,7 +27,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from tallyroll.events.expected import Contest
-from tallyroll.events.links import Chained, Counted, Link
+from tallyroll.events.links import Chained, Counted, Link, Told
 
 GENESIS: Final = "0" * 64
 MAX_SESSIONS: Final = 4_096  # per partition; a session that silent for so long is forgotten, about 1 MB at the most
@@ -278,29 +278,30 @@ class RepeatFilter:
         As ``is_first`` of each that has a link, ``is_duplicate`` of each that it let pass, and ``wins`` of each of those
         that expects something, at half the cost.
         """
+        return self.copies_told(Told.by(heads), offsets)
+
+    def copies_told(self, told: Told, offsets: Sequence[int]) -> dict[int, Copy]:
+        """As ``copies``, of heads that are columns."""
         found: dict[int, Copy] = {}
-        sessions = [head.chainsession for head in heads]
-        digits = [head.chainnumber for head in heads]
         start = 0
-        for session, same in groupby(sessions):
+        for session, same in groupby(told.sessions):
             stop = start + len(list(same))
             run = self._sessions.get(session)
             # The usual case, and all of it in C: the numbers that come next, written as they are written.
-            if run is not None and digits[start:stop] == list(map(str, range(run.high + 1, run.high + 1 + stop - start))):
+            if run is not None and list(told.numbers[start:stop]) == list(map(str, range(run.high + 1, run.high + 1 + stop - start))):
                 run.high += stop - start
                 self._sessions.move_to_end(session)
             elif session:
-                self._one_by_one(session, digits[start:stop], start, found)
+                self._one_by_one(session, told.numbers[start:stop], start, found)
             start = stop
-        event_ids = [head.id for head in heads]
-        if found or not self._are_new(event_ids):
-            for index, event_id in enumerate(event_ids):
+        if found or not self._are_new(told.ids):
+            for index, event_id in enumerate(told.ids):
                 if index not in found and self.is_duplicate(event_id):
                     found[index] = "duplicate"
-        expecting = [head.expects for head in heads]
-        if any(expecting):
-            for index, (head, expects) in enumerate(zip(heads, expecting, strict=True)):
-                if expects and index not in found and not self.wins(head, offsets[index]):
+        if any(told.expects):
+            asking = zip(told.types, told.aggregates, told.expects, offsets, strict=True)
+            for index, (kind, aggregate, expects, offset) in enumerate(asking):
+                if expects and index not in found and not self._contest.wins(f"{kind}:{aggregate}", expects, offset):
                     found[index] = "conflict"
         return found
 

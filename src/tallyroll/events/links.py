@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, Self
 
 
 class Link(NamedTuple):
@@ -44,6 +45,38 @@ class Counted(Linked, Protocol):
     @property
     def expects(self) -> str:
         """Empty if it counts in any case, else what its author had seen; see ``events.expected``."""
+
+
+class Told(NamedTuple):
+    """What the heads of some records say of whether these count, as columns of equal length.
+
+    ``types`` and ``aggregates``, which a thing is named by, may be empty where nothing is expected.
+    """
+
+    ids: Sequence[str]
+    sessions: Sequence[str]
+    numbers: Sequence[str]
+    expects: Sequence[str]
+    types: Sequence[str] = ()
+    aggregates: Sequence[str] = ()
+
+    @classmethod
+    def by(cls, heads: Sequence[Counted]) -> Self:
+        """The columns of some heads."""
+        expects = [head.expects for head in heads]
+        named = heads if any(expects) else ()
+        return cls(
+            [head.id for head in heads],
+            [head.chainsession for head in heads],
+            [head.chainnumber for head in heads],
+            expects,
+            [head.aggregatetype for head in named],
+            [head.aggregateid for head in named],
+        )
+
+    def part(self, start: int, stop: int) -> Told:
+        """Those of the records from ``start`` to ``stop`` (exclusive)."""
+        return Told(*[column[start:stop] for column in self])
 
 
 class Chained(Linked, Protocol):
