@@ -64,6 +64,10 @@ class Seen(NamedTuple):
     starts: NDArray[np.int64]
     rows: NDArray[np.int32]
 
+    @property
+    def bins(self) -> NDArray[np.int64]:
+        return bin_of(np.maximum(self.values * self.spec.scale, self.spec.domain[0]))
+
 
 class Kernel:
     """Keeps panes as the kernel does, and gives runs of one metric and dimension."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 import numpy as np
 import pytest
@@ -12,9 +14,14 @@ from tests.unit.alerting import START, Kernel, Value, event_id, pane_of
 from tallyroll.analytics.anomalies.baseline import FAR, NEAR, WARM_PANES, WARM_VALUES, Baseline, Usual
 from tallyroll.analytics.anomalies.live import OLDEST_S, QUIET_S, LiveDetector, quiet_again
 from tallyroll.analytics.anomalies.series import SeriesName
+from tallyroll.analytics.kernel import Kernel as RealKernel
 from tallyroll.analytics.pane import bin_of, value_of
 from tallyroll.analytics.signal import Severity, Signal
+from tallyroll.analytics.spec import MetricSpec, Path
+from tallyroll.events.batch import Batch
 from tallyroll.events.names import OTHER_NAME
+from tallyroll.events.position import TopicPartition
+from tallyroll.events.schema import SCHEMAS
 
 
 def warm(values: np.ndarray | None = None, panes: int = 20) -> Baseline:
@@ -147,6 +154,33 @@ def test_without_a_baseline_and_for_the_rest_of_the_keys_nothing_is_told() -> No
 def test_a_value_does_not_change_what_it_is_measured_by() -> None:
     watched = Watched(Kernel(), warm())
     assert [one.baseline for _ in range(30) for one in watched.see(watched.far(10))] == [watched.told[0].baseline] * 30
+
+
+def test_a_metric_that_is_kept_in_millionths_is_held_against_millionths_and_told_of_in_units() -> None:
+    price = MetricSpec(
+        name="price", unit="EUR", help="Of a task.", event_types=("task.completed",), value=Path("payload.price", 1_000_000),
+        per=("agent",), exact=True, scale=1_000_000, bad="up",
+    )  # fmt: skip
+    kernel, baseline, told = RealKernel([price], SCHEMAS), Baseline(), list[Signal]()
+    lane = kernel.open(TopicPartition("task-events", 0))
+    live = LiveDetector(lambda _: baseline.usual(), lambda _: None, told.extend, lambda: START)
+    for number, cost in enumerate([*[100, 101, 99, 1e-12, 100] * WARM_PANES * 2, 10_000]):
+        minute = START + number // 5 * 60
+        if number % 5 == 0 and number:
+            baseline.learn(kernel.pane("price", "agent", "a", minute - 60))
+        body = {
+            "specversion": "1.0", "id": str(number), "source": "test", "type": "task.completed",
+            "aggregatetype": "task", "aggregateid": "t", "time": datetime.fromtimestamp(minute, UTC).isoformat(), "schemaversion": "1.0.0", "data": {"agent_id": "a", "price": cost},
+        }  # fmt: skip
+        value = msgspec.json.encode(body)
+        lane.batches.append(Batch("task-events", 0, offsets=[number], keys=[None], values=[value], timestamps_ms=[-1]))
+        run = kernel.run(2**52, observe=True)
+        assert run is not None
+        live.observed(run)
+    [signal] = told
+    assert (signal.value, signal.unit) == (10_000, "EUR")
+    assert signal.baseline == pytest.approx(100, rel=0.02)
+    assert signal.severity is Severity.CRITICAL
 
 
 def test_history_wakes_nobody() -> None:

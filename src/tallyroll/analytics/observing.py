@@ -13,8 +13,8 @@ from tallyroll.analytics.cells import Part
 from tallyroll.analytics.columns import Columns
 from tallyroll.analytics.gathering import Tally
 from tallyroll.analytics.lateness import Bools
-from tallyroll.analytics.measuring import NEGATIVE
-from tallyroll.analytics.pane import Pane
+from tallyroll.analytics.measuring import NEGATIVE, ZERO
+from tallyroll.analytics.pane import Pane, bin_of
 from tallyroll.analytics.run import Observed
 from tallyroll.analytics.spec import MetricSpec
 from tallyroll.analytics.tables import Came, Table
@@ -76,6 +76,12 @@ class Seen:
     @cached_property
     def values(self) -> NDArray[np.float64]:
         return self.part.values.astype(np.float64, copy=False) / self.spec.scale
+
+    @property
+    def bins(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        if not self.spec.signed and int(self.part.places.max()) < ZERO:
+            return self.part.places  # all inside the domain, as a rule
+        return bin_of(np.maximum(self.part.values, self.spec.domain[0]))
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:

@@ -50,6 +50,13 @@ class Observed(Protocol):
         """
 
     @property
+    def bins(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        """``(n,)`` integers, where the spec has a histogram: the bin of each value; of one below the domain that of its lower end.
+
+        As in panes: of an exact metric before it is divided by its scale.
+        """
+
+    @property
     def starts(self) -> NDArray[np.int64]:
         """``(n,) int64``: the pane's first second since 1970."""
 

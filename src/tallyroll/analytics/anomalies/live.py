@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tallyroll.analytics.anomalies.baseline import FAR, NEAR, NEAR_VALUES, Usual
 from tallyroll.analytics.anomalies.series import SeriesName
-from tallyroll.analytics.pane import bin_of, value_of
+from tallyroll.analytics.pane import value_of
 from tallyroll.analytics.run import KernelRun, Observed
 from tallyroll.analytics.signal import MOST_EVIDENCE, Evidence, Signal, amount, severity_of
 from tallyroll.events.names import OTHER_NAME
@@ -81,8 +81,7 @@ class LiveDetector:
 
     def _far(self, run: KernelRun, seen: Observed, oldest: int) -> list[Signal]:
         middle, spread = self._baselines(seen)
-        with np.errstate(divide="ignore"):
-            distance = (bin_of(np.maximum(seen.values, seen.spec.domain[0])) - middle[seen.key_of]) / spread[seen.key_of]
+        distance = (seen.bins - middle[seen.key_of]) / spread[seen.key_of]
         if seen.spec.bad == "down":
             distance = -distance
         elif seen.spec.bad == "both":
@@ -124,7 +123,7 @@ class LiveDetector:
             return None
         opened = self._open_since(name)
         since = start if opened is None or start - opened[1] > QUIET_S else opened[0]
-        value, usual = float(seen.values[row]), value_of(round(middle))
+        value, usual = float(seen.values[row]), value_of(round(middle)) / seen.spec.scale
         whom = "the fleet" if not name.key else f"{name.dimension} {name.key}"
         return Signal(
             state="firing", metric=name.metric, dimension=name.dimension, key=name.key, detector=LIVE, severity=severity,
