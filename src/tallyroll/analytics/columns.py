@@ -132,7 +132,8 @@ class Columns:
         self.ids: Sequence[str] = taken[layout.place["id", "text"]]
         self._layout = layout
         self._taken = taken
-        self._rows: dict[tuple[str, ...], tuple[NDArray[np.int32], Sequence[int]]] = {}
+        self._rows: dict[tuple[str, ...], NDArray[np.int32]] = {}
+        self._lists: dict[tuple[str, ...], Sequence[int]] = {}  # the same, for columns that are lists
         self._subsets: dict[tuple[str, Kind, tuple[str, ...]], Sequence[Any]] = {}
         self._pairs: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
 
@@ -156,27 +157,25 @@ class Columns:
             codes[[name.startswith(_ANOMALY) for name in types]] = _ANOMALIES
         return codes
 
-    def _of(self, types: tuple[str, ...]) -> tuple[NDArray[np.int32], Sequence[int]]:
-        """The rows of some types, as an array and as a list."""
-        found = self._rows.get(types)
-        if found is None:
+    def rows_of(self, types: tuple[str, ...]) -> NDArray[np.int32]:
+        rows = self._rows.get(types)
+        if rows is None:
             wanted = np.zeros(len(self._layout.types) + 2, np.bool_)
             wanted[[self._layout.types[name] for name in types if name != ANY]] = True
             if ANY in types:
                 wanted[:_ANOMALIES] = True
-            rows = np.flatnonzero(wanted[self._types]).astype(np.int32)
-            found = self._rows[types] = rows, rows.tolist()
-        return found
-
-    def rows_of(self, types: tuple[str, ...]) -> NDArray[np.int32]:
-        return self._of(types)[0]
+            rows = self._rows[types] = np.flatnonzero(wanted[self._types]).astype(np.int32)
+        return rows
 
     def column(self, path: str, kind: Kind, types: tuple[str, ...]) -> Sequence[Any]:
         subset = self._subsets.get((path, kind, types))
         if subset is None:
-            subset, rows = self._taken[self._layout.place[path, kind]], self._of(types)[1]
+            subset, rows = self._taken[self._layout.place[path, kind]], self.rows_of(types)
             if len(rows) < len(self):
-                subset = [subset[row] for row in rows]
+                at = self._lists.get(types)
+                if at is None:
+                    at = self._lists[types] = rows.tolist()
+                subset = [subset[row] for row in at]
             self._subsets[path, kind, types] = subset
         return subset
 

@@ -107,8 +107,9 @@ def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict
     at: Sequence[int] = range(len(values))
     if None in documents:
         at = [index for index, one in enumerate(documents) if one is not None]
+        documents = [one for one in documents if one is not None]
         tally.skipped["undecodable"] += len(values) - len(at)
-    envelope = envelope_of([one for one in documents if one is not None])
+    envelope = envelope_of(documents)
     offsets = list(chain.from_iterable(batch.offsets for batch in batches))
     there = offsets if type(at) is range else [offsets[index] for index in at]
     told = told_by(envelope)

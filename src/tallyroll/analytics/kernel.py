@@ -31,7 +31,7 @@ from tallyroll.analytics.windows import USUALLY_KEPT, Retention
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import OpenPair, PaneAt
 
-SETTLE_ROWS: Final = 1 << 19  # waiting rows of a dimension at which they go into panes whatever happens: bounds memory and sums
+SETTLE_ROWS: Final = 1 << 19  # events whose values wait at which they go into panes whatever happens: bounds memory and sums
 _SLACK: Final = 1_000  # unused numbers that are not worth a look
 
 
@@ -52,6 +52,7 @@ class Kernel:
         self._timings = [Timing(spec.pane_s, round(spec.disorder_s * 1e6), round(spec.lateness_s * 1e6)) for spec in specs]
         self._opened = 0
         self._cut: Cut | None = None
+        self._waiting = 0  # events since values last were put into panes, or taken for that
         tables: dict[tuple[str, int, int], list[int]] = {}
         for number, spec in enumerate(specs):
             for dimension in dict.fromkeys(spec.per):
@@ -99,9 +100,9 @@ class Kernel:
                     if observe:
                         observed += self._seen(table, came, measured)
                     table.waiting.append(came.waiting)
-                for one in table.both():
-                    if one.rows >= SETTLE_ROWS:
-                        self._settle(one)
+            self._waiting += len(columns)
+            if self._waiting >= SETTLE_ROWS:
+                self.settle()
         return Run(self, columns, observed, tally)
 
     def _fates(self, columns: Columns) -> Mapping[int, Fate]:
@@ -151,7 +152,7 @@ class Kernel:
 
     def cut(self) -> Cut:
         """Takes what waits now, to be stored; what is measured from here on is not in it. One at a time."""
-        self._cut = Cut(self)
+        self._cut, self._waiting = Cut(self), 0
         return self._cut
 
     def end_cut(self) -> None:
@@ -160,6 +161,7 @@ class Kernel:
 
     def settle(self) -> None:
         """Puts what waits into the panes of the lanes, but for late values whose panes are not in memory."""
+        self._waiting = 0
         for table in self.places:
             self._settle(table)
 

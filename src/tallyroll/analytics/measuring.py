@@ -101,7 +101,7 @@ def _total(found: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]) -> tu
     held = [one for one in found if len(one[0])]
     if len(held) <= 1:
         return held[0] if held else found[0]
-    rows: NDArray[np.int32] = np.unique(np.concatenate([one[0] for one in held]))
+    rows = _any_of([own for own, _ in held])
     result = np.zeros(len(rows))
     for own, numbers in held:
         result[np.searchsorted(rows, own)] += numbers
@@ -113,12 +113,21 @@ def _first(found: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]) -> tu
     held = [one for one in found if len(one[0])]
     if len(held) <= 1:
         return held[0] if held else found[0]
-    rows: NDArray[np.int32] = np.unique(np.concatenate([one[0] for one in held]))
+    rows = _any_of([own for own, _ in held])
     result = np.full(len(rows), np.nan)
     for own, numbers in reversed(held):
         valid = np.abs(numbers) <= MAX_FLOAT
         result[np.searchsorted(rows, own[valid])] = numbers[valid]
     return rows, result
+
+
+def _any_of(some: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """The rows that are in any of several, ascending; often all are alike."""
+    longest = max(some, key=len)
+    if all(one is longest or np.array_equal(one, longest) for one in some):
+        return longest
+    united: NDArray[np.int32] = np.unique(np.concatenate(some))
+    return united
 
 
 def _present(path: Path, spec: MetricSpec, events: Events, kind: Kind) -> tuple[NDArray[np.int32], list[Any]]:

@@ -21,9 +21,10 @@ NEVER: Final = int(np.iinfo(np.int64).min)
 """Stands for a time that cannot be read: before every other."""
 
 _WIDTH: Final = 27
+_LINE: Final = _WIDTH + 1
 _DIGITS: Final = np.array([0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 22, 23, 24, 25])
-_MARKS: Final = np.array([4, 7, 10, 13, 16, 19, 26])
-_MARKS_ARE: Final = np.frombuffer(b"--T::.Z", np.uint8)
+_MARKS: Final = np.array([4, 7, 10, 13, 16, 19, 26, 27])
+_MARKS_ARE: Final = np.frombuffer(b"--T::.Z\n", np.uint8)
 _NO_DAY: Final = -(10**9)
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
@@ -32,26 +33,31 @@ def moments(times: Sequence[str]) -> NDArray[np.int64]:
     """``(n,) int64``: microseconds since 1970 of each text, NEVER for one that names no moment with a zone."""
     if not times:
         return np.empty(0, np.int64)
-    if set(map(len, times)) == {_WIDTH} and (joined := "".join(times)).isascii():
-        result, odd = _usual(joined, len(times))
+    lines = _lines(times)
+    # Where each line is a time, as long as all of them should be, each text is one line: there are no more line ends than texts.
+    if len(lines) == _LINE * len(times) and lines.isascii():
+        result, odd = _usual(lines, len(times))
         if not odd.any():
             return result
-        others: Sequence[int] = np.flatnonzero(odd).tolist()
-    else:
-        result, others = np.empty(len(times), np.int64), range(len(times))
-        usual = [index for index in others if len(times[index]) == _WIDTH and times[index].isascii()]
-        if usual:
-            found, odd = _usual("".join([times[index] for index in usual]), len(usual))
-            result[usual] = found
-            others = sorted({*others} - {*np.array(usual)[~odd].tolist()})
+    result = np.empty(len(times), np.int64)
+    others: Sequence[int] = range(len(times))
+    usual = [index for index in others if len(times[index]) == _WIDTH and times[index].isascii()]
+    if usual:
+        found, odd = _usual(_lines([times[index] for index in usual]), len(usual))
+        result[usual] = found
+        others = sorted({*others} - {*np.array(usual)[~odd].tolist()})
     for index in others:
         result[index] = _one(times[index])
     return result
 
 
-def _usual(joined: str, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Times of the usual layout, and which of them have to go the long way."""
-    rows = np.ascontiguousarray(np.frombuffer(joined.encode(), np.uint8).reshape(count, _WIDTH).T)  # a row per place in the text
+def _lines(times: Sequence[str]) -> str:
+    return "\n".join(times) + "\n"
+
+
+def _usual(lines: str, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Times of the usual layout, a line each, and which of them have to go the long way."""
+    rows = np.ascontiguousarray(np.frombuffer(lines.encode(), np.uint8).reshape(count, _LINE).T)  # a row per place in the text
     digits = rows[_DIGITS] - 48  # what lies below 48 wraps around to far above 9
     odd = (digits > 9).any(axis=0) | (rows[_MARKS] != _MARKS_ARE[:, np.newaxis]).any(axis=0)  # noqa: PLR2004  # a digit
     # All numbers have two digits, or are made of some that have.

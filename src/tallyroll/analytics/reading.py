@@ -175,6 +175,8 @@ class Column(NamedTuple):
     def take(self, members: Sequence[Sequence[Any]]) -> Sequence[Any]:
         """The values, None where there is none; where the path is read as something else, too, only values of this kind."""
         values = members[self.member]
+        if self.steps and values.count(None) == len(values):
+            return values  # nothing to look into, and a look costs more than a count
         for get, inside in self.steps:
             values = [get(one) if type(one) is inside else None for one in values]
         if self.mixed:

@@ -46,11 +46,6 @@ class Table:
         """Tells it from the others, also after a restart."""
         return f"{self.dimension}/{self.pane_s}/{self.max_keys}"
 
-    @property
-    def rows(self) -> int:
-        """How many rows wait for panes in memory."""
-        return sum(len(one.lane) for one in self.waiting)
-
     def at(self, key: int, pane: int) -> PaneAt:
         """Where a cell is stored."""
         return PaneAt(self.dimension, self.names.names[key], self.pane_s, pane * self.pane_s)
