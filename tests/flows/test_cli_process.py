@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -151,6 +152,72 @@ def test_run_stores_what_it_applied_when_it_is_told_to_end(tmp_path: Path, sent:
 def test_python_m_tallyroll_is_the_command(tmp_path: Path, words: tuple[str, ...]) -> None:
     as_module = subprocess.run([sys.executable, "-m", "tallyroll", *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert (as_module.returncode, as_module.stdout, as_module.stderr) == finish(start(tmp_path, *words))
+
+
+SPREAD = ("run", "state", "archive", "--processes", "2", "--interval", "100ms", "--json")
+
+
+def until_each_has_caught_up(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    left: dict[str, int] = {}
+    while set(left) != {"state", "archive"} or any(left.values()):
+        line = json.loads(process.stdout.readline())
+        (follower,) = line["followers"]
+        left[follower] = line["behind"]
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """By the kernel, each as a descriptor that is readable when the process has ended, whoever has started it."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [os.pidfd_open(int(pid)) for pid in found]
+
+
+def ended(child: int) -> bool:
+    found = select.select([child], [], [], PATIENCE_S)[0]
+    os.close(child)
+    return bool(found)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_followers_in_processes_of_their_own_end_together_when_they_are_told_to(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    run(tmp_path, "simulate", "--events", "500", "--seed", "1")
+    process = start(tmp_path, *SPREAD, "--http", "127.0.0.1:0")
+    until_each_has_caught_up(process)
+    process.send_signal(sent)
+    ended_with, _, err = finish(process)
+    assert ended_with == code
+    assert (err.count("serving http://127.0.0.1:"), err.count("stopped; all that was applied is stored")) == (2, 2)
+    left = json.loads(run(tmp_path, "run", "state", "archive", "--once", "--json"))
+    assert (left["applied"], left["behind"]) == (0, 0)
+
+
+def test_where_one_process_of_several_is_killed_the_others_store_what_they_have_and_the_code_tells(tmp_path: Path) -> None:
+    run(tmp_path, "simulate", "--events", "500", "--seed", "1")
+    process = start(tmp_path, *SPREAD)
+    until_each_has_caught_up(process)
+    children = children_of(process)
+    signal.pidfd_send_signal(children[0], signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == 128 + signal.SIGKILL
+    assert (err.count("ended with code -9"), err.count("stopped; all that was applied is stored")) == (1, 1)
+    assert all(map(ended, children))
+
+
+def test_no_process_of_several_outlives_the_one_that_has_started_it(tmp_path: Path) -> None:
+    process = start(tmp_path, *SPREAD)
+    until_each_has_caught_up(process)
+    children = children_of(process)
+    assert len(children) == 2
+    process.kill()
+    assert all(map(ended, children))
+    assert finish(process)[0] == -signal.SIGKILL
+
+
+def test_several_processes_catch_up_once(tmp_path: Path) -> None:
+    run(tmp_path, "simulate", "--events", "500", "--seed", "1")
+    said = [json.loads(line) for line in run(tmp_path, *SPREAD, "--once").splitlines()]
+    assert sorted((line["followers"], line["behind"]) for line in said) == [(["archive"], 0), (["state"], 0)]
+    assert all(line["applied"] > 0 for line in said)
 
 
 def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None:

@@ -64,8 +64,13 @@ class Session:
 
     def command(self, words: str) -> str:
         """A command that works on the same log, to be copied: options that were given are in it."""
+        return shlex.join(["tallyroll", *words.split(), *self.options])
+
+    @property
+    def options(self) -> list[str]:
+        """The options that were given and say which log it is, as words of a command line."""
         given = (("--url", self.url), ("--config", self.config))
-        return shlex.join(["tallyroll", *words.split(), *(str(word) for pair in given if pair[1] is not None for word in pair)])
+        return [str(word) for pair in given if pair[1] is not None for word in pair]
 
     def roll(self) -> AbstractAsyncContextManager[Roll]:
         """The roll that the command works on."""

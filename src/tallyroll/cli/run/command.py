@@ -22,6 +22,7 @@ from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number, say, say_json
 from tallyroll.cli.run.services import WORDS, chosen
 from tallyroll.cli.run.serving import OFF, Watch, address_of, serving
+from tallyroll.cli.run.spreading import SHARE, commands, run_spread, shares, stop_with_input
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, span_of, verbs
 from tallyroll.errors import LogUnavailable, TallyrollError
 from tallyroll.events.event import iso
@@ -44,6 +45,7 @@ _LAST_ANSWER_S: Final = 1.0  # who stops the service waits for it
         "tallyroll run all               # whatever is configured and installed, with probes and metrics on port 8080",
         "tallyroll run archive           # keep what topics forget",
         "tallyroll run state bridges     # and Redis and NATS, as far as configured",
+        "tallyroll run all --processes 2 # the same, on two cores: probes and metrics on ports 8080 and 8081",
         "tallyroll run state --http 127.0.0.1:8080",
         "tallyroll run --once      # until all that is there has been applied, then exit",
         "tallyroll run --interval 1m --json >> state.log",
@@ -61,6 +63,10 @@ def run_(  # noqa: PLR0913  # one parameter per option
         typer.Option(metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics there; port 0: any free one; off: nowhere."),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="End when the store has caught up with the log.")] = False,
+    processes: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, help="Spread the followers over so many processes; each serves on a port of its own.")
+    ] = 1,
+    share: Annotated[bool, typer.Option(SHARE, hidden=True)] = False,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -79,15 +85,22 @@ def run_(  # noqa: PLR0913  # one parameter per option
         raise CommandError(ExitCode.USAGE, "--once ends before anybody could ask", "leave out --http, or --once")
     settings = session.settings()
     names, left_out = chosen(words, settings)
+    parts = shares(names, processes)
+    if len(parts) > 1 and settings.in_memory:
+        raise CommandError(ExitCode.USAGE, "--processes: a log in memory is one process's", "leave it out, or name another log")
     if AUDIT_FOLLOWER in names:  # it holds the ledger's keys
         forbid_core_dumps()
     with service_logs(settings), _errors_as_lines(session, settings):
         for name, lack in left_out.items():
             service_log.info("%s is left out; it needs %s", name, lack, extra={"follower": name})
+        place = None if once else address_of(http, settings, [*words, *names])
+        if len(parts) > 1:
+            options = ["--interval", interval, *(["--once"] if once else []), *(["--json"] if session.json else [])]
+            raise typer.Exit(run(run_spread(commands(parts, session.options, options, place), once=once)))
         if once:
-            run(_once(session, settings, names))
+            run(_once(session, settings, names, share=share))
         else:
-            run(_serve(session, settings, names, every.total_seconds(), http, address_of(http, settings, [*words, *names])))
+            run(_serve(session, settings, names, every.total_seconds(), http, place, share=share))
 
 
 @contextmanager
@@ -105,9 +118,9 @@ def _errors_as_lines(session: Session, settings: Settings) -> Iterator[None]:
         raise typer.Exit(trouble.code) from None
 
 
-async def _once(session: Session, settings: Settings, names: Sequence[str]) -> None:
+async def _once(session: Session, settings: Settings, names: Sequence[str], *, share: bool) -> None:
     """Follows until the stores have what is there. An error of the log ends it."""
-    stop, counters = _told_to_stop(), Counters()
+    stop, counters = _told_to_stop(share=share), Counters()
     async with Roll.open(settings, telemetry=counters) as roll:
         serve_calmly()
         _introduce(settings, names)
@@ -119,14 +132,21 @@ async def _once(session: Session, settings: Settings, names: Sequence[str]) -> N
                 finished.result()  # raises what ended the loop
         finally:
             finished.cancel()
-        _Lines(session, counters).line((await behind(roll, *names)).records, None)
+        _Lines(session, counters, names).line((await behind(roll, *names)).records, None)
     service_log.info("stopped; all that was applied is stored")
 
 
 async def _serve(  # noqa: PLR0913  # what the options say
-    session: Session, settings: Settings, names: Sequence[str], every_s: float, http: str | None, place: tuple[str, int] | None
+    session: Session,
+    settings: Settings,
+    names: Sequence[str],
+    every_s: float,
+    http: str | None,
+    place: tuple[str, int] | None,
+    *,
+    share: bool,
 ) -> None:
-    stop, counters = _told_to_stop(), Counters()
+    stop, counters = _told_to_stop(share=share), Counters()
     watch = Watch(SystemClock())
     async with AsyncExitStack() as stack:
         url = stack.enter_context(serving(place, watch, counters, setting="TALLYROLL_HTTP_PORT" if http is None else "--http"))
@@ -143,7 +163,7 @@ async def _serve(  # noqa: PLR0913  # what the options say
         if url is not None:
             watching.add(asyncio.create_task(watch.look(roll)))
         try:
-            await _report(roll, names, _Lines(session, counters), every_s, watching)
+            await _report(roll, names, _Lines(session, counters, names), every_s, watching)
         finally:
             watch.stopping = True
             for task in watching:
@@ -189,19 +209,22 @@ def _introduce(settings: Settings, names: Sequence[str]) -> None:
     service_log.info("following %s as %s; store in %s", settings.url, groups, settings.data_dir)
 
 
-def _told_to_stop() -> asyncio.Event:
-    """Set by SIGTERM from here on."""
+def _told_to_stop(*, share: bool) -> asyncio.Event:
+    """Set by SIGTERM from here on, for a share also by the end of standard input."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if share:
+        stop_with_input(stop)
     return stop
 
 
 @dataclass(slots=True)
 class _Lines:
-    """A line per interval: what has been applied since the one before, and what is left."""
+    """A line per interval: who has applied how much since the one before, and what is left."""
 
     session: Session
     counters: Counters
+    names: Sequence[str]
     _before: float = 0.0
 
     def line(self, left: int | None, interval_s: float | None, unknown: str = "") -> None:
@@ -209,10 +232,11 @@ class _Lines:
         fresh, self._before = applied - self._before, applied
         letters, retries = int(self.counters.value(DEAD_LETTERS)), int(self.counters.value(FOLLOW_RETRIES))
         if self.session.json:
-            say_json({"time": iso(utc_now()), "applied": int(fresh), "behind": left, "dead_letters": letters, "retries": retries})
+            line = {"time": iso(utc_now()), "followers": [*self.names], "applied": int(fresh), "behind": left}
+            say_json({**line, "dead_letters": letters, "retries": retries})
         else:
             speed = "" if interval_s is None else f" in {short_span(interval_s)}"
             trouble = "".join(f", {counted(count, what)}" for count, what in ((letters, "dead letter"), (retries, "retry")) if count)
             rest = unknown if left is None else f"{number(left)} behind"
-            say(f"{iso(utc_now())[:19]}Z  {number(int(fresh))} applied{speed}, {rest}{trouble}")
+            say(f"{iso(utc_now())[:19]}Z  {', '.join(self.names)}: {number(int(fresh))} applied{speed}, {rest}{trouble}")
         sys.stdout.flush()

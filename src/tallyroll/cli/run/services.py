@@ -21,13 +21,17 @@ def has_audit_root(settings: Settings) -> bool:
 
 
 class Service(NamedTuple):
-    """One follower as a service: the extra it needs, whether the settings ask for it, and how they would."""
+    """One follower as a service: the extra it needs, whether the settings ask for it, and how they would.
+
+    ``load``: what an event costs it, beside the others.
+    """
 
     name: str
     extra: str | None = None
     wanted: Callable[[Settings], bool] = lambda _: True
     how: str = ""
     bridge: bool = False
+    load: int = 2
 
     def lacks(self, settings: Settings) -> str:
         """What keeps it from running; "" for nothing."""
@@ -40,11 +44,11 @@ SERVICES: Final[Mapping[str, Service]] = {
     row.name: row
     for row in (
         Service(STATE_FOLLOWER),
-        Service(ARCHIVE_FOLLOWER, "archive", lambda settings: not settings.in_memory, "a log that is not in memory"),
+        Service(ARCHIVE_FOLLOWER, "archive", lambda settings: not settings.in_memory, "a log that is not in memory", load=3),
         Service(ANALYTICS_FOLLOWER, "analytics"),
         Service(REDIS_FOLLOWER, "redis", lambda settings: bool(settings.redis_host), "REDIS_HOST", bridge=True),
-        Service(NATS_FOLLOWER, "nats", lambda settings: bool(settings.nats_servers), "NATS_SERVERS", bridge=True),
-        Service(AUDIT_FOLLOWER, "audit", has_audit_root, "AUDIT_SECRET_KEY"),
+        Service(NATS_FOLLOWER, "nats", lambda settings: bool(settings.nats_servers), "NATS_SERVERS", bridge=True, load=1),
+        Service(AUDIT_FOLLOWER, "audit", has_audit_root, "AUDIT_SECRET_KEY", load=5),
     )
 }
 """By the names that ``Roll.follow`` takes."""
