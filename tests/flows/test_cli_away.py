@@ -70,11 +70,28 @@ def test_the_commands_say_what_they_wait_for_and_leave_what_is_kept(begin: Begin
     assert "Kafka at 127.0.0.1:1, asked about " in said(planning, 3)
 
 
+def invoked(*words: str, code: int) -> str:
+    """What is said on standard error."""
+    done = CliRunner(env={"TALLYROLL_URL": None, "KAFKA_BOOTSTRAP_SERVERS": None}).invoke(app, list(words), prog_name="tallyroll")
+    assert done.exit_code == code
+    return done.stderr
+
+
 @pytest.mark.parametrize("url", ["foo", "kafka://user:secret@broker:9092", "kafka://"])
 def test_a_slip_in_the_option_is_not_blamed_on_a_variable(url: str) -> None:
     for words in (("agents", "ls", "--url", url), ("--url", url, "agents", "ls")):
-        done = CliRunner(env={"TALLYROLL_URL": None, "KAFKA_BOOTSTRAP_SERVERS": None}).invoke(app, list(words), prog_name="tallyroll")
-        assert done.exit_code == 2
-        assert done.stderr.startswith("tallyroll: --url: expected ")
-        assert "TALLYROLL_URL" not in done.stderr
-        assert "secret" not in done.stderr
+        said = invoked(*words, code=2)
+        assert said.startswith("tallyroll: --url: expected ")
+        assert "TALLYROLL_URL" not in said
+        assert "secret" not in said
+
+
+def test_a_wrong_url_and_a_folder_that_cannot_be_made_send_nobody_to_the_wrong_place(
+    tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for words in (("agents", "ls"), ("archive", "query", "SELECT 1"), ("verify", "chain")):
+        assert "next: give it another value; see --help" in invoked(*words, "--url", "postgres://x", code=2)
+        refused = invoked(*words, "--url", f"sqlite:///{tmp_path}/file/log", code=3)
+        assert "the folder cannot be made" in refused
+        assert "next: check the folder of the log with 'tallyroll doctor'" in refused

@@ -24,6 +24,7 @@ _FOLLOW_WAIT_MS: Final = 20
 _FOLLOW_BYTES: Final = 131_072
 _QUEUE_SLACK: Final = 2  # the publisher's own bound is met first, so that the client's queue is never the one that is full
 _HEARTBEATS_PER_SESSION: Final = 3  # two may get lost
+_HEARTBEAT_MS: Final = 3_000  # as clients do by default: with it members hear that somebody came or left, however long a session lasts
 _TOPIC_APPEARS_MS: Final = 10_000  # how long a topic that the broker does not know may still turn up before its records are refused
 _MAX_POLL_INTERVAL_MS: Final = 300_000  # how long a batch may take before the partitions go to another member
 _HIDDEN: Final = "***"
@@ -112,7 +113,7 @@ def _member_config(settings: Settings, group: str) -> dict[str, Any]:
         "group.id": group,
         "partition.assignment.strategy": "cooperative-sticky",  # partitions that stay are not interrupted
         "session.timeout.ms": settings.session_timeout_ms,
-        "heartbeat.interval.ms": max(1, settings.session_timeout_ms // _HEARTBEATS_PER_SESSION),
+        "heartbeat.interval.ms": min(_HEARTBEAT_MS, max(1, settings.session_timeout_ms // _HEARTBEATS_PER_SESSION)),
         "max.poll.interval.ms": max(_MAX_POLL_INTERVAL_MS, settings.session_timeout_ms),
     }
     if settings.instance_id:
