@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -214,16 +215,30 @@ def messages(found: Iterable[str], types: Collection[str], log: Log) -> Iterator
     yield from (Finding("nats", f"{count} messages of {one}") for one, count in ids.items() if count > 1)
 
 
-def archived(found: Mapping[str, Sequence[tuple[int, bytes, bytes]]], log: Log) -> Iterator[Finding]:
-    """The archive has, by partition, offset, key and value of every record of the log."""
+def archived(
+    found: Mapping[str, Sequence[tuple[int, bytes, bytes]]], log: Log, *, kept: Mapping[str, int] | None = None, pruned_us: int = 0
+) -> Iterator[Finding]:
+    """The archive has, by partition, offset, key and value of every record of the log, but for what was to be pruned.
+
+    ``kept``: by partition the first offset that is left; nothing of ``pruned_us`` or later may be missing.
+    """
     wanted = defaultdict(list)
     for record in log.records:
-        wanted[record.partition].append((record.offset, record.key, record.value))
+        if record.offset >= (kept or {}).get(record.partition, 0):
+            wanted[record.partition].append((record.offset, record.key, record.value))
+        elif _time_us(record) >= pruned_us:
+            yield Finding("archive", f"{record.place} is pruned, and was not old enough")
     for partition in sorted(found.keys() | wanted.keys()):
         mine, theirs = found.get(partition, []), wanted.get(partition, [])
         if list(mine) != theirs:
             odd = next((at for at, (one, other) in enumerate(zip(mine, theirs, strict=False)) if one != other), min(len(mine), len(theirs)))
             yield Finding("archive", f"{partition} has {len(mine)} records, the log {len(theirs)}; record {odd} is the first that differs")
+
+
+def _time_us(record: Record) -> int:
+    """When the event of a record happened; of garbage nobody knows, and it may go with its neighbours."""
+    time = (record.event or {}).get("time")
+    return -1 if time is None else round(datetime.fromisoformat(str(time)).timestamp() * 1e6)
 
 
 def persons(opened: Mapping[str, str | None], recorded: Iterable[Recorded], erased: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:

@@ -89,13 +89,14 @@ async def judge(site: Site, seed: int, say: Say) -> tuple[list[Finding], dict[st
         log = Log(await asyncio.to_thread(lambda: list(_records(settings, topics))))
         found = [*checks.history(entries, log), *checks.invented(entries, log), *checks.chains(log), *checks.races(races, log)]
         say("states and archive are compared")
-        found += await _states(roll, log)
-        found += checks.archived(await _archived(roll), log)
+        found += await _states(roll, site, log)
+        archived, kept = await _archived(roll)
+        found += checks.archived(archived, log, kept=kept, pruned_us=site.pruned_us)
         found += checks.letters([(one.info.follower, str(one.position)) async for one in roll.dead_letters()], log)
         say("the trail is read")
         opened = await _opened(roll, recorded, seed)
     found += await _panes(settings, log)
-    found += checks.messages(await _messages(settings), settings.nats_event_types.split(","), log)
+    found += checks.messages(await _messages(site), settings.nats_event_types.split(","), log)
     trail = _trail(site)
     found += checks.trail(trail, recorded, log)
     found += checks.persons(opened, recorded, _erasures(site, erased))
@@ -110,7 +111,7 @@ async def judge(site: Site, seed: int, say: Say) -> tuple[list[Finding], dict[st
         "records": len(log.records), "repeats": len(log.records) - len(log.garbage) - len(log.firsts), "garbage": len(log.garbage),
         "outrun": len(log.outrun), "acknowledged": sum(type(entry).__name__ == "Ok" for entry in entries),
         "invoked": sum(type(entry).__name__ == "Invoke" for entry in entries), "recorded": len(recorded), "trail": len(trail),
-        "opened": len(opened),
+        "opened": len(opened), "pruned": sum(kept.values()),
     }  # fmt: skip
     return found, figures
 
@@ -145,10 +146,10 @@ def _event(value: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and "id" in event and "type" in event else None
 
 
-async def _states(roll: Roll, log: Log) -> list[Finding]:
+async def _states(roll: Roll, site: Site, log: Log) -> list[Finding]:
     wanted: dict[str, str] = {}
     found: list[Finding] = []
-    with Redis(port=roll.settings.redis_port) as client:
+    with Redis(port=site.redis.port) as client:
         names = [f"{view.name}:" for view in (AGENT, TASK, WORKFLOW)]
         keys = [key.decode() for key in client.scan_iter("tallyroll:*:state", count=1_000)]
         own = [key for key in keys if key.removeprefix("tallyroll:").startswith(tuple(names))]
@@ -164,16 +165,18 @@ async def _states(roll: Roll, log: Log) -> list[Finding]:
     return found
 
 
-async def _archived(roll: Roll) -> dict[str, list[tuple[int, bytes, bytes]]]:
+async def _archived(roll: Roll) -> tuple[dict[str, list[tuple[int, bytes, bytes]]], dict[str, int]]:
+    """What the archive holds by partition, and the first offset that pruning has left."""
     reader, found = roll.archive().reader, {}
-    for where, mark in reader.marks(await roll.archive_partitions()).items():
+    marks = reader.marks(await roll.archive_partitions())
+    for where, mark in marks.items():
         records = [
             (offset, key or b"", value or b"")
-            for batch in reader.records(where, 0, mark.next)
+            for batch in reader.records(where, mark.kept, mark.next)
             for offset, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True)
         ]
         found[str(where)] = records
-    return found
+    return found, {str(where): mark.kept for where, mark in marks.items() if mark.kept}
 
 
 async def _panes(settings: Settings, log: Log) -> list[Finding]:
@@ -196,8 +199,8 @@ async def _panes(settings: Settings, log: Log) -> list[Finding]:
     return found
 
 
-async def _messages(settings: Settings) -> list[str]:
-    client = await nats.connect(settings.nats_servers)
+async def _messages(site: Site) -> list[str]:
+    client = await nats.connect(site.nats.url)
     try:
         stream = client.jetstream()
         left = (await stream.stream_info(STREAM)).state.messages

@@ -48,9 +48,18 @@ KINDS: Final[dict[str, Kind]] = {
     "cut connections": Kind(3),
     "lose answers": Kind(3),
     "slow answers": Kind(1, (2.0, 8.0)),
+    "cut redis": Kind(1),
+    "hold redis": Kind(1, (1.0, 10.0)),  # some longer than a client waits
+    "deafen redis": Kind(1, (0.5, 4.0)),
+    "cut nats": Kind(1),
+    "hold nats": Kind(1, (1.0, 10.0)),
+    "deafen nats": Kind(1, (0.5, 4.0)),
     "erase person": Kind(3),
     "kill erasure": Kind(1, (0.5, 4.0)),
     "seal archive": Kind(2),
+    "prune archive": Kind(1),
+    "rotate keys": Kind(1),
+    "retain trail": Kind(1),
     "restore elsewhere": Kind(1),
     "write garbage": Kind(2),
 }

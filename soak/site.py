@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -16,7 +17,7 @@ import nats
 from confluent_kafka import Producer
 from nats.js.api import StreamConfig
 from redis import Redis
-from services import KafkaCluster, KafkaProxy, NatsServer, RedisServer
+from services import KafkaCluster, KafkaProxy, NatsServer, RedisServer, TcpProxy
 from services.server import Server
 
 from soak.checks import GARBAGE_KEY
@@ -34,6 +35,7 @@ _GARBAGE_TOPICS: Final = ("task-events", "agent-events", "workflow-events", "per
 _NODE: Final = 1
 _FORGOTTEN: Final = 3  # so many persons are erased now and then; of the others everything stays readable
 _GARBAGE_S: Final = 20.0
+_KEPT_S: Final = 30.0  # of the archive, when it is pruned
 _COMMAND_S: Final = 300.0
 _DUMP_S: Final = 30.0
 _CLOCK: Final = SystemClock()
@@ -61,6 +63,10 @@ class Site:
         self.kafka = KafkaCluster(folder / "kafka", advertised_ports={_NODE: self.proxy.port})
         self.redis = RedisServer(folder / "redis")
         self.nats = NatsServer(folder / "nats")
+        self.networks: dict[str, TcpProxy] = {}
+        """What stands before Redis and NATS, for our processes; the judgement asks the servers themselves."""
+        self.pruned_us = 0
+        """Up to when what lies in the archive was to be removed, at the latest."""
         self.publishers = publishers(seed, self.diary, self.logs)
         self.followers = [follower("follower-a", self.logs), follower("follower-b", self.logs)]
         self.erased: dict[str, tuple[int, int]] = {}
@@ -80,6 +86,7 @@ class Site:
             self.proxy.connect(self.kafka.listen_port(_NODE))
             self.redis.start()
             self.nats.start()
+            self.networks = {"redis": TcpProxy(self.redis.port), "nats": TcpProxy(self.nats.port)}
             self._settle()
             done = tallyroll("topics", "apply", "--yes")
             assert done.code == 0, done.err
@@ -100,6 +107,8 @@ class Site:
         for server in (self.kafka, self.redis, self.nats):
             server.close()
         self.proxy.close()
+        for network in self.networks.values():
+            network.close()
 
     def _settle(self) -> None:
         """The settings of every process that is started from here."""
@@ -116,8 +125,8 @@ class Site:
             "AUDIT_SECRET_KEY_FILE": str(secret),
             "PYTHONFAULTHANDLER": "1",
             "REDIS_HOST": "127.0.0.1",
-            "REDIS_PORT": str(self.redis.port),
-            "NATS_SERVERS": self.nats.url,
+            "REDIS_PORT": str(self.networks["redis"].port),
+            "NATS_SERVERS": f"nats://127.0.0.1:{self.networks['nats'].port}",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH")))),
         }
 
@@ -162,6 +171,8 @@ class Site:
         servers: dict[str, Server] = {"redis": self.redis, "nats": self.nats}
         if what in ("broker", *servers) and how in ("kill", "stop", "freeze"):
             return self._once(what, lambda: self._server_fault(how, servers.get(what)))
+        if what in self.networks and how in ("cut", "hold", "deafen"):
+            return self._network_fault(how, self.networks[what], f"network of {what}")
         others: dict[str, Callable[[], Callable[[], None] | None]] = {
             "flush redis": self._flush_redis,
             "cut connections": self._cut,
@@ -170,6 +181,9 @@ class Site:
             "erase person": lambda: self._erase(PERSONS[step.which % _FORGOTTEN]),
             "kill erasure": lambda: self._kill_erasure(PERSONS[step.which % _FORGOTTEN]),
             "seal archive": lambda: self._run("seal archive", "archive", "seal"),
+            "prune archive": self._prune,
+            "rotate keys": lambda: self._run("rotate keys", "audit", "keys", "rotate", "--yes"),
+            "retain trail": lambda: self._run("retain trail", "audit", "retain", "--prune"),
             "restore elsewhere": self._restore,
             "write garbage": lambda: self._write_garbage(step.which),
         }
@@ -215,6 +229,23 @@ class Site:
             return (lambda: self.kafka.thaw(_NODE)) if how == "freeze" else (lambda: self.kafka.restart(_NODE))
         {"kill": server.kill, "stop": server.stop, "freeze": server.freeze}[how]()
         return server.thaw if how == "freeze" else server.restart
+
+    def _network_fault(self, how: str, proxy: TcpProxy, what: str) -> Callable[[], None] | None:
+        if how == "cut":
+            proxy.cut()
+            return None
+        fault = proxy.hold if how == "hold" else proxy.lose_answers
+
+        def begun() -> Callable[[], None]:
+            fault()
+            return proxy.release
+
+        return self._once(what, begun)
+
+    def _prune(self) -> None:
+        moment = datetime.now(UTC) - timedelta(seconds=_KEPT_S)
+        self.pruned_us = max(self.pruned_us, round(moment.timestamp() * 1e6))
+        self._run("prune archive", "archive", "prune", "--before", moment.isoformat(), "--yes")
 
     def _flush_redis(self) -> None:
         if "redis" not in self._broken:
@@ -279,6 +310,8 @@ class Site:
         """Every server runs, and nothing stands in the way; publishers have left, each by the way that drains."""
         self.proxy.drop_responses(0)
         self.proxy.delay_responses(0)
+        for network in self.networks.values():
+            network.release()
         for program in self.publishers:
             program.drain()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from hashlib import sha256
 
 import msgspec
@@ -173,6 +174,24 @@ def test_the_archive():
         {PLACE: sound, "x/0": sound},
     ):
         assert kinds(checks.archived(found, log)) == {"archive"}
+
+
+def test_what_was_pruned_of_the_archive_was_old_enough():
+    times = "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z"
+    old, second, young = (
+        record(offset, b'{"id":"e-%d","type":"t","time":"%s"}' % (offset, at.encode())) for offset, at in enumerate(times)
+    )
+    log = Log([old, second, young])
+    left, bound_us = [(2, young.key, young.value)], round(datetime.fromisoformat(times[2]).timestamp() * 1e6)
+
+    def judged(found, kept, pruned_us):
+        return kinds(checks.archived({PLACE: found}, log, kept=kept, pruned_us=pruned_us))
+
+    assert judged(left, {PLACE: 2}, bound_us) == set()
+    assert judged(left, {PLACE: 2}, bound_us - 1_000_000) == {"archive"}  # the second one was too young
+    assert judged(left, {PLACE: 2}, 0) == {"archive"}  # nobody has pruned
+    assert judged(left, {}, bound_us) == {"archive"}  # lost, not pruned
+    assert judged([], {PLACE: 2}, bound_us) == {"archive"}
 
 
 def test_persons():
