@@ -170,7 +170,8 @@ def test_a_metric_that_is_kept_in_millionths_is_held_against_millionths_and_told
             baseline.learn(kernel.pane("price", "agent", "a", minute - 60))
         body = {
             "specversion": "1.0", "id": str(number), "source": "test", "type": "task.completed",
-            "aggregatetype": "task", "aggregateid": "t", "time": datetime.fromtimestamp(minute, UTC).isoformat(), "schemaversion": "1.0.0", "data": {"agent_id": "a", "price": cost},
+            "aggregatetype": "task", "aggregateid": "t", "time": datetime.fromtimestamp(minute, UTC).isoformat(),
+            "schemaversion": "1.0.0", "data": {"agent_id": "a", "price": cost},
         }  # fmt: skip
         value = msgspec.json.encode(body)
         lane.batches.append(Batch("task-events", 0, offsets=[number], keys=[None], values=[value], timestamps_ms=[-1]))

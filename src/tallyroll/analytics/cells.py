@@ -71,18 +71,25 @@ def join(waiting: Sequence[Waiting]) -> Waiting:
     """Several as one, in their order."""
     if len(waiting) == 1:
         return waiting[0]
-    offsets = np.cumsum([0, *(len(one.lane) for one in waiting)])
-    parts: dict[int, list[Part]] = {}
-    for offset, one in zip(offsets.tolist(), waiting, strict=False):
+    offsets = np.cumsum([0, *(len(one.lane) for one in waiting)], dtype=np.int32)
+    parts: dict[int, list[tuple[np.int32, Part]]] = {}
+    for offset, one in zip(offsets, waiting, strict=False):
         for number, part in one.parts.items():
-            parts.setdefault(number, []).append(part._replace(at=part.at + np.int32(offset)))
+            parts.setdefault(number, []).append((offset, part))
     return Waiting(
         np.concatenate([one.lane for one in waiting]),
         np.concatenate([one.key for one in waiting]),
         np.concatenate([one.pane for one in waiting]),
         np.concatenate([one.late for one in waiting]),
-        {number: Part(*map(np.concatenate, zip(*some, strict=True))) for number, some in parts.items()},
+        {number: _joined(some) for number, some in parts.items()},
     )
+
+
+def _joined(some: Sequence[tuple[np.int32, Part]]) -> Part:
+    """Parts as one, given how many rows lie before the batch of each."""
+    at = np.concatenate([part.at for _, part in some])
+    at += np.repeat(np.array([offset for offset, _ in some], np.int32), [len(part.at) for _, part in some])
+    return Part(at, np.concatenate([part.values for _, part in some]), np.concatenate([part.places for _, part in some]))
 
 
 def group(waiting: Waiting) -> Cells:

@@ -103,12 +103,8 @@ def _read(piece: Sequence[tuple[Lane, Batch]], gathered: _Gathered, counts: dict
     values = list(chain.from_iterable(batch.values for batch in batches))
     heads = list(chain.from_iterable(batch.heads() for batch in batches)) if batches[0].has_heads else None
     reader = gathered.layout.reader
-    documents = reader.read(values, heads)
-    at: Sequence[int] = range(len(values))
-    if None in documents:
-        at = [index for index, one in enumerate(documents) if one is not None]
-        documents = [one for one in documents if one is not None]
-        tally.skipped["undecodable"] += len(values) - len(at)
+    at, documents = reader.read(values, heads)
+    tally.skipped["undecodable"] += len(values) - len(at)
     envelope = envelope_of(documents)
     offsets = list(chain.from_iterable(batch.offsets for batch in batches))
     there = offsets if type(at) is range else [offsets[index] for index in at]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Union
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Union, cast
 
 import msgspec
 from msgspec.structs import astuple
@@ -129,10 +129,11 @@ Envelope = Mapping[str, Sequence[Any]]
 
 def envelope_of(documents: Sequence[Document]) -> Envelope:
     """The members of documents that a ``Document`` has. All of them in two steps: one at a time takes twice as long."""
-    kinds = set(map(type, documents))
+    structs = cast("Sequence[msgspec.Struct]", documents)
+    kinds: set[type[msgspec.Struct]] = set(map(type, structs))
     if len(kinds) != 1:  # heads, where another follower has read them, and what only decodes in another way
-        return {name: [getattr(one, name) for one in documents] for name in _MEMBERS}
-    return dict(zip(kinds.pop().__struct_fields__, zip(*map(astuple, documents), strict=True), strict=True))
+        return {name: [getattr(one, name) for one in structs] for name in _MEMBERS}
+    return dict(zip(kinds.pop().__struct_fields__, zip(*map(astuple, structs), strict=True), strict=True))
 
 
 def some_of(envelope: Envelope, places: Sequence[int]) -> Envelope:
@@ -220,14 +221,19 @@ class Reader:
         """The members of many records as columns. All of them in two steps, for an attribute of each at a time takes twice as long."""
         return list(zip(*map(astuple, members), strict=True)) if members else [()] * len(self._root.members)
 
-    def read(self, values: Sequence[bytes | None], heads: Sequence[Head | Undecodable] | None) -> list[Document | None]:
-        """The document of each record, None where there is none; ``heads`` where somebody has decoded them already."""
-        if heads is not None:
-            return [self._patiently(value) if isinstance(head, Undecodable) else head for head, value in zip(heads, values, strict=True)]
-        try:
-            return list(map(self._decode, values))
-        except _BAD_RECORD:
-            return [self._patiently(value) for value in values]
+    def read(self, values: Sequence[bytes | None], heads: Sequence[Head | Undecodable] | None) -> tuple[Sequence[int], Sequence[Document]]:
+        """The documents of those records that have one, and which they are; ``heads`` where somebody has decoded them already."""
+        if heads is None:
+            try:
+                return range(len(values)), list(map(self._decode, values))
+            except _BAD_RECORD:
+                found = [self._patiently(value) for value in values]
+        else:
+            found = [self._patiently(value) if isinstance(head, Undecodable) else head for head, value in zip(heads, values, strict=True)]
+        documents = [one for one in found if one is not None]
+        if len(documents) == len(values):
+            return range(len(values)), documents
+        return [index for index, one in enumerate(found) if one is not None], documents
 
     def _patiently(self, value: bytes | None) -> Document | None:
         try:
