@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from bench.flow_latency import measure
 from bench.report import ROOT, save, table
 from bench.workload import Meter, Wire, drop_topics, make_topics, wire
 from tallyroll.adapters.system.interpreter import serve_calmly
+from tallyroll.cli.run.spreading import shares
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
@@ -123,6 +125,7 @@ def _throughput(fleet: Mapping[str, Any], alone: Mapping[str, Any]) -> dict[str,
         "pipelined SET, spread": _worker("set", alone),
         "nats, spread": _step(alone, ["nats"]),
         "all in one, fleet": _step(fleet, list(FOLLOWERS)),
+        "all in two, fleet": _spread(fleet, 2),
     }
     return {**found, "redis_to_set": found["redis, spread"]["views_per_s"] / found["pipelined SET, spread"]["views_per_s"]}
 
@@ -132,6 +135,19 @@ def _step(base: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     _flush_redis(base)
     own = f"{base['topic_prefix']}{len(names)}{names[0]}."
     return _worker("follow:" + ",".join(names), {**base, "data_dir": f"{base['data_dir']}/{own}", "group_prefix": own})
+
+
+def _spread(base: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """All followers as ``tallyroll run --processes`` spreads them: the rate of the slowest process, the CPU of all."""
+    parts = shares(list(FOLLOWERS), processes)
+    print(f"following: {', '.join(map(' + '.join, parts))}", file=sys.stderr)
+    _flush_redis(base)
+    own = f"{base['topic_prefix']}{processes}processes."
+    settings = {**base, "data_dir": f"{base['data_dir']}/{own}", "group_prefix": own}
+    with ThreadPoolExecutor() as pool:
+        found = [*pool.map(lambda names: _worker("follow:" + ",".join(names), settings), parts)]
+    slowest = min(found, key=lambda one: float(one["events_per_s"]))
+    return {**slowest, "cpu_us_per_event": sum(one["cpu_us_per_event"] for one in found)}
 
 
 def _flush_redis(base: Mapping[str, Any]) -> None:
