@@ -86,9 +86,7 @@ def test_a_slip_in_the_option_is_not_blamed_on_a_variable(url: str) -> None:
         assert "secret" not in said
 
 
-def test_a_wrong_url_and_a_folder_that_cannot_be_made_send_nobody_to_the_wrong_place(
-    tmp_path: Path
-) -> None:
+def test_a_wrong_url_and_a_folder_that_cannot_be_made_send_nobody_to_the_wrong_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for words in (("agents", "ls"), ("archive", "query", "SELECT 1"), ("verify", "chain")):
         assert "next: give it another value; see --help" in invoked(*words, "--url", "postgres://x", code=2)
