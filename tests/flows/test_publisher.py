@@ -526,6 +526,20 @@ async def test_another_topic_or_key_than_the_events_own_is_refused():
         assert await desk.publisher.publish_event(event, topic="task-events", partition_key=event.key) == event.event_id
 
 
+async def test_at_the_end_what_goes_to_disk_is_waited_for_also_without_any_grace(tmp_path):
+    async with publishing(tmp_path) as desk:
+        desk.log.hold()
+        task = asyncio.create_task(desk.publisher.publish_batch(desk.events(500)))
+        await asyncio.sleep(0)  # noqa: TID251  # accepted, and on their way
+        await asyncio.to_thread(desk.publisher.drain_now, 0)
+        assert desk.publisher.spool_depth == 500
+        task.cancel()
+        await asyncio.wait([task])
+        await desk.publisher._delivery.stop()
+        desk.publisher._keeper.cancel()
+        await desk.publisher._spool.close()
+
+
 # Event loops
 
 

@@ -17,7 +17,8 @@ import weakref
 from types import FrameType
 from typing import Final, Protocol
 
-_SLACK_S: Final = 2.0  # past the grace: writing the spool
+KEEP_S: Final = 10.0
+"""For one write of the spool, past the grace, which is for the log: a disk that needs longer is broken."""
 
 
 class Drainable(Protocol):
@@ -52,7 +53,7 @@ def drain_all() -> None:
     for thread in threads:
         thread.start()
     for thread, (_, grace_s) in zip(threads, open_now, strict=True):
-        thread.join(grace_s + _SLACK_S)
+        thread.join(grace_s + 2 * KEEP_S)
 
 
 def _install() -> None:

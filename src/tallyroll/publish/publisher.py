@@ -374,7 +374,7 @@ class EventPublisher:
         # What goes to disk goes there first: the grace may be longer than whoever ends us is patient.
         spooled = delivery.open_records(spooling=True) if delivery is not None else []
         spooled += [record for _, diverted in staged for record in diverted.records]
-        self._keep_now(spooled + self._intake.spooled.records, grace_s)
+        self._keep_now(spooled + self._intake.spooled.records)
         direct = [record for load, _ in staged for record in load.records]
         late: Sequence[Outcome | None] = [None] * len(direct)
         if direct:
@@ -383,8 +383,8 @@ class EventPublisher:
         self._log.drain(grace_s)
         flying = delivery.open_records(spooling=False) if delivery is not None else []
         flying += [record for record, outcome in zip(direct, late, strict=True) if outcome is None or isinstance(outcome, Unknown)]
-        self._keep_now(flying, grace_s)
+        self._keep_now(flying)
 
-    def _keep_now(self, records: Sequence[Encoded], timeout_s: float) -> None:
-        if records and (self._spool is None or not self._spool.put_now(records, timeout_s)):
+    def _keep_now(self, records: Sequence[Encoded]) -> None:
+        if records and (self._spool is None or not self._spool.put_now(records, exit_hooks.KEEP_S)):
             log.error("%d events could not be written to the spool in time", len(records))
