@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(made, "archive", "seal")
     run(made, "simulate", "--seed", "4", "--agents", "4", "--events", "200", "--start", "2026-01-05T09:00:00Z")
     return made
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    """A copy for who changes something in it, so that tests may come in any order."""
+    return shutil.copytree(folder, tmp_path / "own")
 
 
 def test_every_mode_gives_the_same_hash(folder: Path) -> None:
@@ -93,8 +100,8 @@ def test_two_values_that_differ_look_different(path: str, old: object, new: obje
     assert both_shown(path, old, new) == shown
 
 
-def test_the_stored_state_is_compared(folder: Path) -> None:
-    assert json.loads(run(folder, "replay", "state", "agent", "researcher-001", "--live", "--json"))["differences"] == []
+def test_the_stored_state_is_compared(own: Path) -> None:
+    assert json.loads(run(own, "replay", "state", "agent", "researcher-001", "--live", "--json"))["differences"] == []
 
 
 @pytest.mark.parametrize(
@@ -139,22 +146,22 @@ def test_the_archive_answers_in_sql(folder: Path) -> None:
     assert tokens["t"] == tokens["u"] > 0
 
 
-def test_a_lost_installation_is_restored_and_shown_to_be_the_same(folder: Path) -> None:
-    run(folder, "run", "--once")
-    (folder / "before.json").write_text(run(folder, "replay", "verify", "--sample", "5", "--json"))
-    for path in [*folder.glob("log/state.db*"), *folder.glob("log/archive/*/*/index.db*")]:
+def test_a_lost_installation_is_restored_and_shown_to_be_the_same(own: Path) -> None:
+    run(own, "run", "--once")
+    (own / "before.json").write_text(run(own, "replay", "verify", "--sample", "5", "--json"))
+    for path in [*own.glob("log/state.db*"), *own.glob("log/archive/*/*/index.db*")]:
         path.unlink()
-    found = json.loads(run(folder, "replay", "restore", "--expect", str(folder / "before.json"), "--json"))
+    found = json.loads(run(own, "replay", "restore", "--expect", str(own / "before.json"), "--json"))
     assert (found["equals_full_replay"], found["equals_lost"]) == (True, True)
     assert found["indexes_rebuilt"] > 0
-    assert json.loads(run(folder, "replay", "verify", "--json"))["sound"] is True
-    assert "not empty" in run(folder, "replay", "restore", code=2)
-    lost = json.loads((folder / "before.json").read_text())
+    assert json.loads(run(own, "replay", "verify", "--json"))["sound"] is True
+    assert "not empty" in run(own, "replay", "restore", code=2)
+    lost = json.loads((own / "before.json").read_text())
     lost["views"]["agent"]["hash"] = "0" * 64
-    (folder / "wrong.json").write_text(json.dumps(lost))
-    for path in folder.glob("log/state.db*"):
+    (own / "wrong.json").write_text(json.dumps(lost))
+    for path in own.glob("log/state.db*"):
         path.unlink()
-    run(folder, "replay", "restore", "--expect", str(folder / "wrong.json"), "--json", code=1)
+    run(own, "replay", "restore", "--expect", str(own / "wrong.json"), "--json", code=1)
 
 
 def test_what_no_state_has_is_not_looked_for(folder: Path) -> None:
@@ -164,37 +171,35 @@ def test_what_no_state_has_is_not_looked_for(folder: Path) -> None:
     assert "never true" in run(folder, "replay", "find", "agent", "researcher-001", "tools.nothing > 4", code=4)
 
 
-def test_a_damaged_segment_is_named(folder: Path) -> None:
-    segment = max(folder.glob("log/archive/task-events/*/segments/*.parquet"), key=lambda path: path.stat().st_size)
+def test_a_damaged_segment_is_named(own: Path) -> None:
+    segment = max(own.glob("log/archive/task-events/*/segments/*.parquet"), key=lambda path: path.stat().st_size)
     content = bytearray(segment.read_bytes())
     content[len(content) // 3] ^= 0xFF
     segment.write_bytes(bytes(content))
-    found = json.loads(run(folder, "replay", "verify", "--sample", "0", "--json", code=1).splitlines()[0])
+    found = json.loads(run(own, "replay", "verify", "--sample", "0", "--json", code=1).splitlines()[0])
     assert [one["kind"] for one in found["wrong"]] == ["segment_damaged"]
     assert segment.name in found["wrong"][0]["where"]
-    assert not any(one["damaged"] for one in json.loads(run(folder, "archive", "status", "--json"))["partitions"])
+    assert not any(one["damaged"] for one in json.loads(run(own, "archive", "status", "--json"))["partitions"])
     segment.write_bytes(content[:-1])
-    [short] = [
-        one for one in json.loads(run(folder, "archive", "status", "--json", code=1).splitlines()[0])["partitions"] if one["damaged"]
-    ]
+    [short] = [one for one in json.loads(run(own, "archive", "status", "--json", code=1).splitlines()[0])["partitions"] if one["damaged"]]
     assert short["damaged"] == [{"segment": segment.name, "reason": f"it has {len(content) - 1} bytes, not {len(content)}"}]
     segment.write_bytes(content)
-    assert [one["kind"] for one in json.loads(run(folder, "replay", "verify", "--json", code=1).splitlines()[0])["wrong"]] == [
+    assert [one["kind"] for one in json.loads(run(own, "replay", "verify", "--json", code=1).splitlines()[0])["wrong"]] == [
         "segment_damaged"
     ]
     segment.write_bytes(bytes(byte ^ 0xFF if 100 < at < len(content) - 2_000 else byte for at, byte in enumerate(content)))
-    assert segment.name in run(folder, "archive", "query", "SELECT max(data::VARCHAR) FROM events", code=1)
+    assert segment.name in run(own, "archive", "query", "SELECT max(data::VARCHAR) FROM events", code=1)
     segment.unlink()
-    assert "the file is missing" in run(folder, "archive", "query", "SELECT count(*) FROM events", code=1)
-    found = json.loads(run(folder, "replay", "verify", "--json", code=1).splitlines()[0])
+    assert "the file is missing" in run(own, "archive", "query", "SELECT count(*) FROM events", code=1)
+    found = json.loads(run(own, "replay", "verify", "--json", code=1).splitlines()[0])
     assert {(one["kind"], one["detail"]) for one in found["wrong"]} == {("segment_damaged", "the file is missing")}
-    assert f"{segment.name}" in run(folder, "archive", "status", code=1)
-    [check] = [one for one in json.loads(run(folder, "doctor", "--json", code=1).splitlines()[0])["checks"] if one["name"] == "archive"]
+    assert f"{segment.name}" in run(own, "archive", "status", code=1)
+    [check] = [one for one in json.loads(run(own, "doctor", "--json", code=1).splitlines()[0])["checks"] if one["name"] == "archive"]
     assert check["verdict"] == "fail"
     assert segment.name in check["says"]
-    other = next(path for path in folder.glob("log/archive/agent-events/*") if any(path.glob("segments/*.parquet")))
+    other = next(path for path in own.glob("log/archive/agent-events/*") if any(path.glob("segments/*.parquet")))
     for path in other.glob("index.db*"):
         path.unlink()
-    told = json.loads(run(folder, "archive", "status", "--json", code=1).splitlines()[0])["partitions"]
+    told = json.loads(run(own, "archive", "status", "--json", code=1).splitlines()[0])["partitions"]
     damaged = {one["partition"]: one["damaged"][0]["segment"] for one in told if one["damaged"]}
     assert damaged == {f"task-events/{segment.parent.parent.name}": segment.name, f"agent-events/{other.name}": "index.db"}
