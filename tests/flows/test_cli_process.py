@@ -228,6 +228,22 @@ def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("words", [("archive", "status"), ("archive", "query", "SELECT 1"), ("archive", "seal")])
+def test_without_the_archives_extra_its_commands_name_the_line_that_installs_it(tmp_path: Path, words: tuple[str, ...]) -> None:
+    program = (
+        "import importlib.util, sys, tallyroll.adapters.extras as extras\n"
+        "gone, real = ('pyarrow', 'numpy', 'duckdb'), importlib.util.find_spec\n"
+        "extras.find_spec = lambda name: None if name.partition('.')[0] in gone else real(name)\n"
+        "sys.modules.update(dict.fromkeys(gone))\n"
+        f"from tallyroll.cli import main\nsys.argv = ['tallyroll', *{words}, '--json']\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=WAIT_S
+    )
+    assert (done.returncode, json.loads(done.stdout)["type"]) == (2, "MissingExtra"), done.stderr
+    assert "pip install 'tallyroll[archive]'" in json.loads(done.stdout)["error"]
+
+
 def test_doctor_names_every_extra_that_the_settings_ask_for_and_nobody_installed(tmp_path: Path) -> None:
     program = (
         "import importlib.util, sys, tallyroll.adapters.extras as extras\n"

@@ -437,9 +437,10 @@ class Roll:
 
     async def archive_report(self) -> list[ArchiveReport]:
         """How the archive of each partition stands beside the log."""
-        from tallyroll.archive.report import report  # noqa: PLC0415  # needs the extra
+        archive = await self._parts.opened_archive()
+        from tallyroll.archive.report import report  # noqa: PLC0415  # needs the extra, which is there now
 
-        return await report((await self._parts.opened_archive()).keeper, self.log, self.catalogue, self.clock)
+        return await report(archive.keeper, self.log, self.catalogue, self.clock)
 
     async def archive_files(self) -> list[tuple[str, int, Path]]:
         """Every sealed file that the manifests name: topic, partition, path."""

@@ -66,7 +66,7 @@ class Handles:
         self._watcher_lock = threading.Lock()
         self._closed = False
         self._all: list[Guarded] = []
-        _make_folder(options.folder)
+        _make_folder(options.folder, self.what)
         writing = self._guarded()
         with translated(self.what), writing.use() as connection:
             try:
@@ -169,12 +169,10 @@ def _for_once(guarded: Guarded) -> Iterator[sqlite3.Connection]:
         guarded.close()
 
 
-def _make_folder(folder: Path | None) -> None:
+def _make_folder(folder: Path | None, what: str) -> None:
     if folder is None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LogUnavailable(
-            str(folder), f"the folder cannot be made ({error.strerror}); choose another, or mend the permissions"
-        ) from error
+        raise LogUnavailable(what, f"the folder cannot be made ({error.strerror}); choose another, or mend the permissions") from error

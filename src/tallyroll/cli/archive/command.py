@@ -152,10 +152,7 @@ def query(
     payloads; records has every record with its raw bytes.
     """
     session = session_of(context, url, json)
-    try:
-        names, rows, more = run(_query(session, sql, None if session.json else limit))
-    except ValueError as error:
-        raise CommandError(ExitCode.USAGE, plain(str(error)), "DESCRIBE events lists the columns") from None
+    names, rows, more = run(_query(session, sql, None if session.json else limit))
     if session.json:
         for row in rows:
             say_json(dict(zip(names, map(_json_value, row), strict=True)))
@@ -215,10 +212,10 @@ async def _rebuild(session: Session, names: list[str] | None, *, columns: bool) 
 
 
 async def _query(session: Session, sql: str, limit: int | None) -> tuple[list[str], list[Any], bool]:
-    from tallyroll.adapters.duckdb.query import query as ask  # noqa: PLC0415  # needs the extra
-
     async with session.roll() as roll:
         files = await roll.archive_files()
+        from tallyroll.adapters.duckdb.query import query as ask  # noqa: PLC0415  # needs the extra, which is there now
+
         if not files:
             raise CommandError(ExitCode.NOT_FOUND, "nothing is sealed yet", "'tallyroll archive seal' seals what is in the log now")
 
@@ -231,7 +228,10 @@ async def _query(session: Session, sql: str, limit: int | None) -> tuple[list[st
                 rows.append(row)
             return answer.columns, rows, False
 
-        return await asyncio.to_thread(look)
+        try:
+            return await asyncio.to_thread(look)
+        except ValueError as error:
+            raise CommandError(ExitCode.USAGE, plain(str(error)), "DESCRIBE events lists the columns") from None
 
 
 def _hole(text: str) -> tuple[Any, int]:
