@@ -238,7 +238,7 @@ def test_without_the_archives_extra_its_commands_name_the_line_that_installs_it(
         f"from tallyroll.cli import main\nsys.argv = ['tallyroll', *{words}, '--json']\nmain()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=WAIT_S
+        [sys.executable, "-c", program], env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert (done.returncode, json.loads(done.stdout)["type"]) == (2, "MissingExtra"), done.stderr
     assert "pip install 'tallyroll[archive]'" in json.loads(done.stdout)["error"]
