@@ -118,7 +118,8 @@ def test_sealed_fields_are_opened_for_who_says_so_and_that_is_recorded(desk: Des
     page = desk.asked("query", "--user", "anna-canary", "--personal", "--purpose", "case 12", "--reader", "auditor-7")
     assert {entry["user_id"] for entry in page["entries"]} == {"anna-canary"}
     assert page["entries"][0]["payload"] == {"customer_id": "cust-3-canary"}
-    (read,) = desk.asked("query", "--type", "audit.read", "--personal", "--reader", "auditor-8")["entries"]
+    reads = desk.asked("query", "--type", "audit.read", "--personal", "--reader", "auditor-8")["entries"]
+    (read,) = [one for one in reads if one["purpose"] == "case 12"]  # other tests read as well
     assert (read["user_id"], read["purpose"], read["payload"]["filters"]) == ("auditor-7", "case 12", ["user_id"])
     assert "add --personal" in desk.run("query", "--user", "anna-canary", code=2)
 
