@@ -43,5 +43,5 @@ def test_each_process_serves_on_a_port_of_its_own(place: tuple[str, int] | None,
     started = commands([("audit",), ("state", "redis")], ["--url", "sqlite:///x"], ["--interval", "1s"], place)
     assert [*started] == [("audit",), ("state", "redis")]
     for (names, command), address in zip(started.items(), addresses, strict=True):
-        words = command[command.index("tallyroll.cli") + 1 :]
+        words = command[command.index("tallyroll") + 1 :]
         assert words == ["--url", "sqlite:///x", "run", *names, "--interval", "1s", "--http", address, "--share"]

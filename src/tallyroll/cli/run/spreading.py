@@ -34,7 +34,7 @@ def commands(
 
     ``before`` goes before the verb, ``options`` behind it; port 0 stays 0.
     """
-    python = [sys.executable, "-P", "-m", "tallyroll.cli"]  # -P: what lies in the folder one stands in is nothing to import
+    python = [sys.executable, "-P", "-m", "tallyroll"]  # -P: what lies in the folder one stands in is nothing to import
     return {
         tuple(names): [*python, *before, "run", *names, *options, "--http", _address(place, number), SHARE]
         for number, names in enumerate(parts)
