@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
 from tallyroll.audit.ledger.envelope import document_of, key_of
-from tallyroll.audit.ledger.layout import MAX_MAC_EPOCH, Kind
+from tallyroll.audit.ledger.epoch_clock import EpochClock
+from tallyroll.audit.ledger.layout import Kind
 from tallyroll.events.event import iso
 from tallyroll.events.ids import id_at
 from tallyroll.events.moments import moment_at
@@ -26,7 +27,6 @@ from tallyroll.events.topics import Topic
 from tallyroll.ports import Cipher, Clock, KeyRing
 from tallyroll.publish.load import Body
 
-EPOCH_S: Final = 86_400  # bounds how far a ratchet has to be turned to check a MAC
 DAY_US: Final = 86_400_000_000
 _CACHED_AGENTS: Final = 4_096
 
@@ -57,14 +57,14 @@ class Epochs:
         self._rule_set = rule_set
         self._keep_days = keep_days
         self._writer: Writer | None = None
-        self._began = 0.0
+        self._time = EpochClock(clock)
         self._pid = os.getpid()
         self._enrolling = asyncio.Lock()
 
     @property
     def is_current(self) -> bool:
         """Whether something can be sealed at once: this process has an epoch that is not over."""
-        return self._writer is not None and self._pid == os.getpid() and self._clock.monotonic() - self._began < EPOCH_S
+        return self._writer is not None and self._pid == os.getpid() and not self._time.is_over
 
     async def begin(self) -> list[Body]:
         """Enrols where it is time to; gives the last records of the epoch before, which are to be handed on first.
@@ -74,18 +74,18 @@ class Epochs:
         async with self._enrolling:
             if self.is_current:
                 return []
-            last, now_us, began = self._writer, self._clock.now_us(), self._clock.monotonic()
+            last, time = self._writer, EpochClock(self._clock)
             writer, after = (None, 0) if last is None else (last.writer, last.epoch)
-            enrolled = await asyncio.to_thread(partial(self._ring.enrol, now_us, writer=writer, after=after))
+            enrolled = await asyncio.to_thread(partial(self._ring.enrol, time.opened_us, writer=writer, after=after))
             closing = self.close("the epoch is over")
             previous = None if last is None or last.writer != enrolled.writer else (last.epoch, last.heads)
             self._writer = Writer(self._log_id, enrolled, self._cipher, rule_set=self._rule_set, previous=previous)
-            self._began = began
+            self._time = time
             return closing
 
     def seal(self, drafts: Sequence[tuple[str | None, str, Draft]]) -> tuple[list[Body], list[Placed]]:
         """Entries (agent, id, draft), sealed, all with the time of now; and their bodies, with those of the chains that begin."""
-        writer, ts_us = self._current(), self._clock.now_us()
+        writer, ts_us = self._current(), self._time.now_us()
         time, source, topic, owner = iso(moment_at(ts_us)).encode(), self._source, self._topic, writer.writer
         places: dict[int, list[tuple[int, str, bytes]]] = {}
         for index, (agent_id, _, _) in enumerate(drafts):
@@ -126,14 +126,14 @@ class Epochs:
 
     def _control(self, partition: int, draft: Draft) -> list[Body]:
         writer = self._current()
-        ts_us = self._clock.now_us()
+        ts_us = self._time.now_us()
         kept = replace(draft, keep_until_day=ts_us // DAY_US + self._keep_days)
         key, time = key_of(None, writer.writer), iso(moment_at(ts_us)).encode()
         return [self._body(item, id_at(ts_us, item.leaf), key, time) for item in writer.seal(partition, kept, ts_us)]
 
     def _current(self) -> Writer:
         assert self._writer is not None  # noqa: S101  # begin() comes before
-        self._writer.advance(min(MAX_MAC_EPOCH, int(self._clock.monotonic() - self._began)))
+        self._writer.advance(self._time.second)
         return self._writer
 
     def _body(self, sealed: Sealed, event_id: str, key: str, time: bytes) -> Body:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
+from tallyroll.audit.ledger.epoch_clock import EPOCH_S, EpochClock
 from tallyroll.audit.ledger.layout import REGISTRY, Kind, unpack_core
 from tallyroll.audit.ledger.partition import Tip, pack_tip, unpack_tip
 from tallyroll.audit.ledger.records import Head
@@ -16,7 +17,6 @@ from tallyroll.audit.sealing.registry import Contradiction, Registry
 from tallyroll.errors import PositionConflict
 from tallyroll.ports import Cipher, Clock, KeyRing, LedgerAppend, LedgerCommit, LedgerFacts, LedgerRow, LedgerStore
 
-EPOCH_S: Final = 24 * 3_600
 _PAGE: Final = 2_000
 
 
@@ -59,7 +59,7 @@ class Registrar:
         self._heartbeat_s = heartbeat_s
         self._epoch_s = epoch_s
         self._writer: Writer | None = None
-        self._opened_s = 0.0
+        self._time = EpochClock(clock, epoch_s)
         self._pending: list[_Pending] = []
         self._known_as: tuple[bytes, int] | None = None
         self._burnt: set[int] = set()
@@ -78,8 +78,8 @@ class Registrar:
 
     @property
     def is_over(self) -> bool:
-        """Whether the epoch has lasted long enough."""
-        return self._writer is not None and self._clock.monotonic() - self._opened_s >= self._epoch_s
+        """Whether the epoch has lasted long enough, or the clock has been set back in it."""
+        return self._writer is not None and self._time.is_over
 
     @property
     def has_pending(self) -> bool:
@@ -101,12 +101,16 @@ class Registrar:
             self._tree = CompactRange(tail.size, tail.peaks)
         return registry
 
+    def now_us(self) -> int:
+        """The moment for what this writer seals now: the wall clock, but where that was set back in the epoch."""
+        return self._clock.now_us() if self._writer is None else self._time.now_us()
+
     def seal(self, partition: int, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
         """Records of this writer, its chain's genesis before the first one of it. Enrols where there is no epoch yet."""
         if partition in self._burnt:
             raise RuntimeError(f"the epoch is over for ledger partition {partition}; begin() comes first")
         writer = self._writer or self._begin()
-        writer.advance(int(self._clock.monotonic() - self._opened_s))
+        writer.advance(self._time.second)
         return writer.seal_all(partition, drafts, ts_us)
 
     def record(self, kind: Kind, env: bytes) -> None:
@@ -183,12 +187,13 @@ class Registrar:
                 return
 
     def _begin(self, ends: Sequence[Head] = ()) -> Writer:
-        before, opened_us = self._known_as, self._clock.now_us()
+        before, time = self._known_as, EpochClock(self._clock, self._epoch_s)
+        opened_us = time.opened_us
         enrolment = self._ring.enrol(opened_us) if before is None else self._ring.enrol(opened_us, writer=before[0], after=before[1])
         same = before is not None and enrolment.writer == before[0]
         previous = (before[1], ends) if before is not None and same and ends else None
         writer = self._writer = Writer(self.log_id, enrolment, self._cipher, rule_set=self._rule_set, previous=previous)
-        self._known_as, self._opened_s = (writer.writer, writer.epoch), self._clock.monotonic()
+        self._known_as, self._time = (writer.writer, writer.epoch), time
         self._burnt.clear()
         self._record(Kind.KEY, records.writer_key(writer.writer, writer.epoch, writer.commitment, writer.opened_us, self._heartbeat_s))
         if self._rule_set not in self.registry.rule_sets:
@@ -208,7 +213,7 @@ class Registrar:
         return found
 
     def _record(self, kind: Kind, env: bytes) -> None:
-        for sealed in self.seal(REGISTRY, [Draft(kind, env)], self._clock.now_us()):
+        for sealed in self.seal(REGISTRY, [Draft(kind, env)], self.now_us()):
             core = unpack_core(sealed.core)
             self._pending.append(_Pending(sealed, core.kind, sealed.env))
             self.registry.learn(core.kind, sealed.env, (core.chain.writer, core.chain.epoch), core.seq)

@@ -102,6 +102,7 @@ class AuditSealer:
         self._unstored: dict[str, Marks] = {}
         self._conflict: PositionConflict | None = None
         self._drifting: set[ChainKey] = set()
+        self._latest_us = 0  # of the wall clock: where that is set back, what was sealed before is not ahead
         self._start: Callable[[], None] = lambda: None
         self._stops: Sequence[Callable[[], Awaitable[object]]] = ()
 
@@ -222,9 +223,10 @@ class AuditSealer:
 
     def beat(self) -> None:
         """Says how far this writer has come."""
+        self._look_at_clock()
         lane = self._first_lane()
         if lane is not None:
-            now_us = self._clock.now_us()
+            now_us = self.registrar.now_us()
             day = now_us // DAY_US + _OWN_KEEP_DAYS
             draft = Draft(Kind.HEADS, records.heads(self.registrar.heads()), (), 0, day)
             self._take_own(lane, [draft], [LedgerFacts(Kind.HEADS, now_us, 0, day)], [None], now_us)
@@ -250,8 +252,13 @@ class AuditSealer:
 
     # What arrives
 
+    def _look_at_clock(self) -> int:
+        now_us = self._clock.now_us()
+        self._latest_us = max(self._latest_us, now_us)
+        return now_us
+
     def _take_sealed(self, lane: Lane, batch: Batch) -> None:
-        now_us, taken, repeats = self._clock.now_us(), 0, 0
+        now_us, taken, repeats = self._look_at_clock(), 0, 0
         try:
             for index, value in enumerate(batch.values):
                 verdict = self._take_one(lane, value, batch.position(index), now_us)
@@ -272,7 +279,7 @@ class AuditSealer:
         except Undecodable as error:
             self._find(lane, Finding("unreadable", str(position), error.reason, value or b""), position)
             return Verdict.BROKEN
-        arrived = self._intake.judge(lane, record, self.registrar.registry, self._admit, now_us)
+        arrived = self._intake.judge(lane, record, self.registrar.registry, self._admit, self._latest_us)
         offered = arrived.offered
         if arrived.code:
             self._find(lane, Finding(arrived.code, str(position), offered.place, value or b""), position)
@@ -291,7 +298,7 @@ class AuditSealer:
             self.registrar.record(Kind.GAP, records.gap(missing, "not delivered"))
             self._find(lane, Finding("gap", str(position), f"{core.seq - offered.missing} of {offered.place}"), position)
         chain = (core.chain.writer, core.chain.epoch)
-        ahead_s = (core.ts_us - now_us) // _SECOND_US
+        ahead_s = (core.ts_us - self._latest_us) // _SECOND_US
         if ahead_s > CLOCK_BOUND_S and chain not in self._drifting:
             self._drifting.add(chain)  # said once an epoch
             self._find(lane, Finding("drift", str(position), f"{ahead_s} s: {offered.place}"), position)
@@ -336,7 +343,7 @@ class AuditSealer:
         """Entries and findings, at one moment: keys first, which may fail, then all of them."""
         if not items:
             return
-        now_us, log_id = self._clock.now_us(), self.registrar.log_id
+        now_us, log_id = self.registrar.now_us(), self.registrar.log_id
         day, own_day = now_us // DAY_US + keep_days, now_us // DAY_US + _OWN_KEEP_DAYS
         parts = iter(parts_about(self._ring, [sentence for item, _ in items for sentence in item.sentences], self._drawn.take))
         drafts, facts, findings = [], [], []
