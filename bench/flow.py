@@ -53,13 +53,13 @@ def _lonely(number: int) -> AgentEvent:
 async def follow(settings: Settings, names: list[str]) -> dict[str, Any]:
     """These followers in one process until each has stored everything; how fast, and what bridges have sent.
 
-    Counted from the moment when each has partitions: joining a group takes seconds, however much there is to read.
+    Counted from the moment when the first has partitions: joining a group takes seconds, however much there is to read.
     """
     counters = Counters()
     async with Roll.open(settings, telemetry=counters) as roll:
         loops = {name: await roll.follow(name) for name in names}
         serve_calmly()  # as ``tallyroll run`` does
-        await _until(lambda: all(loop.assignment for loop in loops.values()))
+        await _until(lambda: any(loop.assignment for loop in loops.values()))  # whoever is first begins to work
         with Meter() as meter:
             ends = {name: {lag.partition: lag.end for lag in await roll.lag(name) if lag.end} for name in names}
             await _until(lambda: all(_has(loop.flushed.get(name, {}), ends[name]) for name, loop in loops.items()))
