@@ -21,8 +21,9 @@ from tallyroll.audit.sealing.breaches import Breaches
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.deriving import Deriver
 from tallyroll.audit.sealing.finding import Finding
+from tallyroll.audit.sealing.options import SealerOptions
 from tallyroll.audit.sealing.registrar import Registrar
-from tallyroll.audit.sealing.sealer import AuditSealer, SealerOptions
+from tallyroll.audit.sealing.sealer import AuditSealer
 from tallyroll.audit.sealing.separating import Separating
 from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify.ed25519 import is_signed

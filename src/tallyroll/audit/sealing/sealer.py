@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from tallyroll.audit.compliance.derived import RETENTION_DAYS
 from tallyroll.audit.ledger import records
 from tallyroll.audit.ledger.chain import Draft
 from tallyroll.audit.ledger.envelope import record_in
@@ -27,6 +25,7 @@ from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.intake import Intake
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.lost import look_for_lost, rewound
+from tallyroll.audit.sealing.options import SealerOptions
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.registry import Admission, ChainKey, partition_counts
 from tallyroll.audit.sealing.separating import Separating
@@ -42,18 +41,6 @@ DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
 _OWN_KEEP_DAYS: Final = 365
 _TOLD_EACH_S: Final = 0.05  # who watches in real time hears of a finding within a tenth of a second
-
-
-@dataclass(frozen=True)
-class SealerOptions:
-    """How long entries are kept that no rule speaks of, by the base name of their topic, else ``keep_days``."""
-
-    keep_days: int = 365
-    keep_days_of: Mapping[str, int] = field(default_factory=lambda: RETENTION_DAYS)
-
-    def days(self, base: str) -> int:
-        """For a topic."""
-        return self.keep_days_of.get(base, self.keep_days)
 
 
 class AuditSealer:
