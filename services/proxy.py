@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import queue
 import random
-import socket
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from services.ports import bound_sockets
+from services.links import LOOK_S, Link, Proxy
 from services.wire import WireError, receive_exactly
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
 
 PRODUCE = 0
@@ -23,7 +23,6 @@ PRODUCE = 0
 _MAX_FRAME_BYTES = 128 * 1024 * 1024  # more than a broker takes; a TLS client's first bytes read as a size exceed it
 _MAX_WAITING = 1_000  # delayed responses per connection; clients keep some tens in flight
 _END = b""
-_LOOK_S = 0.2  # how soon a pump that waits sees that its connection was cut
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class _Drops:
     cut: bool
 
 
-class KafkaProxy:
+class KafkaProxy(Proxy):
     """Stands on 127.0.0.1:`port` before one broker's CLIENT listener; the broker must advertise this port.
 
     Listens from the start; connections made before `connect` are closed at once, as by a broker that is down.
@@ -54,42 +53,18 @@ class KafkaProxy:
 
     def __init__(self) -> None:
         """Listening; forwards nothing before `connect`."""
-        (self._listener,) = bound_sockets(1)
-        self._listener.listen(128)
-        self.port: int = self._listener.getsockname()[1]
         self._upstream: int | None = None
-        self._changed = threading.Condition()
-        self._links: set[_Link] = set()
-        self._closed = False
         self._held: set[int | None] = set()
         self._drop_requests: dict[int, _Drops] = {}
         self._drop_responses: dict[int, _Drops] = {}
         self._delay: Callable[[], float] = _no_delay
         self._requests: Counter[int] = Counter()
         self._connections = self._dropped_requests = self._dropped_responses = 0
-        threading.Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True).start()
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closed."""
-        self.close()
+        super().__init__()
 
     def connect(self, broker_port: int) -> None:
         """New connections go to 127.0.0.1:`broker_port`."""
         self._upstream = broker_port
-
-    def close(self) -> None:
-        """No connection is left and the port is free when this returns. Safe to call twice."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # close() alone would leave accept() waiting
-        self._listener.close()
-        self.cut()
 
     def drop_responses(self, count: int = 1, *, api_key: int = PRODUCE, cut: bool = True) -> None:
         """The next `count` responses of `api_key` are lost, though the broker has done what was asked.
@@ -132,13 +107,6 @@ class KafkaProxy:
             self._held.clear()
             self._changed.notify_all()
 
-    def cut(self) -> None:
-        """Every connection of this moment ends; new ones are taken."""
-        with self._changed:
-            links = list(self._links)
-        for link in links:
-            link.close()
-
     def counts(self) -> ProxyCounts:
         """A snapshot."""
         with self._changed:
@@ -155,37 +123,16 @@ class KafkaProxy:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"not seen within {timeout_s} s: {counts}")
-                self._changed.wait(min(left, _LOOK_S))
+                self._changed.wait(min(left, LOOK_S))
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return  # closed
-            try:
-                if self._upstream is None:
-                    raise ConnectionRefusedError
-                broker = socket.create_connection(("127.0.0.1", self._upstream), timeout=5.0)
-            except OSError:
-                client.close()
-                continue
-            broker.settimeout(None)
-            link = _Link(self, client, broker)
-            with self._changed:
-                if self._closed:
-                    link.close()
-                    return
-                self._links.add(link)
-                self._connections += 1
-                self._changed.notify_all()
-            link.start()
+    def _server_port(self) -> int | None:
+        return self._upstream
 
-    def _forget(self, link: _Link) -> None:
-        with self._changed:
-            self._links.discard(link)
+    def _linked(self, client: socket.socket, server: socket.socket) -> Link:
+        self._connections += 1
+        return _KafkaLink(self, client, server)
 
-    def _take_request(self, api_key: int, link: _Link) -> _Drops | None:
+    def _take_request(self, api_key: int, link: Link) -> _Drops | None:
         """Count a request, wait while it is held; the rule by which it gets lost, if one does."""
         with self._changed:
             self._requests[api_key] += 1
@@ -195,7 +142,7 @@ class KafkaProxy:
             self._dropped_requests += drops is not None
             return drops
 
-    def _take_response(self, api_key: int, link: _Link) -> _Drops | None:
+    def _take_response(self, api_key: int, link: Link) -> _Drops | None:
         with self._changed:
             self._wait_held({None}, link)
             drops = _take(self._drop_responses, api_key)
@@ -203,39 +150,28 @@ class KafkaProxy:
             self._changed.notify_all()
             return drops
 
-    def _wait_held(self, kinds: set[int | None], link: _Link) -> None:
+    def _wait_held(self, kinds: set[int | None], link: Link) -> None:
         while self._held & kinds and not self._closed and not link.closed.is_set():
-            self._changed.wait(_LOOK_S)
+            self._changed.wait(LOOK_S)
 
     def _due(self) -> float:
         with self._changed:
             return time.monotonic() + self._delay()
 
 
-class _Link:
-    """One client connection and its twin to the broker: a thread for requests, one for responses, one that delays."""
+class _KafkaLink(Link):
+    """A thread for requests, one for responses, one that delays."""
+
+    _proxy: KafkaProxy
 
     def __init__(self, proxy: KafkaProxy, client: socket.socket, broker: socket.socket) -> None:
-        self.closed = threading.Event()
-        self._proxy = proxy
-        self._client = client
-        self._broker = broker
+        super().__init__(proxy, client, broker)
         self._api_keys: dict[int, int] = {}  # by correlation id; those of acks=0, never answered, stay to the end
         self._waiting: queue.Queue[tuple[float, bytes]] = queue.Queue(_MAX_WAITING)
-        for sock in (client, broker):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def start(self) -> None:
         for pump in (self._pump_requests, self._pump_responses, self._pump_delayed):
             threading.Thread(target=self._until_closed, args=(pump,), name=pump.__name__, daemon=True).start()
-
-    def close(self) -> None:
-        self.closed.set()
-        for sock in (self._client, self._broker):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
-            sock.close()
-        self._proxy._forget(self)  # noqa: SLF001  # one class in two, split by lifetime
 
     def _until_closed(self, pump: Callable[[], None]) -> None:
         with contextlib.suppress(OSError, WireError):  # either side has gone: the other goes too
@@ -246,10 +182,10 @@ class _Link:
         while True:
             frame = _read_frame(self._client)
             api_key = int.from_bytes(frame[4:6], "big", signed=True)
-            drops = self._proxy._take_request(api_key, self)  # noqa: SLF001  # as above
+            drops = self._proxy._take_request(api_key, self)  # noqa: SLF001  # one class in two, split by lifetime
             if drops is None:
                 self._api_keys[int.from_bytes(frame[8:12], "big")] = api_key
-                self._broker.sendall(frame)
+                self._server.sendall(frame)
             elif drops.cut:
                 return
 
@@ -261,7 +197,7 @@ class _Link:
 
     def _hand_over_responses(self) -> None:
         while True:
-            frame = _read_frame(self._broker)
+            frame = _read_frame(self._server)
             api_key = self._api_keys.pop(int.from_bytes(frame[4:8], "big"), -1)
             drops = self._proxy._take_response(api_key, self)  # noqa: SLF001  # as above
             if drops is None:
@@ -273,13 +209,13 @@ class _Link:
         item = (self._proxy._due(), frame)  # noqa: SLF001  # as above
         while not self.closed.is_set():
             with contextlib.suppress(queue.Full):
-                self._waiting.put(item, timeout=_LOOK_S)
+                self._waiting.put(item, timeout=LOOK_S)
                 return
 
     def _pump_delayed(self) -> None:
         while not self.closed.is_set():
             try:
-                due, frame = self._waiting.get(timeout=_LOOK_S)
+                due, frame = self._waiting.get(timeout=LOOK_S)
             except queue.Empty:
                 continue
             if frame == _END or self.closed.wait(max(0.0, due - time.monotonic())):

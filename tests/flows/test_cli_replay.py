@@ -154,6 +154,7 @@ def test_a_lost_installation_is_restored_and_shown_to_be_the_same(own: Path) -> 
     found = json.loads(run(own, "replay", "restore", "--expect", str(own / "before.json"), "--json"))
     assert (found["equals_full_replay"], found["equals_lost"]) == (True, True)
     assert found["indexes_rebuilt"] > 0
+    assert found["behind"]["audit"] > 0, "nobody has sealed it, and the answer does not pass over it"
     assert json.loads(run(own, "replay", "verify", "--json"))["sound"] is True
     assert "not empty" in run(own, "replay", "restore", code=2)
     lost = json.loads((own / "before.json").read_text())

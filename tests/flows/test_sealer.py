@@ -174,7 +174,7 @@ async def test_where_the_log_knows_of_a_ledger_and_none_is_there_nothing_is_seal
     house.say()
     house.committed = {TASKS: 1, SYSTEM: 0}
     running = Running(house)
-    with pytest.raises(LedgerTampered, match=r"task-events/0 was sealed up to 1, and of that nothing is here.*begin-anew"):
+    with pytest.raises(LedgerTampered, match=r"task-events/0 was sealed up to 1, and here up to nothing: put the ledger back.*begin-anew"):
         await running.hold()
     assert await house.store.sizes() == {}
     await running.hold(AUDIT, SYSTEM)

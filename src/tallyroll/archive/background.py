@@ -15,6 +15,7 @@ from tallyroll.errors import SpanGone, StoreError
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock, Tail
 from tallyroll.telemetry import ARCHIVE_SEAL_FAILURES, ARCHIVE_SEALED, Telemetry
+from tallyroll.waiting import within
 
 log: Final = logging.getLogger("tallyroll.archive")
 
@@ -123,15 +124,8 @@ class BackgroundSeals:
         now, now_us = self._clock.monotonic(), self._clock.now_us()
         ages = [(one.tail.since_us + self._limits.age_us - now_us) / 1e6 for one in self._waiting.values() if one.tail.since_us is not None]
         retries = [one.retry_at - now for one in self._waiting.values() if one.retry_at > now]
-        sleeping = asyncio.ensure_future(self._clock.sleep(min([_LOOK_S, *(one for one in ages if one > 0), *retries])))
-        told = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait({sleeping, told}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in (sleeping, told):
-                one.cancel()
-                with suppress(asyncio.CancelledError):
-                    await one
+        with suppress(TimeoutError):
+            await within(self._clock, min([_LOOK_S, *(one for one in ages if one > 0), *retries]), self._news.wait())
 
     def _is_due(self, partition: TopicPartition) -> bool:
         waiting = self._waiting.get(partition)

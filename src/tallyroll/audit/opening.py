@@ -55,14 +55,14 @@ class AuditKeys:
 class OpenAudit:
     """The ledger of one log, as far as it is needed: the keys at once, the store when somebody reads or keeps it.
 
-    Log, publisher and clock stay their opener's; keys and store are closed with it.
+    Log, publisher, clock and store stay their opener's; the keys are closed with it.
     """
 
     def __init__(  # noqa: PLR0913  # the composition root hands over what was opened
         self,
         keys: AuditKeys,
         rules: RuleSet,
-        open_store: Callable[[], Awaitable[LedgerStore]],
+        store: Callable[[], Awaitable[LedgerStore]],
         publisher: EventPublisher,
         log: EventLog,
         catalogue: Catalogue,
@@ -84,14 +84,12 @@ class OpenAudit:
         self.telemetry = telemetry
         self.finder = finder
         self.violations = violations
-        self._open_store = open_store
+        self.store = store
         self._publisher = publisher
         self._catch_up = catch_up
         self._open_witnesses = open_witnesses
-        self._store: LedgerStore | None = None
         self._registrar: Registrar | None = None
         self._reading: AuditReading | None = None
-        self._opening = asyncio.Lock()
 
     @cached_property
     def recorder(self) -> Recorder:
@@ -100,13 +98,6 @@ class OpenAudit:
             self.keys.log_id, self.keys.ring, self.keys.new_cipher(), self._publisher, self.catalogue, self.settings, self.rules,
             clock=self.clock, telemetry=self.telemetry, finder=self.finder, violations=self.violations,
         )  # fmt: skip
-
-    async def store(self) -> LedgerStore:
-        """The store of the ledger, opened at the first call. Raises StoreUnavailable."""
-        async with self._opening:
-            if self._store is None:
-                self._store = await self._open_store()
-            return self._store
 
     async def registrar(self) -> Registrar:
         """What says single things in the registry; the follower has one of its own."""
@@ -222,6 +213,4 @@ class OpenAudit:
         """Ends the chains of this process and forgets the keys."""
         if "recorder" in self.__dict__:
             await self.recorder.close()
-        if self._store is not None:
-            await self._store.close()
         await asyncio.to_thread(self.keys.close)

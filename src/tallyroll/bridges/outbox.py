@@ -20,6 +20,7 @@ from tallyroll.events.event import AgentEvent
 from tallyroll.events.ids import new_id
 from tallyroll.ports import Clock, Outbox, OutboxRow
 from tallyroll.telemetry import OUTBOX_EVENTS, OUTBOX_ROWS, Telemetry
+from tallyroll.waiting import ends_within
 
 log: Final = logging.getLogger("tallyroll.bridges")
 
@@ -94,14 +95,10 @@ class Outgoing:
                 return
         except TallyrollError as error:
             log.warning("%s; the event of a created task is published without its row", error)
-        loop = asyncio.get_running_loop()
-        sending, patience = loop.create_task(self._send(row, event)), loop.create_task(self._clock.sleep(_WAIT_S))
+        sending = asyncio.create_task(self._send(row, event))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
-        try:
-            await asyncio.wait({sending, patience}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            patience.cancel()
+        await ends_within(self._clock, _WAIT_S, sending)
 
     async def run(self) -> None:
         """Sweeps now and each minute, until cancelled."""

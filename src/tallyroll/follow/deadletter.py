@@ -22,9 +22,9 @@ from tallyroll.events.moments import moment_at
 from tallyroll.events.partition import partition_for
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import DEAD_LETTER_TOPIC, Catalogue
-from tallyroll.follow.retry import within
 from tallyroll.ports import Clock, DeadLetter, Delivered, Encoded, EventLog, Span
 from tallyroll.telemetry import DEAD_LETTERS, Telemetry
+from tallyroll.waiting import within
 
 HEADER: Final = "tallyroll-letter"
 _CONFIRMED_S: Final = 10.0  # the log may have it later: then there is one copy more of a letter with the same id

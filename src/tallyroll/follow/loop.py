@@ -21,10 +21,11 @@ from tallyroll.follow.applying import applied, one_by_one
 from tallyroll.follow.committing import Commits
 from tallyroll.follow.deadletter import DeadLetters
 from tallyroll.follow.flushing import Flushes
-from tallyroll.follow.retry import Held, Unbegun, within
+from tallyroll.follow.retry import Held, Unbegun
 from tallyroll.ports import Clock, EventLog, Follower, LooksFirst, Subscription, Tracing
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_CONFLICTS, FOLLOW_FLUSH_FAILURES, FOLLOW_RETRIES, FOLLOWED, Telemetry
+from tallyroll.waiting import within
 
 log: Final = logging.getLogger("tallyroll.follow")
 

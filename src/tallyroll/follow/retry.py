@@ -1,31 +1,15 @@
-"""What waits to be tried again, and how long for."""
+"""What waits to be tried again."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
 
 from tallyroll.backoff import Backoff
 from tallyroll.errors import TallyrollError
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import Clock, Follower
-
-T = TypeVar("T")
-
-
-async def within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """What the work gives. Raises TimeoutError, and cancels it, when the time is over first."""
-    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise TimeoutError
-        return working.result()
-    finally:
-        working.cancel()
-        waiting.cancel()
+from tallyroll.ports import Follower
 
 
 class Held:

@@ -238,7 +238,7 @@ class Following:
 
     async def _audit_stored(self) -> Stored:
         topics = [*self._parts.user_topics, self._parts.catalogue[AUDIT_TOPIC].name]
-        return Stored(topics, await (await (await self._parts.audit()).store()).progress())
+        return Stored(topics, await (await self._parts.ledger_store()).progress())
 
 
 def _import_analytics() -> None:

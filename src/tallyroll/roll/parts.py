@@ -26,7 +26,7 @@ from tallyroll.opening import (
     open_witnesses,
     replayer_on,
 )
-from tallyroll.ports import Clock, EventLog, PiiFinder, StateStore, StateTarget, Tracing
+from tallyroll.ports import Clock, EventLog, LedgerStore, PiiFinder, StateStore, StateTarget, Tracing
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.replay.engine import ReplayEngine
 from tallyroll.roll.names import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER
@@ -77,7 +77,9 @@ class Parts:
         self._engine: ReplayEngine | None = None
         self._analytics: OpenAnalytics | None = None
         self._audit: OpenAudit | None = None
+        self._ledger: LedgerStore | None = None
         self._opening_audit = asyncio.Lock()
+        self._opening_ledger = asyncio.Lock()
         self._opening_analytics = asyncio.Lock()
 
     @property
@@ -162,12 +164,20 @@ class Parts:
             if self._audit is None:
                 made_of, rules, finder, keys = await asyncio.to_thread(_audit_needs, self.settings)
                 self._audit = made_of(
-                    keys, rules, partial(open_ledger_store, self.settings), self.publisher, self.log, self.catalogue, self.settings,
+                    keys, rules, self.ledger_store, self.publisher, self.log, self.catalogue, self.settings,
                     clock=self.clock, telemetry=self.telemetry, finder=finder, violations=self.violations,
                     catch_up=self._read_own_entries, open_witnesses=partial(open_witnesses, self.settings),
                 )  # fmt: skip
                 self.stack.push_async_callback(self._audit.close)
             return self._audit
+
+    async def ledger_store(self) -> LedgerStore:
+        """What is sealed lies here; who only counts it needs no keys. Raises StoreUnavailable."""
+        async with self._opening_ledger:
+            if self._ledger is None:
+                self._ledger = await open_ledger_store(self.settings)
+                self.stack.push_async_callback(self._ledger.close)
+            return self._ledger
 
     async def _read_own_entries(self) -> None:
         """Who only looks joins no group on Kafka: for a moment every member would hand over partitions."""

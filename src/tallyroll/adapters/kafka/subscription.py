@@ -59,9 +59,7 @@ class KafkaSubscription:
         self._held: set[TopicPartition] = set()
         self._early: list[Message] = []  # what came while the answer to a commit was looked for
         self._to_commit: dict[TopicPartition, int] = {}
-        self._answers: dict[
-            TopicPartition, tuple[int, bool]
-        ] = {}  # per partition the last commit that was answered, and whether it is stored
+        self._answers: dict[TopicPartition, tuple[int, bool]] = {}  # the last commit that was answered, and whether it is stored
         self._rebalancing = asyncio.Event()
         self._closed = False
 
@@ -161,7 +159,7 @@ class KafkaSubscription:
         return [first, *self._consumer.consume(self._max_records - 1, _LINGER_S)] if self._max_records > 1 else [first]
 
     def _serve(self) -> None:
-        """Sends commits, and looks for answers; records that come meanwhile are for the next poll."""
+        """Sends commits, and looks for answers; records that come meanwhile, a few seconds of them at most, are for the next poll."""
         self._send_commits()
         self._early += self._take(_SERVE_S)
 

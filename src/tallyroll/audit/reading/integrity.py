@@ -23,6 +23,7 @@ from tallyroll.audit.reading.index import LogEnds, index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
 from tallyroll.audit.reading.query import zoned_us
 from tallyroll.audit.reading.witnessed import Answer, AskWitnesses
+from tallyroll.audit.sealing.lost import fallen_behind
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
 from tallyroll.errors import KeyGone, LedgerTampered, Undecodable
@@ -162,11 +163,7 @@ class Verification:
         """What was sealed once and is not there now: the log remembers up to where it was."""
         committed = {} if self._committed is None else await self._committed()
         stored = await self._store.progress()  # asked behind it: who seals meanwhile stores first
-        return [
-            f"{one} was sealed up to {position}, and here up to {stored.get(one, 'nothing')}: lost, an older copy, or another ledger"
-            for one, position in sorted(committed.items())
-            if position > stored.get(one, 0)
-        ]
+        return [f"{said}: lost, an older copy, or another ledger" for said in fallen_behind(committed, stored).values()]
 
     async def _with_index(self, report: Report, known: Noted) -> Report:
         """The report, what was added behind the newest note, and what questions would miss, or find though it is not there."""

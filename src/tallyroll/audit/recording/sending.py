@@ -15,6 +15,7 @@ from tallyroll.publish.load import Body
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.publish.receipt import Ticket
 from tallyroll.telemetry import AUDIT_LOST, Telemetry
+from tallyroll.waiting import ends_within
 
 log: Final = logging.getLogger("tallyroll.audit")
 
@@ -78,20 +79,10 @@ class Sending:
         await self._publisher.on_disk()
         patience_s = 0 if self._away else self._stall_s
         is_there = not any(isinstance(outcome, Rejected) for outcome in ticket.outcomes)
-        if is_there and not await self._within(settled, patience_s):
+        if is_there and not await ends_within(self._clock, patience_s, settled):
             self._away = True  # until something is delivered nobody else waits so long
             return None
         return await asyncio.shield(settled)
-
-    async def _within(self, task: asyncio.Task[Any], seconds: float) -> bool:
-        """Whether a task ends before the time is over; the task goes on."""
-        if seconds and not task.done():
-            sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
-            try:
-                await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleeping.cancel()
-        return task.done()
 
     async def _settle(self, bodies: Sequence[Body], ticket: Ticket) -> list[Outcome]:
         """What became of sealed records. Sends again what may not have arrived, and counts what is lost."""

@@ -75,9 +75,10 @@ class _Scan:
     unread: set[tuple[int, int]] = field(default_factory=set)
     in_clear: int = 0
 
-    def places(self) -> tuple[str, ...]:
-        """Where the first of those lie that cannot be read."""
-        return tuple(f"ledger/{partition}/{number}" for partition, number in sorted(self.unread)[:_MAX_LISTED])
+    def receipt(self, **said: Any) -> ErasureReceipt:  # noqa: ANN401  # the other fields of a receipt
+        """A receipt with what this look has come upon."""
+        places = tuple(f"ledger/{partition}/{number}" for partition, number in sorted(self.unread)[:_MAX_LISTED])
+        return ErasureReceipt(in_clear=self.in_clear, unread=len(self.unread), unread_at=places, **said)
 
 
 class Eraser:
@@ -124,22 +125,16 @@ class Eraser:
         if not wanted and not places:
             forgotten, pending = await self._elsewhere(subject, ())
             state = "done" if forgotten else "nothing_found"
-            return ErasureReceipt(
-                request_id=request, state=_state(state, pending, scan), pending=pending, in_clear=scan.in_clear,
-                unread=len(scan.unread), unread_at=scan.places(),
-            )  # fmt: skip
+            return scan.receipt(request_id=request, state=_state(state, pending, scan), pending=pending)
         shown = tuple(handle.hex() for handle in wanted)
         if cause := await self._against(places, wanted):
             await self._register(Kind.ERASURE, records.erasure_request(request, wanted, cause))
-            return ErasureReceipt(
-                request_id=request, state="restricted", entries=entries, handles=shown, restricted=cause, in_clear=scan.in_clear,
-                unread=len(scan.unread), unread_at=scan.places(),
-            )  # fmt: skip
+            return scan.receipt(request_id=request, state="restricted", entries=entries, handles=shown, restricted=cause)
         index = await self._do(request, wanted, scan.parts)
         removed, damaged = await self._remove(places)
         scan.unread |= damaged
         _, pending = await self._elsewhere(subject, wanted)
-        return ErasureReceipt(
+        return scan.receipt(
             request_id=request,
             state=_state("done", pending, scan),
             entries=entries,
@@ -147,9 +142,6 @@ class Eraser:
             keys_destroyed=len(wanted),
             handles=shown,
             pending=pending,
-            in_clear=scan.in_clear,
-            unread=len(scan.unread),
-            unread_at=scan.places(),
             copies_until=_end_of_month(self._clock.now_us()),
             certificate=self._certificate(request, index, shown, removed, len(scan.unread)),
         )

@@ -9,6 +9,15 @@ from tallyroll.errors import LedgerTampered
 from tallyroll.events.position import TopicPartition
 
 
+def fallen_behind(committed: Mapping[TopicPartition, int], stored: Mapping[TopicPartition, int]) -> dict[TopicPartition, str]:
+    """Of each partition that is stored less far than it was, how far it was and is."""
+    return {
+        one: f"{one} was sealed up to {position}, and here up to {stored.get(one, 'nothing')}"
+        for one, position in sorted(committed.items())
+        if position > stored.get(one, 0)
+    }
+
+
 def look_for_lost(
     committed: Mapping[TopicPartition, int], stored: Mapping[TopicPartition, int], numbers: Mapping[TopicPartition, int]
 ) -> None:
@@ -16,18 +25,14 @@ def look_for_lost(
 
     ``numbers`` says of each partition in question which one of the ledger it is.
     """
-    for one, number in numbers.items():
-        if one not in stored and committed.get(one, 0) > 0:
-            detail = f"{one} was sealed up to {committed[one]}, and of that nothing is here: put the ledger back, or look where it lies"
-            raise LedgerTampered("resume", number, 0, f"{detail}; if it is lost, 'tallyroll audit begin-anew'")
+    for one, said in fallen_behind(committed, stored).items():
+        if one in numbers and one not in stored:
+            detail = f"{said}: put the ledger back, or look where it lies; if it is lost, 'tallyroll audit begin-anew'"
+            raise LedgerTampered("resume", numbers[one], 0, detail)
 
 
 def rewound(
     committed: Mapping[TopicPartition, int], stored: Mapping[TopicPartition, int], numbers: Mapping[TopicPartition, int]
 ) -> list[Finding]:
-    """Of each partition that is stored less far than it was."""
-    return [
-        Finding("rewound", f"ledger/{number}", f"{one} was sealed up to {committed[one]}, and here up to {stored.get(one, 0)}")
-        for one, number in numbers.items()
-        if committed.get(one, 0) > stored.get(one, 0)
-    ]
+    """A finding for each partition in question that is stored less far than it was."""
+    return [Finding("rewound", f"ledger/{numbers[one]}", said) for one, said in fallen_behind(committed, stored).items() if one in numbers]

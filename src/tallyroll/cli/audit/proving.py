@@ -63,6 +63,7 @@ def verify(  # noqa: PLR0913  # one parameter per option
 ) -> None:
     """Verify the whole ledger as it is stored; the period says which entries are counted.
 
+    Asks the witness of AUDIT_WITNESS as well, which cosigns the newest checkpoint then, and the log, up to where it was sealed.
     Exit code 1 if something is wrong or lost. Who runs this holds the keys: an outsider verifies an export,
     'tallyroll audit export --format ledger', with 'python -m tallyroll.audit.verify'.
     """

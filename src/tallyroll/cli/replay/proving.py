@@ -10,16 +10,18 @@ import msgspec
 import typer
 
 from tallyroll.cli.exits import CommandError, ExitCode
+from tallyroll.cli.freshness import behind
 from tallyroll.cli.printing import counted, markup, note, number, paint, say, say_json, table
 from tallyroll.cli.progress import Progress
 from tallyroll.cli.replay.asking import AllowTruncated
+from tallyroll.cli.run.services import ALL, SERVICES, chosen
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of
 from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.replay.golden import differences, load
 from tallyroll.replay.restore import Fingerprint, replayed_fingerprint
 from tallyroll.replay.verify import Verified, Wrong, verify_heads, verify_sample
-from tallyroll.roll import Roll
+from tallyroll.roll import AUDIT_FOLLOWER, STATE_FOLLOWER, Roll
 
 _VERIFY = examples(
     "tallyroll replay verify", "tallyroll replay verify --sample 100 --seed 7 --json", "tallyroll replay verify --golden histories/"
@@ -27,6 +29,8 @@ _VERIFY = examples(
 _RESTORE = examples(
     "tallyroll replay restore", "tallyroll replay restore --expect before.json     # what 'replay verify --json' printed before the loss"
 )
+
+_UNLESS = {AUDIT_FOLLOWER: ", unless the ledger is lost: then it stops, and says what to do"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -131,17 +135,19 @@ def restore(
     """Rebuild the stores of an empty installation from archive and log, and show that they are right.
 
     Missing indexes of the archive are made from its segments first. Then the state store is filled, and its hashes are
-    compared with a full replay to the same offsets, and with --expect. Exit code 1 if they differ.
+    compared with a full replay to the same offsets, and with --expect. Exit code 1 if they differ. What other followers
+    lack is said, and who makes it; a lost audit ledger nobody can make again.
     """
     session = session_of(context, url, json)
     lost = _expected(expect) if expect is not None else None
-    rebuilt, stored, again, before = run(_restore(session, lost, allow_truncated=allow_truncated))
+    rebuilt, stored, again, before, lacking = run(_restore(session, lost, allow_truncated=allow_truncated))
     same = stored.views == again.views
     as_before = lost is None or before is None or {name: before.views.get(name) for name in lost.views} == lost.views
     if session.json:
         views = {name: {"owners": count, "hash": text} for name, (count, text) in stored.views.items()}
         equals = {"equals_full_replay": same, "equals_lost": None if lost is None else as_before}
-        say_json({**equals, "coverage": again.coverage, "indexes_rebuilt": rebuilt, "as_of": stored.as_of, "views": views})
+        about = {"coverage": again.coverage, "indexes_rebuilt": rebuilt, "behind": lacking, "as_of": stored.as_of}
+        say_json({**equals, **about, "views": views})
     else:
         rows = [(name, number(count), text[:16], _mark(again.views[name][1] == text)) for name, (count, text) in stored.views.items()]
         table(("view", "owners", "hash", "full replay"), rows, right=("owners",))
@@ -152,6 +158,8 @@ def restore(
             note(f"coverage {again.coverage}: what was pruned was compared with a replay from its snapshots, not from zero")
         if rebuilt:
             note(f"made anew from segments: the index of {counted(rebuilt, 'partition')}")
+        for name, records in lacking.items():
+            note(f"{name} is {counted(records, 'record')} behind the log; 'tallyroll run {name}' makes it{_UNLESS.get(name, '')}")
     if not (same and as_before):
         raise typer.Exit(ExitCode.FINDINGS)
 
@@ -162,7 +170,8 @@ def _verdict(good: str, bad: str, *, holds: bool) -> str:
 
 async def _restore(
     session: Session, lost: Fingerprint | None, *, allow_truncated: bool
-) -> tuple[int, Fingerprint, Fingerprint, Fingerprint | None]:
+) -> tuple[int, Fingerprint, Fingerprint, Fingerprint | None, dict[str, int]]:
+    """How many indexes were made; the store, a replay to where it is, and one to where the lost one was; what others lack."""
     async with session.roll() as roll:
         rebuilt = await roll.rebuild_lost_indexes()
         with Progress("offsets", None, silent=session.json) as bar:
@@ -176,7 +185,11 @@ async def _restore(
         replayer = (await roll.replay_engine()).replayer
         stored = await roll.state_fingerprint()
         again = await replayed_fingerprint(replayer, _offsets(stored))
-        return rebuilt, stored, again, None if lost is None else await replayed_fingerprint(replayer, _offsets(lost))
+        before = None if lost is None else await replayed_fingerprint(replayer, _offsets(lost))
+        # Not those whose stores lie elsewhere: they are not of this installation, and may be away.
+        others = [name for name in chosen([ALL], roll.settings).names if name != STATE_FOLLOWER and not SERVICES[name].bridge]
+        lacking = {name: records for name in others if (records := (await behind(roll, name)).records)}
+        return rebuilt, stored, again, before, lacking
 
 
 class _Counted(msgspec.Struct):

@@ -43,9 +43,9 @@ _LAST_ANSWER_S: Final = 1.0  # who stops the service waits for it
     epilog=examples(
         "tallyroll run",
         "tallyroll run all               # whatever is configured and installed, with probes and metrics on port 8080",
+        "tallyroll run all --processes 2 # the same, on two cores: probes and metrics on ports 8080 and 8081",
         "tallyroll run archive           # keep what topics forget",
         "tallyroll run state bridges     # and Redis and NATS, as far as configured",
-        "tallyroll run all --processes 2 # the same, on two cores: probes and metrics on ports 8080 and 8081",
         "tallyroll run state --http 127.0.0.1:8080",
         "tallyroll run --once      # until all that is there has been applied, then exit",
         "tallyroll run --interval 1m --json >> state.log",
@@ -133,7 +133,7 @@ async def _once(session: Session, settings: Settings, names: Sequence[str], *, s
         finally:
             finished.cancel()
         _Lines(session, counters, names).line((await behind(roll, *names)).records, None)
-    service_log.info("stopped; all that was applied is stored")
+    service_log.info("%sstopped; all that was applied is stored", _whose(names, share=share))
 
 
 async def _serve(  # noqa: PLR0913  # what the options say
@@ -151,7 +151,7 @@ async def _serve(  # noqa: PLR0913  # what the options say
     async with AsyncExitStack() as stack:
         url = stack.enter_context(serving(place, watch, counters, setting="TALLYROLL_HTTP_PORT" if http is None else "--http"))
         if url is not None:  # before anything is opened, so that a taken port disturbs no group
-            service_log.info("serving %s/healthz, /readyz and /metrics", url)
+            service_log.info("%sserving %s/healthz, /readyz and /metrics", _whose(names, share=share), url)
         beat = asyncio.create_task(watch.beat())
         stack.callback(beat.cancel)  # last of all: it beats while what was applied is being stored
         roll = await stack.enter_async_context(Roll.open(settings, telemetry=counters))
@@ -169,7 +169,7 @@ async def _serve(  # noqa: PLR0913  # what the options say
             for task in watching:
                 task.cancel()
             await _drain(loops)
-    service_log.info("stopped; all that was applied is stored")
+    service_log.info("%sstopped; all that was applied is stored", _whose(names, share=share))
 
 
 async def _drain(loops: Mapping[str, FollowLoop]) -> None:
@@ -207,6 +207,11 @@ async def _report(roll: Roll, names: Sequence[str], lines: _Lines, every_s: floa
 def _introduce(settings: Settings, names: Sequence[str]) -> None:
     groups = ", ".join(map(settings.group, names))
     service_log.info("following %s as %s; store in %s", settings.url, groups, settings.data_dir)
+
+
+def _whose(names: Sequence[str], *, share: bool) -> str:
+    """What a line begins with where several processes write theirs: the followers that it is about."""
+    return f"{', '.join(names)}: " if share else ""
 
 
 def _told_to_stop(*, share: bool) -> asyncio.Event:

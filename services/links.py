@@ -1,0 +1,118 @@
+"""What all TCP proxies of these services do: take connections, pass each on, cut them, and leave no trace."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Self
+
+from services.ports import bound_sockets
+
+LOOK_S = 0.2
+"""How soon a pump that waits sees that its connection was cut."""
+
+
+class Link:
+    """One client's connection and its twin to the server."""
+
+    def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
+        """Not pumping yet."""
+        self.closed = threading.Event()
+        self._proxy = proxy
+        self._client = client
+        self._server = server
+        for sock in (client, server):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def start(self) -> None:
+        """Begins to pass on what comes, in threads of its own."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends both connections. Safe to call twice, from any thread."""
+        self.closed.set()
+        for sock in (self._client, self._server):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
+            sock.close()
+        self._proxy.forget(self)
+
+
+class Proxy:
+    """Stands on 127.0.0.1:`port`, listening from the start. All methods may be called from any thread, at any time.
+
+    What a kind of proxy remembers is guarded by `_changed`, and set before `__init__` of this class begins to accept.
+    """
+
+    def __init__(self) -> None:
+        """Listening."""
+        (self._listener,) = bound_sockets(1)
+        self._listener.listen(128)
+        self.port: int = self._listener.getsockname()[1]
+        self._changed = threading.Condition()
+        self._links: set[Link] = set()
+        self._closed = False
+        threading.Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closed."""
+        self.close()
+
+    def close(self) -> None:
+        """No connection is left and the port is free when this returns. Safe to call twice."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # close() alone would leave accept() waiting
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Every connection of this moment ends; new ones are taken."""
+        with self._changed:
+            links = list(self._links)
+        for link in links:
+            link.close()
+
+    def forget(self, link: Link) -> None:
+        """A link has ended."""
+        with self._changed:
+            self._links.discard(link)
+
+    def _server_port(self) -> int | None:
+        """Where a new connection goes on to; None: it is refused, as by a server that is down."""
+        raise NotImplementedError
+
+    def _linked(self, client: socket.socket, server: socket.socket) -> Link:
+        """The link for a new connection; called under `_changed`."""
+        raise NotImplementedError
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            try:
+                port = self._server_port()
+                if port is None:
+                    raise ConnectionRefusedError
+                server = socket.create_connection(("127.0.0.1", port), timeout=5.0)
+            except OSError:
+                client.close()
+                continue
+            server.settimeout(None)
+            with self._changed:
+                link = self._linked(client, server)
+                if self._closed:
+                    link.close()
+                    return
+                self._links.add(link)
+                self._changed.notify_all()
+            link.start()
