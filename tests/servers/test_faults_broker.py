@@ -97,6 +97,8 @@ async def test_who_asks_on_while_the_broker_is_frozen_is_answered_afterwards(clu
                     return
 
     every = [topic.name for topic in desk.catalogue.topics]
+    await desk.log.ends(every)
+    before = _clients()
     asking = [asyncio.create_task(ask_on(topics)) for topics in (every, *([topic] for topic in every))]
     cluster.freeze(1)
     try:
@@ -109,3 +111,9 @@ async def test_who_asks_on_while_the_broker_is_frozen_is_answered_afterwards(clu
     thawed = True
     await until(lambda: all(one.done() for one in asking), "everybody is answered")
     await asyncio.gather(*asking)
+    assert _clients() <= before, "those that could not tell are gone"
+
+
+def _clients() -> int:
+    """How many clients of Kafka this process has: each has one thread of that name."""
+    return sum(thread.read_text() == "rdk:main\n" for thread in Path("/proc/self/task").glob("*/comm"))

@@ -36,7 +36,7 @@ _STALE: Final = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError._NOENT,  # noqa: SLF001  # it was looking when a broker did not answer, and waits for that answer for a quarter of an hour
+        KafkaError._NOENT,  # noqa: SLF001  # it was looking for leaders when a broker did not answer
     }
 )
 _QUEUE_SLACK: Final = 2  # the client's queue holds twice what the publisher keeps in flight, so it is never the one that is full
@@ -172,30 +172,35 @@ class KafkaLog:
         request = {ClientPartition(*partition): spec for partition in self._partitions(topics)}
         if not request:
             return {}
-        try:
-            return await self._list_offsets(request)
-        except KafkaException as error:
-            if not _is_stale(error):
-                raise self._translated(error) from None
-        # The client asks with the leaders it knew, for ever, unless it is made to look again (as librdkafka #4620).
-        try:
-            await asyncio.to_thread(self._client().list_topics, timeout=_REQUEST_S)
-            return await self._list_offsets(request)
-        except KafkaException as error:
-            raise self._translated(error) from None
+        found = await self._list_offsets(request)
+        if isinstance(found, KafkaException) and _is_stale(found):
+            found = await self._list_offsets(request)
+        if isinstance(found, KafkaException):
+            raise self._translated(found)
+        return found
 
-    async def _list_offsets(self, request: dict[ClientPartition, Any]) -> dict[TopicPartition, int]:
+    async def _list_offsets(self, request: dict[ClientPartition, Any]) -> dict[TopicPartition, int] | KafkaException:
+        """An error is returned, not raised: its traceback would hold the client.
+
+        A client that could not tell is not asked again. It may go on asking the leaders that it knew (as librdkafka #4620), or
+        wait for an answer that was lost, for ever; a new one looks for itself.
+        """
         client = self._client()  # held until its futures are done: without it they fail with _DESTROY
         futures = client.list_offsets(request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_REQUEST_S)
-        answers = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
-        result: dict[TopicPartition, int] = {}
-        for partition, answer in zip(futures, answers, strict=True):
-            if isinstance(answer, BaseException):
-                raise answer
-            if answer.offset == OFFSET_INVALID:  # no error is given when the leader that was asked is gone
-                raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
-            result[TopicPartition(partition.topic, partition.partition)] = answer.offset
-        return result
+        answers: list[Any] = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
+        failed = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+        if failed is None and any(answer.offset == OFFSET_INVALID for answer in answers):  # the leader that was asked is gone
+            failed = KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+        if failed is None:
+            return {TopicPartition(where.topic, where.partition): answer.offset for where, answer in zip(futures, answers, strict=True)}
+        if not isinstance(failed, KafkaException):
+            raise failed
+        if self._admin is client:
+            self._admin = None
+        retired = [client]
+        del client, futures
+        await asyncio.to_thread(retired.clear)  # the last one who asked it waits for its threads
+        return failed
 
     def _translated(self, error: KafkaException) -> LogUnavailable | TopicConflict:
         inner = error.args[0] if error.args else None
