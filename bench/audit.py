@@ -102,6 +102,23 @@ async def durable(folder: Path, rate: int, seconds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+async def told(folder: Path, count: int = 1_000) -> dict[str, Any]:
+    """Entries that break a rule, one after the other: ms from the call until a handler is told, of what is sealed and not yet stored."""
+    took: list[float] = []
+    async with Roll.open(_settings(folder)) as roll:
+        await roll.audit.create_audit_entries(list(_entries(_CUSTOMERS)))
+        heard: asyncio.Queue[float] = asyncio.Queue()
+        roll.audit.add_violation_handler(lambda _entry, _violations: heard.put_nowait(time.perf_counter()))
+        for number in range(count):
+            began = time.perf_counter()
+            await roll.audit.create_audit_entry(
+                "customer.changed", "data_modification", "update", "changed an address", **_fields(number, purpose=None)
+            )  # fmt: skip
+            took.append((await asyncio.wait_for(heard.get(), 60) - began) * 1e3)
+    took.sort()
+    return {"told": len(took), "p50_ms": percentile(took, 50), "p99_ms": percentile(took, 99), "worst_ms": took[-1]}
+
+
 def naive(folder: Path, count: int) -> dict[str, Any]:
     """What one writes first: json.dumps, a new AESGCM, hmac.new over the previous hash, a file that is synced each five hundred."""
     folder.mkdir(parents=True)
@@ -195,6 +212,7 @@ def main(argv: list[str]) -> None:
             "naive json and hmac": naive(work / "naive", options.count),
             **asyncio.run(keep(work / "keep", options.count)),
             "durable": asyncio.run(durable(work / "durable", options.rate, options.seconds)),
+            "told": asyncio.run(told(work / "told")),
             "find": find(),
             "verify": figures_of(60_000, 400, 3),
             "erase": asyncio.run(erase(work / "erase", options.erase)),
@@ -212,6 +230,8 @@ def _show(figures: dict[str, Any]) -> None:
     print(table("Entries, sealed and on disk; recorded and derived are into the ledger", ["step", "a second", "µs of CPU each"], rows))
     one = figures["durable"]
     print(f"\nfrom call to disk at {one['rate_reached']:,.0f} a second: p50 {one['p50_ms']:.2f} ms, p99 {one['p99_ms']:.2f} ms")
+    breach = figures["told"]
+    print(f"from call to a handler of breaches: p50 {breach['p50_ms']:.2f} ms, p99 {breach['p99_ms']:.2f} ms")
     verified = figures["verify"]["with MACs"]
     print(f"verified, with MACs: {1e6 / verified['us_per_entry']:,.0f} a second of CPU")
     print(f"texts searched for personal data: {figures['find']['texts_per_s']:,.0f} a second")

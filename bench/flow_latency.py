@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import Message, Producer
@@ -46,6 +48,13 @@ class Probe(NamedTuple):
     sent_ns: int
 
 
+class Change(NamedTuple):
+    """A state that was pushed: when it came, and how many ended tasks it counts."""
+
+    came_ns: int
+    ended: int
+
+
 def measure(settings: Settings, rate: int, seconds: int, followers: Sequence[str] = FOLLOWERS) -> dict[str, Any]:
     """Percentiles of the time until an event can be seen in each place, while ``rate`` events/s pass these followers in one process."""
     with serving(settings, *followers):
@@ -62,6 +71,9 @@ async def _measure(settings: Settings, rate: int, seconds: int, followers: Seque
         if "nats" in followers:
             came["NATS"] = {}
             await stack.enter_async_context(_listening(settings, came["NATS"]))
+        pushed: list[Change] = []
+        if "redis" in followers:
+            await stack.enter_async_context(_subscribed(settings, pushed))
         await asyncio.to_thread(_send_first, settings, catalogue)
         await _until_caught_up(settings, followers)
         probe = partial(_probe, catalogue=catalogue, probes=probes)
@@ -74,6 +86,8 @@ async def _measure(settings: Settings, rate: int, seconds: int, followers: Seque
             await asyncio.sleep(0.1)  # noqa: TID251  # the benchmark looks on from outside
         for look in looks:
             look.cancel()
+        if "redis" in followers:
+            came["subscriber of Redis"] = _told(pushed, probes)
     return {
         "followers": list(followers), "rate_asked": rate, "rate_reached": reached, "probes": len(probes),
         "places": {place: _figures(seen, probes) for place, seen in came.items()},
@@ -136,6 +150,35 @@ async def _listening(settings: Settings, seen: dict[str, int]) -> AsyncIterator[
         yield
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def _subscribed(settings: Settings, changes: list[Change]) -> AsyncIterator[None]:
+    from redis.asyncio import Redis
+
+    async with Redis(host=settings.redis_host, port=settings.redis_port) as client, client.pubsub() as channel:
+        await channel.subscribe(f"{settings.redis_prefix}{settings.topic_prefix}agent:probe:state")
+
+        async def listen() -> None:
+            async for message in channel.listen():
+                if message["type"] != "message":
+                    continue
+                changes.append(Change(time.monotonic_ns(), json.loads(message["data"])["tasks_completed"]))
+
+        listening = asyncio.create_task(listen())
+        try:
+            yield
+        finally:
+            listening.cancel()
+
+
+def _told(changes: Sequence[Change], probes: Mapping[str, Probe]) -> dict[str, int]:
+    """When each probe was in a state that was pushed: one state may tell of several, and the first ended task is no probe."""
+    seen: dict[str, int] = {}
+    waiting = iter(sorted(probes, key=lambda event_id: probes[event_id].offset))
+    for change in changes:
+        seen.update((event_id, change.came_ns) for event_id in islice(waiting, max(0, change.ended - 1 - len(seen))))
+    return seen
 
 
 async def _until_caught_up(settings: Settings, followers: Sequence[str]) -> None:

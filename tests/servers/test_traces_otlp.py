@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from services.nats import NatsServer
+from services.redis import RedisServer
 from tests.servers.test_run_service import environment, tallyroll
+
+from tallyroll.roll.names import FOLLOWERS
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -61,6 +65,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path / "redis") as running:
+        yield running
+
+
+@pytest.fixture
+def messenger(tmp_path: Path) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path / "nats") as running:
+        yield running
+
+
+@pytest.fixture
 def collector() -> Iterator[Collector]:
     with Collector() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -74,17 +90,20 @@ def traced(tmp_path: Path, endpoint: str, **more: str) -> dict[str, str]:
     return environment(TALLYROLL_URL=f"sqlite:///{tmp_path / 'log'}", TALLYROLL_TRACES="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **more)
 
 
-def test_two_processes_make_one_trace(collector: Collector, tmp_path: Path) -> None:
-    environ = traced(tmp_path, collector.url, OTEL_EXPORTER_OTLP_HEADERS="x-key=k")
+def test_two_processes_make_one_trace_through_every_follower(
+    collector: Collector, redis: RedisServer, messenger: NatsServer, tmp_path: Path
+) -> None:
+    servers = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "NATS_SERVERS": messenger.url, "TALLYROLL_NATS_MODE": "core"}
+    environ = traced(tmp_path, collector.url, OTEL_EXPORTER_OTLP_HEADERS="x-key=k", **servers)
     payload = json.dumps({"text": CANARY})
     published = json.loads(
         tallyroll(environ, "publish", "task.started", f"task-{CANARY}", "--agent", CANARY, "--payload", payload, "--json")
     )
-    tallyroll({**environ, "OTEL_SERVICE_NAME": "followers"}, "run", "state", "analytics", "archive", "--once")
+    tallyroll({**environ, "OTEL_SERVICE_NAME": "followers"}, "run", "all", "--once")
     spans = collector.spans()
     assert {service for service, _ in spans} == {"tallyroll", "followers"}
     by_name = {span.name: span for _, span in spans}
-    assert set(by_name) == {"publish", "apply state", "apply analytics", "apply archive"}
+    assert set(by_name) == {"publish", *(f"apply {follower}" for follower in FOLLOWERS)}
     root = by_name.pop("publish")
     assert {span.trace_id for span in by_name.values()} == {root.trace_id}
     assert {span.parent_span_id for span in by_name.values()} == {root.span_id}
