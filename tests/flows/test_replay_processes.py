@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.flows.agreeing import all_agree
 from tests.patience import PATIENCE_S
 
 from tallyroll.errors import ReducerFailed, ReplayCancelled, SettingsError, WorkerFailed
@@ -72,6 +76,14 @@ async def test_any_number_of_processes_gives_the_same_states(url: str, view: obj
     assert (many.set_hash, many.as_of, many.events_applied) == (alone.set_hash, alone.as_of, alone.events_applied)
     assert len(many.processes) == workers
     assert os.getpid() in many.processes
+
+
+@settings(max_examples=3, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 160))
+async def test_any_history_comes_to_the_same_states_in_any_number_of_processes(seed: int, count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with Roll.open(f"sqlite:///{folder}") as roll:
+            await all_agree(roll, seed, count)
 
 
 async def test_a_filter_travels_with_its_predicate(url: str) -> None:
