@@ -7,7 +7,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.patience import PATIENCE_S
 from tests.servers.test_run_service import environment, running, tallyroll
 
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
+from tallyroll.audit.ledger.contents import AuditEntry, in_clear
 from tallyroll.audit.ledger.layout import take_out
 from tallyroll.ports import LedgerWanted
 
@@ -31,9 +33,28 @@ def sealed(service) -> float:
 async def entries(data: Path) -> list[str]:
     """The positions of the events that have an entry, one for each entry."""
     store = await SqliteLedgerStore.open(data / "audit" / "ledger.sqlite", take_out)
-    _, rows = await store.find(LedgerWanted(), limit=10_000)
+    _, rows = await store.find(LedgerWanted(), limit=100_000)
     await store.close()
     return [str(row.source) for row in rows]
+
+
+async def trail(data: Path) -> list[AuditEntry]:
+    """What the entries say in clear."""
+    store = await SqliteLedgerStore.open(data / "audit" / "ledger.sqlite", take_out)
+    _, rows = await store.find(LedgerWanted(), limit=100_000)
+    await store.close()
+    return [in_clear(row) for row in rows]
+
+
+def derived(entries: Sequence[AuditEntry]) -> int:
+    """How many are of events that nobody recorded."""
+    return sum(one.origin == "derived" for one in entries)
+
+
+async def has(data: Path, recorded: set[str], of_others: int) -> bool:
+    """Whether all of these are sealed, and so many of events that nobody recorded."""
+    found = await trail(data)
+    return recorded <= {one.audit_id for one in found} and derived(found) >= of_others
 
 
 def verified(environ: Mapping[str, str], folder: Path) -> dict[str, object]:
@@ -80,6 +101,76 @@ async def test_two_sealers_share_the_partitions_of_a_broker(kafka: str, prefix: 
         assert one.end(signal.SIGTERM) == 0
     positions = await entries(tmp_path)
     assert len(positions) == len(set(positions)) == 1_200
+    verified(environ, tmp_path)
+
+
+WRITER = """
+import asyncio, sys
+from tallyroll import Roll
+from tallyroll.audit.recording.new_entry import NewEntry
+
+async def main(name, batches):
+    async with Roll.open() as roll:
+        for _ in range(batches):
+            agents = [f"{name}-{number % 5}" for number in range(20)]
+            new = [NewEntry.of("file.read", "data_access", "read", "a file", agent_id=agent, user_id="anna") for agent in agents]
+            for entry in await roll.audit.create_audit_entries(new):
+                assert entry.position is not None
+                print(entry.audit_id, flush=True)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+@contextmanager
+def writing(environ: Mapping[str, str], name: str, batches: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that records, and prints what is acknowledged."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, name, str(batches)], env=environ, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_writers_and_sealers_are_killed_and_partitions_move_and_nothing_acknowledged_is_lost(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
+    environ = environment(
+        TALLYROLL_URL=f"kafka://{kafka}", TALLYROLL_TOPIC_PREFIX=prefix, TALLYROLL_DATA_DIR=str(tmp_path), AUDIT_SECRET_KEY=KEY,
+        TALLYROLL_SESSION_TIMEOUT_MS="6000",
+    )  # fmt: skip
+    tallyroll(environ, "topics", "apply", "--yes")
+    said = ""
+    with (
+        running(environ, "audit", "--http", "127.0.0.1:0") as one,
+        running(environ, "audit", "--http", "127.0.0.1:0") as two,
+        writing(environ, "long", 40) as long,
+        writing(environ, "cut", 10_000) as cut,
+    ):
+        said += "".join(cut.stdout.readline() for _ in range(60))
+        for sealer in (one, two):
+            sealer.until(lambda sealer=sealer: sealed(sealer) > 0)
+        cut.kill()
+        said += cut.stdout.read().rpartition("\n")[0] + "\n"
+        two.end(signal.SIGKILL)
+        with running(environ, "audit", "--http", "127.0.0.1:0") as three, writing(environ, "next", 10) as following:
+            tallyroll(environ, "simulate", "--events", "300", "--seed", "3")
+            for writer in (long, following):
+                said += writer.stdout.read()
+                assert writer.wait(PATIENCE_S) == 0
+            three.until(lambda: sealed(three) > 0)
+            assert one.end(signal.SIGTERM) == 0
+            acknowledged = set(said.split())
+            async with asyncio.timeout(PATIENCE_S):
+                while not await has(tmp_path, acknowledged, 300):
+                    await breathe()
+            assert three.end(signal.SIGTERM) == 0
+    found = await trail(tmp_path)
+    assert len(acknowledged) > 40 * 20 + 10 * 20
+    assert len({one.audit_id for one in found}) == len(found)
+    assert derived(found) == 300
+    positions = await entries(tmp_path)
+    assert len(positions) == len(set(positions)) == len(found)
     verified(environ, tmp_path)
 
 
