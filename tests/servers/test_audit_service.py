@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,14 +123,37 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 
+class Writing:
+    """A process that records; ``said`` are the ids that were acknowledged, as they come."""
+
+    def __init__(self, environ: Mapping[str, str], name: str, batches: int) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", WRITER, name, str(batches)], env=environ, stdout=subprocess.PIPE, text=True)
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            self.said.extend(line.strip() for line in lines if line.endswith("\n"))
+
+    def ended(self) -> int:
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return code
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.ended()
+
+
 @contextmanager
-def writing(environ: Mapping[str, str], name: str, batches: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that records, and prints what is acknowledged."""
-    with subprocess.Popen([sys.executable, "-c", WRITER, name, str(batches)], env=environ, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def writing(environ: Mapping[str, str], name: str, batches: int) -> Iterator[Writing]:
+    writer = Writing(environ, name, batches)
+    try:
+        yield writer
+    finally:
+        writer.kill()
 
 
 async def test_writers_and_sealers_are_killed_and_partitions_move_and_nothing_acknowledged_is_lost(
@@ -140,27 +164,23 @@ async def test_writers_and_sealers_are_killed_and_partitions_move_and_nothing_ac
         TALLYROLL_SESSION_TIMEOUT_MS="6000",
     )  # fmt: skip
     tallyroll(environ, "topics", "apply", "--yes")
-    said = ""
     with (
         running(environ, "audit", "--http", "127.0.0.1:0") as one,
         running(environ, "audit", "--http", "127.0.0.1:0") as two,
         writing(environ, "long", 40) as long,
         writing(environ, "cut", 10_000) as cut,
     ):
-        said += "".join(cut.stdout.readline() for _ in range(60))
         for sealer in (one, two):
             sealer.until(lambda sealer=sealer: sealed(sealer) > 0)
+        two.until(lambda: cut.said)
         cut.kill()
-        said += cut.stdout.read().rpartition("\n")[0] + "\n"
         two.end(signal.SIGKILL)
         with running(environ, "audit", "--http", "127.0.0.1:0") as three, writing(environ, "next", 10) as following:
             tallyroll(environ, "simulate", "--events", "300", "--seed", "3")
-            for writer in (long, following):
-                said += writer.stdout.read()
-                assert writer.wait(PATIENCE_S) == 0
+            assert (long.ended(), following.ended()) == (0, 0)
             three.until(lambda: sealed(three) > 0)
             assert one.end(signal.SIGTERM) == 0
-            acknowledged = set(said.split())
+            acknowledged = {*cut.said, *long.said, *following.said}
             async with asyncio.timeout(PATIENCE_S):
                 while not await has(tmp_path, acknowledged, 300):
                     await breathe()
