@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from services.ports import bound_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOOK_S = 0.2
 """How soon a pump that waits sees that its connection was cut."""
@@ -48,12 +51,15 @@ class Proxy:
     def __init__(self) -> None:
         """Listening."""
         (self._listener,) = bound_sockets(1)
+        # Connections inherit it, and while they wind down they do not keep the port after `close`.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.listen(128)
         self.port: int = self._listener.getsockname()[1]
         self._changed = threading.Condition()
         self._links: set[Link] = set()
         self._closed = False
-        threading.Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True)
+        self._accepting.start()
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -64,17 +70,18 @@ class Proxy:
         self.close()
 
     def close(self) -> None:
-        """No connection is left and the port is free when this returns. Safe to call twice."""
+        """No connection is left, nothing that was held has passed, and the port is free when this returns. Safe to call twice."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close() alone would leave accept() waiting
         self._listener.close()
+        self._accepting.join()
         self.cut()
 
     def cut(self) -> None:
-        """Every connection of this moment ends; new ones are taken."""
+        """Every connection of this moment ends, and what was held of it never passes; new ones are taken."""
         with self._changed:
             links = list(self._links)
         for link in links:
@@ -84,6 +91,13 @@ class Proxy:
         """A link has ended."""
         with self._changed:
             self._links.discard(link)
+
+    def _wait_while(self, held: Callable[[], object], link: Link) -> None:
+        """Returns when nothing is held any more; called under `_changed`. Raises ConnectionAbortedError where the link ends before."""
+        while held():
+            if self._closed or link.closed.is_set():
+                raise ConnectionAbortedError
+            self._changed.wait(LOOK_S)
 
     def _server_port(self) -> int | None:
         """Where a new connection goes on to; None: it is refused, as by a server that is down."""

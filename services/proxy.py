@@ -133,26 +133,22 @@ class KafkaProxy(Proxy):
         return _KafkaLink(self, client, server)
 
     def _take_request(self, api_key: int, link: Link) -> _Drops | None:
-        """Count a request, wait while it is held; the rule by which it gets lost, if one does."""
+        """Count a request, wait while it is held; the rule by which it gets lost, if one does. Raises as `_wait_while`."""
         with self._changed:
             self._requests[api_key] += 1
             self._changed.notify_all()
-            self._wait_held({None, api_key}, link)
+            self._wait_while(lambda: self._held & {None, api_key}, link)
             drops = _take(self._drop_requests, api_key)
             self._dropped_requests += drops is not None
             return drops
 
     def _take_response(self, api_key: int, link: Link) -> _Drops | None:
         with self._changed:
-            self._wait_held({None}, link)
+            self._wait_while(lambda: self._held & {None}, link)
             drops = _take(self._drop_responses, api_key)
             self._dropped_responses += drops is not None
             self._changed.notify_all()
             return drops
-
-    def _wait_held(self, kinds: set[int | None], link: Link) -> None:
-        while self._held & kinds and not self._closed and not link.closed.is_set():
-            self._changed.wait(LOOK_S)
 
     def _due(self) -> float:
         with self._changed:

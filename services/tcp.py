@@ -6,7 +6,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from services.links import LOOK_S, Link, Proxy
+from services.links import Link, Proxy
 
 if TYPE_CHECKING:
     import socket
@@ -26,6 +26,8 @@ class TcpProxy(Proxy):
         self._held = self._deaf = False
         self.passed_bytes = 0
         """So much has come through, both ways."""
+        self.held_bytes = 0
+        """So much was taken from who sent it and waits for the release; the rest waits in the network."""
         self.lost_bytes = 0
         """So much of what the server answered got lost."""
         super().__init__()
@@ -56,10 +58,13 @@ class TcpProxy(Proxy):
         return _TcpLink(self, client, server)
 
     def _passes(self, link: _TcpLink, size: int, *, answer: bool) -> bool:
-        """Waits while everything is held; false for what gets lost."""
+        """Waits while everything is held; false for what gets lost. Raises ConnectionAbortedError where the link ends before."""
         with self._changed:
-            while self._held and not self._closed and not link.closed.is_set():
-                self._changed.wait(LOOK_S)
+            self.held_bytes += size
+            try:
+                self._wait_while(lambda: self._held, link)
+            finally:
+                self.held_bytes -= size
             if answer and self._deaf:
                 link.torn = True
             if link.torn and answer:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from typing import Final
 
 PATIENCE_S: Final = 300.0
@@ -9,3 +12,11 @@ PATIENCE_S: Final = 300.0
 
 READ_WAIT_MS: Final = round(PATIENCE_S * 1_000)
 """For ``TALLYROLL_READ_WAIT_MS``: who reads waits two seconds for what was published, and then gets what there is. The machine decides."""
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Waits for what other threads or processes bring about; ``what`` says what did not come."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.005)  # real time for a real thread
