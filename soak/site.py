@@ -19,6 +19,7 @@ from nats.js.api import StreamConfig
 from redis import Redis
 from services import KafkaCluster, KafkaProxy, NatsServer, RedisServer, TcpProxy
 from services.server import Server
+from tests.environment import is_setting
 
 from soak.checks import GARBAGE_KEY
 from soak.plan import Step
@@ -115,7 +116,7 @@ class Site:
         secret = self.folder / "secret"
         secret.touch(mode=0o600)
         secret.write_text(self._secret)
-        for name in [name for name in os.environ if name.startswith(("TALLYROLL_", "KAFKA_", "REDIS_", "NATS_", "AUDIT_", "ANALYTICS_"))]:
+        for name in [*filter(is_setting, os.environ)]:
             del os.environ[name]
         os.environ |= {
             "TALLYROLL_URL": f"kafka://127.0.0.1:{self.proxy.port}",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.patience import READ_WAIT_MS
+from tests.environment import clear_settings
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108  # folders of a name of their own are made there
 _ENOUGH_BYTES = 4 << 30  # many times what the tests of a run keep
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what it puts into the background with Ctrl-C ignored, and programs would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ["TALLYROLL_READ_WAIT_MS"] = str(READ_WAIT_MS)
+    clear_settings()
     _keep_files_in_memory()
     _keep_bytecode(config)
     # How long an example takes says how busy the machine is.

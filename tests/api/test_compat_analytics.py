@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -12,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from tests.environment import environment
 
 import tallyroll
 from tallyroll.compat import analytics_pipeline
@@ -118,14 +118,14 @@ def test_the_setting_chooses_the_default_window() -> None:
         "    await tallyroll.close_default()\n"
         "asyncio.run(main())\n"
     )
-    environ = {**os.environ, "TALLYROLL_URL": "sqlite://:memory:"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**environ, "ANALYTICS_WINDOW_SIZE": "15min"}, capture_output=True, text=True, check=False
-    )
+
+    def run(window: str) -> subprocess.CompletedProcess[str]:
+        environ = environment(TALLYROLL_URL="sqlite://:memory:", ANALYTICS_WINDOW_SIZE=window)
+        return subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+
+    done = run("15min")
     assert done.stdout == "15min\n", done.stderr
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**environ, "ANALYTICS_WINDOW_SIZE": "1week"}, capture_output=True, text=True, check=False
-    )
+    done = run("1week")
     assert "ANALYTICS_WINDOW_SIZE: expected one of 1min, 5min, 15min, 1hour, 1day" in done.stderr
 
 

@@ -88,8 +88,7 @@ async def test_the_hybrid_system_of_the_process_needs_no_arguments() -> None:
     bus.unsubscribe(queue)
 
 
-async def test_the_bridge_to_nats_is_of_the_default_roll_and_says_what_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NATS_SERVERS", raising=False)
+async def test_the_bridge_to_nats_is_of_the_default_roll_and_says_what_is_not_set() -> None:
     with pytest.raises(SettingsError, match="NATS_SERVERS"):
         await KafkaNATSBridge(event_types={EventType.AGENT_STARTED}).bridge_agent_events()
 

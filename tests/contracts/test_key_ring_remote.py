@@ -13,6 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+from tests.environment import environment
 from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll import Roll
@@ -157,9 +158,9 @@ async def test_a_recorder_whose_host_has_no_ring_and_a_sealer_on_another(tmp_pat
     """Two hosts, and one log; the one that records asks the other for its keys, and never has them on its disk."""
     log, keys = f"sqlite:///{tmp_path / 'log'}", tmp_path / "keeper" / "keys"
     keeping = Settings(url=log, audit_secret_key=Secret("5f" * 32), audit_keyring=f"file:{keys}", read_wait_ms=READ_WAIT_MS)
-    environment = {**os.environ, "TALLYROLL_URL": log, "AUDIT_SECRET_KEY": "5f" * 32, "AUDIT_KEYRING": f"file:{keys}"}
+    environ = environment(TALLYROLL_URL=log, AUDIT_SECRET_KEY="5f" * 32, AUDIT_KEYRING=f"file:{keys}")
     command = [sys.executable, "-m", "tallyroll", "audit", "keys", "serve", "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as keeper:  # noqa: ASYNC220  # takes no time
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as keeper:  # noqa: ASYNC220  # takes no time
         try:
             assert keeper.stdout is not None
             url = (await asyncio.wait_for(asyncio.to_thread(keeper.stdout.readline), PATIENCE_S)).strip()

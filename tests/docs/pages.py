@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tests import apart
-from tests.patience import PATIENCE_S, READ_WAIT_MS
+from tests.environment import environment
+from tests.patience import PATIENCE_S
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -157,16 +158,8 @@ def commands_of(body: str) -> Iterator[tuple[str, str]]:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of its own; a terminal of a known width, output in the order in which it was written."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_", "REDIS_", "NATS_"))}
-    return {
-        **plain,
-        "NO_COLOR": "1",
-        "TERM": "dumb",
-        "COLUMNS": "120",
-        "PYTHONUNBUFFERED": "1",
-        "TALLYROLL_READ_WAIT_MS": str(READ_WAIT_MS),
-    }
+    """Without a setting; a terminal of a known width, output in the order in which it was written."""
+    return environment(NO_COLOR="1", TERM="dumb", COLUMNS="120", PYTHONUNBUFFERED="1")
 
 
 def prose_of(text: str) -> str:

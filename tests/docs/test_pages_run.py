@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.docs.pages import PAGES, ROOT, Block, Differs, Session, blocks_of, clean_environment, compare, compile_block
+from tests.environment import is_setting
 
 BLOCKS = {str(page.relative_to(ROOT)): blocks_of(page.read_text()) for page in PAGES}
 
@@ -30,10 +31,8 @@ def run_page(page: str, folder: Path, environ: dict[str, str], *, kafka: bool) -
 
 def settle_in(folder: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    for name in ("TALLYROLL_URL", "KAFKA_BOOTSTRAP_SERVERS"):
-        monkeypatch.delenv(name, raising=False)
-        if name in environ:
-            monkeypatch.setenv(name, environ[name])
+    for name in filter(is_setting, environ):
+        monkeypatch.setenv(name, environ[name])
 
 
 @pytest.mark.slow

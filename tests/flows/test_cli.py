@@ -6,7 +6,7 @@ import asyncio
 import json
 import shlex
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ Run = Callable[..., Result]
 
 
 def runner_for(folder: Path, **environ: str) -> Run:
-    environment: Mapping[str, str | None] = {"TALLYROLL_URL": f"sqlite:///{folder}", "KAFKA_BOOTSTRAP_SERVERS": None, **environ}
-    runner = CliRunner(env=environment)
+    runner = CliRunner(env={"TALLYROLL_URL": f"sqlite:///{folder}", **environ})
 
     def run(*words: str, code: int = 0, stdin: str | None = None) -> Result:
         result = runner.invoke(app, list(words), input=stdin, prog_name="tallyroll")

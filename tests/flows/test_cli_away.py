@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.apart import Program, begun
+from tests.environment import environment
 from typer.testing import CliRunner
 
 from tallyroll.cli.app import app
@@ -21,13 +21,13 @@ Begin = Callable[..., Program]
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Begin]:
     """Begins a command in a process of its own: each waits for seconds, and several can wait beside each other."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_"))}
     programs: list[Program] = []
     grace = "3600000"  # nobody waits it out for what is in the spool, or this would never end
 
     def begin(*words: str, folder: str = "spool", deadline_ms: int = 2_500) -> Program:
         waits = {"TALLYROLL_PUBLISH_DEADLINE_MS": str(deadline_ms), "TALLYROLL_STALL_MS": "300", "TALLYROLL_EXIT_GRACE_MS": grace}
-        programs.append(begun([*words, "--url", AWAY], tmp_path, {**kept, "TALLYROLL_DATA_DIR": str(tmp_path / folder), **waits}))
+        environ = environment(TALLYROLL_DATA_DIR=str(tmp_path / folder), **waits)
+        programs.append(begun([*words, "--url", AWAY], tmp_path, environ))
         return programs[-1]
 
     yield begin
@@ -72,7 +72,7 @@ def test_the_commands_say_what_they_wait_for_and_leave_what_is_kept(begin: Begin
 
 def invoked(*words: str, code: int) -> str:
     """What is said on standard error."""
-    done = CliRunner(env={"TALLYROLL_URL": None, "KAFKA_BOOTSTRAP_SERVERS": None}).invoke(app, list(words), prog_name="tallyroll")
+    done = CliRunner().invoke(app, list(words), prog_name="tallyroll")
     assert done.exit_code == code
     return done.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ CANARY = "canary-0c6f1e"
 
 
 def call(*words: str, code: int = 0, **environ: str) -> str:
-    variables: Mapping[str, str | None] = {"KAFKA_BOOTSTRAP_SERVERS": None, "TALLYROLL_URL": None, "TALLYROLL_CONFIG": None, **environ}
-    result = CliRunner(env=variables).invoke(app, list(words), prog_name="tallyroll")
+    result = CliRunner(env=environ).invoke(app, list(words), prog_name="tallyroll")
     assert result.exit_code == code, f"{words}: {result.exit_code}\n{result.output}\n{result.exception!r}"
     return result.output
 

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.patience import PATIENCE_S, READ_WAIT_MS
+from tests.environment import environment
+from tests.patience import PATIENCE_S
 
 from tallyroll.cli.demo.command import fleet_until
 from tallyroll.cli.demo.forgery import forge_copy
@@ -26,13 +27,22 @@ pytestmark = pytest.mark.slow
 TALLYROLL = Path(sys.executable).with_name("tallyroll")
 
 
-def environment(folder: Path) -> Mapping[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_"))}
-    return {**kept, "TALLYROLL_URL": f"sqlite:///{folder / 'log'}", "TALLYROLL_READ_WAIT_MS": str(READ_WAIT_MS)}
+def environ_of(folder: Path, **more: str) -> Mapping[str, str]:
+    return environment(TALLYROLL_URL=f"sqlite:///{folder / 'log'}", **more)
+
+
+def python(program: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program that ends by itself, as the command would be run."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=environ_of(folder, **more), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
+
+def begin(folder: Path, *command: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, env=environ_of(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([TALLYROLL, *words], env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return begin(folder, TALLYROLL, *words)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -84,7 +94,7 @@ def test_standard_output_that_is_closed_full_or_of_another_encoding_is_no_defect
     ):
         shell = ["bash", "-c", line, str(TALLYROLL)]
         done = subprocess.run(
-            shell, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            shell, env=environ_of(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
         assert done.returncode == code, f"{line}: {done.stderr}"
         assert said in done.stderr
@@ -98,7 +108,7 @@ def test_a_folder_without_rights_is_told_of_by_every_command_and_by_doctor_as_on
     try:
         for words, code in ((("agents", "ls"), 3), (("publish", "agent.started", "a-2"), 3), (("doctor",), 1)):
             command = [*without_rights, TALLYROLL, *words, "--json"]
-            done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+            done = subprocess.run(command, env=environ_of(tmp_path), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
             assert done.returncode == code, done.stdout + done.stderr
             told = json.loads(done.stdout)
             if words == ("doctor",):
@@ -110,7 +120,7 @@ def test_a_folder_without_rights_is_told_of_by_every_command_and_by_doctor_as_on
         (tmp_path / "log").chmod(0o700)
 
 
-def test_ctrl_c_while_it_is_still_importing_ends_with_130_and_no_trace() -> None:
+def test_ctrl_c_while_it_is_still_importing_ends_with_130_and_no_trace(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom tallyroll.cli import main\n"
         "class Interrupted:\n"
@@ -118,7 +128,7 @@ def test_ctrl_c_while_it_is_still_importing_ends_with_130_and_no_trace() -> None
         "        if name == 'tallyroll.cli.app':\n            raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupted())\nmain()"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    done = python(program, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -148,10 +158,14 @@ def test_run_stores_what_it_applied_when_it_is_told_to_end(tmp_path: Path, sent:
     assert json.loads(run(tmp_path, "lag", "--json"))["records"] == 0
 
 
-@pytest.mark.parametrize("words", [(), ("publis",)])
-def test_python_m_tallyroll_is_the_command(tmp_path: Path, words: tuple[str, ...]) -> None:
-    as_module = subprocess.run([sys.executable, "-m", "tallyroll", *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
-    assert (as_module.returncode, as_module.stdout, as_module.stderr) == finish(start(tmp_path, *words))
+@pytest.mark.parametrize(
+    ("words", "code", "advice"), [((), 0, "New here? Run 'tallyroll demo'."), (("publis",), 2, "did you mean publish?")]
+)
+def test_python_m_tallyroll_is_the_command(tmp_path: Path, words: tuple[str, ...], code: int, advice: str) -> None:
+    as_module = finish(begin(tmp_path, sys.executable, "-m", "tallyroll", *words))
+    assert as_module[0] == code
+    assert advice in as_module[2 if code else 1]
+    assert as_module == finish(start(tmp_path, *words))
 
 
 SPREAD = ("run", "state", "archive", "--processes", "2", "--interval", "100ms", "--json")
@@ -220,9 +234,13 @@ def test_several_processes_catch_up_once(tmp_path: Path) -> None:
     assert all(line["applied"] > 0 for line in said)
 
 
-def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None:
-    program = "import sys; sys.modules['typer'] = None; from tallyroll.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+def without(*modules: str) -> str:
+    """The beginning of a program for which these are not installed, as far as the import system knows."""
+    return f"import sys\nsys.modules.update(dict.fromkeys({modules}))\nfrom tallyroll.cli import main\n"
+
+
+def test_without_its_extra_the_command_names_the_line_that_installs_it(tmp_path: Path) -> None:
+    done = python(f"{without('typer')}main()", tmp_path)
     assert done.returncode == 2
     assert done.stderr == "tallyroll: the command line is not installed; run: pip install 'tallyroll[cli]'\n"
     assert done.stdout == ""
@@ -230,32 +248,15 @@ def test_without_its_extra_the_command_names_the_line_that_installs_it() -> None
 
 @pytest.mark.parametrize("words", [("archive", "status"), ("archive", "query", "SELECT 1"), ("archive", "seal")])
 def test_without_the_archives_extra_its_commands_name_the_line_that_installs_it(tmp_path: Path, words: tuple[str, ...]) -> None:
-    program = (
-        "import importlib.util, sys, tallyroll.adapters.extras as extras\n"
-        "gone, real = ('pyarrow', 'numpy', 'duckdb'), importlib.util.find_spec\n"
-        "extras.find_spec = lambda name: None if name.partition('.')[0] in gone else real(name)\n"
-        "sys.modules.update(dict.fromkeys(gone))\n"
-        f"from tallyroll.cli import main\nsys.argv = ['tallyroll', *{words}, '--json']\nmain()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=PATIENCE_S
-    )
+    done = python(f"{without('pyarrow', 'numpy', 'duckdb')}sys.argv = ['tallyroll', *{words}, '--json']\nmain()", tmp_path)
     assert (done.returncode, json.loads(done.stdout)["type"]) == (2, "MissingExtra"), done.stderr
     assert "pip install 'tallyroll[archive]'" in json.loads(done.stdout)["error"]
 
 
 def test_doctor_names_every_extra_that_the_settings_ask_for_and_nobody_installed(tmp_path: Path) -> None:
-    program = (
-        "import importlib.util, sys, tallyroll.adapters.extras as extras\n"
-        "gone, real = ('redis', 'nats', 'opentelemetry'), importlib.util.find_spec\n"
-        "extras.find_spec = lambda name: None if name.partition('.')[0] in gone else real(name)\n"
-        "from tallyroll.cli import main\nsys.argv = ['tallyroll', 'doctor', '--json']\nmain()"
-    )
+    program = f"{without('redis', 'nats', 'opentelemetry')}sys.argv = ['tallyroll', 'doctor', '--json']\nmain()"
     asked = {"REDIS_HOST": "127.0.0.1", "NATS_SERVERS": "nats://127.0.0.1:1", "TALLYROLL_TRACES": "otlp"}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**environment(tmp_path), **asked}, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
+    done = python(program, tmp_path, **asked)
     assert done.returncode == 1, done.stderr
     failed = {one["name"]: one["says"] for one in json.loads(done.stdout)["checks"] if one["verdict"] == "fail"}
     assert {name: says.partition("pip")[2] for name, says in failed.items()} == {
@@ -263,15 +264,14 @@ def test_doctor_names_every_extra_that_the_settings_ask_for_and_nobody_installed
     }  # fmt: skip
 
 
-def test_help_imports_no_client_no_table_maker_and_no_roll() -> None:
+def test_help_imports_no_client_no_table_maker_and_no_roll(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom tallyroll.cli import main\nsys.argv = ['tallyroll', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print([name for name in ('rich', 'confluent_kafka', 'redis', 'nats', 'sqlite3', 'tallyroll.roll', 'tallyroll.publish')"
         " if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
-    assert done.stderr == "[]\n"
+    assert python(program, tmp_path).stderr == "[]\n"
 
 
 @pytest.mark.slow

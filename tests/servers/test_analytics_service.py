@@ -22,9 +22,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from services import NatsServer, RedisServer
+from tests.environment import environment
 from tests.patience import PATIENCE_S
 from tests.servers.test_http_server import ask
-from tests.servers.test_run_service import TALLYROLL, Service, environment, running, tallyroll
+from tests.servers.test_run_service import TALLYROLL, Service, running, tallyroll
 from tests.unit.analytics_histories import differences, stored
 from tests.unit.analytics_reference import Reference
 

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.environment import environment
 from tests.flows.publishing import breathe
 from tests.patience import PATIENCE_S
-from tests.servers.test_run_service import environment, running, tallyroll
+from tests.servers.test_run_service import running, tallyroll
 
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
 from tallyroll.audit.ledger.contents import AuditEntry, in_clear

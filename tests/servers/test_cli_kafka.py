@@ -20,7 +20,7 @@ Run = Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def run(kafka: str, prefix: str, tmp_path: Path) -> Run:
     environment = {"TALLYROLL_URL": f"kafka://{kafka}", "TALLYROLL_TOPIC_PREFIX": prefix, "TALLYROLL_DATA_DIR": str(tmp_path)}
-    runner = CliRunner(env={**environment, "KAFKA_BOOTSTRAP_SERVERS": None})
+    runner = CliRunner(env=environment)
 
     def invoke(*words: str, code: int = 0) -> list[dict[str, Any]]:
         result = runner.invoke(app, [*words, "--json"])

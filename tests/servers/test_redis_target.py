@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -117,18 +118,29 @@ async def test_our_key_that_somebody_has_overwritten_is_theirs_from_then_on(serv
     await ours.close()
 
 
+async def answered(ours: RedisStateTarget) -> None:
+    """Asks until there is an answer: a machine may be slower than what a target waits for."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await ours.progress([ONE])
+                return
+
+
 @pytest.mark.fault
-@pytest.mark.usefixtures("redis")
-async def test_a_server_that_does_not_answer_is_waited_for_once(server: RedisServer) -> None:
-    ours = target(server, timeout_s=2)
-    await ours.progress([ONE])
+async def test_a_server_that_does_not_answer_is_waited_for_once(server: RedisServer, redis: Redis) -> None:
+    ours = target(server, timeout_s=0.5)
+    await answered(ours)
+    before = redis.info("stats")["total_connections_received"]
     server.freeze()
-    began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="TimeoutError"):
-        await ours.progress([ONE])
-    assert time.monotonic() - began < 3.5
-    server.thaw()
-    await ours.progress([ONE])
+    try:
+        with pytest.raises(StoreUnavailable, match="TimeoutError"):
+            await ours.progress([ONE])
+    finally:
+        server.thaw()
+    with Redis(port=server.port) as later:  # connections are taken in order
+        assert later.info("stats")["total_connections_received"] == before + 1, "it has connected and asked again"
+    await answered(ours)
     await ours.close()
 
 
@@ -175,9 +187,11 @@ async def test_a_frozen_server_is_unavailable_and_scripts_are_loaded_again_after
         ours, hasty = RedisStateTarget("127.0.0.1", own.port), RedisStateTarget("127.0.0.1", own.port, timeout_s=0.2)
         await ours.acquire([Claim(ONE, "fold", None)])
         own.freeze()
-        with pytest.raises(StoreUnavailable, match="TimeoutError"):
-            await hasty.progress([ONE])
-        own.thaw()
+        try:
+            with pytest.raises(StoreUnavailable, match="TimeoutError"):
+                await hasty.progress([ONE])
+        finally:
+            own.thaw()
         own.kill()
         with pytest.raises(StoreUnavailable):
             await ours.progress([ONE])

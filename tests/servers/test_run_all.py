@@ -11,8 +11,9 @@ import pytest
 from nats.js.api import StreamConfig
 from redis import Redis
 from services import NatsServer, RedisServer
+from tests.environment import environment
 from tests.patience import PATIENCE_S
-from tests.servers.test_run_service import environment, running, tallyroll
+from tests.servers.test_run_service import running, tallyroll
 
 from tallyroll.cli.run.services import SERVICES
 
@@ -31,8 +32,7 @@ def configured(tmp_path: Path, **settings: object) -> dict[str, str]:
     file = tmp_path / "tallyroll.toml"
     lines = {"url": f"sqlite:///{tmp_path / 'log'}", "log_format": "json", "http_port": 0, **settings}
     file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in lines.items()))
-    clean = {name: value for name, value in environment().items() if not name.startswith(("REDIS_", "NATS_"))}
-    return {**clean, "TALLYROLL_CONFIG": str(file)}
+    return environment(TALLYROLL_CONFIG=str(file))
 
 
 async def test_all_in_one_process_from_one_file(tmp_path: Path) -> None:

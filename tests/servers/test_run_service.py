@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.patience import PATIENCE_S, READ_WAIT_MS
+from tests.environment import environment
+from tests.patience import PATIENCE_S
 from tests.servers.test_http_server import ask
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -94,14 +95,6 @@ def tallyroll(environ: Mapping[str, str], *words: str, code: int = 0) -> str:
     done = subprocess.run([*TALLYROLL, *words], env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("TALLYROLL_", "KAFKA_"))},
-        "TALLYROLL_READ_WAIT_MS": str(READ_WAIT_MS),
-        **more,
-    }
 
 
 @pytest.fixture

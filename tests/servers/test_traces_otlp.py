@@ -14,7 +14,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from services.nats import NatsServer
 from services.redis import RedisServer
-from tests.servers.test_run_service import environment, tallyroll
+from tests.environment import environment
+from tests.servers.test_run_service import tallyroll
 
 from tallyroll.roll.names import FOLLOWERS
 
