@@ -204,16 +204,18 @@ def test_a_crash_at_any_step_loses_nothing_that_was_told_and_repeats_no_epoch(tm
 
 
 def test_a_full_disk_changes_nothing_and_says_so(path: Path) -> None:
-    ring = FileKeyRing(path, SECRET)
+    full = False
+
+    def fault(_: str) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "anything")
+
+    ring = FileKeyRing(path, SECRET, fault=fault)
     before = ring.subjects(["anna"])
-
-    def full(_: str) -> None:
-        raise OSError(errno.ENOSPC, "anything")
-
-    ring._fault = full
+    full = True
     with pytest.raises(KeyRingUnavailable, match="No space left"):
         ring.subjects(["bert"])
-    ring._fault = lambda _: None
+    full = False
     assert ring.handle_of("bert") is None
     assert ring.subjects(["anna"]) == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing, SecretRoot, is_signed
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
@@ -27,12 +28,13 @@ from tallyroll.audit.sealing.sealer import AuditSealer
 from tallyroll.audit.sealing.separating import Separating
 from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify import Report, Trust, verify_files
+from tallyroll.errors import KeyRingUnavailable
 from tallyroll.events.batch import Batch
 from tallyroll.events.codec import encode
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
-from tallyroll.ports import LedgerWanted, Witness
+from tallyroll.ports import Enrolment, KeyRing, LedgerWanted, Witness
 from tallyroll.testing.builders import EventBuilder
 from tallyroll.testing.clock import FakeClock
 from tallyroll.testing.ledger import DAY_US, NonceWatch
@@ -46,19 +48,39 @@ SYSTEM = TopicPartition("system-events", 0)
 ALL = (AUDIT, AUDIT_1, TASKS, SYSTEM)
 
 
+class Away:
+    """A key ring that gives no epochs while it is ``away``."""
+
+    def __init__(self, inner: KeyRing) -> None:
+        self._inner = inner
+        self.away = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def enrol(self, *args: Any, **more: Any) -> Enrolment:
+        if self.away:
+            raise KeyRingUnavailable("keys", "away")
+        return self._inner.enrol(*args, **more)
+
+
 class Running:
     """One process that seals: what it holds in memory is gone when it is dropped without ``stop``."""
 
     def __init__(
-        self, house: House, *, witnesses: Sequence[Witness] = (), epoch_s: int = 24 * 3_600, rules: Sequence[ComplianceRule] = ()
+        self,
+        house: House,
+        *,
+        witnesses: Sequence[Witness] = (),
+        epoch_s: int = 24 * 3_600,
+        rules: Sequence[ComplianceRule] = (),
+        deriver: Deriver | None = None,
     ) -> None:
-        aes = NonceWatch(AesGcm())
-        aes._seen = house.nonces  # all processes of the house together
-        registrar = Registrar(house.store, house.ring, aes, LOG_ID, clock=house.clock, rule_set="1", epoch_s=epoch_s)
+        registrar = Registrar(house.store, house.ring, house.aes, LOG_ID, clock=house.clock, rule_set="1", epoch_s=epoch_s)
         self.house = house
         self.checkpoints = Checkpoints(house.store, house.signer, house.ring, witnesses, refused=house.refusals.append, forged=self._forged)
         self.sealer = AuditSealer(
-            house.store, house.ring, AesGcm(), registrar, Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
+            house.store, house.ring, AesGcm(), registrar, deriver or Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
             clock=house.clock, publish=house.publish, check=self._check, committed=self._committed,
             separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock),
             breaches=Breaches(rules, ["iso27001"], house.store, self._told),
@@ -120,14 +142,15 @@ class House:
         self.folder = folder
         self.path = folder / "ledger.sqlite"
         self.clock = FakeClock()
-        self.ring = FileKeyRing(folder / "keys", SecretRoot(sha256(b"secret").digest()))
+        self.ring: KeyRing = FileKeyRing(folder / "keys", SecretRoot(sha256(b"secret").digest()))
+        self.aes = NonceWatch(AesGcm())  # of all processes together
         self.signer = Ed25519Signer(ORIGIN, sha256(b"log").digest())
         self.log: dict[TopicPartition, list[bytes | None]] = {where: [] for where in ALL}
         self.published: list[AgentEvent] = []
         self.committed: dict[TopicPartition, int] = {}
         self.refusals: list[str] = []
         self.told: list[tuple[str, str, tuple[str, ...]]] = []
-        self.nonces: set[tuple[bytes, bytes]] = set()
+        self.written = 0
         self.events = EventBuilder()
 
     @classmethod
@@ -148,7 +171,8 @@ class House:
 
     def write(self, writer: Writer, *parts: Part, where: TopicPartition = AUDIT, kind: Kind = Kind.ENTRY, **clear: object) -> list[Sealed]:
         """Seals a record and does not send it."""
-        fields = {"audit_id": f"id-{len(self.nonces)}-{self.clock.now_us()}", "event_type": "file.read", "action": "read", **clear}
+        self.written += 1
+        fields = {"audit_id": f"id-{self.written}-{self.clock.now_us()}", "event_type": "file.read", "action": "read", **clear}
         env = close("end") if kind == Kind.CLOSE else env_of(fields)
         writer.advance((self.clock.now_us() - writer.opened_us) // 1_000_000)
         day = self.clock.now_us() // DAY_US + 365

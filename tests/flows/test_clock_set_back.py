@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.flows.recording import Booth, entries_in, entry, recording
-from tests.flows.sealing import TASKS, House, Running
+from tests.flows.sealing import TASKS, Away, House, Running
 
 from tallyroll.audit.ledger.chain import Draft
 from tallyroll.audit.ledger.layout import Kind
@@ -18,7 +18,7 @@ from tallyroll.audit.recording.recorder import Recorder
 from tallyroll.errors import KeyRingUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
-from tallyroll.ports import Enrolment, Span
+from tallyroll.ports import Span
 from tallyroll.testing.clock import FakeClock
 from tallyroll.testing.ledger import DAY_US
 
@@ -117,21 +117,19 @@ async def test_what_is_recorded_and_sealed_by_a_clock_that_is_set_back_is_in_the
 
 
 async def test_a_sealer_goes_on_with_its_epoch_while_it_cannot_enrol_for_another(tmp_path: Path) -> None:
-    def away(*_: object, **__: object) -> Enrolment:
-        raise KeyRingUnavailable("keys", "away")
-
     async with scene(tmp_path) as here:
+        here.house.ring = ring = Away(here.house.ring)
         running = await here.sealer()
         await here.seal(running)
         here.clock.advance(7_200)
         await here.seal(running)
         here.set_back(timedelta(hours=1))
-        enrol, here.house.ring.enrol = here.house.ring.enrol, away
+        ring.away = True
         here.clock.advance(5)
         with pytest.raises(KeyRingUnavailable):
             await running.note()
         await here.seal_events(running)
-        here.house.ring.enrol = enrol
+        ring.away = False
         await here.seal(running)
         assert running.sealer.registrar.writer[1] == 2
         await running.stop()

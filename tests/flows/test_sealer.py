@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, House, Running
+from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, SYSTEM, TASKS, Away, House, Running
 
 from tallyroll.adapters.crypto import AesGcm
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule
@@ -24,7 +24,7 @@ from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers
 from tallyroll.audit.sealing.finding import FINDING_EVENT
-from tallyroll.errors import KeyRingUnavailable, LedgerTampered, PositionConflict, StoreUnavailable, Undecodable
+from tallyroll.errors import LedgerTampered, PositionConflict, StoreUnavailable, Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import Chain
 from tallyroll.events.codec import encode
@@ -156,8 +156,8 @@ class EarlierDeriver(Deriver):
 
 
 async def test_an_entry_that_knows_the_whole_hash_alone_is_compared_by_it(house: House) -> None:
-    running, event = await started(house), house.events.event(payload={"agent_id": "agent-1"})
-    running.sealer._deriver = EarlierDeriver(LOG_ID)
+    running = await Running(house, deriver=EarlierDeriver(LOG_ID)).hold()
+    event = house.events.event(payload={"agent_id": "agent-1"})
     say_anew(house, event, "a")
     await running.seal()
     await running.stop()
@@ -336,12 +336,13 @@ async def heard_of(house: House) -> list[str]:
 
 
 class Slow:
-    """A store whose commits wait while ``gate`` is closed."""
+    """A store whose commits wait while ``gate`` is closed, and fail, with what they had to keep in ``refused``, while it is ``full``."""
 
     def __init__(self, inner) -> None:
         self._inner = inner
         self.gate, self.waiting = asyncio.Event(), asyncio.Event()
         self.gate.set()
+        self.full, self.refused = False, []
 
     def __getattr__(self, name):
         return getattr(self._inner, name)
@@ -350,6 +351,9 @@ class Slow:
         if not self.gate.is_set():
             self.waiting.set()
             await self.gate.wait()
+        if self.full:
+            self.refused.append(change)
+            raise StoreUnavailable("ledger", "disk full")
         await self._inner.commit(change)
 
 
@@ -592,24 +596,19 @@ async def test_what_somebody_adds_to_the_store_is_neither_signed_nor_built_upon(
 
 
 async def test_a_flush_that_failed_is_stored_as_it_was_sealed(house: House) -> None:
+    store = house.store = Slow(house.store)
     running = await started(house)
     house.say()
     running.take()
-    commit, kept = house.store.commit, []
-
-    async def fails(change: LedgerCommit) -> None:
-        kept.append(change)
-        raise StoreUnavailable("ledger", "disk full")
-
-    house.store.commit = fails
+    store.full = True
     with pytest.raises(StoreUnavailable):
         await running.sealer.flush()
     house.say()
     running.take()
-    house.store.commit = commit
+    store.full = False
     await running.sealer.flush()
     stored = {row.raw for number in await house.store.sizes() for row in await house.store.rows(number, 0, 100)}
-    assert {row.raw for append in kept[0].appends for row in append.rows} <= stored
+    assert {row.raw for append in store.refused[0].appends for row in append.rows} <= stored
     await running.note()
     assert await house.findings() == {}
 
@@ -776,18 +775,14 @@ async def test_events_for_which_there_was_no_key_are_sealed_when_they_come_again
     house.say()
     await before.seal()
     await before.stop()
+    house.ring = ring = Away(house.ring)
     running = await started(house)
     house.say()
     house.say()
-    enrol = house.ring.enrol
-
-    def fails(*_: object, **__: object) -> Enrolment:
-        raise KeyRingUnavailable("keys", "no space")
-
-    house.ring.enrol = fails
+    ring.away = True
     with pytest.raises(StoreUnavailable):
         running.take()
-    house.ring.enrol = enrol
+    ring.away = False
     await running.seal()
     assert len(await house.found()) == 3
     await running.note()

@@ -74,18 +74,24 @@ async def archived(archive: OpenArchive, log: Log, *, seal: bool = True) -> None
         archive.keeper.seal_all(list(log))
 
 
+class WriterBeforePieces:
+    """Makes a file as format 2 did: without columns for look-ups."""
+
+    def __init__(self, writer: SegmentWriter) -> None:
+        self._writer = writer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def finish(self, names: Any, order: Any, footer: Any, *, looked_up: Any, piece_rows: int, **more: Any) -> bytes:  # noqa: ARG002
+        return self._writer.finish(names, order, {**footer, "format": "2"}, **more)
+
+
 class CodecBeforePieces:
-    """Makes files as format 2 did: without columns for look-ups."""
+    """Makes files as format 2 did."""
 
-    def writer(self, columns: Sequence[SegmentColumn]) -> SegmentWriter:
-        made = ParquetCodec().writer(columns)
-        finish = made.finish
-
-        def finish_old(names: Any, order: Any, footer: Any, *, looked_up: Any, piece_rows: int, **more: Any) -> bytes:  # noqa: ARG001
-            return finish(names, order, {**footer, "format": "2"}, **more)
-
-        made.finish = finish_old  # type: ignore[method-assign]
-        return made
+    def writer(self, columns: Sequence[SegmentColumn]) -> WriterBeforePieces:
+        return WriterBeforePieces(ParquetCodec().writer(columns))
 
     def open(self, content: memoryview) -> OpenSegment:
         return ParquetCodec().open(content)

@@ -132,14 +132,19 @@ class House:
 
     def __init__(self, folder: Path, *, binding: Collection[str] = (), targets: Sequence[object] = ()) -> None:
         self.path = folder / "keys"
-        self.ring = FileKeyRing(self.path, SECRET)
         self.aes = AesGcm()
         self.ledger = new_ledger()
         self.store = StoredLedger(self.ledger)
         self.writer = self.ledger.enrol(b"writer-a")
-        clock = LedgerClock(self.ledger)
-        self.eraser = Eraser(self.store, self.ring, self.aes, signer(), self.store.register, clock=clock, binding=binding, targets=targets)
-        self.retention = Retention(self.store, self.ring, self.store.register, self.eraser, clock=clock, rule_set="1")
+        self._binding, self._targets = binding, targets
+        self.begin()
+
+    def begin(self) -> None:
+        """As in a process that begins: the keys are those of the file as it is now."""
+        self.ring = FileKeyRing(self.path, SECRET)
+        clock, register = LedgerClock(self.ledger), self.store.register
+        self.eraser = Eraser(self.store, self.ring, self.aes, signer(), register, clock=clock, binding=self._binding, targets=self._targets)
+        self.retention = Retention(self.store, self.ring, register, self.eraser, clock=clock, rule_set="1")
 
     def write(self, *subjects: str, text: str = "read a file", clear: str = "agent-1", partition: int = 0, **options: object) -> int:
         """An entry with one part about these people; without any, about nobody known."""

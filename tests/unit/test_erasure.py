@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.unit.ledgers import signer
-from tests.unit.stored_ledger import SECRET, House, Killed
+from tests.unit.stored_ledger import House, Killed
 
-from tallyroll.adapters.crypto import FileKeyRing, is_signed
+from tallyroll.adapters.crypto import is_signed
 from tallyroll.audit.ledger import note
 from tallyroll.audit.ledger.layout import unpack_core
 from tallyroll.audit.ledger.note import NoteKey
@@ -191,7 +191,7 @@ def test_a_ring_from_before_is_put_back_and_the_erasure_holds(house: House, tmp_
     house.ring.close()
     for file, content in old.items():
         file.write_bytes(content)  # guard and all: a whole machine taken back
-    house.ring = house.eraser._ring = FileKeyRing(house.path, SECRET)
+    house.begin()
     assert house.ring.handle_of("cust-123") is not None
     asyncio.run(house.eraser.resume())
     assert house.ring.handle_of("cust-123") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -120,10 +121,14 @@ def test_a_later_record_never_changes_the_answer_for_an_offset_vector(rng: Rando
 
 async def in_arrival_order(rng: Random, log: Log) -> Hashes:
     """Wrong on purpose: one part for all partitions, fed in the order in which batches happen to arrive."""
-    folds = {one: PartitionFold(FOLD, one.topic, CATALOGUE.named(one.topic).base, one.partition) for one in log}
     shared: list[dict[str, Part]] = [{} for _ in VIEWS]
-    for fold in folds.values():
-        fold._young = shared
+
+    class Shared(PartitionFold):
+        def __init__(self, *place: Any) -> None:
+            super().__init__(FOLD, *place)
+            self._young = shared
+
+    folds = {one: Shared(one.topic, CATALOGUE.named(one.topic).base, one.partition) for one in log}
     for batch in cuts(rng, log):
         folds[batch.topic_partition].apply(batch)
     return {

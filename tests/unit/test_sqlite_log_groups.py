@@ -148,7 +148,7 @@ async def test_closing_the_log_ends_memberships_so_that_a_restart_waits_for_nobo
 async def test_members_with_different_topics_share_a_group(under_test):
     log = await under_test.open(None)
     a, b = Member("a"), Member("b")
-    a._subscription = await log.subscribe("g", ["task-events", "workflow-events"], a)
+    await a.join(log, "g", "task-events", "workflow-events")
     await b.join(log, "g", "workflow-events")
     await until(lambda: len(a.held) == 8 and len(b.held) == 4, a, b, timeout_s=PATIENCE_S, what="each holds what it wants, in balance")
     await a.subscription.close()

@@ -25,10 +25,13 @@ NOW_MS = int(T0.timestamp() * 1_000)
 
 
 @pytest.fixture
-async def log():
-    clock = FakeClock(T0)
+def clock():
+    return FakeClock(T0)
+
+
+@pytest.fixture
+async def log(clock):
     log = await SqliteLog.open(None, Catalogue(), clock=clock)
-    log.clock = clock
     yield log
     await log.close()
 
@@ -45,9 +48,9 @@ async def numbers(log, start, end):
 
 
 @pytest.mark.parametrize("in_one", [True, False], ids=["one block", "a block each"])
-async def test_the_start_moves_to_the_first_record_that_is_young_enough(log, in_one):
+async def test_the_start_moves_to_the_first_record_that_is_young_enough(log, clock, in_one):
     await append(log, [NOW_MS + 1_000 * i for i in range(10)], in_one=in_one)
-    log.clock.advance(timedelta(days=7, seconds=4).total_seconds())
+    clock.advance(timedelta(days=7, seconds=4).total_seconds())
     await log.retain()
     assert (await log.starts([PLACE.topic]))[PLACE] == 4
     assert (await log.ends([PLACE.topic]))[PLACE] == 10
@@ -55,28 +58,28 @@ async def test_the_start_moves_to_the_first_record_that_is_young_enough(log, in_
     assert await log.retain() == 0
 
 
-async def test_an_old_record_behind_a_young_one_stays(log):
+async def test_an_old_record_behind_a_young_one_stays(log, clock):
     await append(log, [NOW_MS - 5, NOW_MS, NOW_MS - 90 * DAY_MS, NOW_MS])
-    log.clock.advance(timedelta(days=7).total_seconds())
+    clock.advance(timedelta(days=7).total_seconds())
     await log.retain()
     assert (await log.starts([PLACE.topic]))[PLACE] == 1
     assert await numbers(log, 1, 4) == [1, 2, 3]
 
 
-async def test_reading_from_a_removed_start_says_where_the_log_starts_now(log):
+async def test_reading_from_a_removed_start_says_where_the_log_starts_now(log, clock):
     await append(log, [NOW_MS + i for i in range(10)])
-    log.clock.advance(timedelta(days=7, milliseconds=3).total_seconds())
+    clock.advance(timedelta(days=7, milliseconds=3).total_seconds())
     await log.retain()
     with pytest.raises(SpanGone) as caught:
         await numbers(log, 2, 10)
     assert caught.value.missing == {"performance-events/0": 3}
 
 
-async def test_a_follower_that_retention_overtook_is_told(log):
+async def test_a_follower_that_retention_overtook_is_told(log, clock):
     await append(log, [NOW_MS + i for i in range(10)])
     member = Member(starts={PLACE: 1})
     await member.join(log, "g", PLACE.topic)
-    log.clock.advance(timedelta(days=7, milliseconds=5).total_seconds())
+    clock.advance(timedelta(days=7, milliseconds=5).total_seconds())
     await log.retain()
     with pytest.raises(SpanGone) as caught:
         await member.subscription.poll(5_000)
@@ -86,19 +89,19 @@ async def test_a_follower_that_retention_overtook_is_told(log):
     await member.subscription.close()
 
 
-async def test_offsets_go_on_when_everything_was_removed(log):
+async def test_offsets_go_on_when_everything_was_removed(log, clock):
     await append(log, [NOW_MS] * 3)
-    log.clock.advance(timedelta(days=8).total_seconds())
+    clock.advance(timedelta(days=8).total_seconds())
     await log.retain()
     assert (await log.starts([PLACE.topic]))[PLACE] == (await log.ends([PLACE.topic]))[PLACE] == 3
     await append(log, [NOW_MS + 8 * DAY_MS])
     assert await numbers(log, 3, 4) == [0]
 
 
-async def test_each_topic_keeps_its_own_time(log):
+async def test_each_topic_keeps_its_own_time(log, clock):
     await log.append(numbered(Catalogue(), 1, partition=0)).settled()
     await append(log, [NOW_MS])
-    log.clock.advance(timedelta(days=30).total_seconds())
+    clock.advance(timedelta(days=30).total_seconds())
     await log.retain()
     assert (await log.starts([PLACE.topic]))[PLACE] == 1
     assert (await log.starts(["task-events"]))[TopicPartition("task-events", 0)] == 0
@@ -114,9 +117,9 @@ async def test_an_opened_log_cleans_up_by_itself(tmp_path):
     await log.close()
 
 
-async def test_a_log_that_is_written_to_cleans_up_every_ten_minutes(log):
+async def test_a_log_that_is_written_to_cleans_up_every_ten_minutes(log, clock):
     await append(log, [NOW_MS] * 3)
-    log.clock.advance(timedelta(days=8).total_seconds())
+    clock.advance(timedelta(days=8).total_seconds())
     await append(log, [NOW_MS + 8 * DAY_MS])
     while (await log.starts([PLACE.topic]))[PLACE] != 3:  # bounded by the test's time-out; the writer is at it
         await log.append([]).settled()

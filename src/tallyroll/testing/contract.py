@@ -180,9 +180,9 @@ class Member:
         """What it has received, in order."""
         return [item.number for item in self.received]
 
-    async def join(self, log: EventLog, group: str, topic: str, *, max_records: int = 500) -> Member:
+    async def join(self, log: EventLog, group: str, *topics: str, max_records: int = 500) -> Member:
         """Subscribes; partitions come with a later step."""
-        self._subscription = await log.subscribe(group, [topic], self, max_records=max_records)
+        self._subscription = await log.subscribe(group, topics, self, max_records=max_records)
         return self
 
     async def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
