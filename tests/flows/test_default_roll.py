@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 import tallyroll
 from tallyroll import AgentEvent, Roll, close_default, configure, current_roll, publish_agent_event, replay_agent_state, reset_defaults
@@ -63,7 +64,7 @@ def test_two_loops_that_open_theirs_at_the_same_moment_do_not_get_each_others() 
     other = threading.Thread(target=asyncio.run, args=(open_meanwhile(),))
     other.start()
     asyncio.run(open_slowly())
-    other.join(30)
+    other.join(PATIENCE_S)
     assert opened["first"][0] is opened["first"][1]
     assert opened["second"][0] is opened["second"][1]
     assert opened["first"][0] is not opened["second"][0]

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from tests.flows.leaving import find, leave, spooled
+from tests.patience import PATIENCE_S
 
 from tallyroll.settings import Settings
 
@@ -45,7 +46,7 @@ async def tried(roll):
     }
     for name, ask in asked.items():
         try:
-            print(name, "answered", await asyncio.wait_for(ask(), 20), flush=True)
+            print(name, "answered", await asyncio.wait_for(ask(), float(sys.argv[2])), flush=True)
         except (RuntimeError, TallyrollError) as error:
             print(name, type(error).__name__, "fork" in str(error), flush=True)
     await roll.publish(AgentEvent("agent.started", "child", "agent"))
@@ -57,7 +58,7 @@ async def main():
     async with Roll.open(sys.argv[1]) as roll:
         receipt = await roll.publish(AgentEvent("agent.started", "a", "agent"))
         for follower in ("state", "archive", "analytics"):
-            await roll.caught_up(receipt.position, 30, follower=follower)
+            assert await roll.caught_up(receipt.position, float(sys.argv[2]), follower=follower)
         process = multiprocessing.get_context("fork").Process(target=child, args=(roll,))
         process.start()
         await asyncio.to_thread(process.join)
@@ -69,8 +70,8 @@ asyncio.run(main())
 
 
 def test_what_follows_and_reads_stores_is_refused_to_a_forked_child_and_the_parent_goes_on(tmp_path):
-    words = [sys.executable, "-c", FOLLOWING, f"sqlite:///{tmp_path}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
+    words = [sys.executable, "-c", FOLLOWING, f"sqlite:///{tmp_path}", str(PATIENCE_S)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=2 * PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "state RuntimeError True",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from tallyroll.events.event import AgentEvent
 from tallyroll.roll import Roll
@@ -41,7 +42,7 @@ async def main():
         await watched("audit", lambda: roll.audit.create_audit_entry("a.read", "data_access", "read", "first use"))
         await watched("audit", lambda: roll.audit.query_audit_trail(event_type="a.read"))
         await watched("archive", lambda: roll.follow("archive"))
-        await roll.caught_up(receipt.position, 30, follower="archive")
+        assert await roll.caught_up(receipt.position, float(sys.argv[2]), follower="archive")
         await watched("archive", roll.replay_engine)
         await watched("analytics", lambda: roll.follow("analytics"))
 
@@ -52,8 +53,8 @@ print(json.dumps({what: [name for name in names if name in sys.modules] for what
 
 @pytest.fixture(scope="module")
 def imported_on_the_loop(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Sequence[str]]:
-    words = [sys.executable, "-c", PROGRAM, f"sqlite:///{tmp_path_factory.mktemp('log')}"]
-    return json.loads(subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout)
+    words = [sys.executable, "-c", PROGRAM, f"sqlite:///{tmp_path_factory.mktemp('log')}", str(PATIENCE_S)]
+    return json.loads(subprocess.run(words, capture_output=True, text=True, check=True, timeout=2 * PATIENCE_S).stdout)
 
 
 @pytest.mark.parametrize("used", ["audit", "archive", "analytics"])
@@ -72,7 +73,7 @@ async def test_no_database_is_closed_on_the_event_loop(tmp_path: Path) -> None:
     async with Roll.open(f"sqlite:///{tmp_path}") as roll:
         receipt = await roll.publish(AgentEvent("task.started", "t", "task", {"agent_id": "a"}))
         for follower in ("state", "archive", "analytics", "audit"):
-            assert await roll.caught_up(receipt.position, 30, follower=follower)
+            assert await roll.caught_up(receipt.position, PATIENCE_S, follower=follower)
         await roll.replay_engine()
         await roll.agents(object())
         sys.setprofile(notice)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.apart import die_of
 from tests.flows import recording_program
 from tests.patience import PATIENCE_S, READ_WAIT_MS
 
@@ -162,8 +161,7 @@ async def test_a_clock_that_is_ahead(tmp_path: Path) -> None:
 async def test_a_log_that_stopped(tmp_path: Path) -> None:
     async with sealing(tmp_path / "log", audit_heartbeat_seconds=1) as roll:
         watched = Watched(roll, "PCI-006")
-        command = [sys.executable, recording_program.__file__, "kill", f"sqlite:///{tmp_path / 'log'}", "-", "1"]
-        await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True, timeout=PATIENCE_S)
+        await asyncio.to_thread(die_of, recording_program.main, "kill", f"sqlite:///{tmp_path / 'log'}", "-", "1")
         watched.begin()
         await finding(roll, watched, "PCI-006", "silent")
 

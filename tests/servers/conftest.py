@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from services import KafkaCluster, ServiceError
 from services.stack import Stack
-from tests.patience import READ_WAIT_MS
+from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll.events.ids import new_id
 from tallyroll.settings import Settings
@@ -29,9 +29,9 @@ def _running_kafka() -> str | None:
 def _remove_topics(brokers: str, prefixes: list[str]) -> None:
     """A broker that lives on would come to thousands of partitions within a day, and be late with everything."""
     client = AdminClient({"bootstrap.servers": brokers})
-    names = [name for name in client.list_topics(timeout=30).topics if name.startswith(tuple(prefixes))]
+    names = [name for name in client.list_topics(timeout=PATIENCE_S).topics if name.startswith(tuple(prefixes))]
     for future in client.delete_topics(names).values() if names else ():
-        future.result(60)
+        future.result(PATIENCE_S)
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ async def test_control_without_idempotence_the_check_finds_repeats(proxied, desk
                     history.append(Ok(record.event_id, f"{message.topic()}/{message.partition()}", message.offset()))
 
             producer.produce(record.topic, record.value, record.key, record.partition, on_delivery=told, headers=list(record.headers))
-        assert producer.flush(30) == 0
+        assert producer.flush(PATIENCE_S) == 0
 
     await in_thread(produce)
     assert proxy.counts().requests[PRODUCE] > 0

@@ -175,7 +175,7 @@ async def test_members_that_come_and_go_under_load_lose_and_double_nothing(kafka
                 await until(lambda: answered() > before + 100, "load goes on")
             # The third one was killed: its partitions are free when its session has run out.
             assert second.poll() is None
-            await desk.publisher.flush(30)
+            await desk.publisher.flush(PATIENCE_S)
             sent = {entry.id for entry in desk.history if isinstance(entry, Ok)}
             await until(lambda: sent <= set(effects.ids()), "all that was published so far has its effect")
     assert set(effects.ids().values()) == {1}

@@ -13,6 +13,7 @@ import pytest
 from nats.js.api import StreamConfig
 from services.nats import NatsServer
 from tests.flows.publishing import breathe
+from tests.patience import PATIENCE_S
 from tests.servers.test_nats_forward import client
 
 from tallyroll.adapters.nats.message_source import NatsSource
@@ -66,7 +67,7 @@ async def running(work: Any) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def until(condition: Callable[[], object], task: asyncio.Task[None]) -> None:
-    deadline = SystemClock().monotonic() + 30
+    deadline = SystemClock().monotonic() + PATIENCE_S
     while not condition():
         assert SystemClock().monotonic() < deadline, "the condition did not come"
         if task.done():

@@ -63,11 +63,11 @@ async def test_librdkafka_puts_keys_where_we_do_only_with_the_murmur2_partitione
     producer = Producer({"bootstrap.servers": kafka, "partitioner": "murmur2_random"})
     for key in KEYS:
         producer.produce(topic, b"value", key.encode())
-    producer.flush(30)
+    producer.flush(PATIENCE_S)
     ours = {key: partition_for(key.encode(), 8) for key in KEYS}
     assert await where_keys_lie(kafka_settings, topic) == ours
     other = Producer({"bootstrap.servers": kafka})
     for key in KEYS:
         other.produce(topic, b"value", key.encode())
-    other.flush(30)
+    other.flush(PATIENCE_S)
     assert await where_keys_lie(kafka_settings, topic) != ours  # what its own default does: the control

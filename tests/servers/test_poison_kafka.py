@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from tests.flows.following import SqliteAccountant
+from tests.patience import PATIENCE_S
 from tests.servers.faulting import CLOCK, create_topics, until
 
 from tallyroll.adapters.kafka.log import KafkaLog
@@ -30,7 +31,7 @@ def poison_and_good(settings: Settings, topic: str, good: bytes) -> int:
     for index, bad in enumerate(POISON):
         producer.produce(topic, bad.value, f"k{index}".encode(), _PARTITION, headers=[("n", str(index).encode()), ("none", None)])
         producer.produce(topic, good, None, _PARTITION)
-        producer.flush(30)
+        assert producer.flush(PATIENCE_S) == 0
     return len(POISON) * 2
 
 

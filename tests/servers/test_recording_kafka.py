@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from tests.flows.recording import arrived_in, entries_in
+from tests.patience import PATIENCE_S
 
 from tallyroll import Roll
 from tallyroll.adapters.kafka.admin import KafkaAdmin
@@ -26,7 +27,7 @@ async def test_entries_go_through_the_spool_to_the_broker(kafka_settings: Settin
                 await admin.create(topic, replication=1, config={})
         new = [NewEntry.of("file.read", "data_access", "read", f"file {n}", agent_id=f"agent-{n % 5}", user_id="anna") for n in range(50)]
         made = await roll.audit.create_audit_entries(new)
-        assert await roll.publisher.flush(30) == 0
+        assert await roll.publisher.flush(PATIENCE_S) == 0
         assert roll.publisher.spool_depth == 0
         arrived = await arrived_in(roll.log, roll.catalogue["audit-events"].name)
     assert {one.verdict for one in arrived} == {Verdict.APPEND}

@@ -119,7 +119,7 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         thread.start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(PATIENCE_S)
 
 
 @contextlib.contextmanager
@@ -132,7 +132,7 @@ def tls_server(pem: Path, *, highest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -
     versions: list[str | None] = []
 
     def serve(connection: socket.socket) -> None:
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE_S)
         with context.wrap_socket(connection, server_side=True) as secured:
             versions.append(secured.version())
 

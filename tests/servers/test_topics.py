@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.kafka.admin import KafkaAdmin
 from tallyroll.adapters.kafka.config import producer_config
@@ -45,7 +46,7 @@ async def catalogue(admin: KafkaAdmin, kafka_settings: Settings) -> Catalogue:
 
 async def until(admin: KafkaAdmin, name: str, seen) -> TopicState:
     """The topic once the broker shows the change: metadata follows a moment after the answer. Each look is a request."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not seen(state := (await admin.describe([name]))[name]):
         assert time.monotonic() < deadline, state
     return state
@@ -96,7 +97,7 @@ async def test_partitions_that_somebody_added_are_seen_and_not_taken_over(
 ) -> None:
     name = catalogue["system-events"].name
     operator = AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers})
-    operator.create_partitions([NewPartitions(name, 6)])[name].result(20)
+    operator.create_partitions([NewPartitions(name, 6)])[name].result(PATIENCE_S)
     await until(admin, name, lambda state: state.partitions == 6)
     actual = await admin.describe([topic.name for topic in catalogue.topics])
     assert [(d.topic, d.what, d.expected, d.actual) for d in drift(catalogue, actual)] == [(name, "partitions", "4", "6")]
@@ -135,7 +136,7 @@ async def test_the_greatest_record_is_delivered(catalogue: Catalogue, kafka_sett
     value = random.Random(1).randbytes(settings.max_record_bytes)  # noqa: S311  # nothing that compresses
     for _ in range(3):
         producer.produce(catalogue["agent-events"].name, value, b"k", on_delivery=lambda error, _: reports.append(error))
-    assert producer.flush(30) == 0
+    assert producer.flush(PATIENCE_S) == 0
     assert reports == [None, None, None]
 
 
@@ -144,7 +145,7 @@ async def test_a_misspelt_topic_is_not_created_by_publishing(admin: KafkaAdmin, 
     reports: list[KafkaError] = []
     try:
         producer.produce(f"{prefix}tsak-events", b"v", on_delivery=lambda error, _: reports.append(error))
-        producer.flush(20)
+        producer.flush(PATIENCE_S)
         codes = [error.code() for error in reports]
     except KafkaException as error:
         codes = [error.args[0].code()]

@@ -22,12 +22,13 @@ from tests.unit.ledgers import ORIGIN, Opened, codes, fill, new_ledger, report_o
 from tallyroll.adapters.crypto import is_signed
 from tallyroll.audit import verify as verifier
 from tallyroll.audit.ledger import exporting, layout, note
-from tallyroll.audit.ledger.chain import Draft
+from tallyroll.audit.ledger.chain import Draft, Writer
 from tallyroll.audit.ledger.layout import META, Kind, Record, pack_record
 from tallyroll.audit.ledger.note import Checkpoint
 from tallyroll.audit.verify import Trust, open_archive, read_state, verify, verify_files, write_state
 from tallyroll.audit.verify.__main__ import main
-from tallyroll.testing.ledger import REGISTRAR
+from tallyroll.ports import Enrolment
+from tallyroll.testing.ledger import REGISTRAR, MemoryLedger
 
 Attack = Callable[[Opened, int], None]
 
@@ -140,13 +141,19 @@ def test_verifying_in_the_wrong_order_is_noticed() -> None:
     assert {"sequence", "order", "root"} <= codes(attack.build(), trust_of(ledger))
 
 
+class Second(Writer):
+    """Begins the chains of another writer once more, and commits to no key."""
+
+    def __init__(self, other: Writer, ledger: MemoryLedger) -> None:
+        super().__init__(ledger.log_id, Enrolment(other.writer, 1, bytes(32), "", ledger.now_us), ledger.cipher, rule_set="1")
+        self._genesis = layout.write_json({"commitment": "00" * 32, "token": "", "rule_set": "1", "previous": None})
+
+
 def test_a_chain_with_a_second_genesis_or_another_commitment() -> None:
     ledger = new_ledger()
     anna = ledger.enrol(b"writer-a")
     ledger.k0[anna.writer, 1] = sha256(b"another").digest()
-    other = ledger.writer(b"writer-b")
-    other.writer = anna.writer
-    other._genesis = layout.write_json({"commitment": "00" * 32, "token": "", "rule_set": "1", "previous": None})
+    other = Second(anna, ledger)
     ledger.offer(*ledger.seal(other, 0, Draft(Kind.ENTRY, b"{}")))
     ledger.checkpoint()
     assert "genesis" in codes(ledger.export(), trust_of(ledger, macs=False))

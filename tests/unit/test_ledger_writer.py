@@ -136,13 +136,20 @@ def test_broken_foreign_and_closed() -> None:
         partition.append([partition.judge(record._replace(core=b""), admitted)])
 
 
+class Twin(Writer):
+    """Goes on with another's chains by an older key: what somebody could who has kept it, and no writer of ours."""
+
+    def __init__(self, other: Writer, log_id: bytes, enrolment: Enrolment) -> None:
+        super().__init__(log_id, enrolment, AesGcm(), rule_set="1")
+        self._tips = other._tips
+
+
 def test_a_mac_epoch_that_goes_back_is_not_taken() -> None:
     ledger = new_ledger()
     anna = ledger.enrol(b"writer-a")
     ledger.wait(10)
     ledger.write(anna, 0, b"{}")
-    twin = Writer(ledger.log_id, Enrolment(anna.writer, 1, ledger.k0[anna.writer, 1], "", anna.opened_us), AesGcm(), rule_set="1")
-    twin._tips = anna._tips  # the same chain, gone on with by who holds an older key
+    twin = Twin(anna, ledger.log_id, Enrolment(anna.writer, 1, ledger.k0[anna.writer, 1], "", anna.opened_us))
     back = twin.seal(0, Draft(Kind.ENTRY, b"{}"), ledger.now_us)
     assert ledger.offer(*back) == Verdict.BROKEN
     target = ledger.partitions[0]

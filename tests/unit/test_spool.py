@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 
 import pytest
+from tests.apart import Program
 
 from tallyroll.adapters.sqlite.spool import SqliteSpool
 from tallyroll.errors import Backpressure, SettingsError
@@ -235,33 +234,26 @@ def test_a_folder_that_cannot_be_made_is_a_settings_error(tmp_path):
         SqliteSpool(tmp_path / "file" / "spool", max_bytes=ROOM)
 
 
-WRITER = """
-import asyncio, sys
-from pathlib import Path
-from tallyroll.adapters.sqlite.spool import SqliteSpool
-from tallyroll.events.topics import Catalogue
-from tallyroll.testing.builders import numbered
+def put_for_ever(folder):
+    async def put():
+        spool = SqliteSpool(folder, max_bytes=1 << 30)
+        for first in range(0, 1_000_000, 3):
+            await spool.put(numbered(Catalogue(), 3, first=first, partition=1))
+            print(first + 3, flush=True)  # noqa: T201  # whoever kills it reads this
 
-async def main():
-    spool = SqliteSpool(Path(sys.argv[1]), max_bytes=1 << 30)
-    for first in range(0, 1_000_000, 3):
-        await spool.put(numbered(Catalogue(), 3, first=first, partition=1))
-        print(first + 3, flush=True)
-
-asyncio.run(main())
-"""
+    asyncio.run(put())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 20, 111])
 def test_whatever_was_put_survives_kill_9_whole(tmp_path, after):
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(after):
-            process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-        rest = process.stdout.read().split()
-    known = int(rest[-1]) if rest else after * 3
+    program = Program(put_for_ever, tmp_path)
+    for _ in range(after):
+        program.lines.readline()
+    program.kill()
+    code, rest = program.ended()
+    assert code == -signal.SIGKILL
+    known = int(rest.split()[-1]) if rest else after * 3
 
     async def inherit():
         heir = SqliteSpool(tmp_path, max_bytes=1 << 30)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.sqlite import SqliteLog, blocks
 from tallyroll.adapters.sqlite.schema import OFFSET_BITS, connect, create
@@ -251,7 +252,7 @@ async def test_drain_tells_how_many_are_not_settled_in_time(tmp_path):
     assert log.drain(0.01) == 3
     blocker.execute("ROLLBACK")
     blocker.close()
-    assert log.drain(5) == 0
+    assert log.drain(PATIENCE_S) == 0
     assert None not in pending.outcomes
     await log.close()
 
@@ -274,7 +275,7 @@ def test_a_loop_that_is_closed_while_its_records_wait_disturbs_nobody(tmp_path):
     loop.close()
     blocker.execute("ROLLBACK")
     blocker.close()
-    assert log.drain(5) == 0
+    assert log.drain(PATIENCE_S) == 0
 
     async def go_on():
         await log.append(some(1, 1)).settled()
