@@ -19,6 +19,8 @@ from tallyroll.audit.ledger.note import ED25519, NoteKey
 from tallyroll.audit.ledger.records import close
 from tallyroll.audit.reading.index import index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
+from tallyroll.audit.removal.erasure import Eraser
+from tallyroll.audit.removal.retention import Retention
 from tallyroll.audit.sealing.breaches import Breaches
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.deriving import Deriver
@@ -46,6 +48,9 @@ AUDIT_1 = TopicPartition("audit-events", 1)
 TASKS = TopicPartition("task-events", 0)
 SYSTEM = TopicPartition("system-events", 0)
 ALL = (AUDIT, AUDIT_1, TASKS, SYSTEM)
+KEPT_DAYS = 365
+CLASSES = {0: None, 30: 30}
+"""Retention classes and the days after which their personal parts must be gone."""
 
 
 class Away:
@@ -76,7 +81,7 @@ class Running:
         rules: Sequence[ComplianceRule] = (),
         deriver: Deriver | None = None,
     ) -> None:
-        registrar = Registrar(house.store, house.ring, house.aes, LOG_ID, clock=house.clock, rule_set="1", epoch_s=epoch_s)
+        registrar = Registrar(house.store, house.ring, house.aes, LOG_ID, clock=house.clock, rule_set="1", classes=CLASSES, epoch_s=epoch_s)
         self.house = house
         self.checkpoints = Checkpoints(house.store, house.signer, house.ring, witnesses, refused=house.refusals.append, forged=self._forged)
         self.sealer = AuditSealer(
@@ -142,7 +147,7 @@ class House:
         self.folder = folder
         self.path = folder / "ledger.sqlite"
         self.clock = FakeClock()
-        self.ring: KeyRing = FileKeyRing(folder / "keys", SecretRoot(sha256(b"secret").digest()))
+        self.ring: KeyRing = self.open_ring()
         self.aes = NonceWatch(AesGcm())  # of all processes together
         self.signer = Ed25519Signer(ORIGIN, sha256(b"log").digest())
         self.log: dict[TopicPartition, list[bytes | None]] = {where: [] for where in ALL}
@@ -159,6 +164,26 @@ class House:
         house.store = await SqliteLedgerStore.open(house.path, take_out)
         return house
 
+    def open_ring(self) -> FileKeyRing:
+        """As another process has it."""
+        return FileKeyRing(self.folder / "keys", SecretRoot(sha256(b"secret").digest()))
+
+    async def register(self, kind: Kind, env: bytes) -> int:
+        """Says one thing in the registry, noted, beside whoever seals."""
+        checkpoints = Checkpoints(self.store, self.signer, self.ring)
+        await checkpoints.check_unnoted()
+        registrar = Registrar(self.store, self.ring, self.aes, LOG_ID, clock=self.clock, rule_set="1", classes=CLASSES)
+        index = await registrar.append(kind, env)
+        while (known := await proving.noted(self.store)) is None or known.sizes.get(REGISTRY, 0) <= index:
+            await checkpoints.note()
+        return index
+
+    def eraser(self) -> Eraser:
+        return Eraser(self.store, self.ring, AesGcm(), self.signer, self.register, clock=self.clock)
+
+    def retention(self) -> Retention:
+        return Retention(self.store, self.ring, self.register, self.eraser(), clock=self.clock, rule_set="1")
+
     async def publish(self, event: AgentEvent) -> None:
         self.published.append(event)
 
@@ -169,14 +194,22 @@ class House:
     def writer(self) -> Writer:
         return Writer(LOG_ID, self.ring.enrol(self.clock.now_us()), AesGcm(), rule_set="1")
 
-    def write(self, writer: Writer, *parts: Part, where: TopicPartition = AUDIT, kind: Kind = Kind.ENTRY, **clear: object) -> list[Sealed]:
+    def write(  # what a record says
+        self,
+        writer: Writer,
+        *parts: Part,
+        where: TopicPartition = AUDIT,
+        kind: Kind = Kind.ENTRY,
+        retention_class: int = 0,
+        **clear: object,
+    ) -> list[Sealed]:
         """Seals a record and does not send it."""
         self.written += 1
         fields = {"audit_id": f"id-{self.written}-{self.clock.now_us()}", "event_type": "file.read", "action": "read", **clear}
         env = close("end") if kind == Kind.CLOSE else env_of(fields)
         writer.advance((self.clock.now_us() - writer.opened_us) // 1_000_000)
-        day = self.clock.now_us() // DAY_US + 365
-        return writer.seal(where.partition, Draft(kind, env, parts, 0, day), self.clock.now_us())
+        day = self.clock.now_us() // DAY_US + KEPT_DAYS
+        return writer.seal(where.partition, Draft(kind, env, parts, retention_class, day), self.clock.now_us())
 
     def send(self, *sealed: Sealed, where: TopicPartition = AUDIT) -> None:
         for item in sealed:

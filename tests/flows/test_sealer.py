@@ -18,7 +18,7 @@ from tallyroll.audit.ledger.chain import Draft, Writer
 from tallyroll.audit.ledger.contents import env_of, part_text
 from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import REGISTRY, Kind, pack_record, unpack_core, unpack_record
-from tallyroll.audit.ledger.partition import Tip, pack_tip
+from tallyroll.audit.ledger.partition import Tip, pack_tip, unpack_tip
 from tallyroll.audit.ledger.subjects import part_about, text_of
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.checkpointing import Checkpoints
@@ -814,3 +814,20 @@ async def test_a_sealer_does_not_start_where_a_chain_is_said_to_stand_elsewhere(
         await started(house)
     assert (found.value.code, found.value.partition) == ("resume", 0)
     assert set(await house.findings()) == {"resume"}
+
+
+async def test_where_a_chain_stands_of_which_everything_was_pruned_is_no_finding_unless_it_was_moved(house: House) -> None:
+    running = await started(house)
+    await running.note()  # a heartbeat
+    await running.stop()
+    house.clock.advance(400 * 86_400)
+    running = await started(house)
+    assert set((await house.retention().run(operator="op-1", prune=True)).pruned) == {0}
+    assert await house.findings() == {}
+    [tip] = (await house.store.tails(ended=True))[0].tips
+    stands = unpack_tip(tip)
+    moved = pack_tip((tip.writer, tip.epoch), replace(stands, seq=stands.seq + 1)).packed
+    with sqlite3.connect(house.path) as connection:
+        assert connection.execute("UPDATE tip SET packed = ? WHERE partition = 0", (moved,)).rowcount == 1
+    connection.close()
+    assert await house.findings() == {"resume": 1}

@@ -1,4 +1,8 @@
-"""Any order of writing, ends, redelivery, moves between processes, forks and new epochs: the ledger verifies, with what was lost named."""
+"""Anything that may happen to a ledger, in any order: it verifies, with what was lost named; and what had to go is gone, and no more.
+
+Writing, ends of processes, redelivery, moves between processes, forks, losses, new epochs, erasures, days that pass, pruning, and
+new keys of the ring.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,28 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from tests.flows.sealing import ALL, AUDIT, AUDIT_1, LOG_ID, TASKS, House, Running
+from tests.flows.sealing import ALL, AUDIT, AUDIT_1, CLASSES, KEPT_DAYS, LOG_ID, SYSTEM, TASKS, House, Running
 
 from tallyroll.adapters.crypto import AesGcm
+from tallyroll.audit.compliance.derived import RETENTION_DAYS
 from tallyroll.audit.ledger.chain import Writer
 from tallyroll.audit.ledger.subjects import part_about
-from tallyroll.errors import PositionConflict
-from tallyroll.ports import Enrolment
+from tallyroll.errors import KeyGone, PositionConflict
+from tallyroll.ports import Enrolment, LedgerRemoval
+from tallyroll.testing.ledger import DAY_US
 
 T = TypeVar("T")
 WHO = st.integers(0, 1)
+PEOPLE = ("anna", "bert")
 PLACES = st.sampled_from(ALL)
 
 
 class Sealing(RuleBasedStateMachine):
-    """Two processes seal what two writers and their users publish; ``expected`` counts what must be there in the end."""
+    """Two processes seal what two writers and their users publish; another one erases, and removes what is past its day.
+
+    ``due`` has the last day of each entry that must be there in the end, ``told`` that of each that names a gap, ``begins`` where
+    what is still in the log begins.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,22 +54,31 @@ class Sealing(RuleBasedStateMachine):
         self.running = [Running(self.house) for _ in range(2)]
         self.do(self.running[0].hold(AUDIT, TASKS))
         self.do(self.running[1].hold(*[where for where in ALL if where not in (AUDIT, TASKS)]))
-        self.expected = self.forks = self.gaps = 0
+        self.due: list[int] = []
+        self.told: list[int] = []
+        self.begins = dict.fromkeys(ALL, 0)
+        self.forks = self.gaps = 0
 
-    @rule(who=WHO, where=st.sampled_from([AUDIT, AUDIT_1]), person=st.sampled_from(["", "anna", "bert"]))
-    def write(self, who: int, where, person: str) -> None:
+    @property
+    def today(self) -> int:
+        return self.house.clock.now_us() // DAY_US
+
+    @rule(
+        who=WHO, where=st.sampled_from([AUDIT, AUDIT_1]), person=st.sampled_from(["", *PEOPLE]), retention_class=st.sampled_from([*CLASSES])
+    )
+    def write(self, who: int, where, person: str, retention_class: int) -> None:
         parts = [part_about(self.house.ring, b"{}", [person])] if person else []
-        self.house.send(*self.house.write(self.writers[who], *parts, where=where), where=where)
-        self.expected += 1
+        self.house.send(*self.house.write(self.writers[who], *parts, where=where, retention_class=retention_class), where=where)
+        self.due.append(self.today + KEPT_DAYS)
 
-    @rule(where=st.sampled_from([where for where in ALL if where not in (AUDIT, AUDIT_1)]), person=st.sampled_from([None, "anna"]))
+    @rule(where=st.sampled_from([TASKS, SYSTEM]), person=st.sampled_from([None, *PEOPLE]))
     def publish(self, where, person: str | None) -> None:
         self.house.say(where, customer_id=person)
-        self.expected += 1
+        self.due.append(self.today + RETENTION_DAYS.get(where.topic, KEPT_DAYS))
 
     @rule(where=PLACES)
     def redeliver(self, where) -> None:
-        self.house.log[where] += self.house.log[where][-1:]
+        self.house.log[where] += self.house.log[where][self.begins[where] :][-1:]
 
     @rule(who=WHO)
     def fork(self, who: int) -> None:
@@ -75,8 +95,9 @@ class Sealing(RuleBasedStateMachine):
     def lose(self, who: int) -> None:
         self.house.write(self.writers[who])
         self.house.send(*self.house.write(self.writers[who]))
-        self.expected += 1
+        self.due.append(self.today + KEPT_DAYS)
         self.gaps += 1
+        self.told.append(self.today + KEPT_DAYS)
 
     @rule(who=WHO)
     def take(self, who: int) -> None:
@@ -127,6 +148,35 @@ class Sealing(RuleBasedStateMachine):
     def keep_up(self, who: int) -> None:
         self.do(self.running[who].upkeep.turn())
 
+    @rule(person=st.sampled_from(PEOPLE))
+    def erase(self, person: str) -> None:
+        receipt = self.do(self.house.eraser().erase(person))
+        assert receipt.state in ("done", "nothing_found")
+
+    @rule(days=st.sampled_from([40, 400]), prune=st.booleans(), crash=st.booleans())
+    def expire(self, days: int, prune: bool, crash: bool) -> None:  # noqa: FBT001  # drawn
+        """Days pass in which nothing runs; then what is past its day goes, beside whoever seals again."""
+        held = [list(one.sealer.lanes) for one in self.running]
+        for one in self.running:
+            self.do(one.seal())
+            if not crash:
+                self.do(one.stop())
+        self.house.clock.advance(days * 86_400)
+        self.begins = {where: len(values) for where, values in self.house.log.items()}
+        self.writers = [self.house.writer() for _ in range(2)]
+        self.running = [Running(self.house) for _ in held]
+        for one, places in zip(self.running, held, strict=True):
+            if places:
+                self.do(one.hold(*places))
+        self.do(self.house.retention().run(operator="op-1", prune=prune))
+        self.due, self.told = ([day for day in days if day >= self.today] for days in (self.due, self.told))
+        assert self.do(self.entries()) == len(self.due)
+
+    @rule()
+    def rotate(self) -> None:
+        """The ring gets a new key from another process."""
+        self.house.open_ring().rotate()
+
     @invariant()
     def nobody_is_in_the_way(self) -> None:
         if hasattr(self, "running"):
@@ -146,16 +196,80 @@ class Sealing(RuleBasedStateMachine):
         for one in self.running:
             await one.seal()
             await one.stop()
-        codes = await self.house.found(category="audit_system")
-        found = await self.house.found()
-        assert len(found) - len(codes) == self.expected
-        assert codes.count("gap") == self.gaps
+        await self.house.retention().run(operator="op-1")  # what came after an erasure goes now
+        assert await self.entries() == len(self.due)
+        assert (await self.there(category="audit_system")).count("gap") == len(self.told)
+        await self._nobody_knows_who_was_erased()
         counts = await self.house.findings()
         assert set(counts) <= {"gap", "silent"}, counts  # writers of this test just stop
         assert counts.get("gap", 0) == self.gaps
 
+    async def entries(self) -> int:
+        """How many there are that the ledger has not made of itself."""
+        return len(await self.there()) - len(await self.there(category="audit_system"))
+
+    async def there(self, **wanted: object) -> list[str]:
+        """The actions of entries; of one that is past its day there is none."""
+        return list(filter(None, await self.house.found(**wanted)))
+
+    async def _nobody_knows_who_was_erased(self) -> None:
+        erased = (await self.house.eraser().standing()).erased
+        assert await self.house.store.about(erased) == []
+        for handle in erased:
+            with pytest.raises(KeyGone):
+                self.house.ring.key(handle)
+
 
 @pytest.mark.slow
 def test_any_order() -> None:
-    chosen = settings(max_examples=10, stateful_step_count=25, suppress_health_check=list(HealthCheck))
+    chosen = settings(max_examples=40, stateful_step_count=30, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Sealing, settings=chosen)
+
+
+def everything_once() -> Sealing:
+    """Each thing that may happen, with something there for it to happen to."""
+    state = Sealing()
+    state.begin()
+    for person in PEOPLE:
+        state.write(who=0, where=AUDIT, person=person, retention_class=30)
+        state.write(who=1, where=AUDIT_1, person=person, retention_class=0)
+        state.publish(where=TASKS, person=person)
+        state.publish(where=SYSTEM, person=person)
+    state.lose(who=0)
+    state.fork(who=1)
+    for where in ALL:
+        state.redeliver(where=where)
+    state.flush(who=0)
+    state.keep_up(who=0)
+    state.rotate()
+    state.write(who=0, where=AUDIT, person="anna", retention_class=0)  # sealed before the erasure, and taken in after it
+    state.erase(person="anna")
+    state.take(who=0)
+    state.crash(who=0)
+    state.move(who=1, where=SYSTEM, late=True)
+    state.steal(who=0, where=AUDIT_1)
+    state.expire(days=40, prune=False, crash=False)
+    state.write(who=0, where=AUDIT, person="bert", retention_class=30)
+    state.expire(days=400, prune=True, crash=True)
+    state.write(who=0, where=AUDIT, person="bert", retention_class=0)
+    state.rotate()
+    state.erase(person="bert")
+    return state
+
+
+def test_everything_once() -> None:
+    state = everything_once()
+    runs = state.do(state.house.eraser().standing()).runs
+    assert {run["retention"] for run in runs} == {"personal", "body", "prune"}
+    state.teardown()
+
+
+@pytest.mark.parametrize(("part", "noticed"), [(None, r"assert \d == \d"), (0, "part_missing")], ids=["a body", "a part"])
+def test_what_goes_without_a_word_is_noticed(part: int | None, noticed: str) -> None:
+    state = everything_once()
+    state.write(who=0, where=AUDIT, person="anna", retention_class=0)
+    state.flush(who=0)
+    last = state.do(state.house.store.sizes())[AUDIT.partition] - 1
+    state.do(state.house.store.remove([LedgerRemoval(AUDIT.partition, last, part)]))
+    with pytest.raises(AssertionError, match=noticed):
+        state.teardown()

@@ -19,8 +19,10 @@ _DERIVED: Final = b'"origin":"derived"'
 
 
 class _Stand(NamedTuple):
+    """``newest_us`` is None for a chain of which nothing is left: a pruning does not write down when its last record was made."""
+
     tip: Tip
-    newest_us: int
+    newest_us: int | None
 
 
 class Course:
@@ -28,7 +30,8 @@ class Course:
 
     ``where`` is the partition of the log that is sealed there, None where only the records say so.
     Not promised: to tell an offset from another one that lies between those of the neighbours; nor anything of chains that
-    were closed in a prefix that was pruned, but that their writers were admitted.
+    were closed in a prefix that was pruned, but that their writers were admitted, nor when one that goes on was heard of last
+    if all its records were pruned.
     """
 
     def __init__(self, partition: int, where: TopicPartition | None, tips: Mapping[ChainKey, Tip]) -> None:
@@ -36,7 +39,7 @@ class Course:
         self.next = 0
         """One past the last offset from which a record came."""
         self._partition = partition
-        self._stands = {chain: _Stand(tip, tip.ts_us) for chain, tip in tips.items()}
+        self._stands = {chain: _Stand(tip, None) for chain, tip in tips.items()}
         self._explicit = -1
 
     def see(self, row: LedgerRow, record: Record, core: Core, leaf: bytes) -> str:
@@ -65,7 +68,7 @@ class Course:
                 continue
             ended = tip.closed or registry.ended.get(chain, {}).get(self._partition) == tip.seq
             same = (said.seq, said.leaf, said.mac_epoch, said.holes) == (tip.seq, tip.leaf, tip.mac_epoch, tip.holes)
-            timed = said.ts_us in (tip.ts_us, newest_us)  # its own records a sealer dates by the last
+            timed = newest_us is None or said.ts_us in (tip.ts_us, newest_us)  # its own records a sealer dates by the last
             if not same or not timed or found.open != said.open or said.closed not in (tip.closed, ended):
                 yield tip.seq, f"{_named(chain)} is said to stand at {said.seq}{'' if said.open else ', closed'}"
         for chain in stored.keys() - self._stands.keys():
