@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tallyroll.publish.privacy import FieldSealer
 
 _LEDGER: Final = "ledger.sqlite"
+_WITNESS: Final = "tallyroll/witness"
 
 
 def audit_folder(settings: Settings) -> Path:
@@ -116,19 +118,21 @@ def _audit_root(settings: Settings, folder: Path) -> Root:
 
 
 def open_witnesses(settings: Settings, key: str) -> Sequence[Witness]:
-    """Who cosigns the checkpoints of the ledger with this public key; asks nobody yet. Raises MissingExtra, KeyRingUnavailable."""
+    """Who cosigns the checkpoints of the ledger with this public key; asks nobody yet. Raises MissingExtra."""
     where = settings.audit_witness
     if not where:
         return []
     require("audit")
     if where.startswith("file:"):
-        return [file_witness(Path(urlsplit(where).path), [key])]
+        from tallyroll.audit.sealing.witnessing import OpenedWhenAsked  # noqa: PLC0415  # as above
+
+        return [OpenedWhenAsked(_WITNESS, partial(file_witness, Path(urlsplit(where).path), [key]))]
     from tallyroll.adapters.http.witness import HttpWitness  # noqa: PLC0415  # as above
 
     return [HttpWitness(where)]
 
 
-def file_witness(folder: Path, keys: Sequence[str], *, name: str = "tallyroll/witness") -> KeptWitness:
+def file_witness(folder: Path, keys: Sequence[str], *, name: str = _WITNESS) -> KeptWitness:
     """A witness whose own key and memory are in a folder, made there where there are none.
 
     ``keys`` are the public keys of the ledgers that it knows. Raises SettingsError for what is no key, KeyRingUnavailable.

@@ -18,7 +18,7 @@ from tallyroll.audit.reading.report import Reporting
 from tallyroll.audit.reading.witnessed import Answer, ask_all
 from tallyroll.audit.recording.new_entry import NewEntry
 from tallyroll.audit.verify.ed25519 import is_signed
-from tallyroll.errors import KeyRingUnavailable, LogUnavailable, SettingsError, StoreUnavailable, TopicConflict, Undecodable
+from tallyroll.errors import LogUnavailable, SettingsError, StoreUnavailable, TopicConflict, Undecodable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import LedgerStore
 
@@ -121,10 +121,7 @@ class AuditReading:
 
     async def _ask_witnesses(self) -> Sequence[Answer]:
         keys = [key for text in self.trusted.witnesses if (key := _key_of(text)) is not None]
-        try:
-            witnesses = self._opened.open_witnesses()
-        except KeyRingUnavailable as error:  # the folder of a witness that this user may not read
-            return [Answer(self._opened.settings.audit_witness, None, "witness_away", error.reason)]
+        witnesses = self._opened.open_witnesses()
         try:
             return await ask_all(witnesses, self.store, self._opened.keys.signer, keys, is_signed)
         finally:

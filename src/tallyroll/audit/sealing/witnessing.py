@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from tallyroll.audit.ledger import note
 from tallyroll.audit.ledger.note import Checker, Checkpoint, NoteKey
 from tallyroll.audit.sealing.witness import Refusal, judge
-from tallyroll.errors import Undecodable, WitnessRefused, WitnessUnavailable
+from tallyroll.errors import KeyRingUnavailable, Undecodable, WitnessRefused, WitnessUnavailable
 from tallyroll.ports import Clock, Signer, WitnessMemory
 
 PATH: Final = "/add-checkpoint"
@@ -92,6 +92,33 @@ class KeptWitness:
 
         self._memory.changing(judged)
         return note.cosign(signed.text, self._signer, self._clock.now_us() // 1_000_000).line().encode()
+
+
+class OpenedWhenAsked:
+    """Implements ``ports.Witness``: a kept one, opened when it is first asked.
+
+    As long as it cannot be, say in a folder that this user may not read, it is away like one that does not answer.
+    """
+
+    def __init__(self, name: str, opening: Callable[[], KeptWitness]) -> None:
+        self._name = name
+        self._opening = opening
+        self._opened: KeptWitness | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def add(self, old_size: int, note: bytes, proof: Sequence[bytes]) -> bytes:
+        if self._opened is None:
+            try:
+                self._opened = await asyncio.to_thread(self._opening)
+            except KeyRingUnavailable as error:
+                raise WitnessUnavailable(self.name, f"{error.where}: {error.reason}") from None
+        return await self._opened.add(old_size, note, proof)
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 def answer_to(witness: KeptWitness, raw: bytes) -> tuple[int, bytes]:
