@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -29,6 +30,13 @@ PAGES = {"/well": lambda accept: Answer(200, "text/plain", f"well, {accept}".enc
 @pytest.fixture
 def url() -> Iterator[str]:
     with served("127.0.0.1", 0, PAGES, setting="--http") as url:
+        yield url
+
+
+@pytest.fixture
+def patient_url() -> Iterator[str]:
+    """Of a server that lets nobody go for saying nothing, as long as a test waits."""
+    with served("127.0.0.1", 0, PAGES, setting="--http", silence_s=2 * PATIENCE_S) as url:
         yield url
 
 
@@ -86,25 +94,58 @@ def test_a_port_can_be_had_again_at_once() -> None:
         http.client.HTTPConnection("127.0.0.1", int(urlsplit(url).port or 0), timeout=PATIENCE_S).connect()
 
 
-def test_clients_that_say_nothing_do_not_hold_up_others(url: str) -> None:
-    port = int(urlsplit(url).port or 0)
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-    assert ask(f"{url}/well")[0] == 200
-    for one in silent:
-        one.close()
+def connected(url: str, count: int) -> list[socket.socket]:
+    """So many clients that say nothing yet."""
+    return [socket.create_connection(("127.0.0.1", int(urlsplit(url).port or 0)), timeout=PATIENCE_S) for _ in range(count)]
 
 
-def test_more_clients_than_places_are_turned_away_and_places_come_back(url: str) -> None:
-    port = int(urlsplit(url).port or 0)
-    silent = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) for _ in range(40)]
-    assert silent[-1].recv(1) == b"", "closed without an answer"
-    assert sum(thread.name.startswith("Thread") for thread in threading.enumerate()) <= 33
+def speaks(client: socket.socket) -> bytes:
+    """What a client that was silent is answered when it asks at last; nothing if it was let go."""
+    with client, client.makefile("rb") as answer:
+        try:
+            client.sendall(b"GET /well HTTP/1.0\r\nAccept: x\r\n\r\n")
+            return answer.read().rpartition(b"\r\n")[2]
+        except OSError:
+            return b""
+
+
+def test_clients_that_say_nothing_do_not_hold_up_others_and_are_served_when_they_speak(patient_url: str) -> None:
+    silent = connected(patient_url, 20)
+    assert ask(f"{patient_url}/well")[0] == 200
+    assert [speaks(one) for one in silent] == [b"well, x"] * 20, "none was let go meanwhile"
+
+
+def test_a_client_that_says_nothing_is_let_go() -> None:
+    with served("127.0.0.1", 0, PAGES, setting="--http", silence_s=0.05) as url:
+        (silent,) = connected(url, 1)
+        assert silent.recv(1) == b""
+        silent.close()
+
+
+def is_open(client: socket.socket) -> bool:
+    """Whether a client that said nothing was neither answered nor let go."""
+    client.setblocking(False)
+    try:
+        client.recv(1)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def test_more_clients_than_places_are_turned_away_and_places_come_back(patient_url: str) -> None:
+    before = set(threading.enumerate())
+    silent = connected(patient_url, 40)
+    placed, others = silent[:32], silent[32:]
+    assert [one.recv(1) for one in others] == [b""] * 8, "closed without an answer"
+    assert sum("process_request_thread" in one.name for one in set(threading.enumerate()) - before) == 32
+    assert [is_open(one) for one in placed] == [True] * 32
     for one in silent:
         one.close()
-    until = threading.Event()
+    end = time.monotonic() + PATIENCE_S
     while True:  # places come back as soon as the threads have noticed
         try:
-            assert ask(f"{url}/well")[0] == 200
+            assert ask(f"{patient_url}/well")[0] == 200
             break
         except OSError:
-            assert not until.wait(0.01)
+            assert time.monotonic() < end
+            threading.Event().wait(0.01)

@@ -16,7 +16,7 @@ from tallyroll.errors import SettingsError
 
 log: Final = logging.getLogger("tallyroll.http")
 
-_REQUEST_S: Final = 5.0  # a client that says nothing for so long is let go
+_SILENCE_S: Final = 5.0  # a client that says nothing for so long is let go
 _DIGITS: Final = 9
 _MAX_CLIENTS: Final = 32  # threads; a scraper and some probes need three
 _REASONS: Final[Mapping[int, str]] = {
@@ -46,15 +46,24 @@ MAX_POSTED: Final = 1 << 19
 
 
 @contextmanager
-def served(host: str, port: int, pages: Mapping[str, Page], *, setting: str, posts: Mapping[str, Post] | None = None) -> Iterator[str]:
+def served(  # noqa: PLR0913  # where, what, and for how long
+    host: str,
+    port: int,
+    pages: Mapping[str, Page],
+    *,
+    setting: str,
+    posts: Mapping[str, Post] | None = None,
+    silence_s: float = _SILENCE_S,
+) -> Iterator[str]:
     """Serves the pages by their paths while the block runs; gives the URL, with the real port where 0 asked for any free one.
 
     Listening when it returns. GET and HEAD, POST for ``posts``; no TLS, no password: keep it on an address that only your machines reach.
+    A client that says nothing for ``silence_s`` is let go.
     Raises SettingsError, which names ``setting``, where the address cannot be had. Not promised: requests under way at the
     end of the block are answered.
     """
     try:
-        server = _Server(host, port, pages, posts or {})
+        server = _Server(host, port, pages, posts or {}, silence_s)
     except OSError as error:  # socket.gaierror among them
         reason = "is not known" if isinstance(error, socket.gaierror) else _REASONS.get(error.errno or 0, error.strerror or "failed")
         raise SettingsError(setting, f"{_shown(host)}:{port} {reason}") from None
@@ -77,9 +86,10 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64  # with the five of the parent a burst of clients waits seconds for its turn
     block_on_close = False  # a client that hangs does not hold back the end of the process
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Page], posts: Mapping[str, Post]) -> None:
+    def __init__(self, host: str, port: int, pages: Mapping[str, Page], posts: Mapping[str, Post], silence_s: float) -> None:
         self.pages = pages
         self.posts = posts
+        self.silence_s = silence_s
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._places = threading.Semaphore(_MAX_CLIENTS)
         super().__init__((host, port), _Handler)
@@ -111,8 +121,12 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = _REQUEST_S
     server: _Server
+
+    def setup(self) -> None:
+        """As the parent, with an end to silence."""
+        self.request.settimeout(self.server.silence_s)
+        super().setup()
 
     def version_string(self) -> str:
         """Who answers; not which Python."""
