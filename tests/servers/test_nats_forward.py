@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from services.nats import NatsServer
 from tests.flows.publishing import breathe
 from tests.patience import PATIENCE_S
+from tests.servers.freezing import others_go_on
 
-from tallyroll.adapters.nats.message_target import NatsMessages
+from tallyroll.adapters.nats.message_target import WINDOW, NatsMessages
 from tallyroll.compat.event_bus import KafkaNATSBridge
 from tallyroll.errors import SettingsError, StoreUnavailable
 from tallyroll.events.event import AgentEvent, EventMetadata
@@ -224,7 +225,7 @@ def messages(count: int, *, subjects: int = 5, size: int = 10) -> list[Message]:
 
 
 async def acknowledged(target: NatsMessages, some: list[Message]) -> None:
-    """Sends until the server has everything, as a forwarder does."""
+    """Sends until the server has everything, as a forwarder does: for who gives up sooner than a slow machine answers."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             with suppress(StoreUnavailable):
@@ -232,24 +233,37 @@ async def acknowledged(target: NatsMessages, some: list[Message]) -> None:
                     return
 
 
+@asynccontextmanager
+async def sending(
+    server: NatsServer, mode: str, *, timeout_s: int = round(2 * PATIENCE_S), window: int = WINDOW
+) -> AsyncIterator[NatsMessages]:
+    """A target that gives up after so long; if nothing is said, never while a test waits."""
+    target = NatsMessages([server.url], jetstream=mode == "jetstream", timeout_s=timeout_s, window=window)
+    yield target
+    await target.close()
+
+
 @pytest.mark.parametrize("mode", ["jetstream", "core"])
 async def test_no_more_is_acknowledged_than_the_server_has(server: NatsServer, mode: str) -> None:
     await make_stream(server)
-    target = NatsMessages([server.url], jetstream=mode == "jetstream", window=20, timeout_s=1)
-    await acknowledged(target, messages(100))
-    server.freeze()
-    assert not any(await target.send(messages(200)[100:]))
-    server.thaw()
-    server.kill()
-    with pytest.raises(StoreUnavailable):
-        await target.send(messages(1))
-    server.restart()
-    await acknowledged(target, messages(200))
-    if mode == "jetstream":
-        assert sorted(ids(await kept(server))) == sorted(one.id for one in messages(200))
-    with pytest.raises(SettingsError, match="max_payload"):
-        await target.send(messages(1, size=2_000_000))
-    await target.close()
+    async with sending(server, mode, window=20) as patient, asyncio.timeout(PATIENCE_S):
+        assert all(await patient.send(messages(100)))
+    async with sending(server, mode, window=20, timeout_s=1) as target:
+        await acknowledged(target, messages(100))
+        server.freeze()
+        assert not any(await target.send(messages(200)[100:]))
+        server.thaw()
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            await target.send(messages(1))
+        server.restart()
+        await acknowledged(target, messages(200))
+        if mode == "jetstream":
+            assert sorted(ids(await kept(server))) == sorted(one.id for one in messages(200))
+        with pytest.raises(SettingsError, match="max_payload"):
+            await target.send(messages(1, size=2_000_000))
+    async with sending(server, mode, window=20) as patient, asyncio.timeout(PATIENCE_S):
+        assert all(await patient.send(messages(200)))
 
 
 async def test_what_no_stream_keeps_is_not_acknowledged(server: NatsServer) -> None:
@@ -285,35 +299,49 @@ async def test_nothing_but_its_id_makes_a_message_a_repeat(server: NatsServer) -
     assert len(await kept(server)) == 20
 
 
+class Tried(Mapping[str, str]):
+    """The headers of messages of which it is counted how many the client was given."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.count += 1
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, name: str) -> str:
+        raise KeyError(name)
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("mode", ["jetstream", "core"])
 async def test_more_than_the_network_holds_for_a_frozen_server_is_not_waited_for(server: NatsServer, mode: str) -> None:
     await make_stream(server)
-    target = NatsMessages([server.url], jetstream=mode == "jetstream", timeout_s=1)
-    await target.send(messages(1))
-    server.freeze()
-    async with asyncio.timeout(PATIENCE_S):
-        assert not all(await target.send(messages(200, subjects=200, size=500_000)))
-        await target.close()
-    server.thaw()
-    assert all(await target.send(messages(10)))
-    await target.close()
+    tried = Tried()
+    async with sending(server, mode, timeout_s=1) as target:
+        await acknowledged(target, messages(1))
+        server.freeze()
+        async with asyncio.timeout(PATIENCE_S):
+            large = [one._replace(headers=tried) for one in messages(200, subjects=200, size=500_000)]
+            assert not any(await target.send(large))
+            await target.close()
+        assert 0 < tried.count < len(large), "nothing is tried any more when one was waited for in vain"
+        server.thaw()
+        await acknowledged(target, messages(10))
+    async with sending(server, mode) as patient, asyncio.timeout(PATIENCE_S):
+        assert all(await patient.send(messages(10)))
 
 
 @pytest.mark.fault
 async def test_a_frozen_server_holds_up_nobody_else(server: NatsServer, tmp_path: Path) -> None:
     await make_stream(server)
-    async with Roll.open(options(server, tmp_path)) as roll:
-        await roll.publish_batch(events(10))
+    counters = Counters()
+    async with Roll.open(options(server, tmp_path), telemetry=counters) as roll:
+        await roll.publish_batch(sent := events(10))
         await roll.follow(NATS_FOLLOWER)
         assert await forwarded(roll)
-        server.freeze()
-        receipt = None
-        for event in events(50):
-            receipt = await roll.publish(event)
-        assert await roll.caught_up(receipt.position, PATIENCE_S)  # the state follower
-        assert not await roll.caught_up(receipt.position, 0, follower=NATS_FOLLOWER)
-        server.thaw()
-        await breathe()
-        assert await forwarded(roll)
-    assert len(ids(await kept(server))) == 60
+        sent += await others_go_on(server, roll, counters, NATS_FOLLOWER, lambda number: events(50, tag=str(number)))
+    assert sorted(ids(await kept(server))) == sorted(event.event_id for event in sent)

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from services.redis import RedisServer
 from tests.flows.publishing import breathe
 from tests.patience import PATIENCE_S
+from tests.servers.freezing import others_go_on
 from tests.servers.mirroring import history, replayed, states_in
 from tests.unit.replay_histories import random_log
 
@@ -196,16 +197,10 @@ async def test_a_redis_with_a_file_goes_on_after_kill_9_without_a_rebuild(tmp_pa
 
 @pytest.mark.fault
 async def test_a_frozen_redis_holds_up_nobody_else(server: RedisServer, tmp_path: Path) -> None:
-    async with mirrored(server, tmp_path) as (roll, redis, _):
+    async with mirrored(server, tmp_path) as (roll, redis, counters):
         await roll.publish_batch(fleet(1))
         await assert_mirrored(roll, redis)
-        server.freeze()
-        receipt = None
-        for event in fleet(2, 100):
-            receipt = await roll.publish(event)
-        assert await roll.caught_up(receipt.position, PATIENCE_S)  # the state follower
-        assert not await roll.caught_up(receipt.position, 0, follower=REDIS_FOLLOWER)
-        server.thaw()
+        await others_go_on(server, roll, counters, REDIS_FOLLOWER, lambda number: fleet(number + 2, 50))
         await assert_mirrored(roll, redis)
 
 
