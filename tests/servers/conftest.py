@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from services import KafkaCluster, ServiceError
 from services.stack import Stack
-from tests.patience import PATIENCE_S, READ_WAIT_MS
+from tests.patience import PATIENCE_S, READ_WAIT_MS, SESSION_MS
 
 from tallyroll.events.ids import new_id
 from tallyroll.settings import Settings
@@ -68,5 +68,5 @@ def prefix(prefixes: list[str]) -> str:
 def kafka_settings(kafka: str, prefix: str, tmp_path: Path) -> Settings:
     """Settings for the shared broker, with topics and groups of this test's own; nothing is created yet."""
     return Settings(
-        url=f"kafka://{kafka}", topic_prefix=prefix, data_dir=tmp_path, session_timeout_ms=6_000, read_wait_ms=READ_WAIT_MS
-    )  # the least a broker takes
+        url=f"kafka://{kafka}", topic_prefix=prefix, data_dir=tmp_path, session_timeout_ms=SESSION_MS, read_wait_ms=READ_WAIT_MS
+    )

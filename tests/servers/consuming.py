@@ -1,6 +1,6 @@
 """A consumer that is going to be killed; run by the tests of consumers.
 
-``python consuming.py HOW BOOTSTRAP PREFIX FOLDER INSTANCE`` writes its effects to ``FOLDER/effects.db``.
+``python consuming.py HOW BOOTSTRAP PREFIX FOLDER SESSION_MS INSTANCE`` writes its effects to ``FOLDER/effects.db``.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def auto_commit(settings: Settings, path: Path, *, die: bool) -> None:
             "group.id": settings.group("f"),
             "group.instance.id": settings.instance_id,
             "session.timeout.ms": settings.session_timeout_ms,
+            "max.poll.interval.ms": max(300_000, settings.session_timeout_ms),  # the client wants no less
             "auto.offset.reset": "earliest",
             "enable.auto.commit": True,
             "auto.commit.interval.ms": 100,
@@ -79,9 +80,9 @@ def auto_commit(settings: Settings, path: Path, *, die: bool) -> None:
 
 def main() -> None:
     """See the module."""
-    how, bootstrap, prefix, folder, instance = sys.argv[1:]
+    how, bootstrap, prefix, folder, session_ms, instance = sys.argv[1:]
     settings = Settings(
-        url=f"kafka://{bootstrap}", data_dir=Path(folder), topic_prefix=prefix, instance_id=instance, session_timeout_ms=6_000,
+        url=f"kafka://{bootstrap}", data_dir=Path(folder), topic_prefix=prefix, instance_id=instance, session_timeout_ms=int(session_ms),
         batch_records=200, flush_interval_ms=50,
     )  # fmt: skip
     path = Path(folder) / "effects.db"

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from services import NatsServer, RedisServer
 from tests.environment import environment
-from tests.patience import PATIENCE_S
+from tests.patience import LEAST_SESSION_MS, PATIENCE_S, SESSION_MS
 from tests.servers.test_http_server import ask
 from tests.servers.test_run_service import TALLYROLL, Service, running, tallyroll
 from tests.unit.analytics_histories import differences, stored
@@ -53,7 +53,7 @@ LABELS |= {"tool"}  # the first fifty, then __other__
 def environ(kafka: str, prefix: str, tmp_path: Path) -> dict[str, str]:
     made = environment(
         TALLYROLL_URL=f"kafka://{kafka}", TALLYROLL_TOPIC_PREFIX=prefix, TALLYROLL_DATA_DIR=str(tmp_path / "data"),
-        TALLYROLL_SESSION_TIMEOUT_MS="6000", TALLYROLL_FLUSH_INTERVAL_MS="50",
+        TALLYROLL_SESSION_TIMEOUT_MS=str(SESSION_MS), TALLYROLL_FLUSH_INTERVAL_MS="50",
     )  # fmt: skip
     tallyroll(made, "topics", "apply", "--yes")
     return made
@@ -85,7 +85,8 @@ def holds(service: Service) -> int:
 def test_panes_are_right_after_one_of_two_processes_was_killed_under_load(environ: dict[str, str]) -> None:
     tallyroll(environ, "simulate", "--events", "3000", "--seed", "1")
     words = ("analytics", "--http", "127.0.0.1:0", "--interval", "200ms", "--json")
-    with running(environ, *words) as first, running(environ, *words) as second:
+    doomed = {**environ, "TALLYROLL_SESSION_TIMEOUT_MS": str(LEAST_SESSION_MS)}
+    with running(doomed, *words) as first, running(environ, *words) as second:
         first.until(lambda: holds(first))
         second.until(lambda: holds(second))
         with subprocess.Popen(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.environment import environment
 from tests.flows.publishing import breathe
-from tests.patience import PATIENCE_S
+from tests.patience import LEAST_SESSION_MS, PATIENCE_S, SESSION_MS
 from tests.servers.test_run_service import running, tallyroll
 
 from tallyroll.adapters.sqlite.ledger_store import SqliteLedgerStore
@@ -26,6 +26,18 @@ from tallyroll.ports import LedgerWanted
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 KEY = "5f" * 32
+
+
+UNHEARD_S = "3600"
+"""Between heartbeats: who was killed is called silent three of them later, unless a sealer has noticed. Tests do not last for so long."""
+
+
+def on_kafka(kafka: str, prefix: str, folder: Path) -> dict[str, str]:
+    """An environment for sealers, in which nobody who is alive loses partitions."""
+    return environment(
+        TALLYROLL_URL=f"kafka://{kafka}", TALLYROLL_TOPIC_PREFIX=prefix, TALLYROLL_DATA_DIR=str(folder), AUDIT_SECRET_KEY=KEY,
+        AUDIT_HEARTBEAT_SECONDS=UNHEARD_S, TALLYROLL_SESSION_TIMEOUT_MS=str(SESSION_MS),
+    )  # fmt: skip
 
 
 def sealed(service) -> float:
@@ -72,7 +84,8 @@ def verified(environ: Mapping[str, str], folder: Path) -> dict[str, object]:
 
 
 async def test_what_a_killed_sealer_had_begun_is_sealed_once_by_the_next(tmp_path: Path) -> None:
-    environ = environment(TALLYROLL_URL=f"sqlite:///{tmp_path / 'log'}", AUDIT_SECRET_KEY=KEY, TALLYROLL_SESSION_TIMEOUT_MS="3000")
+    environ = environment(TALLYROLL_URL=f"sqlite:///{tmp_path / 'log'}", AUDIT_SECRET_KEY=KEY, AUDIT_HEARTBEAT_SECONDS=UNHEARD_S)
+    environ["TALLYROLL_SESSION_TIMEOUT_MS"] = "3000"  # of the killed one, to run out; and by its own the next one looks whether it has
     tallyroll(environ, "simulate", "--events", "2000", "--seed", "1")
     with running(environ, "audit", "--http", "127.0.0.1:0") as service:
         service.until(lambda: sealed(service) > 0)
@@ -84,9 +97,7 @@ async def test_what_a_killed_sealer_had_begun_is_sealed_once_by_the_next(tmp_pat
 
 
 async def test_two_sealers_share_the_partitions_of_a_broker(kafka: str, prefix: str, tmp_path: Path) -> None:
-    environ = environment(
-        TALLYROLL_URL=f"kafka://{kafka}", TALLYROLL_TOPIC_PREFIX=prefix, TALLYROLL_DATA_DIR=str(tmp_path), AUDIT_SECRET_KEY=KEY
-    )
+    environ = on_kafka(kafka, prefix, tmp_path)
     tallyroll(environ, "topics", "apply", "--yes")
     tallyroll(environ, "simulate", "--events", "500", "--seed", "1")
     with running(environ, "audit", "--http", "127.0.0.1:0") as one:
@@ -160,14 +171,12 @@ def writing(environ: Mapping[str, str], name: str, batches: int) -> Iterator[Wri
 async def test_writers_and_sealers_are_killed_and_partitions_move_and_nothing_acknowledged_is_lost(
     kafka: str, prefix: str, tmp_path: Path
 ) -> None:
-    environ = environment(
-        TALLYROLL_URL=f"kafka://{kafka}", TALLYROLL_TOPIC_PREFIX=prefix, TALLYROLL_DATA_DIR=str(tmp_path), AUDIT_SECRET_KEY=KEY,
-        TALLYROLL_SESSION_TIMEOUT_MS="6000",
-    )  # fmt: skip
+    environ = on_kafka(kafka, prefix, tmp_path)
+    doomed = {**environ, "TALLYROLL_SESSION_TIMEOUT_MS": str(LEAST_SESSION_MS)}
     tallyroll(environ, "topics", "apply", "--yes")
     with (
         running(environ, "audit", "--http", "127.0.0.1:0") as one,
-        running(environ, "audit", "--http", "127.0.0.1:0") as two,
+        running(doomed, "audit", "--http", "127.0.0.1:0") as two,
         writing(environ, "long", 40) as long,
         writing(environ, "cut", 10_000) as cut,
     ):
@@ -196,9 +205,7 @@ async def test_writers_and_sealers_are_killed_and_partitions_move_and_nothing_ac
 
 
 async def test_a_broker_knows_of_a_ledger_that_is_lost(kafka: str, prefix: str, tmp_path: Path) -> None:
-    environ = environment(
-        TALLYROLL_URL=f"kafka://{kafka}", TALLYROLL_TOPIC_PREFIX=prefix, TALLYROLL_DATA_DIR=str(tmp_path), AUDIT_SECRET_KEY=KEY
-    )
+    environ = on_kafka(kafka, prefix, tmp_path)
     tallyroll(environ, "topics", "apply", "--yes")
     tallyroll(environ, "simulate", "--events", "100", "--seed", "1")
     tallyroll(environ, "run", "audit", "--once")

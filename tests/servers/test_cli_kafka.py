@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import SESSION_MS
 from typer.testing import CliRunner
 
 from tallyroll.cli.app import app
@@ -20,6 +21,7 @@ Run = Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def run(kafka: str, prefix: str, tmp_path: Path) -> Run:
     environment = {"TALLYROLL_URL": f"kafka://{kafka}", "TALLYROLL_TOPIC_PREFIX": prefix, "TALLYROLL_DATA_DIR": str(tmp_path)}
+    environment["TALLYROLL_SESSION_TIMEOUT_MS"] = str(SESSION_MS)
     runner = CliRunner(env=environment)
 
     def invoke(*words: str, code: int = 0) -> list[dict[str, Any]]:

@@ -11,12 +11,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.flows.leaving import find, leave
 from tests.flows.test_exit import WAYS
-from tests.patience import PATIENCE_S
+from tests.patience import LEAST_SESSION_MS, PATIENCE_S
 from tests.servers.faulting import CLOCK, create_topics, publishing, until
 
 from tallyroll.adapters.kafka.log import KafkaLog
@@ -106,8 +107,9 @@ class Effects:
 
 @contextmanager
 def consumer(settings: Settings, how: str = "follow", instance: str = "") -> Iterator[subprocess.Popen[str]]:
-    """A consumer process, killed at the end if it is still there."""
-    arguments = [sys.executable, str(PROGRAM), how, settings.bootstrap_servers, settings.topic_prefix, str(settings.data_dir), instance]
+    """A consumer process, killed at the end if it is still there. An ``instance`` that comes again has its partitions at once."""
+    about = [settings.bootstrap_servers, settings.topic_prefix, str(settings.data_dir), str(settings.session_timeout_ms), instance]
+    arguments = [sys.executable, str(PROGRAM), how, *about]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as process:
         try:
@@ -165,7 +167,7 @@ async def test_members_that_come_and_go_under_load_lose_and_double_nothing(kafka
             assert first.stdout is not None
             assert await asyncio.to_thread(first.stdout.readline) == "ready\n"
             await until(lambda: len(effects.ids()) > 200, "two members at work")
-            with consumer(kafka_settings):
+            with consumer(replace(kafka_settings, session_timeout_ms=LEAST_SESSION_MS)):
                 before = len(effects.ids())
                 await until(lambda: len(effects.ids()) > before + 500, "a third one joins")
                 first.send_signal(signal.SIGTERM)

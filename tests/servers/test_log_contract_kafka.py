@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from tests.patience import LEAST_SESSION_MS
 
 from tallyroll.adapters.kafka.admin import KafkaAdmin
 from tallyroll.adapters.kafka.log import KafkaLog
@@ -27,8 +28,8 @@ async def open_kafka(settings: Settings, catalogue: Catalogue) -> KafkaLog:
 @pytest.fixture
 async def under_test(kafka_settings: Settings, request: pytest.FixtureRequest) -> LogUnderTest:
     """With sessions that run out for nobody who is alive, unless somebody waits for it."""
-    if request.node.callspec.params["case"] not in PROCESS_CASES:
-        kafka_settings = replace(kafka_settings, session_timeout_ms=60_000)
+    if request.node.callspec.params["case"] in PROCESS_CASES:
+        kafka_settings = replace(kafka_settings, session_timeout_ms=LEAST_SESSION_MS)
     catalogue = catalogue_of(kafka_settings)
     admin = KafkaAdmin(kafka_settings)
     wanted = plan(catalogue, await admin.describe([topic.name for topic in catalogue.topics]), replication=1)

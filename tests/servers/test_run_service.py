@@ -17,7 +17,7 @@ from typing import IO, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.environment import environment
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, SESSION_MS
 from tests.servers.test_http_server import ask
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -126,7 +126,7 @@ def test_on_the_embedded_log_it_serves_and_drains(embedded: dict[str, str]) -> N
 
 def test_on_kafka_it_serves_drains_and_leaves_the_group(kafka: str, prefix: str, tmp_path: Path) -> None:
     environ = environment(TALLYROLL_URL=f"kafka://{kafka}", TALLYROLL_TOPIC_PREFIX=prefix, TALLYROLL_DATA_DIR=str(tmp_path))
-    environ["TALLYROLL_SESSION_TIMEOUT_MS"] = "45000"  # who does not leave is waited for longer than this test does
+    environ["TALLYROLL_SESSION_TIMEOUT_MS"] = str(SESSION_MS)  # who does not leave is waited for longer than this test waits
     tallyroll(environ, "topics", "apply", "--yes")
     drained(environ, ["state"])
     with running(environ, "--http", "127.0.0.1:0") as successor:
