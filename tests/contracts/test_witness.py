@@ -22,7 +22,9 @@ from tallyroll.audit.ledger import note
 from tallyroll.audit.ledger.note import ED25519, Checkpoint, NoteKey
 from tallyroll.audit.sealing.witnessing import PATH, KeptWitness, answer_to, read_request
 from tallyroll.errors import SettingsError, Undecodable, WitnessUnavailable
-from tallyroll.opening import file_witness
+from tallyroll.opening import file_witness, open_witnesses
+from tallyroll.ports import Witness
+from tallyroll.settings import Settings
 from tallyroll.testing.witness_contract import CASES, Case
 
 
@@ -62,6 +64,30 @@ async def test_in_a_folder(case: Case, tmp_path: Path) -> None:
         return file_witness(tmp_path / "witness", [key])
 
     await case(opener, Ed25519Signer)
+
+
+def by_its_setting(folder: Path, key: str) -> Witness:
+    (witness,) = open_witnesses(Settings(url="sqlite://:memory:", audit_witness=f"file:{folder}"), key)
+    return witness
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+async def test_in_a_folder_that_is_opened_when_it_is_first_asked(case: Case, tmp_path: Path) -> None:
+    async def opener(key: str) -> Witness:
+        return by_its_setting(tmp_path / "witness", key)
+
+    await case(opener, Ed25519Signer)
+
+
+async def test_one_that_cannot_be_opened_is_away_until_it_can(tmp_path: Path) -> None:
+    signer = Ed25519Signer("log/1", sha256(b"log").digest())
+    witness = by_its_setting(tmp_path / "witness", str(NoteKey("log/1", ED25519, signer.public)))
+    signed = note.sign(Checkpoint("log/1", 1, bytes(32)).text(), [signer]).packed()
+    (tmp_path / "witness").write_text("no folder")
+    with pytest.raises(WitnessUnavailable, match=f"witness tallyroll/witness: {tmp_path}/witness/key: "):
+        await witness.add(0, signed, ())
+    (tmp_path / "witness").unlink()
+    assert (await witness.add(0, signed, ())).startswith("— tallyroll/witness ".encode())
 
 
 @pytest.mark.server
