@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -134,11 +135,18 @@ async def test_another_ledger_under_another_key(house: House, witness: KeptWitne
 async def test_nodes_that_are_missing_are_no_proof(house: House, witness: KeptWitness) -> None:
     await grow(house, witness)
     await grow(house)
-    with sqlite3.connect(house.path) as connection:
-        connection.execute("DELETE FROM node WHERE partition = ?", (META,))
-    connection.close()
+    with closing(sqlite3.connect(house.path)) as connection, connection:
+        connection.execute("CREATE TABLE aside AS SELECT * FROM node WHERE partition = ?", (META,))
+        assert connection.execute("DELETE FROM node WHERE partition = ?", (META,)).rowcount > 0
     found = await verified(house, witness)
-    assert "split_view" in found["counts"]
+    assert (found["valid"], found["counts"]) == (False, {"split_view": 1, "index": 1})
+    assert found["coverage"]["witnesses"] == {witness.name: None}, "it vouches for nothing"
+    with closing(sqlite3.connect(house.path)) as connection, connection:
+        connection.execute("INSERT INTO node SELECT * FROM aside")
+        connection.execute("DROP TABLE aside")
+    found = await verified(house, witness)
+    assert (found["valid"], found["counts"]) == (True, {}), "nothing else was wrong"
+    assert found["coverage"]["witnesses"][witness.name] < found["snapshot"]["size"], "and it had not taken it meanwhile"
 
 
 async def test_a_witness_that_knows_nothing_yet_is_told_apart_and_learns_nothing_by_being_asked(house: House, witness: KeptWitness) -> None:

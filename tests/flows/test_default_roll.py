@@ -49,12 +49,12 @@ def test_two_loops_that_open_theirs_at_the_same_moment_do_not_get_each_others() 
         opening = asyncio.ensure_future(current_roll())
         await asyncio.sleep(0)  # noqa: TID251  # it has begun to open
         asked.set()
-        await asyncio.to_thread(go_on.wait, 30)
+        assert await asyncio.to_thread(go_on.wait, PATIENCE_S)
         opened["first"] += [await opening, await current_roll()]
         await publish_agent_event("agent.started", "first")
 
     async def open_meanwhile() -> None:
-        await asyncio.to_thread(asked.wait, 30)
+        assert await asyncio.to_thread(asked.wait, PATIENCE_S)
         opening = asyncio.ensure_future(current_roll())
         await asyncio.sleep(0)  # noqa: TID251  # as above
         go_on.set()
@@ -65,6 +65,7 @@ def test_two_loops_that_open_theirs_at_the_same_moment_do_not_get_each_others() 
     other.start()
     asyncio.run(open_slowly())
     other.join(PATIENCE_S)
+    assert not other.is_alive()
     assert opened["first"][0] is opened["first"][1]
     assert opened["second"][0] is opened["second"][1]
     assert opened["first"][0] is not opened["second"][0]

@@ -369,13 +369,20 @@ async def test_a_batch_of_large_records_stays_below_its_bound(tmp_path):
 
 def test_a_new_file_that_another_process_makes_at_the_same_moment_is_ours(tmp_path):
     path = tmp_path / "log.db"
+    came = []
 
     def make_it(statement):
         if statement == "PRAGMA user_version":  # while this one is still looking at what the file is
-            with contextlib.closing(other), contextlib.suppress(sqlite3.OperationalError):  # it may have to wait for us
+            try:
                 create(other, path, Catalogue(), lock_timeout_ms=50)
+                came.append("made")
+            except sqlite3.OperationalError as error:  # it has to wait for us
+                came.append(error.sqlite_errorname)
 
     other = connect(path, synchronous="FULL", lock_timeout_ms=50)
-    with contextlib.closing(connect(path, synchronous="FULL", lock_timeout_ms=5_000)) as connection:
+    with contextlib.closing(other), contextlib.closing(connect(path, synchronous="FULL", lock_timeout_ms=5_000)) as connection:
         connection.set_trace_callback(make_it)
-        assert create(connection, path, Catalogue(), lock_timeout_ms=5_000)
+        numbers = create(connection, path, Catalogue(), lock_timeout_ms=5_000)
+        connection.set_trace_callback(None)
+        assert came == ["SQLITE_BUSY"], "the other one was there, and at that moment"
+        assert create(other, path, Catalogue(), lock_timeout_ms=50) == numbers != {}
