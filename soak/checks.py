@@ -222,12 +222,14 @@ def archived(
 
     ``kept``: by partition the first offset that is left; nothing of ``pruned_us`` or later may be missing.
     """
-    wanted = defaultdict(list)
+    wanted, pruned = defaultdict(list), defaultdict(list)
     for record in log.records:
         if record.offset >= (kept or {}).get(record.partition, 0):
             wanted[record.partition].append((record.offset, record.key, record.value))
-        elif _time_us(record) >= pruned_us:
-            yield Finding("archive", f"{record.place} is pruned, and was not old enough")
+        else:
+            pruned[record.partition].append(record)
+    for records in pruned.values():
+        yield from _too_soon(records, pruned_us)
     for partition in sorted(found.keys() | wanted.keys()):
         mine, theirs = found.get(partition, []), wanted.get(partition, [])
         if list(mine) != theirs:
@@ -235,10 +237,18 @@ def archived(
             yield Finding("archive", f"{partition} has {len(mine)} records, the log {len(theirs)}; record {odd} is the first that differs")
 
 
-def _time_us(record: Record) -> int:
-    """When the event of a record happened; of garbage nobody knows, and it may go with its neighbours."""
-    time = (record.event or {}).get("time")
-    return -1 if time is None else round(datetime.fromisoformat(str(time)).timestamp() * 1e6)
+def _too_soon(pruned: Sequence[Record], pruned_us: int) -> Iterator[Finding]:
+    """What of the pruned beginning of a partition was not to go.
+
+    Of garbage nobody knows when it was: it goes with the events of its segment. A segment with nothing else goes with a later one
+    only, so with garbage there are always events, and all of them are old.
+    """
+    dated = [(record.place, time) for record in pruned if (time := (record.event or {}).get("time")) is not None]
+    for place, time in dated:
+        if round(datetime.fromisoformat(str(time)).timestamp() * 1e6) >= pruned_us:
+            yield Finding("archive", f"{place} is pruned, and was not old enough")
+    if not dated:
+        yield Finding("archive", f"{pruned[-1].place} is pruned, and no event with it that was old enough")
 
 
 def persons(opened: Mapping[str, str | None], recorded: Iterable[Recorded], erased: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:

@@ -194,6 +194,36 @@ def test_what_was_pruned_of_the_archive_was_old_enough():
     assert judged([], {PLACE: 2}, bound_us) == {"archive"}
 
 
+@pytest.mark.parametrize(
+    ("kept", "wrong"),
+    [
+        ("gO|Y", False),  # with the events of its segment, before them or behind them
+        ("Og|Y", False),
+        ("g|OY", True),  # alone
+        ("gg|Y", True),
+        ("gY|O", True),  # with an event that was not to go
+        ("OgY|O", True),
+    ],
+)
+def test_garbage_is_pruned_with_old_events_only(kept, wrong):
+    """``g`` is garbage, ``O`` an old event, ``Y`` one that is young, ``|`` what pruning has left behind it."""
+    old, young = "2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z"
+    bound_us = round(datetime.fromisoformat(young).timestamp() * 1e6)
+
+    def made(offset, kind):
+        if kind == "g":
+            return Record(PLACE, offset, checks.GARBAGE_KEY, b"no json", None)
+        return record(offset, b'{"id":"e-%d","type":"t","time":"%s"}' % (offset, (old if kind == "O" else young).encode()))
+
+    gone, left = kept.split("|")
+    log = Log([made(offset, kind) for offset, kind in enumerate(gone + left)])
+    found = [(one.offset, one.key, one.value) for one in log.records[len(gone) :]]
+    judged = kinds(checks.archived({PLACE: found}, log, kept={PLACE: len(gone)}, pruned_us=bound_us))
+    assert judged == ({"archive"} if wrong else set())
+    unpruned = kinds(checks.archived({PLACE: found}, log, kept={PLACE: len(gone)}))
+    assert unpruned == {"archive"}, "nobody has pruned"
+
+
 def test_persons():
     late = 400_000_000  # no recorder holds the old key any more
     recorded = [
