@@ -224,7 +224,10 @@ class LedgerStore(Protocol):
         """Entries that still have a part, of a retention class and from before the moment named for it. Order as ``due``."""
 
     async def remove(self, removals: Sequence[LedgerRemoval]) -> int:
-        """Removes bodies; how many there still were. When it returns no file of the store holds them."""
+        """Removes bodies; how many there still were. When it returns no file of the store holds them.
+
+        What a record is found by stays: ids of agent, task and workflow, category, outcome.
+        """
 
     async def prune(self, partition: int, size: int) -> None:
         """Removes the first ``size`` records whole, in one transaction; the nodes of the tree stay, so everything else can be proven.
