@@ -78,12 +78,15 @@ def command(words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> t
     return begun(words, folder, environ).ended()
 
 
-def begun(words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Program:
-    """As ``command``, not waited for."""
-    return Program(_command, tuple(words), folder, dict(environ))
+def begun(words: Sequence[str], folder: Path, environ: Mapping[str, str], errors: Path | None = None) -> Program:
+    """As ``command``, not waited for; what it says on standard error goes into the file ``errors``, if there is to be one."""
+    return Program(_command, tuple(words), folder, dict(environ), errors)
 
 
-def _command(words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
+def _command(words: Sequence[str], folder: Path, environ: Mapping[str, str], errors: Path | None) -> None:
+    if errors is not None:
+        with errors.open("wb") as file:
+            os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)
