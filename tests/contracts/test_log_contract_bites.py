@@ -140,6 +140,11 @@ class SharesNothing(Around):
         return await self.inner.subscribe(f"{group}.{new_id()}", *arguments, **options)
 
 
+class GivesMoreThanWasAskedFor(Around):
+    async def subscribe(self, *arguments, max_records=500):
+        return await self.inner.subscribe(*arguments, max_records=max_records + 1)
+
+
 class StarvesTheRest(Subscribes):
     class broken(Around):  # noqa: N801
         async def poll(self, timeout_ms):
@@ -174,6 +179,7 @@ BROKEN = [
     (RepeatsBatches, group_contract.a_member_gets_every_partition_and_every_record),
     (SharesNothing, group_contract.members_share_partitions_and_hand_them_over),
     (StarvesTheRest, group_contract.no_partition_starves),
+    (GivesMoreThanWasAskedFor, group_contract.members_share_partitions_and_hand_them_over),
 ]
 
 

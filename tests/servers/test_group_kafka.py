@@ -113,3 +113,29 @@ async def test_while_the_broker_is_frozen_a_member_polls_on_and_its_commit_ends(
         cluster.thaw(1)
     # The broker may have taken what it has not confirmed, or not; nothing else has become of it.
     assert dict(await log.committed(topic, [topic])) in ({place: 5}, {place: 6})
+
+
+async def test_what_comes_while_a_commit_is_waited_for_is_given_as_many_at_a_time_as_was_asked_for(cluster, log):
+    listener, topic = Listener(), topic_of(log)
+    await log.append(numbered(log._catalogue, 200, partition=0)).settled()
+    subscription = await log.subscribe(topic, [topic], listener, max_records=5)
+    given = []
+
+    async def take():
+        batches = await subscription.poll(50)
+        assert sum(map(len, batches)) <= 5
+        given.extend(offset for batch in batches for offset in batch.offsets)
+
+    async with asyncio.timeout(PATIENCE_S):
+        while not given:
+            await take()
+        cluster.freeze(1)
+        try:
+            with pytest.raises(LogUnavailable):
+                await subscription.commit({min(listener.held): 1})
+        finally:
+            cluster.thaw(1)
+        while len(given) < 200:
+            await take()
+    assert given == list(range(200))
+    await subscription.close()

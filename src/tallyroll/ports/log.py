@@ -139,7 +139,10 @@ class EventLog(Protocol):
         """
 
     async def subscribe(self, group: str, topics: Sequence[str], listener: AssignmentListener, *, max_records: int = 500) -> Subscription:
-        """Joins the group and shares the topics' partitions with its other members, in this and other processes."""
+        """Joins the group and shares the topics' partitions with its other members, in this and other processes.
+
+        A poll gives ``max_records`` at the most, all partitions together.
+        """
 
     async def starts(self, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
         """The first offset that still exists, per partition."""

@@ -166,6 +166,7 @@ class Member:
         self._starts = dict(starts or {})
         self._commits = commits
         self._next: dict[TopicPartition, int] = {}
+        self._max_records = 0
         self._subscription: Subscription | None = None
 
     @property
@@ -182,6 +183,7 @@ class Member:
 
     async def join(self, log: EventLog, group: str, *topics: str, max_records: int = 500) -> Member:
         """Subscribes; partitions come with a later step."""
+        self._max_records = max_records
         self._subscription = await log.subscribe(group, topics, self, max_records=max_records)
         return self
 
@@ -217,6 +219,7 @@ class Member:
         batches = await self.subscription.poll(timeout_ms)
         partitions = [batch.topic_partition for batch in batches]
         expect_equal(len(set(partitions)), len(partitions), "at most one batch per partition")
+        expect(sum(map(len, batches)) <= self._max_records, "no more than was asked for")
         for batch in batches:
             partition = batch.topic_partition
             expect(partition in self.held, f"batches come of held partitions only, not of {partition}")

@@ -139,9 +139,11 @@ class KafkaSubscription:
     def _poll(self, timeout_s: float) -> list[Message]:
         self._apply_pauses()
         self._send_commits()
-        early = [message for message in self._early if _place(message) not in self._paused]
-        if early:
-            self._early = [message for message in self._early if _place(message) in self._paused]
+        early: list[Message] = []
+        later: list[Message] = []
+        for message in self._early:
+            (later if _place(message) in self._paused or len(early) == self._max_records else early).append(message)
+        self._early = later
         good = []
         for message in early or self._take(timeout_s):
             error = message.error()
