@@ -185,6 +185,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--visible", default="all,redis,nats", help="which followers then run: all in one process, or one alone (%(default)s)"
     )
+    parser.add_argument("--processes", type=int, default=1, help="in how many processes all of them then run (default %(default)s)")
     parser.add_argument("--bootstrap", help="a broker that is already running")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--settings", help=argparse.SUPPRESS)
@@ -220,7 +221,11 @@ def main(argv: list[str]) -> None:
         # First, since what the rates leave behind (logs to be rewritten and flushed) keeps the servers busy for a while.
         figures["visible"] = [
             measure(
-                _settings({**fleet, "data_dir": f"{folder}/{who}{rate}", "group_prefix": f"{who}{rate}."}), rate, options.seconds, names
+                _settings({**fleet, "data_dir": f"{folder}/{who}{rate}", "group_prefix": f"{who}{rate}."}),
+                rate,
+                options.seconds,
+                names,
+                processes=options.processes if who == "all" else 1,
             )
             for who, names in ((who, FOLLOWERS if who == "all" else (who,)) for who in options.visible.split(","))
             for rate in map(int, options.rates.split(","))
@@ -244,7 +249,8 @@ def _show(figures: Mapping[str, Any]) -> None:
         print(f"views to Redis, spread: {rates['redis_to_set']:.2f} of pipelined SET of the same views\n")
     for run in figures["visible"]:
         rows = [[place, one["seen"], one["p50_ms"], one["p99_ms"], one["worst_ms"]] for place, one in run["places"].items()]
-        title = f"From the client to each place, {run['rate_reached']:,.0f} events/s, {', '.join(run['followers'])} in one process"
+        who = f"{', '.join(run['followers'])}; processes: {run['processes']}"
+        title = f"From the client to each place, {run['rate_reached']:,.0f} events/s, {who}"
         print(table(title, ["place", "seen", "p50 ms", "p99 ms", "worst ms"], rows) + "\n")
 
 

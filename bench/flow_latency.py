@@ -55,10 +55,10 @@ class Change(NamedTuple):
     ended: int
 
 
-def measure(settings: Settings, rate: int, seconds: int, followers: Sequence[str] = FOLLOWERS) -> dict[str, Any]:
-    """Percentiles of the time until an event can be seen in each place, while ``rate`` events/s pass these followers in one process."""
-    with serving(settings, *followers):
-        return asyncio.run(_measure(settings, rate, seconds, followers))
+def measure(settings: Settings, rate: int, seconds: int, followers: Sequence[str] = FOLLOWERS, *, processes: int = 1) -> dict[str, Any]:
+    """Percentiles of the time until an event can be seen in each place, while ``rate`` events/s pass these followers."""
+    with serving(settings, *followers, processes=processes):
+        return {**asyncio.run(_measure(settings, rate, seconds, followers)), "processes": processes}
 
 
 async def _measure(settings: Settings, rate: int, seconds: int, followers: Sequence[str]) -> dict[str, Any]:
@@ -76,6 +76,7 @@ async def _measure(settings: Settings, rate: int, seconds: int, followers: Seque
             await stack.enter_async_context(_subscribed(settings, pushed))
         await asyncio.to_thread(_send_first, settings, catalogue)
         await _until_caught_up(settings, followers)
+        before = await _ended(settings) if "redis" in followers else 0
         probe = partial(_probe, catalogue=catalogue, probes=probes)
         load = partial(send_at, rate, settings, catalogue, seconds, probes_per_s=_PROBES_PER_S, probe=probe)
         sending = asyncio.create_task(asyncio.to_thread(load))
@@ -87,7 +88,7 @@ async def _measure(settings: Settings, rate: int, seconds: int, followers: Seque
         for look in looks:
             look.cancel()
         if "redis" in followers:
-            came["subscriber of Redis"] = _told(pushed, probes)
+            came["subscriber of Redis"] = _told(pushed, probes, before)
     return {
         "followers": list(followers), "rate_asked": rate, "rate_reached": reached, "probes": len(probes),
         "places": {place: _figures(seen, probes) for place, seen in came.items()},
@@ -157,7 +158,7 @@ async def _subscribed(settings: Settings, changes: list[Change]) -> AsyncIterato
     from redis.asyncio import Redis
 
     async with Redis(host=settings.redis_host, port=settings.redis_port) as client, client.pubsub() as channel:
-        await channel.subscribe(f"{settings.redis_prefix}{settings.topic_prefix}agent:probe:state")
+        await channel.subscribe(_channel(settings))
 
         async def listen() -> None:
             async for message in channel.listen():
@@ -172,12 +173,25 @@ async def _subscribed(settings: Settings, changes: list[Change]) -> AsyncIterato
             listening.cancel()
 
 
-def _told(changes: Sequence[Change], probes: Mapping[str, Probe]) -> dict[str, int]:
-    """When each probe was in a state that was pushed: one state may tell of several, and the first ended task is no probe."""
+async def _ended(settings: Settings) -> int:
+    """How many ended tasks the state of the probes' agent counts by now."""
+    from redis.asyncio import Redis
+
+    async with Redis(host=settings.redis_host, port=settings.redis_port) as client:
+        return int(json.loads(await client.get(_channel(settings)) or b"")["tasks_completed"])
+
+
+def _channel(settings: Settings) -> str:
+    """The key of that state, and the name of the channel on which it is pushed."""
+    return f"{settings.redis_prefix}{settings.topic_prefix}agent:probe:state"
+
+
+def _told(changes: Sequence[Change], probes: Mapping[str, Probe], before: int) -> dict[str, int]:
+    """When each probe was in a state that was pushed; one state may tell of several. ``before``: ended tasks that are no probes."""
     seen: dict[str, int] = {}
     waiting = iter(sorted(probes, key=lambda event_id: probes[event_id].offset))
     for change in changes:
-        seen.update((event_id, change.came_ns) for event_id in islice(waiting, max(0, change.ended - 1 - len(seen))))
+        seen.update((event_id, change.came_ns) for event_id in islice(waiting, max(0, change.ended - before - len(seen))))
     return seen
 
 

@@ -25,9 +25,9 @@ _WARM_S: Final = 1  # of load before the first probe: the client connects, and e
 
 
 @contextmanager
-def serving(settings: Settings, *followers: str) -> Iterator[None]:
-    """These followers run, as ``tallyroll run`` with these settings; what it says is in ``LOG``."""
-    command = [sys.executable, "-m", "tallyroll", "run", *followers, "--http", "off"]
+def serving(settings: Settings, *followers: str, processes: int = 1) -> Iterator[None]:
+    """These followers run, as ``tallyroll run`` with these settings in so many processes; what it says is in ``LOG``."""
+    command = [sys.executable, "-m", "tallyroll", "run", *followers, "--http", "off", "--processes", str(processes)]
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("w") as log, subprocess.Popen(command, env={**os.environ, **settings.to_env()}, stdout=log, stderr=log) as service:
         try:
