@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -57,7 +58,7 @@ class KafkaSubscription:
         self._pause_changes: dict[TopicPartition, bool] = {}
         self._epochs: dict[TopicPartition, int | None] = {}
         self._held: set[TopicPartition] = set()
-        self._early: list[Message] = []  # what came while the answer to a commit was looked for
+        self._early: deque[Message] = deque()  # what came while the answer to a commit was looked for
         self._to_commit: dict[TopicPartition, int] = {}
         self._answers: dict[TopicPartition, tuple[int, bool]] = {}  # the last commit that was answered, and whether it is stored
         self._rebalancing = asyncio.Event()
@@ -140,10 +141,11 @@ class KafkaSubscription:
         self._apply_pauses()
         self._send_commits()
         early: list[Message] = []
-        later: list[Message] = []
-        for message in self._early:
-            (later if _place(message) in self._paused or len(early) == self._max_records else early).append(message)
-        self._early = later
+        paused: list[Message] = []
+        while self._early and len(early) < self._max_records:  # no further: there may be very many
+            message = self._early.popleft()
+            (paused if _place(message) in self._paused else early).append(message)
+        self._early.extendleft(reversed(paused))
         good = []
         for message in early or self._take(timeout_s):
             error = message.error()
@@ -167,7 +169,7 @@ class KafkaSubscription:
 
     def _seek(self, partition: TopicPartition, offset: int) -> None:
         self._consumer.seek(ClientPartition(partition.topic, partition.partition, offset))
-        self._early = [message for message in self._early if _place(message) != partition]
+        self._early = deque(message for message in self._early if _place(message) != partition)
 
     def _leave(self) -> None:
         self._send_commits()
@@ -247,7 +249,7 @@ class KafkaSubscription:
 
     def _forget(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._held.difference_update(partitions)
-        self._early = [message for message in self._early if _place(message) in self._held]
+        self._early = deque(message for message in self._early if _place(message) in self._held)
         for partition in partitions:
             self._epochs.pop(partition, None)
             self._to_commit.pop(partition, None)  # somebody else commits for them now
