@@ -217,7 +217,13 @@ def test_time_and_randomness_come_from_few_places() -> None:
                 assert name in RANDOM, f"{name} draws random numbers"
 
 
-def test_git_holds_no_data_of_a_run() -> None:
-    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+LARGEST_BYTES = 400_000  # twice the longest list of requirements
+
+
+def test_git_holds_no_data_of_a_run_and_nothing_built() -> None:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 0:  # an unpacked source archive has no git
-        assert not [name for name in done.stdout.splitlines() if name.endswith((".db", ".db-wal", ".pyc")) or name.startswith(".services/")]
+        names = [name for name in done.stdout.split("\0") if (ROOT / name).is_file()]
+        made = (".db", ".db-wal", ".pyc", ".whl", ".so", ".jar")
+        assert not [name for name in names if name.endswith(made) or name.startswith(".services/")]
+        assert not [name for name in names if (ROOT / name).stat().st_size > LARGEST_BYTES]

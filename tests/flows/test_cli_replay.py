@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.flows.test_cli import runner_for
@@ -147,22 +150,57 @@ def test_the_archive_answers_in_sql(folder: Path) -> None:
 
 
 def test_a_lost_installation_is_restored_and_shown_to_be_the_same(own: Path) -> None:
-    run(own, "run", "--once")
-    (own / "before.json").write_text(run(own, "replay", "verify", "--sample", "5", "--json"))
-    for path in [*own.glob("log/state.db*"), *own.glob("log/archive/*/*/index.db*")]:
+    run(own, "run", "--once", "state", "analytics")
+    (own / "before.json").write_text(run(own, "replay", "verify", "--sample", "5", "--metrics", "--json"))
+    for path in [*own.glob("log/state.db*"), *own.glob("log/analytics.db*"), *own.glob("log/archive/*/*/index.db*")]:
         path.unlink()
     found = json.loads(run(own, "replay", "restore", "--expect", str(own / "before.json"), "--json"))
-    assert (found["equals_full_replay"], found["equals_lost"]) == (True, True)
+    assert (found["restored"], found["equals_full_replay"], found["equals_lost"]) == (["states", "metrics"], True, True)
     assert found["indexes_rebuilt"] > 0
     assert found["behind"]["audit"] > 0, "nobody has sealed it, and the answer does not pass over it"
-    assert json.loads(run(own, "replay", "verify", "--json"))["sound"] is True
+    assert "analytics" not in found["behind"]
+    again, before = json.loads(run(own, "replay", "verify", "--metrics", "--json")), json.loads((own / "before.json").read_text())
+    assert again["metrics"] == before["metrics"]
     assert "not empty" in run(own, "replay", "restore", code=2)
-    lost = json.loads((own / "before.json").read_text())
+
+
+def test_a_store_that_is_not_the_lost_one_is_called_so(own: Path) -> None:
+    run(own, "run", "--once", "state", "analytics")
+    lost = json.loads(run(own, "replay", "verify", "--json"))
+    run(own, "simulate", "--seed", "5", "--agents", "4", "--events", "100", "--start", "2026-01-05T10:00:00Z")
+
+    def restored(code: int, *options: str) -> dict[str, Any]:
+        (own / "lost.json").write_text(json.dumps(lost))
+        for path in [*own.glob("log/state.db*"), *own.glob("log/analytics.db*")]:
+            path.unlink()
+        said = run(own, "replay", "restore", "--expect", str(own / "lost.json"), "--json", *options, code=code)
+        return json.loads(said.splitlines()[0])
+
+    right, lost["metrics"]["hash"] = lost["metrics"]["hash"], "0" * 64
+    found = restored(1)
+    assert (found["equals_full_replay"], found["metrics"]["equals_lost"], found["equals_lost"]) == (True, False, False)
+    found = restored(0, "--no-metrics")
+    assert (found["restored"], found["metrics"], found["equals_lost"]) == (["states"], None, True)
+    said = run(own, "replay", "restore", "--expect", str(own / "lost.json"), code=1)
+    assert "the state store is not empty, and was left alone" in said
+    assert "they do not equal the lost ones" in said
+    lost["metrics"]["metrics"] = "of other metrics"
+    assert restored(0)["metrics"]["equals_lost"] is None
+    lost["metrics"]["metrics"], lost["metrics"]["hash"] = right, right
     lost["views"]["agent"]["hash"] = "0" * 64
-    (own / "wrong.json").write_text(json.dumps(lost))
-    for path in own.glob("log/state.db*"):
-        path.unlink()
-    run(own, "replay", "restore", "--expect", str(own / "wrong.json"), "--json", code=1)
+    assert restored(1)["equals_lost"] is False
+    (own / "lost.json").write_text("{}")
+    assert "not what 'replay verify --json' prints" in run(own, "replay", "restore", "--expect", str(own / "lost.json"), code=2)
+
+
+def test_metrics_that_the_records_do_not_come_to_are_found(own: Path) -> None:
+    run(own, "run", "--once", "analytics")
+    assert json.loads(run(own, "replay", "verify", "--metrics", "--json"))["sound"]
+    with closing(sqlite3.connect(own / "log" / "analytics.db")) as connection, connection:
+        connection.execute("DELETE FROM pane WHERE rowid = (SELECT max(rowid) FROM pane)")
+    found = json.loads(run(own, "replay", "verify", "--metrics", "--json", code=1).splitlines()[0])
+    assert [one["kind"] for one in found["wrong"]] == ["metrics_differ"]
+    assert json.loads(run(own, "replay", "verify", "--json"))["sound"], "who does not ask does not count anew"
 
 
 def test_what_no_state_has_is_not_looked_for(folder: Path) -> None:

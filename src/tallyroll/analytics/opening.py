@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tallyroll.analytics.query import AnalyticsEngine, Attached
 from tallyroll.analytics.spec import MetricSpec, spec_id
 from tallyroll.analytics.tidying import Tidier
-from tallyroll.analytics.windows import FOREVER, Retention
+from tallyroll.analytics.windows import Retention
 from tallyroll.errors import LogUnavailable
+from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.events.types import SYSTEM_TOPIC
-from tallyroll.ports import AlertSink, Clock, DocumentWrite, EventLog, Span, WindowStore
-from tallyroll.telemetry import Counters, Telemetry
+from tallyroll.ports import AlertSink, Clock, DocumentWrite, EventLog, WindowStore
+from tallyroll.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from tallyroll.analytics.alerts.lifecycle import Silence
     from tallyroll.analytics.alerts.rules import AnyRule
     from tallyroll.analytics.detection import Detection
+    from tallyroll.analytics.fingerprint import PanesFingerprint
     from tallyroll.analytics.follower import AnalyticsFollower
     from tallyroll.analytics.run import Observer
 
@@ -54,7 +56,7 @@ class OpenAnalytics:
         self._telemetry = telemetry
         self._default_window = default_window
         self._attached = Attached(follow, catch_up, self._ends, self._firing)
-        self._retention = retention
+        self.retention = retention
         self._tidier = Tidier(store, specs, clock, retention)
         self._detection: Detection | None = None
 
@@ -95,21 +97,25 @@ class OpenAnalytics:
             clock=self._clock,
             telemetry=self._telemetry,
             observers=observers,
-            retention=self._retention,
+            retention=self.retention,
         )
 
-    async def recounted(self, store: WindowStore, spans: Sequence[Span]) -> AnalyticsEngine:
-        """Counts a part of the log anew into an empty store, and gives an engine on that: what was, by the metrics of now."""
-        from tallyroll.analytics.follower import AnalyticsFollower  # noqa: PLC0415  # needs the extra; who only asks does without
+    def recount(
+        self, store: WindowStore, partitions: Sequence[TopicPartition], batches: AsyncIterable[Batch], retention: Retention
+    ) -> AsyncGenerator[int, None]:
+        """Counts batches of a history anew by the metrics of now; see ``recounting.recount``."""
+        from tallyroll.analytics.recounting import recount  # noqa: PLC0415  # needs the extra; who only asks does without
 
-        follower = AnalyticsFollower(store, self._catalogue, self.specs, clock=self._clock, telemetry=Counters(), retention=FOREVER)
-        await follower.positions([TopicPartition(span.topic, span.partition) for span in spans])
-        async for batch in self._log.read(spans):
-            follower.apply(batch)
-            if follower.wants_flush(interval_over=True):
-                await follower.flush()
-        await follower.flush()
-        await follower.close()
+        return recount(store, self._catalogue, self.specs, partitions, batches, clock=self._clock, retention=retention)
+
+    async def fingerprint(self, store: WindowStore, retention: Retention) -> PanesFingerprint:
+        """What a store holds by the metrics of now; see ``fingerprint``."""
+        from tallyroll.analytics.fingerprint import panes_fingerprint  # noqa: PLC0415  # as above
+
+        return await panes_fingerprint(store, self.specs, retention)
+
+    def engine_on(self, store: WindowStore) -> AnalyticsEngine:
+        """Answers from another store."""
         return AnalyticsEngine(store, self.specs, clock=self._clock, default_window=self._default_window)
 
     async def open_alerts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -142,7 +148,7 @@ class OpenAnalytics:
 
     def _engine(self, attached: Attached) -> AnalyticsEngine:
         return AnalyticsEngine(
-            self.store, self.specs, clock=self._clock, default_window=self._default_window, attached=attached, retention=self._retention
+            self.store, self.specs, clock=self._clock, default_window=self._default_window, attached=attached, retention=self.retention
         )
 
     async def _firing(self) -> Sequence[dict[str, Any]]:

@@ -16,6 +16,15 @@ class TopicPartition(NamedTuple):
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}"
 
+    @classmethod
+    def parse(cls, text: str) -> TopicPartition:
+        """The partition that ``str()`` wrote. Raises ValueError on anything else."""
+        try:
+            topic, partition = text.rsplit("/", 1)
+            return cls(topic, int(partition))
+        except ValueError:
+            raise ValueError(f"{text!r} is not topic/partition") from None
+
 
 class Position(msgspec.Struct, frozen=True, order=True, gc=False):
     """One record's place: ``topic/partition/offset``. Its order means something within one partition only."""

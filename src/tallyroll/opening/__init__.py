@@ -1,6 +1,15 @@
 """Opening what the settings name, by area. Each adapter is imported only when it is chosen."""
 
-from tallyroll.opening.analytics import DETECTORS, alert_rules_of, metrics_of, new_detector, open_alert_sinks, open_window_store
+from tallyroll.opening.analytics import (
+    DETECTORS,
+    alert_rules_of,
+    metrics_of,
+    new_detector,
+    open_alert_sinks,
+    open_window_store,
+    scratch_window_store,
+    window_store_file,
+)
 from tallyroll.opening.audit import (
     audit_folder,
     compliance_rules_of,
@@ -43,6 +52,8 @@ __all__ = [
     "open_window_store",
     "open_witnesses",
     "replayer_on",
+    "scratch_window_store",
     "seal_limits",
     "spool_of",
+    "window_store_file",
 ]

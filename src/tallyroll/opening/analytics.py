@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from tallyroll.adapters.extras import require
@@ -21,12 +24,31 @@ DETECTORS: Final = ("ensemble", "moving-average", "windowed-gaussian", "half-spa
 """The detectors that can be chosen for a look at the past; the first is the one that watches."""
 
 
+def window_store_file(settings: Settings) -> Path:
+    """Where the store of analytics lies, whether or not there is one."""
+    return settings.data_dir / "analytics.db"
+
+
 async def open_window_store(settings: Settings) -> WindowStore:
     """The store of analytics: a file beside the log. Raises MissingExtra, StoreUnavailable."""
     require("analytics")
     from tallyroll.adapters.sqlite.window_store import SqliteWindowStore  # noqa: PLC0415  # opened when first needed
 
-    return await SqliteWindowStore.open(None if settings.in_memory else settings.data_dir / "analytics.db")
+    return await SqliteWindowStore.open(None if settings.in_memory else window_store_file(settings))
+
+
+@asynccontextmanager
+async def scratch_window_store() -> AsyncIterator[WindowStore]:
+    """An empty store in a file of its own, which is gone afterwards. Raises MissingExtra, StoreUnavailable."""
+    require("analytics")
+    from tallyroll.adapters.sqlite.window_store import SqliteWindowStore  # noqa: PLC0415  # as above
+
+    with TemporaryDirectory(prefix="tallyroll-") as folder:
+        store = await SqliteWindowStore.open(Path(folder) / "analytics.db")
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Literal, NamedTuple, Protocol
 
 from tallyroll.events.position import TopicPartition
@@ -141,6 +142,12 @@ class WindowStore(Protocol):
 
     async def version(self) -> int:
         """A number that changes with every commit, of whichever process: what a cache asks."""
+
+    def at_one_moment(self) -> AbstractAsyncContextManager[WindowStore]:
+        """The store as it is now, to be read whatever is committed meanwhile. For short: it may keep the store from tidying up.
+
+        Who writes to it gets StoreUnavailable.
+        """
 
     async def close(self) -> None:
         """Waits for what is running, then closes the store."""

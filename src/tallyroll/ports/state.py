@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from tallyroll.events.position import TopicPartition
@@ -69,6 +70,12 @@ class StateStore(Protocol):
 
         The first write of another fold removes what the earlier one stored for that partition. Raises PositionConflict
         when a partition's stored progress is not the expected one.
+        """
+
+    def at_one_moment(self) -> AbstractAsyncContextManager[StateStore]:
+        """The store as it is now, to be read whatever is committed meanwhile. For short: it may keep the store from tidying up.
+
+        Who writes to it gets StoreUnavailable.
         """
 
     async def close(self) -> None:

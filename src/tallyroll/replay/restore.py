@@ -161,12 +161,13 @@ class Fingerprint:
 
 
 async def fingerprint(replayer: Replayer, store: StateStore) -> Fingerprint:
-    """The fingerprint of a store as it is now. Not promised: one moment, if somebody writes meanwhile."""
+    """The fingerprint of a store as it is now, whoever writes meanwhile."""
     fold, views = replayer.fold, {}
-    progress = {str(at): one.next for at, one in (await store.load_progress()).items() if one.fold_id == fold.fold_id}
-    for view in fold.views:
-        states = await stored_states(store, replayer, view)
-        views[view.name] = (len(states), states_hash(states))
+    async with store.at_one_moment() as now:
+        progress = {str(at): one.next for at, one in (await now.load_progress()).items() if one.fold_id == fold.fold_id}
+        for view in fold.views:
+            states = await stored_states(now, replayer, view)
+            views[view.name] = (len(states), states_hash(states))
     return Fingerprint(dict(sorted(progress.items())), views)
 
 

@@ -25,6 +25,7 @@ from tallyroll.opening import (
     open_window_store,
     open_witnesses,
     replayer_on,
+    window_store_file,
 )
 from tallyroll.ports import Clock, EventLog, LedgerStore, PiiFinder, StateStore, StateTarget, Tracing
 from tallyroll.publish.publisher import EventPublisher
@@ -150,6 +151,11 @@ class Parts:
                 )  # fmt: skip
                 self.stack.push_async_callback(self._analytics.close)
             return self._analytics
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether there is a store of analytics."""
+        return self._analytics is not None or (not self.settings.in_memory and window_store_file(self.settings).is_file())
 
     @cached_property
     def violations(self) -> Violations:

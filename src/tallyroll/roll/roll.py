@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,6 @@ from tallyroll.opening import (
     open_message_source,
     open_outbox,
     open_tracing,
-    open_window_store,
     spool_of,
 )
 from tallyroll.ports import (
@@ -41,7 +40,6 @@ from tallyroll.ports import (
     Outcome,
     PartitionWrite,
     Progress,
-    Span,
     TopicAdmin,
     Tracing,
 )
@@ -64,11 +62,13 @@ from tallyroll.replay.views import AGENT, TASK, WORKFLOW
 from tallyroll.roll.following import Following, Lag
 from tallyroll.roll.names import ARCHIVE_FOLLOWER, STATE_FOLLOWER
 from tallyroll.roll.parts import Parts
+from tallyroll.roll.recounting import metrics_fingerprint, recounted, recounted_fingerprint, restore_metrics
 from tallyroll.settings import Settings
 from tallyroll.telemetry import Counters, Telemetry
 
 if TYPE_CHECKING:
     from tallyroll.analytics.alerts.lifecycle import Silence
+    from tallyroll.analytics.fingerprint import PanesFingerprint
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.report import ArchiveReport
     from tallyroll.audit.trail import AuditTrail
@@ -380,21 +380,12 @@ class Roll:
         opened = await self._parts.analytics()
         return opened.engine if follow else opened.onlooker
 
-    @asynccontextmanager
-    async def recounted(self, since: datetime | None = None) -> AsyncIterator[AnalyticsEngine]:
-        """Metrics of the log since a moment (by record time), counted anew in memory and by themselves: for trying things on the past.
+    def recounted(self, since: datetime | None = None) -> AbstractAsyncContextManager[AnalyticsEngine]:
+        """Metrics of the log since a moment (by record time), counted anew and by themselves: for trying things on the past.
 
         Touches nothing that is stored. Raises MissingExtra, SpanGone, LogUnavailable.
         """
-        opened = await self._parts.analytics()
-        ends, starts = await self.log.ends(opened.topics), await self.log.starts(opened.topics)
-        begin = starts if since is None else await self.log.positions_at(opened.topics, int(since.timestamp() * 1_000))
-        spans = [Span(*where, begin.get(where, 0), end) for where, end in ends.items() if begin.get(where, 0) < end]
-        store = await open_window_store(replace(self.settings, url="sqlite://:memory:"))
-        try:
-            yield await opened.recounted(store, spans)
-        finally:
-            await store.close()
+        return recounted(self._parts, since)
 
     async def open_alerts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Alerts that are pending or firing, the most severe first, and the silences in force, as stored."""
@@ -482,6 +473,24 @@ class Roll:
     async def state_fingerprint(self) -> Fingerprint:
         """What the state store holds: per view how many owners and one hash, as of which offsets."""
         return await fingerprint((await self.replay_engine()).replayer, await self._parts.state_store())
+
+    def restore_metrics(self, *, allow_truncated: bool = False) -> AsyncGenerator[tuple[int, int], None]:
+        """Counts archive and log into the empty store of analytics, without alarms; gives how many of how many offsets are done.
+
+        What the archive has pruned is not counted. Raises PositionConflict if the store is not empty, MissingExtra, SpanGone.
+        """
+        return restore_metrics(self._parts, allow_truncated=allow_truncated)
+
+    async def metrics_fingerprint(self) -> PanesFingerprint | None:
+        """What the store of analytics holds by the metrics of now, as one hash of which offsets; None if it has nothing of these."""
+        return await metrics_fingerprint(self._parts)
+
+    async def recounted_fingerprint(self, like: PanesFingerprint, tell: Callable[[int, int], None]) -> PanesFingerprint | None:
+        """What counting the same offsets anew, in a store of its own, comes to; None if ``like`` is of other metrics than now.
+
+        ``tell`` is called with how many of how many offsets are done. Raises MissingExtra, SpanGone, NoSuchOffset.
+        """
+        return await recounted_fingerprint(self._parts, like, tell)
 
     # Looking
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from tallyroll.adapters.system import SystemClock
-from tallyroll.errors import PositionConflict
+from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue, Topic
 from tallyroll.events.types import TASK_TOPIC
@@ -106,6 +106,15 @@ async def refused(call: Awaitable[object]) -> PositionConflict:
     except PositionConflict as error:
         return error
     raise AssertionError("who does not build on what is stored is refused")
+
+
+async def unwritable(call: Awaitable[object]) -> None:
+    """A call that ends with StoreUnavailable."""
+    try:
+        await call
+    except StoreUnavailable:
+        return
+    raise AssertionError("what is written to a moment is refused")
 
 
 async def deliver(under_test: LogUnderTest, log: EventLog, records: Sequence[Encoded]) -> list[TopicPartition]:

@@ -19,7 +19,7 @@ from typing import Final
 
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import PartitionWrite, Progress, StateStore
-from tallyroll.testing.contract import expect, expect_equal, opened, refused
+from tallyroll.testing.contract import expect, expect_equal, opened, refused, unwritable
 
 __all__ = ["CASES", "SHARED_CASES", "Case", "OpenStore"]
 
@@ -156,6 +156,23 @@ async def reads_go_on_while_commits_run(opener: OpenStore) -> None:
         await writing
 
 
+async def a_moment_can_be_read_while_commits_run(opener: OpenStore) -> None:
+    """As it was, whatever is committed meanwhile; written to it is nothing, and the store goes on afterwards."""
+    async with opened(opener) as [store]:
+        await store.commit([_write(_ONE, None, 1, ("view", "a", b"1"), ("view", "b", b"1"))])
+        async with store.at_one_moment() as then:
+            await store.commit([_write(_ONE, 1, 2, ("view", "a", b"2"), ("view", "c", b"2"))])
+            expect_equal((await then.load_progress())[_ONE].next, 1, "progress of the moment")
+            expect_equal(dict((await then.parts_of("fold", "view", "a")).parts), {_ONE: b"1"}, "a part of the moment")
+            expect_equal(list(await then.owners("fold", "view")), ["a", "b"], "owners of the moment")
+            expect_equal(dict(then.load_parts(_ONE, "view", ["a", "c"])), {"a": b"1"}, "parts of the moment")
+            await unwritable(then.commit([_write(_ONE, 1, 3)]))
+            expect_equal(list(await store.owners("fold", "view")), ["a", "b", "c"], "owners of the store meanwhile")
+        await store.commit([_write(_ONE, 2, 3, ("view", "a", b"3"))])
+        async with store.at_one_moment() as then:
+            expect_equal(dict(then.load_parts(_ONE, "view", ["a"])), {"a": b"3"}, "parts of a later moment")
+
+
 async def another_client_sees_what_was_committed(opener: OpenStore) -> None:
     """Also one that was open before; and what was committed is there after everybody has closed."""
     async with opened(opener, opener) as [one, two]:
@@ -187,5 +204,6 @@ CASES: Final[Sequence[Case]] = (
     owners_come_in_pages,
     names_and_bytes_of_any_kind_come_back,
     reads_go_on_while_commits_run,
+    a_moment_can_be_read_while_commits_run,
 )
 SHARED_CASES: Final[Sequence[Case]] = (another_client_sees_what_was_committed, of_two_clients_one_writes_a_partition)

@@ -20,7 +20,7 @@ from typing import Final
 from tallyroll.errors import DocumentConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import DocumentWrite, OpenPair, PaneAt, PaneRow, WindowProgress, WindowStore, WindowWrite
-from tallyroll.testing.contract import expect, expect_equal, opened, refused
+from tallyroll.testing.contract import expect, expect_equal, opened, refused, unwritable
 
 __all__ = ["CASES", "SHARED_CASES", "Case", "OpenStore"]
 
@@ -327,6 +327,22 @@ async def reads_go_on_while_commits_run(opener: OpenStore) -> None:
         await writing
 
 
+async def a_moment_can_be_read_while_commits_run(opener: OpenStore) -> None:
+    """As it was, whatever is committed meanwhile; written to it is nothing, and the store goes on afterwards."""
+    at = _at("a", 0)
+    async with opened(opener) as [store]:
+        await store.commit([_write(_ONE, None, 1, (at, b"1"))], [DocumentWrite("kind", "id", b"1")])
+        async with store.at_one_moment() as then:
+            await store.commit([_write(_ONE, 1, 2, (at, b"2"), (_at("b", 0), b"2"))], [DocumentWrite("kind", "id", b"2")])
+            expect_equal((await then.load_progress())[_ONE].next, 1, "progress of the moment")
+            expect_equal([row.data for row in await then.rows("agent", _MINUTE, 0, _DAY)], [b"1"], "rows of the moment")
+            expect_equal(dict(await then.documents("kind")), {"id": b"1"}, "documents of the moment")
+            await unwritable(then.commit([_write(_ONE, 1, 3)]))
+            expect_equal(len(await store.rows("agent", _MINUTE, 0, _DAY)), 2, "rows of the store meanwhile")
+        await store.commit([_write(_ONE, 2, 3, (at, b"3"))])
+        expect_equal((await store.load_progress())[_ONE].next, 3, "progress afterwards")
+
+
 async def another_client_sees_what_was_committed(opener: OpenStore) -> None:
     """Also one that was open before, whose version changes; and it is there after everybody has closed."""
     async with opened(opener, opener) as [one, two]:
@@ -371,5 +387,6 @@ CASES: Final[Sequence[Case]] = (
     what_comes_when_minutes_are_gone_is_written_wide,
     old_rows_are_removed,
     reads_go_on_while_commits_run,
+    a_moment_can_be_read_while_commits_run,
 )
 SHARED_CASES: Final[Sequence[Case]] = (another_client_sees_what_was_committed, of_two_clients_one_writes)

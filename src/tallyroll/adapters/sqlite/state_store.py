@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tallyroll.adapters.sqlite.store_file import FileKind, StoreFile
+from tallyroll.adapters.sqlite.store_file import FileKind, FrozenFile, StoreFile
 from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import OwnerParts, PartitionWrite, Progress
@@ -46,13 +47,21 @@ class SqliteStateStore:
     Not promised: use from several hosts or over a network file system, where file locks do not hold.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._file = StoreFile(path, _KIND)
+    def __init__(self, file: StoreFile | FrozenFile) -> None:
+        self._file = file
 
     @classmethod
     async def open(cls, path: Path | None) -> SqliteStateStore:
         """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable."""
-        return await asyncio.to_thread(cls, path)
+        return cls(await asyncio.to_thread(StoreFile, path, _KIND))
+
+    @asynccontextmanager
+    async def at_one_moment(self) -> AsyncIterator[SqliteStateStore]:
+        frozen = SqliteStateStore(await asyncio.to_thread(self._file.frozen))
+        try:
+            yield frozen
+        finally:
+            await frozen.close()
 
     async def load_progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, Progress]:
         def select(connection: sqlite3.Connection) -> dict[TopicPartition, Progress]:

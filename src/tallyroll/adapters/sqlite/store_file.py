@@ -73,6 +73,7 @@ class StoreFile:
                 raise
         self._write_lock = threading.Lock()
         self._read_lock = self._write_lock if path is None else threading.Lock()
+        self._path = path or Path()
         self._wal = None if path is None else path.with_name(f"{path.name}-wal")
         self._wal_bytes = 0
         self._folding = Folding(partial(_beside, path)) if path is not None else None
@@ -83,6 +84,17 @@ class StoreFile:
         check_process(self._pid, self._name)
         with self._read_lock, self._translated(), transaction(self._reader, "DEFERRED"):
             return select(self._reader)
+
+    def frozen(self) -> FrozenFile:
+        """What is committed now, to be read whatever is committed later; close it soon, since the log cannot be emptied before."""
+        check_process(self._pid, self._name)
+        with self._translated():
+            if self._reader is not self._writer:
+                return FrozenFile(self._name, _beside(self._path), self._translated)
+            copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            with self._read_lock:
+                self._reader.backup(copy)
+            return FrozenFile(self._name, contextlib.closing(copy), self._translated)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -142,9 +154,46 @@ class StoreFile:
             raise StoreUnavailable(self._name, reason) from error
 
 
+class FrozenFile:
+    """A store as it was at one moment; only for reading. Every method blocks."""
+
+    def __init__(
+        self, name: str, opened: contextlib.closing[sqlite3.Connection], translated: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
+        self._name = name
+        self._translated = translated
+        self._lock = threading.Lock()
+        self._open = contextlib.ExitStack()
+        self._connection = self._open.enter_context(opened)
+        self._open.enter_context(transaction(self._connection, "DEFERRED"))
+        self._connection.execute("SELECT count(*) FROM sqlite_schema")  # the moment is that of the first reading
+
+    def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``select`` finds, of that moment."""
+        with self._lock, self._translated():
+            return select(self._connection)
+
+    def frozen(self) -> FrozenFile:
+        """The same moment cannot be had a second time. Raises StoreUnavailable."""
+        raise self._refusal()
+
+    def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Nothing can be written. Raises StoreUnavailable."""
+        raise self._refusal()
+
+    def close(self) -> None:
+        """Lets go of the moment. Safe to call twice."""
+        with self._lock:
+            self._open.close()
+
+    def _refusal(self) -> StoreUnavailable:
+        return StoreUnavailable(self._name, "it is open as it was at one moment, for reading only")
+
+
 def _beside(path: Path) -> contextlib.closing[sqlite3.Connection]:
     """A connection to a file that is there; one that was removed meanwhile is not made anew."""
-    return contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None))
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    return contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False))
 
 
 def _connect(path: Path | None, kind: FileKind, lock_timeout_s: float) -> sqlite3.Connection:

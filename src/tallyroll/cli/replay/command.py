@@ -10,7 +10,7 @@ from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.freshness import catch_up
 from tallyroll.cli.printing import counted, markup, number, paint, plain, say, say_json, spread, table
 from tallyroll.cli.progress import Progress
-from tallyroll.cli.replay import asked, proving
+from tallyroll.cli.replay import asked, proving, restoring
 from tallyroll.cli.replay.asking import (
     AllowTruncated,
     AsOf,
@@ -303,3 +303,4 @@ def _finding(one: Any) -> dict[str, Any]:  # noqa: ANN401  # a Finding
 
 asked.add_to(app)
 proving.add_to(app)
+restoring.add_to(app)
