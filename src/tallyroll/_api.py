@@ -15,6 +15,7 @@ from tallyroll.audit.ledger.contents import AuditEntry
 from tallyroll.bridges import agents, forward, hybrid
 from tallyroll.bridges.bus import EventBus
 from tallyroll.events.event import AgentEvent, EventMetadata
+from tallyroll.events.position import TopicPartition
 from tallyroll.publish.privacy import FieldSealer, ProtectedEvent
 from tallyroll.publish.publisher import EventPublisher
 from tallyroll.replay.engine import ReplayAnswer, ReplayEngine
@@ -83,9 +84,17 @@ async def replay_events(
     return await (await get_replay_engine()).replay_events(state_type, replay_mode, event_filter, target_time, parallel)
 
 
-async def get_reconstructed_state(state_type: StateType, aggregate_id: str, target_time: datetime | None = None) -> dict[str, Any] | None:
+async def get_reconstructed_state(
+    state_type: StateType,
+    aggregate_id: str,
+    target_time: datetime | None = None,
+    *,
+    as_of: Mapping[str, int] | Mapping[TopicPartition, int] | None = None,
+    version: int | None = None,
+) -> dict[str, Any] | None:
     """One owner's state from the history, as ``ReplayEngine.get_reconstructed_state``."""
-    return await (await get_replay_engine()).get_reconstructed_state(state_type, aggregate_id, target_time)
+    engine = await get_replay_engine()
+    return await engine.get_reconstructed_state(state_type, aggregate_id, target_time, as_of=as_of, version=version)
 
 
 async def get_agent_performance_metrics(agent_id: str, time_window: str | TimeWindow | None = None) -> AgentPerformance:

@@ -1,12 +1,17 @@
 """Names that users know import from where they know them, and are the same objects as at home."""
 
+import ast
 import inspect
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import tallyroll
 from tallyroll.bridges.agents import EventSourcedAgentManager
-from tallyroll.compat import kafka_events
+from tallyroll.compat import analytics_pipeline, audit_trail, event_bus, event_replay, kafka_events
 from tallyroll.events.event import AgentEvent
 from tallyroll.publish.publisher import EventPublisher
 
@@ -21,6 +26,15 @@ def test_compat_names_are_the_objects_of_their_homes() -> None:
     assert issubclass(kafka_events.EventSourcedAgentManager, EventSourcedAgentManager)
     assert kafka_events.EventSourcedAgentManager is tallyroll.EventSourcedAgentManager
     assert kafka_events.KAFKA_AVAILABLE is True
+
+
+@pytest.mark.parametrize("module", [kafka_events, analytics_pipeline, audit_trail, event_replay, event_bus])
+def test_every_known_name_is_used_by_some_test(module: ModuleType) -> None:
+    used = set[str]()
+    for path in Path(__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            used |= {node.id} if isinstance(node, ast.Name) else {node.attr} if isinstance(node, ast.Attribute) else set()
+    assert set(module.__all__) <= used, "imported is not used"
 
 
 def parameters(function: object) -> list[str]:

@@ -26,6 +26,7 @@ from tallyroll.compat.analytics_pipeline import (
     OptimizedAnalyticsEngine,
     OptimizedTimeSeries,
     PerformanceProfile,
+    SystemPerformance,
     TimeSeries,
     TimeWindow,
     get_agent_performance_metrics,
@@ -92,6 +93,7 @@ async def test_an_unknown_agent_has_no_invented_values_and_an_unknown_window_is_
 @pytest.mark.usefixtures("published")
 async def test_the_dashboard_and_the_engine() -> None:
     whole = await get_system_performance_dashboard()
+    assert whole.keys() == SystemPerformance.__annotations__.keys() | _inherited(SystemPerformance)
     assert (whole["agents"], whole["events_processed"], whole["alerts"]) == (1, 3, [])
     assert [one["agent_id"] for one in whole["top_performers"]] == ["agent-12"]
     engine = await get_analytics_engine()

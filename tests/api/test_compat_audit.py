@@ -121,6 +121,7 @@ async def test_the_compliance_acceptance(tmp_path: Path, url: str) -> None:
         assert made.encrypted
         assert abs((made.retention_date - made.timestamp).days - 2190) <= 1
         page = await audit_trail.query_audit_trail()
+        assert page.keys() == audit_trail.AuditPage.__annotations__.keys()
         assert [entry["payload"]["customer_id"] for entry in page["entries"] if entry["audit_id"] == made.audit_id] == ["cust-123"]
         assert (await audit_trail.audit_manager.verify_audit_integrity(None, None))["valid"]
         receipt = await audit_trail.audit_manager.anonymize_subject_data("cust-123")

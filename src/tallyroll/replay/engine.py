@@ -28,8 +28,9 @@ from tallyroll.replay.projector import StateProjector
 from tallyroll.replay.reduction import ViewReduction
 from tallyroll.replay.replayed import Progress, Replayed
 from tallyroll.replay.replayer import Ask, Replayer, Stop
+from tallyroll.replay.shown import show
 from tallyroll.replay.snapshots import is_sound
-from tallyroll.replay.steps import Boundary
+from tallyroll.replay.steps import Boundary, Step, step_at_version
 from tallyroll.telemetry import RECONSTRUCTED, REPLAY_SECONDS, Counters, Telemetry
 
 log: Final = logging.getLogger("tallyroll.replay")
@@ -39,6 +40,19 @@ ReplayCallback = Callable[[Progress], None]
 
 _HOUR_S: Final = 3_600
 _MAX_REMEMBERED: Final = 1_000  # replays that have ended; every lookup of a state is one
+
+
+@dataclass(frozen=True, slots=True)
+class AtVersion:
+    """An owner's state after so many of its events, and the history that they are the first of."""
+
+    history: History
+    step: Step
+
+    def shown(self) -> dict[str, Any]:
+        """For callers; ``as_of`` names the last of these events."""
+        last, found = self.step.event.position, self.history
+        return show(found.view, found.owner, self.step.state, coverage=found.coverage, as_of={last.topic_partition: last.offset + 1})
 
 
 @dataclass(slots=True)
@@ -138,10 +152,41 @@ class ReplayEngine:
         return answer(replay_id, StateType(state_type), found)
 
     async def get_reconstructed_state(
-        self, state_type: StateType, aggregate_id: str, target_time: datetime | None = None
+        self,
+        state_type: StateType,
+        aggregate_id: str,
+        target_time: datetime | None = None,
+        *,
+        as_of: Mapping[str, int] | Mapping[TopicPartition, int] | None = None,
+        version: int | None = None,
     ) -> dict[str, Any] | None:
-        """One owner's state, from the newest snapshot and what came after; None if no event named it by then."""
-        return (await self.replay(_one(state_type, aggregate_id, target_time))).shown(aggregate_id)
+        """One owner's state, from the newest snapshot and what came after; None if no event named it by then.
+
+        At a moment (event time, inclusive), at the offsets that an earlier answer gives as its ``as_of``, or after the first
+        ``version`` of its events; now without any of these. Raises ValueError for two of them, and for a version as
+        ``at_version``; otherwise as ``replay``.
+        """
+        if sum(one is not None for one in (target_time, as_of, version)) > 1:
+            raise ValueError("one of target_time, as_of and version says which moment is meant")
+        if version is not None:
+            try:
+                return (await self.at_version(view_of(state_type), aggregate_id, version)).shown()
+            except NoHistory:
+                return None
+        ask = _one(state_type, aggregate_id, target_time)
+        if as_of is not None:
+            ends = {TopicPartition.parse(where) if isinstance(where, str) else where: end for where, end in as_of.items()}
+            ask = replace(ask, mode=ReplayMode.POINT_IN_TIME, target=as_of_offsets(ends))
+        return (await self.replay(ask)).shown(aggregate_id)
+
+    async def at_version(self, view: View, owner: str, version: int, *, allow_truncated: bool = False) -> AtVersion:
+        """The state after the first ``version`` events of one owner.
+
+        Raises ValueError where its events have no common count, as an agent's, which lie in many partitions, or are fewer;
+        NoHistory, SpanGone.
+        """
+        found = await self.history(view, owner, allow_truncated=allow_truncated)
+        return AtVersion(found, step_at_version(self.reduction(view, owner), found.rows, version))
 
     async def get_all_reconstructed_states(self, state_type: StateType, target_time: datetime | None = None) -> dict[str, dict[str, Any]]:
         """Everybody's states, by owner."""

@@ -35,8 +35,6 @@ from tallyroll.replay.policy import Validation
 from tallyroll.replay.replayed import Progress as Told
 from tallyroll.replay.replayed import Replayed
 from tallyroll.replay.replayer import Ask, Source
-from tallyroll.replay.shown import show
-from tallyroll.replay.steps import step_at_version
 
 app = verbs()
 group_of(
@@ -228,14 +226,11 @@ async def _state(session: Session, ask: Ask, *, live: bool) -> tuple[Replayed, l
 async def _show_version(session: Session, view: View, owner: str, version: int, *, allow_truncated: bool) -> None:
     async with session.roll() as roll:
         engine = await roll.replay_engine()
-        found = await engine.history(view, owner, allow_truncated=allow_truncated)
         try:
-            step = step_at_version(engine.reduction(view, owner), found.rows, version)
+            found = await engine.at_version(view, owner, version, allow_truncated=allow_truncated)
         except ValueError as error:
             raise CommandError(ExitCode.USAGE, str(error), "name a moment with --at, or offsets with --as-of") from None
-    shown = show(
-        view, owner, step.state, coverage=found.coverage, as_of={step.event.position.topic_partition: step.event.position.offset + 1}
-    )
+    shown, step = found.shown(), found.step
     if session.json:
         say_json({**shown, "state_hash": state_hash(step.state)})
         return
