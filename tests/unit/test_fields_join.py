@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from itertools import count
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +77,13 @@ def test_a_field_settles_at_what_its_joins_show(kind: str, parts: list) -> None:
     field, places = KINDS[kind], [Place("t", number) for number in range(len(parts))]
     slots = [slot_of(field, events) for events in parts]
     assert field.settle(slots, places) == field.show(reduce(field.join, map(field.lift, slots, places)))
+    for slot, place in zip(slots, places, strict=True):
+        before = msgspec.json.encode(slot)
+        alone = field.alone(slot, place)
+        assert alone == field.settle([slot], [place])
+        if isinstance(alone, list | dict):
+            alone.clear()
+        assert msgspec.json.encode(slot) == before, "who changes the state changes the part"
 
 
 @settings(max_examples=100)

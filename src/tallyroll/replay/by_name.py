@@ -60,6 +60,9 @@ class CountBy(Field):
                 counts = slot.copy()
         return counts
 
+    def alone(self, slot: dict[str, int], place: Place) -> dict[str, int]:  # noqa: ARG002  # sums have no order
+        return slot.copy()
+
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.name.name, MAX_NAMES]
 
@@ -106,6 +109,9 @@ class LastBy(Field):
 
     def show(self, joined: dict[str, Any]) -> dict[str, str]:
         return {name: text for name, (_, text) in joined.items()}
+
+    def alone(self, slot: dict[str, Any], place: Place) -> dict[str, str]:  # noqa: ARG002  # of one part there is one text for a name
+        return {name: text for name, (_, _, text) in slot.items()}
 
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.value.name, MAX_NAMES]

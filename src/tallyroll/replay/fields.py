@@ -115,6 +115,10 @@ class Field(ABC):
         """
         return self.show(reduce(self.join, map(self.lift, slots, places)))
 
+    def alone(self, slot: Any, place: Place) -> Any:  # noqa: ANN401  # as above
+        """What ``settle`` gives for one part, which is all that most owners have; nothing of the slot itself is in it."""
+        return self.show(self.lift(slot, place))
+
     @abstractmethod
     def describe(self) -> list[Any]:
         """The declaration as plain values; what the reducer id is made of."""
@@ -142,6 +146,9 @@ class Count(Field):
     def settle(self, slots: Sequence[int], places: Sequence[Place]) -> int:  # noqa: ARG002  # sums have no order
         return sum(slots)
 
+    def alone(self, slot: int, place: Place) -> int:  # noqa: ARG002  # as above
+        return slot
+
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types)]
 
@@ -168,6 +175,9 @@ class Sum(Field):
 
     def settle(self, slots: Sequence[int], places: Sequence[Place]) -> int:  # noqa: ARG002  # sums have no order
         return sum(slots)
+
+    def alone(self, slot: int, place: Place) -> int:  # noqa: ARG002  # as above
+        return slot
 
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.value.name]
@@ -199,6 +209,9 @@ class Min(Field):
             return right if left is None else left
         return type(self).choose(left, right)
 
+    def alone(self, slot: int | None, place: Place) -> int | None:  # noqa: ARG002  # as above
+        return slot
+
     def describe(self) -> list[Any]:
         return [self.kind, sorted(self.types), self.value.name]
 
@@ -216,7 +229,7 @@ class Last(Field):
     """The newest value by order key; an event without the value (None) leaves it as it was.
 
     Given as a map from event type to a Value, or to a constant. A kind made of this one that joins or shows in another way
-    needs a ``settle`` of its own.
+    needs a ``settle`` and an ``alone`` of its own.
     """
 
     values: Mapping[str, Value]
@@ -251,6 +264,9 @@ class Last(Field):
         # The values are never compared: no two parts lie in one place.
         found = [(slot[0], place, slot[2]) for slot, place in zip(slots, places, strict=True) if slot is not None]
         return type(self).choose(found)[2]
+
+    def alone(self, slot: Any, place: Place) -> Any:  # noqa: ANN401, ARG002  # Field
+        return None if slot is None else slot[2]
 
     def describe(self) -> list[Any]:
         return [self.kind, {name: value.name for name, value in self.values.items()}]
@@ -346,6 +362,9 @@ class OpenSet(Field):
             if (ends[name][0], *place, ends[name][1]) > newest[name]
         }
         return sorted(newest.keys() - closed)
+
+    def alone(self, slot: Any, place: Place) -> list[str]:  # noqa: ANN401, ARG002  # Field
+        return sorted(slot[0]) if slot[0] else []
 
     def describe(self) -> list[Any]:
         bounds = [CLOSED_HERE, CLOSED_ELSEWHERE, MAX_OPEN]

@@ -211,10 +211,15 @@ def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
     met = [(place, part) for place, part in parts if part.version]
     if not met:
         return None
-    places = [place for place, _ in met]
-    columns = zip(*(part.slots for _, part in met), strict=True)
-    state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
-    state["version"], state["last_updated_us"] = sum([part.version for _, part in met]), max([part.order_us for _, part in met])
+    if len(met) == 1:
+        [(place, only)] = met
+        state = {name: field.alone(slot, place) for (name, field), slot in zip(view.fields.items(), only.slots, strict=True)}
+        state["version"], state["last_updated_us"] = only.version, only.order_us
+    else:
+        places = [place for place, _ in met]
+        columns = zip(*(part.slots for _, part in met), strict=True)
+        state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
+        state["version"], state["last_updated_us"] = sum([part.version for _, part in met]), max([part.order_us for _, part in met])
     check_canonical(state)
     return state
 
