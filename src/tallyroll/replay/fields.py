@@ -259,8 +259,9 @@ class Last(Field):
         return None if joined is None else joined[1]
 
     def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> Any:  # noqa: ANN401  # Field
-        if not any(slots):  # most fields of most owners
-            return None
+        filled = [slot for slot in slots if slot is not None]
+        if len(filled) < 2:  # noqa: PLR2004  # most fields of most owners have none or one
+            return filled[0][2] if filled else None
         # The values are never compared: no two parts lie in one place.
         found = [(slot[0], place, slot[2]) for slot, place in zip(slots, places, strict=True) if slot is not None]
         return type(self).choose(found)[2]
