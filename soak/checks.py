@@ -40,6 +40,7 @@ class Record(NamedTuple):
     key: bytes
     value: bytes
     event: Mapping[str, Any] | None
+    timestamp_ms: int = -1
 
     @property
     def place(self) -> str:
