@@ -21,7 +21,8 @@
     ├── TopicConflict            the topics of the log contradict the catalogue
     ├── StoreError
     │   ├── StoreUnavailable *   the store of a follower cannot be reached now
-    │   │   └── StoreFilling *   it was empty, and is being filled from the archive
+    │   │   ├── StoreFilling *   it was empty, and is being filled from the archive
+    │   │   └── StoreDamaged *   its file is not what was written
     │   ├── PositionConflict     another writer of the same results is running
     │   │   └── DocumentConflict a document was changed since it was read
     │   └── SegmentDamaged       a file of the archive is missing or altered
@@ -273,6 +274,14 @@ class StoreUnavailable(StoreError):
         self.store = store
         self.reason = reason
         super().__init__(f"{store}: {reason}")
+
+
+class StoreDamaged(StoreUnavailable):
+    """The store's file is there and is not what was written: cut, altered, or another file.
+
+    Operator: do what ``reason`` says; of a ledger keep the file, it may be evidence. Not StoreUnavailable in general: trying again
+    gives the same, until a copy was put back, which a follower then notices.
+    """
 
 
 class StoreFilling(StoreUnavailable):

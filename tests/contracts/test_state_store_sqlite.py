@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
-from tallyroll.errors import StoreUnavailable
+from tallyroll.errors import StoreDamaged, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import PartitionWrite, Progress
 from tallyroll.testing.state_store_contract import CASES, SHARED_CASES, Case
@@ -44,7 +44,7 @@ async def test_a_file_of_another_program_is_left_as_it_is(tmp_path: Path) -> Non
 async def test_a_damaged_file_is_unavailable_and_its_content_is_not_quoted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(content)
-    with pytest.raises(StoreUnavailable) as caught:
+    with pytest.raises(StoreDamaged) as caught:
         await SqliteStateStore.open(path)
     assert "SQLITE_NOTADB" in str(caught.value)
     assert "the file is damaged, or no state store" in str(caught.value)

@@ -91,8 +91,9 @@ class Running:
             breaches=Breaches(rules, ["iso27001"], house.store, self._told),
         )  # fmt: skip
         self.upkeep = Upkeep(
-            self.sealer, house.store, self.checkpoints, clock=house.clock, leading=lambda: AUDIT in self.sealer.lanes, rules=rules
-        )
+            self.sealer, house.store, self.checkpoints, clock=house.clock, leading=lambda: AUDIT in self.sealer.lanes, rules=rules,
+            log_spans=house.log_spans,
+        )  # fmt: skip
 
     async def hold(self, *partitions: TopicPartition) -> Running:
         await self.sealer.positions(partitions or ALL)
@@ -151,6 +152,7 @@ class House:
         self.aes = NonceWatch(AesGcm())  # of all processes together
         self.signer = Ed25519Signer(ORIGIN, sha256(b"log").digest())
         self.log: dict[TopicPartition, list[bytes | None]] = {where: [] for where in ALL}
+        self.log_away = False
         self.published: list[AgentEvent] = []
         self.committed: dict[TopicPartition, int] = {}
         self.refusals: list[str] = []
@@ -183,6 +185,9 @@ class House:
 
     def retention(self) -> Retention:
         return Retention(self.store, self.ring, self.register, self.eraser(), clock=self.clock, rule_set="1")
+
+    async def log_spans(self) -> dict[TopicPartition, tuple[int, int]] | None:
+        return None if self.log_away else {where: (0, len(values)) for where, values in self.log.items()}
 
     async def publish(self, event: AgentEvent) -> None:
         self.published.append(event)
@@ -246,4 +251,4 @@ class House:
 
     async def findings(self) -> dict[str, int]:
         """What the verifier finds; where that is nothing, what the store holds beside the records and is not what they say."""
-        return dict((await self.report()).counts) or dict((await index_findings(self.store, ())).counts)
+        return dict((await self.report()).counts) or dict((await index_findings(self.store, (), {})).counts)

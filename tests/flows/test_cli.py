@@ -249,6 +249,11 @@ def test_a_state_from_the_store_equals_the_replayed_one(fleet: Run) -> None:
     assert stored["coverage"] == "complete"
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-01-05", "soon"])
+def test_what_is_no_moment_is_a_wrong_argument(fleet: Run, moment: str) -> None:
+    assert "--at" in fleet("agents", "ls", "--at", moment, code=2).stderr
+
+
 def test_a_state_at_an_earlier_moment_knows_less(fleet: Run) -> None:
     then = document(fleet("agents", "state", "coder-001", "--at", "2026-01-05T08:01:00Z", "--json"))
     now = document(fleet("agents", "state", "coder-001", "--json"))

@@ -287,6 +287,16 @@ def test_a_store_that_was_changed_is_found(desk: Desk, tmp_path: Path) -> None:
     assert "does not verify" in changed.run("report", "gdpr", code=1)
 
 
+def test_a_ledger_whose_file_was_cut_is_evidence_and_not_away(desk: Desk, tmp_path: Path) -> None:
+    assert desk.asked("verify")["coverage"]["unsealed"] == 0
+    shutil.copytree(desk.folder / "log", tmp_path / "log")
+    ledger = tmp_path / "log" / "audit" / "ledger.sqlite"
+    ledger.write_bytes(ledger.read_bytes()[: ledger.stat().st_size // 3])
+    said = Desk(tmp_path).run("verify", code=1)
+    assert "keep it as it is, it may be evidence" in said
+    assert "disk space" not in said
+
+
 def test_a_ledger_that_no_sealer_starts_on_is_verified_and_read(desk: Desk, tmp_path: Path) -> None:
     desk.run("verify")  # somebody has sealed it
     change = "UPDATE tail SET size = size + 1 WHERE partition = (SELECT min(partition) FROM tail)"
@@ -294,5 +304,7 @@ def test_a_ledger_that_no_sealer_starts_on_is_verified_and_read(desk: Desk, tmp_
     asyncio.run(record(tmp_path))  # there is something to be sealed
     found = changed.asked("verify", code=1)
     assert "index" in found["counts"]
+    assert found["coverage"]["unsealed"] > 0
+    assert "of the log not in the ledger yet" in changed._run("audit", "verify", code=1).stderr
     page = changed.asked("query", "--type", "customer.changed")
     assert page["total_count"] == 4

@@ -250,7 +250,9 @@ async def test_what_its_key_or_the_calendar_forbids_is_found_also_after_the_cloc
     async with scene(tmp_path) as here:
         running, thief = await here.sealer(), here.house.writer()
         here.house.send(*here.house.write(thief))
-        await here.seal(running)
+        for _ in range(4):
+            await here.seal(running)
+            here.clock.advance(5)
         here.clock.advance(7_200)
         await here.seal(running)
         then_us = here.clock.now_us()
@@ -259,4 +261,4 @@ async def test_what_its_key_or_the_calendar_forbids_is_found_also_after_the_cloc
         here.house.send(*thief.seal(0, Draft(Kind.ENTRY, b"{}", (), 0, then_us // DAY_US), then_us + by_us))
         running.take()
         await running.sealer.flush()
-        assert await here.alarms() == ["silent", code], "it sends no heartbeats either"
+        assert sorted(await here.alarms()) == sorted(["silent", code]), "it sends no heartbeats either"

@@ -305,6 +305,31 @@ async def test_a_sealer_that_was_killed_is_followed_by_one_that_goes_on(house: H
     assert await house.found(category="audit_system") == ["silent"]
 
 
+@pytest.mark.parametrize("unread", [False, True], ids=["the log is away", "it is there and cannot be read"])
+async def test_nobody_is_called_silent_while_the_log_is_not_heard(house: House, *, unread: bool) -> None:
+    running, writer, other = await started(house), house.writer(), house.writer()
+    house.send(*house.write(writer), *house.write(other))
+    await running.seal()
+    house.log_away = not unread
+    for _ in range(12):
+        house.clock.advance(5)
+        house.send(*house.write(writer))  # it says something, and nobody can hear that
+        await running.upkeep.turn()
+        await running.checkpoints.note()
+    assert await house.found(category="audit_system") == []
+    house.log_away = False
+    for beat in range(6):  # it is heard again, and the other one has really stopped
+        house.clock.advance(5)
+        house.send(*house.write(writer))
+        await running.seal()
+        await running.upkeep.turn()
+        await running.checkpoints.note()
+        if beat < 3 and not unread:
+            assert await house.found(category="audit_system") == [], "who could not be heard may come yet"
+    assert await house.found(category="audit_system") == ["silent"]
+    assert await house.findings() == {}
+
+
 async def test_upkeep_leaves_what_records_brought_to_the_loop_and_stores_findings_itself(house: House) -> None:
     running = await Running(house).hold()
     await running.upkeep.turn()  # beats

@@ -108,11 +108,11 @@ async def verified_in(path: Path, ledger: MemoryLedger, check: Checker) -> Integ
     clock.advance((ledger.now_us - clock.now_us()) / 1_000_000)
     trusted = Trusted((str(ledger.key),), tuple(str(one.key) for one in ledger.witnesses))
 
-    async def log_ends(_: Sequence[str]) -> Mapping[TopicPartition, int]:
-        return {TopicPartition(TOPIC, number): len(part.records) for number, part in ledger.partitions.items()}
+    async def log_spans() -> Mapping[TopicPartition, tuple[int, int]]:
+        return {TopicPartition(TOPIC, number): (0, len(part.records)) for number, part in ledger.partitions.items()}
 
     try:
-        verification = Verification(store, ring, trusted, check, clock=clock, checkpoint=store.sizes, log_ends=log_ends)
+        verification = Verification(store, ring, trusted, check, clock=clock, checkpoint=store.sizes, log_spans=log_spans)
         return await verification.verify()
     finally:
         await store.close()

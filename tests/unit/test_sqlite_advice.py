@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from tallyroll.adapters.sqlite.archive_schema import unavailable as index_unavailable
-from tallyroll.adapters.sqlite.schema import advised
+from tallyroll.adapters.sqlite.schema import advised, is_damage
 from tallyroll.adapters.sqlite.schema import unavailable as log_unavailable
 
 
@@ -26,7 +26,7 @@ def failed(name: str | None) -> sqlite3.Error:
         ("SQLITE_IOERR_WRITE", "check the machine's disk"),
         ("SQLITE_CORRUPT_INDEX", "it is broken"),
         ("SQLITE_NOTADB", "it is broken"),
-        ("SQLITE_RANGE", "SQLite refused"),
+        ("SQLITE_RANGE", "it cannot be used now"),
         (None, "OperationalError"),
     ],
 )
@@ -35,6 +35,15 @@ def test_an_error_says_what_to_do_names_its_code_and_quotes_no_value(name: str |
     assert said in text
     assert (name or "") in text
     assert "cust-123" not in text
+
+
+@pytest.mark.parametrize("said", ["Could not decode to UTF-8 column 'x' with text 'cust-123'", "user-defined function raised exception"])
+def test_a_value_that_cannot_be_read_is_damage(said: str) -> None:
+    error = sqlite3.OperationalError(said)
+    assert is_damage(error)
+    assert advised(error, "it is broken") == "it is broken (OperationalError)"
+    assert not is_damage(failed(None))
+    assert not is_damage(failed("SQLITE_FULL"))
 
 
 @pytest.mark.parametrize("unavailable", [log_unavailable, index_unavailable])

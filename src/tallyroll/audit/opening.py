@@ -27,6 +27,7 @@ from tallyroll.audit.sealing.sealer import AuditSealer
 from tallyroll.audit.sealing.separating import Separating
 from tallyroll.audit.sealing.upkeep import Upkeep
 from tallyroll.audit.verify.ed25519 import is_signed
+from tallyroll.errors import LogUnavailable, TopicConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
 from tallyroll.ports import Cipher, Clock, EventLog, KeyRing, LedgerCommit, LedgerStore, PiiFinder, Signer, Witness
@@ -137,10 +138,22 @@ class OpenAudit:
             self._reading = AuditReading(self, await self.store(), self._catch_up)
         return self._reading
 
+    @property
+    def topics(self) -> list[str]:
+        """The names of the topics that are sealed."""
+        return [topic.name for topic in self.catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
+
     async def committed(self) -> Mapping[TopicPartition, int]:
         """Up to where the log knows the ledger to have been stored; what is stored there now may be less. Raises LogUnavailable."""
-        topics = [topic.name for topic in self.catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
-        return await self.log.committed(self.settings.group("audit"), topics)
+        return await self.log.committed(self.settings.group("audit"), self.topics)
+
+    async def log_spans(self) -> Mapping[TopicPartition, tuple[int, int]] | None:
+        """Which offsets the log has of each partition that is sealed, from and to (exclusive); None while it cannot be asked."""
+        try:
+            ends, starts = await self.log.ends(self.topics), await self.log.starts(self.topics)
+        except (LogUnavailable, TopicConflict):
+            return None
+        return {partition: (starts.get(partition, 0), end) for partition, end in ends.items()}
 
     async def begin_anew(self) -> list[TopicPartition]:
         """Accepts that the ledger is gone: a sealer that starts makes another one, of what the log still has. Which partitions.
@@ -202,7 +215,7 @@ class OpenAudit:
             breaches=Breaches(self.rules.rules, settings.audit_frameworks_named, store, self.violations.tell),
         )  # fmt: skip
         upkeep = Upkeep(
-            follower, store, checkpoints, clock=self.clock, leading=lambda: first in follower.lanes,
+            follower, store, checkpoints, clock=self.clock, leading=lambda: first in follower.lanes, log_spans=self.log_spans,
             checkpoint_s=settings.audit_checkpoint_seconds, heartbeat_s=beat_s,
             rules=[rule for rule in self.rules.rules if rule.framework in settings.audit_frameworks_named],
         )  # fmt: skip

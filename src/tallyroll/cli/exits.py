@@ -68,6 +68,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.LogUnavailable, (ExitCode.UNAVAILABLE, lambda error: _after_log(error.what))),
     (errors.Backpressure, (ExitCode.UNAVAILABLE, "wait until the broker takes events again, then repeat the command")),
     (errors.TopicConflict, (ExitCode.FINDINGS, "see the difference with 'tallyroll topics drift'")),
+    (errors.StoreDamaged, (ExitCode.FINDINGS, "do as it says, or put a copy back; trying again gives the same")),
     (errors.StoreUnavailable, (ExitCode.UNAVAILABLE, lambda error: _after_store(error.store))),
     (errors.PositionConflict, (ExitCode.UNAVAILABLE, "another process writes the same store; let it, or stop one of the two")),
     (errors.SegmentDamaged, (ExitCode.FINDINGS, "restore the named file from a copy, then check with 'tallyroll replay verify'")),

@@ -33,11 +33,11 @@ def parse_moment(text: str, now: datetime) -> datetime:
         return now - parse_span(text)
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.utcoffset() is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter of a first or last day that is in no year in UTC
         raise ValueError(f"{text!r} is no moment; write {MOMENT_HELP}") from None
-    if moment.utcoffset() is None:
-        raise ValueError(f"{text!r} has no zone and could mean any hour; add Z for UTC")
-    return moment.astimezone(UTC)
+    raise ValueError(f"{text!r} has no zone and could mean any hour; add Z for UTC")
 
 
 def short_span(seconds: float) -> str:

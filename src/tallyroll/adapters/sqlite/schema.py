@@ -63,6 +63,7 @@ _ADVICE: Final = {
     "SQLITE_IOERR": "the disk failed to read or write; check the machine's disk",
     "SQLITE_PROTOCOL": "locks do not work there; a network file system cannot hold it",
 }
+_UNREADABLE: Final = ("Could not decode to UTF-8", "user-defined")  # what Python's sqlite3 says, which has no name for it
 _DAMAGED: Final = "the file is damaged; move log.db aside with its -wal and -shm files, restore a copy, keep the damaged one"
 _FOREIGN: Final = "the file is not a log of tallyroll, or is damaged; choose another folder, or restore a copy"
 
@@ -85,12 +86,18 @@ def unavailable(what: str, error: sqlite3.Error) -> LogUnavailable:
 
 def advised(error: Exception, damaged: str, foreign: str = "") -> str:
     """Why a file cannot be used and what to do; ``damaged``, or ``foreign``, is said of one that cannot be read. Quotes no values."""
-    name = getattr(error, "sqlite_errorname", None)
-    if name is None:
-        return f"it cannot be used now ({type(error).__name__})"
-    primary = "_".join(name.split("_")[:2])
-    unreadable = {"SQLITE_CORRUPT": damaged, "SQLITE_NOTADB": foreign or damaged}
-    return f"{(_ADVICE | unreadable).get(primary, 'SQLite refused')} ({name})"
+    name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    if is_damage(error):
+        return f"{foreign or damaged if name.startswith('SQLITE_NOTADB') else damaged} ({name})"
+    return f"{_ADVICE.get('_'.join(name.split('_')[:2]), 'it cannot be used now')} ({name})"
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file is not what was written: SQLite cannot read it, or a value in it is no text, or nothing a function of ours reads."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or (
+        isinstance(error, sqlite3.OperationalError) and str(error).startswith(_UNREADABLE)
+    )
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from tallyroll.adapters.sqlite.folding import MOST_BYTES, Folding
-from tallyroll.adapters.sqlite.schema import advised, check_process, enter_wal, transaction
-from tallyroll.errors import StoreUnavailable
+from tallyroll.adapters.sqlite.schema import advised, check_process, enter_wal, is_damage, transaction
+from tallyroll.errors import StoreDamaged, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class StoreFile:
             yield
         except (sqlite3.Error, OSError) as error:
             reason = advised(error, f"the file is damaged, or no {self._kind.name}; {self._kind.remedy}")
-            raise StoreUnavailable(self._name, reason) from error
+            raise (StoreDamaged if is_damage(error) else StoreUnavailable)(self._name, reason) from error
 
 
 class FrozenFile:

@@ -58,8 +58,8 @@ class AuditReading:
         """Verifies the store in place."""
         keys = self._opened.keys
         return Verification(
-            self.store, keys.ring, self.trusted, is_signed, clock=self._opened.clock, checkpoint=self.noted, log_ends=self._log_ends,
-            witnesses=self._ask_witnesses, committed=self._committed,
+            self.store, keys.ring, self.trusted, is_signed, clock=self._opened.clock, checkpoint=self.noted,
+            log_spans=self._opened.log_spans, witnesses=self._ask_witnesses, committed=self._committed,
         )  # fmt: skip
 
     @cached_property
@@ -128,15 +128,8 @@ class AuditReading:
             for one in witnesses:
                 await one.close()
 
-    async def _log_ends(self, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
-        """Of a log that is away nothing, since a ledger can be verified without one."""
-        try:
-            return await self._opened.log.ends([one for one in topics if self._opened.catalogue.named(one) is not None])
-        except (LogUnavailable, TopicConflict):
-            return {}
-
     async def _committed(self) -> Mapping[TopicPartition, int]:
-        """As ``_log_ends``."""
+        """Of a log that is away nothing, since a ledger can be verified without one."""
         try:
             return await self._opened.committed()
         except (LogUnavailable, TopicConflict):

@@ -6,7 +6,7 @@ An export shows none of it, and the offline verifier needs none of it: this is f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from operator import attrgetter
@@ -38,16 +38,13 @@ _OF_ENV: Final = attrgetter("audit_id", "event_type", "category", "severity", "o
 Place = tuple[int | None, int | None]
 """Partition and number."""
 
-LogEnds = Callable[[Sequence[str]], Awaitable[Mapping[TopicPartition, int]]]
-"""Where partitions of these topics of the log end now, as ``EventLog.ends``; nothing of those that cannot be asked."""
 
-
-async def index_findings(store: LedgerStore, known: Collection[Place], log_ends: LogEnds | None = None) -> Findings:
+async def index_findings(store: LedgerStore, known: Collection[Place], ends: Mapping[TopicPartition, int]) -> Findings:
     """Findings of the codes ``index`` and ``resume``, of the whole store as it is now. ``known`` are places with a finding already.
 
     Records have to be there from start to end, to be found by what they say and by nothing else, to make the nodes and the
     ends that are stored, and to lead to where chains and the log are said to stand; nothing else may be there.
-    ``log_ends`` says where the log ends now. Raises StoreUnavailable.
+    ``ends``: where partitions of the log end now, as far as that is known. Raises StoreUnavailable.
     """
     found, named = Findings(), set(known)
     strays = await store.strays(_STRAYS)
@@ -56,7 +53,6 @@ async def index_findings(store: LedgerStore, known: Collection[Place], log_ends:
     look = _Look(store, found, named.union(strays), await _said(store))
     tails = await store.tails(ended=True)
     progress = dict(await store.progress())
-    ends = {} if log_ends is None else await log_ends(sorted({one.topic for one in progress}))
     for partition, tail in sorted(tails.items()):
         if not 0 <= partition <= REGISTRY or not 0 <= tail.start <= tail.size:
             look.say(partition, max(0, tail.start), "its end is none that a partition has")

@@ -19,10 +19,11 @@ import msgspec
 from tallyroll.audit.ledger.authentic import forged_behind
 from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_record
 from tallyroll.audit.ledger.proving import Noted, noted
-from tallyroll.audit.reading.index import LogEnds, index_findings
+from tallyroll.audit.reading.index import index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
 from tallyroll.audit.reading.query import zoned_us
 from tallyroll.audit.reading.witnessed import Answer, AskWitnesses
+from tallyroll.audit.sealing.hearing import AskLog, unsealed
 from tallyroll.audit.sealing.lost import fallen_behind
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
@@ -54,7 +55,9 @@ class Integrity(TypedDict):
     """What a verification found. ``findings`` lists at most 200 of each code, ``counts`` says how many there are.
 
     ``total_entries`` are the entries of the period that are noted; ``verified_entries`` those of them with nothing against them.
-    ``first_bad_position`` is in the log (``audit-events/3/17``), or in the ledger (``ledger/3/17``) where a record came with none.
+    ``coverage`` says what that rests on; ``unsealed`` in it, how many records of the log are not in the ledger, is None where
+    the log could not be asked. ``first_bad_position`` is in the log (``audit-events/3/17``), or in the ledger (``ledger/3/17``)
+    where a record came with none.
     """
 
     valid: bool
@@ -82,8 +85,8 @@ class Trusted:
 class Verification:
     """Verifies one ledger as it is stored. ``check`` checks signatures, ``checkpoint`` has what is there noted and signed first.
 
-    ``log_ends`` says where the log ends, so that a position behind it shows; ``committed`` up to where the log knows the ledger to
-    have been stored, which it has to be still; ``witnesses`` what those remember who were to
+    ``log_spans`` says what the log has, so that a position behind its end shows, and what is not sealed yet; ``committed`` up to
+    where the log knows the ledger to have been stored, which it has to be still; ``witnesses`` what those remember who were to
     cosign, without which a ledger that was replaced as a whole, or made anew from a kept log, verifies like any other.
 
     Not promised: what the verifier does not promise. Who runs this has the keys and could have forged with them: an outsider
@@ -99,7 +102,7 @@ class Verification:
         *,
         clock: Clock,
         checkpoint: Callable[[], Awaitable[object]],
-        log_ends: LogEnds | None = None,
+        log_spans: AskLog | None = None,
         witnesses: AskWitnesses | None = None,
         committed: Callable[[], Awaitable[Mapping[TopicPartition, int]]] | None = None,
     ) -> None:
@@ -109,7 +112,7 @@ class Verification:
         self._check = check
         self._clock = clock
         self._checkpoint = checkpoint
-        self._log_ends = log_ends
+        self._log_spans = log_spans
         self._witnesses = witnesses
         self._committed = committed
 
@@ -171,11 +174,14 @@ class Verification:
         sizes = await self._store.sizes()
         behind = {partition: known.sizes.get(partition, 0) for partition in sizes}
         forged = [place async for place in forged_behind(self._store, self._ring, behind)]
-        found = await index_findings(self._store, named.union(forged), self._log_ends)
+        spans = None if self._log_spans is None else await self._log_spans()
+        found = await index_findings(self._store, named.union(forged), {partition: end for partition, (_, end) in (spans or {}).items()})
         for place in forged:
             found.add("mac", *place, detail="behind the newest note")
         beyond = sum(max(0, size - behind[partition]) for partition, size in sizes.items())
-        return Report((*report.findings, *found.listed), report.counts | found.counts, {**report.coverage, "beyond_notes": beyond})
+        waiting = None if spans is None else unsealed(spans, await self._store.progress())
+        coverage = {**report.coverage, "beyond_notes": beyond, "unsealed": waiting}
+        return Report((*report.findings, *found.listed), report.counts | found.counts, coverage)
 
     async def _mac_keys(self) -> Mapping[tuple[bytes, int], bytes]:
         admitted, start = [], 0

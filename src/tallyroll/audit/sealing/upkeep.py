@@ -17,6 +17,7 @@ from tallyroll.audit.ledger.stored import record_in
 from tallyroll.audit.sealing.breaches import breach_of
 from tallyroll.audit.sealing.checkpointing import Checkpoints
 from tallyroll.audit.sealing.finding import Finding
+from tallyroll.audit.sealing.hearing import AskLog, Hearing
 from tallyroll.audit.sealing.registry import ChainKey
 from tallyroll.audit.sealing.sealer import AuditSealer
 from tallyroll.errors import KeyRingUnavailable, PositionConflict, StoreUnavailable
@@ -43,6 +44,7 @@ class Upkeep:
         *,
         clock: Clock,
         leading: Callable[[], bool],
+        log_spans: AskLog,
         checkpoint_s: int = 1,
         heartbeat_s: int = 5,
         rules: Sequence[ComplianceRule] = (),
@@ -57,7 +59,7 @@ class Upkeep:
         self._rules = [rule for rule in rules if rule.review_interval is not None]
         self._overdue: set[str] = set()
         self._looked_s: float | None = None
-        self._began_s = clock.monotonic()
+        self._hearing = Hearing(log_spans, SILENT_BEATS)
         self._beaten_s = -float(heartbeat_s)
         self._noted_s = -float(checkpoint_s)
         self._task: asyncio.Task[None] | None = None
@@ -73,7 +75,7 @@ class Upkeep:
         if self._task is not None:
             async with self._turning:  # a commit that is cut off may have been made, or not
                 self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.gather(self._task, self._hearing.close(), return_exceptions=True)
             self._task = None
             try:
                 await self.finish()
@@ -91,6 +93,7 @@ class Upkeep:
                 self._beaten_s = now_s
                 await self._renew()
                 sealer.beat()
+                self._hearing.beat()
                 if self._leading():
                     await self._silent()
                     await self._reviews(now_s)
@@ -137,10 +140,9 @@ class Upkeep:
                 sealer.registrar.begin()
 
     async def _silent(self) -> None:
-        """Writers of whom nothing was heard for three intervals, and who did not say goodbye."""
-        wait_us = SILENT_BEATS * self._heartbeat_s * _SECOND_US
-        now_us, now_s = self._clock.now_us(), self._clock.monotonic()
-        if now_s - self._began_s < SILENT_BEATS * self._heartbeat_s or self._sealer.is_behind(wait_us):
+        """Writers of whom nothing was heard for three intervals, though the log was, and who did not say goodbye."""
+        wait_us, now_us = SILENT_BEATS * self._heartbeat_s * _SECOND_US, self._clock.now_us()
+        if self._sealer.is_behind(wait_us) or self._hearing.owed(await self._store.progress()):
             return
         registrar = self._sealer.registrar
         registry = await registrar.refresh()

@@ -111,6 +111,10 @@ def show_integrity(found: Integrity) -> None:
     note(f"{records}, {counted(coverage['macs_checked'], 'MAC')}, {counted(coverage['notes'], 'signed note')}")
     if coverage["beyond_notes"]:
         note(f"{counted(coverage['beyond_notes'], 'record')} behind the newest checkpoint: nothing but the MACs was checked of them")
+    if coverage["unsealed"] is None:
+        note("the log could not be asked: what was sealed once and is lost since would not show")
+    elif coverage["unsealed"]:
+        note(f"{counted(coverage['unsealed'], 'record')} of the log not in the ledger yet; 'tallyroll run audit' seals them")
     _show_witnesses(coverage)
 
 
