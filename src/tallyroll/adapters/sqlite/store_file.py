@@ -151,7 +151,9 @@ class StoreFile:
             yield
         except (sqlite3.Error, OSError) as error:
             reason = advised(error, f"the file is damaged, or no {self._kind.name}; {self._kind.remedy}")
-            raise (StoreDamaged if is_damage(error) else StoreUnavailable)(self._name, reason) from error
+            if is_damage(error):
+                raise StoreDamaged(self._name, reason) from error
+            raise StoreUnavailable(self._name, reason) from error
 
 
 class FrozenFile:
