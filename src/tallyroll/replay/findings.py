@@ -6,7 +6,7 @@ one partition, so its numbers need nothing from other partitions. Pure.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -79,19 +79,23 @@ _decode_recent: Final = msgspec.json.Decoder(list[str]).decode
 
 
 class _Run:
-    __slots__ = ("following", "high", "last", "missing", "recent")
+    """One aggregate's numbers in one session: the highest, the offset of the last record, what lacks, the last ids."""
 
-    def __init__(self, number: int, recent: Iterable[str], offset: int) -> None:
-        self.reach(number)
-        self.last = offset
-        self.missing: dict[int, Position] = {}
-        # So short that looking through it is quicker than keeping a set of the newest.
-        self.recent = deque(recent, _RECENT_IDS)
+    __slots__ = ("high", "last", "missing", "recent")
 
-    def reach(self, number: int) -> None:
-        """The highest number is this; ``following`` is what usually comes next as records write it, never 1, which begins a run."""
+    def __init__(self, number: int, recent: list[str], offset: int, missing: dict[int, Position] | None = None) -> None:
         self.high = number
-        self.following = str(number + 1) if number else ""
+        self.last = offset
+        self.missing = missing  # None is the usual case, and there are thousands of runs
+        # So short that looking through it is quicker than keeping a set, and a list much smaller than a deque.
+        self.recent = recent
+
+    def met(self, event_id: str, offset: int) -> None:
+        """One more record."""
+        self.last = offset
+        self.recent.append(event_id)
+        if len(self.recent) > _RECENT_IDS:
+            del self.recent[0]
 
 
 class SequenceCheck:
@@ -115,49 +119,57 @@ class SequenceCheck:
 
     def read_heads(self, offsets: Sequence[int], heads: Sequence[Head | Undecodable], copies: Container[int] = ()) -> None:
         """As ``read``, of records whose heads are at hand without a batch."""
-        runs = self._runs
-        for index, head in enumerate(heads):
-            if isinstance(head, Undecodable) or (copies and index in copies):
+        if copies:
+            kept = [index for index in range(len(heads)) if index not in copies]
+            offsets, heads = [offsets[index] for index in kept], [heads[index] for index in kept]
+        runs, asleep = self._runs, self._asleep
+        for head, offset in zip(heads, offsets, strict=True):
+            if isinstance(head, Undecodable):
                 continue
             key = (head.chainsession, head.aggregatetype, head.aggregateid)
             run = runs.get(key)
-            # The usual case, without reading the number: the text of the one that comes next.
-            if run is None or head.sequence != run.following or head.id in run.recent:
-                self._read(key, head.sequence, head.id, offsets[index])
+            # The two usual cases, without reading the number and without a call: the one that comes next, and the first.
+            if run is not None:
+                if head.sequence == str(run.high + 1) and run.high and head.id not in run.recent:
+                    run.high += 1
+                    run.last = offset
+                    run.recent.append(head.id)
+                    if len(run.recent) > _RECENT_IDS:
+                        del run.recent[0]
+                    continue
+            elif head.sequence == "1" and key not in asleep and key[0]:
+                runs[key] = _Run(1, [head.id], offset)
                 continue
-            run.recent.append(head.id)
-            run.last = offsets[index]
-            run.high = number = run.high + 1
-            run.following = str(number + 1)
+            self._read(key, head.sequence, head.id, offset)
 
     def _read(self, key: _Key, digits: str, event_id: str, offset: int) -> None:
-        """One record that is not the next of a run that is awake."""
+        """One record of any kind."""
         if not digits.isdecimal() or len(digits) > _MAX_DIGITS or not key[0]:
             return
         number = int(digits)
         run = self._runs.get(key) or self._woken(key)
         if run is None:
-            self._runs[key] = _Run(number, (event_id,), offset)
+            self._runs[key] = _Run(number, [event_id], offset)
         elif event_id in run.recent:
             return
         elif number == 1:
             if run.missing:
                 self._closed.append((_name(key), run.missing))
-            self._runs[key] = _Run(number, (event_id,), offset)
+            self._runs[key] = _Run(number, [event_id], offset)
         else:
-            run.last = offset
-            run.recent.append(event_id)
+            run.met(event_id, offset)
             if number == run.high + 1:
-                run.reach(number)
+                run.high = number
             else:
                 self._jump(run, key, number, offset)
 
     def _jump(self, run: _Run, key: _Key, number: int, offset: int) -> None:
         place = Position(self._topic, self._partition, offset)
         if number > run.high:
+            run.missing = run.missing or {}
             run.missing.update(dict.fromkeys(range(max(run.high + 1, number - _MAX_MISSING), number), place))
-            run.reach(number)
-        elif run.missing.pop(number, None) is None:
+            run.high = number
+        elif run.missing is None or run.missing.pop(number, None) is None:
             self._forks.append(Finding("fork", place, aggregate=_name(key)))
 
     def findings(self) -> list[Finding]:
@@ -184,7 +196,7 @@ class SequenceCheck:
     def dump(self) -> SequenceState:
         """The state behind ``settle``, the runs by their last offset: the same however often it was loaded in between."""
         awake = [
-            (*key, run.high, run.last, [(number, place.offset) for number, place in run.missing.items()], _raw(run.recent))
+            (*key, run.high, run.last, [(number, place.offset) for number, place in (run.missing or {}).items()], _raw(run.recent))
             for key, run in self._runs.items()
         ]
         return sorted([*self._asleep.values(), *awake], key=itemgetter(4))
@@ -204,13 +216,13 @@ class SequenceCheck:
         if dumped is None:
             return None
         _, _, _, high, last, missing, recent = dumped
-        run = self._runs[key] = _Run(high, _decode_recent(recent), last)
-        run.missing = {number: Position(self._topic, self._partition, offset) for number, offset in missing}
+        places = {number: Position(self._topic, self._partition, offset) for number, offset in missing}
+        run = self._runs[key] = _Run(high, _decode_recent(recent), last, places)
         return run
 
 
-def _raw(ids: Iterable[str]) -> msgspec.Raw:
-    return msgspec.Raw(_encode([*ids]))
+def _raw(ids: list[str]) -> msgspec.Raw:
+    return msgspec.Raw(_encode(ids))
 
 
 def _gaps(runs: Iterable[tuple[str, dict[int, Position]]]) -> list[Finding]:
