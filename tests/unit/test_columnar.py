@@ -21,12 +21,13 @@ from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Columns, Rows, Subject
 from tallyroll.events.schema import SCHEMAS
-from tallyroll.replay import fields
+from tallyroll.replay import fields, open_set
 from tallyroll.replay.applied import Cut
 from tallyroll.replay.by_name import CountBy
 from tallyroll.replay.columnar import TWINS, ColumnarFold, project
-from tallyroll.replay.fields import Count, First, Last, Max, Min, OpenSet, Sum, Value, constant
+from tallyroll.replay.fields import Count, First, Last, Max, Min, Sum, Value, constant
 from tallyroll.replay.fold import Fold, Part, View
+from tallyroll.replay.open_set import OpenSet
 from tallyroll.replay.owned_rows import by_owner, runs_of
 from tallyroll.replay.partition import PartitionFold
 from tallyroll.replay.projection import Projection
@@ -304,7 +305,7 @@ def test_an_open_set_forgets_the_same_ids() -> None:
     columnar, rowwise = compared(task_fold(field), segments)
     assert columnar == rowwise
     opened, here, elsewhere = msgspec.json.decode(columnar["t"][2]["field"])
-    assert (len(opened), len(here), len(elsewhere)) == (fields.MAX_OPEN, fields.CLOSED_HERE, fields.CLOSED_ELSEWHERE)
+    assert (len(opened), len(here), len(elsewhere)) == (open_set.MAX_OPEN, open_set.CLOSED_HERE, open_set.CLOSED_ELSEWHERE)
 
 
 def test_times_of_many_owners_and_all_centuries_keep_their_order() -> None:

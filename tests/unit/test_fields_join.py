@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyroll.events.names import OTHER_NAME
-from tallyroll.replay import by_name, fields
+from tallyroll.replay import by_name, open_set
 from tallyroll.replay.by_name import CountBy, CountTypes, LastBy, LastSeen, SummaryBy
-from tallyroll.replay.fields import COUNT, INT_MAX, LAST, SUM, Count, Field, First, Last, Max, Min, OpenSet, Place, Sum, Value
+from tallyroll.replay.fields import COUNT, INT_MAX, LAST, SUM, Count, Field, First, Last, Max, Min, Place, Sum, Value
 from tallyroll.replay.fold import check_canonical
+from tallyroll.replay.open_set import OpenSet
 from tallyroll.replay.values import named, split_named
 
 GIVEN = Value("given", (), lambda facts, _head, _time_us: facts)
@@ -37,10 +38,15 @@ KINDS = {
 EVENTS = st.lists(st.tuples(st.sampled_from(["up", "down"]), st.none() | st.integers(-9, 9), st.integers(0, 5)), max_size=12)
 
 
-def slot_of(field: Field, events: list[tuple[str, int | None, int]]) -> object:
-    """What a part keeps after these (type, value, order_us), offsets from 0; the order never falls inside a part."""
+def slot_of(field: Field, events: list[tuple[str, int | None, int]], *, read_back: int | None = None) -> object:
+    """What a part keeps after these (type, value, order_us), offsets from 0; the order never falls inside a part.
+
+    ``read_back``: before which of them the slot was kept, and read from there.
+    """
     slots, high = [field.start()], 0
-    for offset, (kind, given_value, order_us) in enumerate(events):
+    for offset, (kind, given_value, order_us) in enumerate([*events, ("none", None, 0)]):
+        if offset == read_back:
+            slots = [kept(field, slots[0])]
         high = max(high, order_us)
         step = field.step(kind)
         if step is None:
@@ -55,6 +61,24 @@ def slot_of(field: Field, events: list[tuple[str, int | None, int]]) -> object:
         else:
             step[1](slots, 0, value, high, offset)
     return slots[0]
+
+
+def kept(field: Field, slot: object) -> object:
+    return msgspec.json.decode(msgspec.json.encode(slot), type=field.kept)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60)
+@given(parts=st.lists(st.tuples(EVENTS, st.integers(0, 12)), min_size=1, max_size=4))
+def test_a_slot_that_was_kept_goes_on_as_any_other(kind: str, parts: list) -> None:
+    field, places = KINDS[kind], [Place("t", number) for number in range(len(parts))]
+    slots = [slot_of(field, events) for events, _ in parts]
+    others = [slot_of(field, events, read_back=min(at, len(events))) for events, at in parts]
+    assert [msgspec.json.encode(slot) for slot in others] == [msgspec.json.encode(slot) for slot in slots]
+    settled = field.settle(slots, places)
+    assert field.settle(others, places) == field.settle([kept(field, slot) for slot in slots], places) == settled
+    assert field.show(reduce(field.join, map(field.lift, others, places))) == settled
+    assert field.alone(kept(field, slots[0]), places[0]) == field.settle(slots[:1], places[:1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,16 +142,16 @@ def test_an_open_set_remembers_so_many_ends_and_no_more() -> None:
         field.open(slots, 0, f"here{number}", 1, number)
         field.close(slots, 0, f"here{number}", 1, number)
     opened, here, elsewhere = slots[0]
-    assert (len(opened), len(here), len(elsewhere)) == (0, fields.CLOSED_HERE, fields.CLOSED_ELSEWHERE)
+    assert (len(opened), len(here), len(elsewhere)) == (0, open_set.CLOSED_HERE, open_set.CLOSED_ELSEWHERE)
     assert "elsewhere2999" in elsewhere
     assert "elsewhere0" not in elsewhere
 
 
 def test_open_ids_of_a_part_are_bounded() -> None:
     field, slots, numbers = KINDS["open_set"], [[{}, {}, {}]], count()
-    for number in range(fields.MAX_OPEN + 5):
+    for number in range(open_set.MAX_OPEN + 5):
         field.open(slots, 0, f"t{number}", 1, next(numbers))
-    assert len(slots[0][0]) == fields.MAX_OPEN
+    assert len(slots[0][0]) == open_set.MAX_OPEN
     assert "t0" not in slots[0][0]
 
 
@@ -194,3 +218,14 @@ def test_names_beyond_the_bound_share_one_place() -> None:
     assert (len(slots[0]), len(slots[1])) == (by_name.MAX_NAMES + 1, by_name.MAX_NAMES + 1)
     assert slots[0][OTHER_NAME] == (1, by_name.MAX_NAMES + 4, "x")
     assert slots[1][OTHER_NAME] == [5, 10, 2, 2]
+
+
+def test_an_id_of_any_text_is_found_among_the_kept() -> None:
+    field, names = KINDS["open_set"], ["plain", 'a "b"', "back\\slash", "ü 漢 🙂", "tab\t", ""]
+    opened, closed = ([{}, {}, {}] for _ in range(2))
+    for name in names:
+        field.open([opened], 0, name, 1, 0)
+        field.close([closed], 0, name, 2, 0)
+        assert field.settle([[{name: (1, 0)}, {}, {}], kept(field, closed)], [Place("t", 0), Place("t", 1)]) == []
+    assert field.settle([kept(field, opened), [{}, {}, {}]], [Place("t", 0), Place("t", 1)]) == sorted(names)
+    assert field.settle([kept(field, opened), kept(field, closed)], [Place("t", 0), Place("t", 1)]) == []

@@ -12,7 +12,7 @@ from tallyroll.errors import Undecodable
 from tallyroll.events.chain import ChainChecker, ChainFinding, ChainState
 from tallyroll.events.codec import Head
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import ArchivedFinding, Judged
+from tallyroll.ports import ArchivedFinding, Judged, TailColumns
 from tallyroll.replay.findings import Finding, SequenceCheck, SequenceState
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -34,17 +34,18 @@ class Checks:
 
     def read(self, records: Sequence[Judged], heads: Sequence[Head | Undecodable]) -> None:
         """Takes the next records, with their heads."""
-        copies = set()
-        for index, record in enumerate(records):
-            if record.verdict != "first":
-                self._found.append(ArchivedFinding(record.verdict, record.offset, record.reason, record.aggregate or ""))
-                if record.verdict in ("repeat", "duplicate"):
-                    copies.add(index)
-        offsets = [record.offset for record in records]
+        self.read_columns(TailColumns.of(records), heads)
+
+    def read_columns(self, tail: TailColumns, heads: Sequence[Head | Undecodable]) -> None:
+        """As ``read``, of records that are columns."""
+        offsets, values, _, _, odd = tail
+        copies = {index for index, one in odd.items() if one.verdict in ("repeat", "duplicate")}
+        self._found += [ArchivedFinding(one.verdict, offsets[index], one.reason, one.aggregate or "") for index, one in odd.items()]
         chained = [None if isinstance(head, Undecodable) else head for head in heads]
-        for index, found in self._chain.feed_all(offsets, [record.value for record in records], chained):
-            reason = f"{found.session}/{found.number}"
-            self._found.append(ArchivedFinding(found.kind, offsets[index], reason, records[index].aggregate or ""))
+        for index, found in self._chain.feed_all(offsets, values, chained):
+            head, reason = chained[index], f"{found.session}/{found.number}"
+            aggregate = f"{head.aggregatetype}:{head.aggregateid}" if head is not None else ""
+            self._found.append(ArchivedFinding(found.kind, offsets[index], reason, aggregate))
         self._sequences.read_heads(offsets, heads, copies)
 
     def settle(self) -> list[ArchivedFinding]:

@@ -15,7 +15,7 @@ from tallyroll.events.batch import Batch
 from tallyroll.events.codec import decode_heads
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Columns, Rows
-from tallyroll.ports import ArchivedFinding, ArchiveIndex, ArchiveMark, Judged, Run, Segment, StoredPart
+from tallyroll.ports import ArchivedFinding, ArchiveIndex, ArchiveMark, Judged, Run, Segment, StoredPart, TailColumns
 from tallyroll.replay.selection import merge_rows
 
 _PIECE: Final = 8_192  # records of the tail read at a time
@@ -83,14 +83,13 @@ class ArchiveReader:
         if index is None:
             return None
         owned = index.owned(key, start, end)
-        if start < owned.kept:
-            raise SpanGone({str(partition): owned.kept}, pruned=True)
+        _check_kept(partition, start, owned.kept)
         some: list[Rows] = []
         for segment, runs in owned.runs:
             for run in runs:
                 if until_us is None or (run.first_us is not None and run.first_us <= until_us):
                     some += self._read(partition, segment, partial(_of_run, run=run, start=start, end=end, until_us=until_us, whole=whole))
-        tail = TailPiece(owned.records).rows(partition, types=None, until_us=until_us, whole=whole)
+        tail = TailPiece(TailColumns.of(owned.records)).rows(partition, types=None, until_us=until_us, whole=whole)
         if tail is not None:
             some.append(tail)
         return (some[0] if len(some) == 1 else merge_rows(some)) if some else None
@@ -105,11 +104,18 @@ class ArchiveReader:
 
     def judged(self, partition: TopicPartition, start: int, end: int) -> Iterator[Sequence[Judged]]:
         """As ``records``, with what was made of each; a segment or less at a time."""
-        for found in self._pieces(partition, start, end):
-            if isinstance(found, Segment):
-                yield self._read(partition, found, lambda reader: reader.records(start, end))
-            else:
+        index, at = self._store.index(partition), start
+        while index is not None and at < end:
+            found = index.find(at, end, _PIECE)
+            _check_kept(partition, at, found.kept)
+            if found.segment is not None:
+                yield self._read(partition, found.segment, lambda reader: reader.records(start, end))
+                at = found.segment.next
+            elif found.records:
                 yield found.records
+                at = found.records[-1].offset + 1
+            else:
+                return
 
     def parts(  # noqa: PLR0913  # as the port
         self, partition: TopicPartition, view: str, reducer_id: str, *, end: int, order_us: int | None = None, owner: str | None = None
@@ -136,7 +142,7 @@ class ArchiveReader:
                 sealed = self._read(partition, piece, lambda reader: reader.records(mark.sealed, end))
                 checks.read(sealed, decode_heads([record.value for record in sealed]))
             else:
-                checks.read(piece.records, piece.heads)
+                checks.read_columns(piece.tail, piece.heads)
         self._latest = None
         return sorted([*found, *(one for one in checks.findings() if start <= one.offset < end)], key=lambda one: one.offset)
 
@@ -147,22 +153,19 @@ class ArchiveReader:
             known = self._latest
             if known is not None and known[0] == (partition, at, end):
                 piece = known[1]
-                yield piece
-                at = piece.records[-1].offset + 1
-                continue
-            found = index.find(at, end, _PIECE)
-            if at < found.kept:
-                raise SpanGone({str(partition): found.kept}, pruned=True)
-            if found.segment is not None:
-                yield found.segment
-                at = found.segment.next
-            elif found.records:
-                piece = TailPiece(found.records)
-                self._latest = ((partition, at, end), piece)
-                yield piece
-                at = found.records[-1].offset + 1
             else:
-                return
+                found = index.scan(at, end, _PIECE)
+                _check_kept(partition, at, found.kept)
+                if found.segment is not None:
+                    yield found.segment
+                    at = found.segment.next
+                    continue
+                if found.tail is None:
+                    return
+                piece = TailPiece(found.tail)
+                self._latest = ((partition, at, end), piece)
+            yield piece
+            at = piece.tail.offsets[-1] + 1
 
     def _read(self, partition: TopicPartition, segment: Segment, read: Callable[[SegmentReader], T]) -> T:
         try:
@@ -175,6 +178,11 @@ class ArchiveReader:
             if renamed is None:
                 raise
             return read(SegmentReader(partition, renamed, self._store.segment(partition, renamed)))
+
+
+def _check_kept(partition: TopicPartition, at: int, kept: int) -> None:
+    if at < kept:
+        raise SpanGone({str(partition): kept}, pruned=True)
 
 
 def _newest_first(parts_of: Callable[..., Sequence[StoredPart]], end: int) -> Iterator[StoredPart]:

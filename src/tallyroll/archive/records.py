@@ -15,7 +15,7 @@ from tallyroll.events.codec import HEADERS, Head, decode_heads, timestamp_us
 from tallyroll.events.event import agent_of
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.rows import Rows, Subject
-from tallyroll.ports import Judged, Verdict
+from tallyroll.ports import Judged, TailColumns, Verdict
 from tallyroll.replay.judge import agent_in
 
 _USUAL: Final = tuple(HEADERS)
@@ -107,13 +107,13 @@ class Subjects:
 class TailPiece:
     """Some records that are not sealed, with their heads, which are decoded once for all who ask."""
 
-    def __init__(self, records: Sequence[Judged]) -> None:
-        self.records = records
+    def __init__(self, tail: TailColumns) -> None:
+        self.tail = tail
 
     @cached_property
     def heads(self) -> Sequence[Head | Undecodable]:
         """The head of each record, or why there is none."""
-        return decode_heads([one.value for one in self.records])
+        return decode_heads(self.tail.values)
 
     def rows(
         self,
@@ -125,27 +125,35 @@ class TailPiece:
         agents: Callable[[str | None], bool] | None = None,
     ) -> Rows | None:
         """The first copies among the records; None if there are none."""
-        wanted, subjects = None if types is None else frozenset(types), Subjects()
-        kept = [
-            (one, head)
-            for one, head in zip(self.records, self.heads, strict=True)
-            if one.verdict == "first"
-            and (until_us is None or (one.time_us or 0) <= until_us)
-            and not isinstance(head, Undecodable)
+        offsets, values, times_us, deeds, odd = self.tail
+        wanted = None if types is None else frozenset(types)
+        kept: list[tuple[int, Head]] = [
+            (at, head)
+            for at, head in enumerate(self.heads)
+            if not isinstance(head, Undecodable)
+            and at not in odd
+            and (until_us is None or (times_us[at] or 0) <= until_us)
             and (wanted is None or head.type in wanted)
-            and (agents is None or agents(one.agent))
+            and (agents is None or agents(deeds[at]))
         ]
         if not kept:
             return None
+        heads, at = [head for _, head in kept], [at for at, _ in kept]
+        if len(at) == len(offsets):  # the usual case
+            picked, times, whose = offsets, times_us, deeds
+        else:
+            picked, times, whose = ([column[one] for one in at] for column in (offsets, times_us, deeds))  # type: ignore[assignment]  # columns
+        named = [(head.aggregatetype, head.aggregateid) for head in heads]
+        subjects = {key: Subject(*key) for key in set(named)}
         return Rows(
             *partition,
-            [one.offset for one, _ in kept],
-            [one.time_us or 0 for one, _ in kept],
-            [head.type for _, head in kept],
-            [head.schemaversion for _, head in kept],
-            [subjects.of(head) for _, head in kept],
-            [bytes(head.data) for _, head in kept],
-            [one.agent for one, _ in kept],
-            [head.id for _, head in kept] if whole else None,
-            [one.value or b"" for one, _ in kept] if whole else None,
+            picked,
+            times if all(times) else [time or 0 for time in times],  # type: ignore[arg-type]  # none is None then
+            [head.type for head in heads],
+            [head.schemaversion for head in heads],
+            [subjects[key] for key in named],
+            [bytes(head.data) for head in heads],
+            whose,
+            [head.id for head in heads] if whole else None,
+            [values[one] or b"" for one in at] if whole else None,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -175,6 +175,36 @@ class Judged(NamedTuple):
     reason: str
 
 
+class Odd(NamedTuple):
+    """What was made of a record that is no first copy; as of ``Judged``."""
+
+    verdict: Verdict
+    reason: str
+    aggregate: str | None
+
+
+class TailColumns(NamedTuple):
+    """Records of the tail as columns of equal length: of each what folds and checks ask for, as of ``Judged``.
+
+    ``odd``: by index those that are no first copies, usually none.
+    """
+
+    offsets: Sequence[int]
+    values: Sequence[bytes | None]
+    times_us: Sequence[int | None]
+    agents: Sequence[str | None]
+    odd: Mapping[int, Odd]
+
+    @classmethod
+    def of(cls, records: Sequence[Judged]) -> Self:
+        """The columns of whole records."""
+        if not records:
+            return cls((), (), (), (), {})
+        offsets, _, _, values, _, times_us, agents, aggregates, verdicts, reasons = zip(*records, strict=True)
+        told = enumerate(zip(verdicts, reasons, aggregates, strict=True))
+        return cls(offsets, values, times_us, agents, {index: Odd._make(one) for index, one in told if one[0] != "first"})
+
+
 class Run(NamedTuple):
     """One owner's neighbouring rows in a segment: ``rows`` of them from ``row`` on.
 
@@ -258,6 +288,14 @@ class Found(NamedTuple):
     kept: int = 0
 
 
+class Scanned(NamedTuple):
+    """As ``Found``, the records as columns; None where there are none."""
+
+    segment: Segment | None
+    tail: TailColumns | None
+    kept: int = 0
+
+
 class Owned(NamedTuple):
     """One owner's first copies: runs by segment, in offset order, and records of the tail; ``kept`` as above; all of one moment."""
 
@@ -317,6 +355,9 @@ class ArchiveIndex(Protocol):
 
     def find(self, start: int, end: int, limit: int) -> Found:
         """The segment with the first record at or above ``start``; where there is none, at most ``limit`` records of the tail."""
+
+    def scan(self, start: int, end: int, limit: int) -> Scanned:
+        """As ``find``, with less of the tail's records, and cheaper."""
 
     def owned(self, key: str, start: int, end: int) -> Owned:
         """Where one owner's records of the span are."""

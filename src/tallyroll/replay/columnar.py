@@ -16,12 +16,9 @@ import numpy as np
 from tallyroll.events.rows import Columns, IntColumn, Rows, TextColumn
 from tallyroll.replay.by_name import MAX_NAMES, CountBy
 from tallyroll.replay.fields import (
-    CLOSED_ELSEWHERE,
-    CLOSED_HERE,
     COUNT,
     INT_MAX,
     LAST,
-    MAX_OPEN,
     SUM,
     Change,
     Count,
@@ -30,12 +27,12 @@ from tallyroll.replay.fields import (
     Last,
     Max,
     Min,
-    OpenSet,
     Slots,
     Sum,
     Update,
 )
 from tallyroll.replay.fold import Fold, Part
+from tallyroll.replay.open_set import CLOSED_ELSEWHERE, CLOSED_HERE, MAX_OPEN, OpenSet
 from tallyroll.replay.owned_rows import Index, OwnedRows, Source, by_owner, is_text, is_whole, runs_of
 from tallyroll.replay.partition import no_collecting
 from tallyroll.replay.projection import Projection, needs_column
@@ -313,6 +310,8 @@ def hold_open(plan: Plan, owned: OwnedRows, slots: Slots) -> None:
     opening = np.isin(owned.types[rows], [number for number, update in plan.updates.items() if update is field.open])
     marks = zip(owned.order_us[rows].tolist(), owned.offsets[rows].tolist(), strict=True)
     names = map(words.__getitem__, codes.tolist())
+    for owner in np.unique(owned.owners[rows]).tolist():
+        field.read(slots, owner)
     for owner, name, opens, mark in zip(owned.owners[rows].tolist(), names, opening.tolist(), marks, strict=True):
         opened, here, elsewhere = slots[owner]
         # As OpenSet does; looking before it is taken out costs half of what ``pop`` does.

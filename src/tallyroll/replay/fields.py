@@ -16,11 +16,6 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 INT_MAX: Final = 2**63 - 1  # canonical integers are signed 64 bit, so that every reader and every column can hold them
 
-# Ends whose start lies in another part must outlive the wait for the join; ends of own starts only meet a second start.
-CLOSED_ELSEWHERE: Final = 1_024
-CLOSED_HERE: Final = 32
-MAX_OPEN: Final = 4_096  # an agent with more open tasks per partition has a publisher that never reports the end
-
 Slots = list[Any]
 Update = Callable[[Slots, int, Any, int, int], None]
 """Changes ``slots[index]`` by ``value`` at ``(order_us, offset)``. Never raises: what can fail has failed before."""
@@ -87,6 +82,8 @@ class Field(ABC):
     """One field of a view. Not promised: that two kinds join with each other."""
 
     kind: ClassVar[str]
+    kept: ClassVar[Any] = Any
+    """As what type a slot is read back that was kept as JSON; a kind may leave unread what is seldom asked for."""
 
     @abstractmethod
     def start(self) -> Any:  # noqa: ANN401  # a slot is JSON
@@ -288,97 +285,3 @@ class First(Last):
     def update(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401  # Update
         if value is not None and slots[index] is None:
             slots[index] = (order_us, offset, value)
-
-
-@dataclass(frozen=True)
-class OpenSet(Field):
-    """The ids that were opened and not closed since, sorted.
-
-    The slot is ``[open, closed here, closed elsewhere]``, each id → ``[order_us, offset]``. A start and its end may lie
-    in different parts, so ends are remembered: the last 1,024 whose start was not in this part, the last 32 others. What
-    is older is forgotten, and a start in another part then shows as open again. Of more than 4,096 open ids in a part the
-    oldest are forgotten.
-    """
-
-    id: Value
-    opens: tuple[str, ...]
-    closes: tuple[str, ...]
-    kind: ClassVar[str] = "open_set"
-
-    def start(self) -> list[dict[str, tuple[int, int]]]:
-        return [{}, {}, {}]
-
-    def step(self, event_type: str) -> tuple[Value, Change] | None:
-        if event_type in self.opens:
-            return self.id, self.open
-        return (self.id, self.close) if event_type in self.closes else None
-
-    @staticmethod
-    def open(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401  # Update
-        if value is None:
-            return
-        opened, here, elsewhere = slots[index]
-        here.pop(value, None)
-        elsewhere.pop(value, None)
-        _remember(opened, value, (order_us, offset), MAX_OPEN)
-
-    @staticmethod
-    def close(slots: Slots, index: int, value: Any, order_us: int, offset: int) -> None:  # noqa: ANN401  # Update
-        if value is None:
-            return
-        opened, here, elsewhere = slots[index]
-        if opened.pop(value, None) is not None or value in here:
-            _remember(here, value, (order_us, offset), CLOSED_HERE)
-        else:
-            _remember(elsewhere, value, (order_us, offset), CLOSED_ELSEWHERE)
-
-    def lift(self, slot: Any, place: Place) -> Any:  # noqa: ANN401  # Field
-        marks = ((slot[0], True), (slot[1], False), (slot[2], False))
-        return {name: ((key[0], *place, key[1]), is_open) for ids, is_open in marks for name, key in ids.items()}
-
-    def join(self, left: Any, right: Any) -> Any:  # noqa: ANN401  # Field
-        joined = dict(left)
-        for name, mark in right.items():
-            known = joined.get(name)
-            if known is None or mark > known:
-                joined[name] = mark
-        return joined
-
-    def show(self, joined: Any) -> list[str]:  # noqa: ANN401  # Field
-        return sorted(name for name, (_, is_open) in joined.items() if is_open)
-
-    def settle(self, slots: Sequence[Any], places: Sequence[Place]) -> list[str]:
-        # Of the many ids that were closed only those matter that some part still has open.
-        if not any(map(_OPENED, slots)):
-            return []
-        newest: dict[str, tuple[int, str, int, int]] = {}
-        for (opened, _, _), place in zip(slots, places, strict=True):
-            for name, (order_us, offset) in opened.items():
-                newest[name] = max((order_us, *place, offset), newest.get(name, _BEFORE_ALL))
-        closed = {
-            name
-            for (_, here, elsewhere), place in zip(slots, places, strict=True)
-            for ends in (here, elsewhere)
-            for name in newest.keys() & ends.keys()
-            if (ends[name][0], *place, ends[name][1]) > newest[name]
-        }
-        return sorted(newest.keys() - closed)
-
-    def alone(self, slot: Any, place: Place) -> list[str]:  # noqa: ANN401, ARG002  # Field
-        return sorted(slot[0]) if slot[0] else []
-
-    def describe(self) -> list[Any]:
-        bounds = [CLOSED_HERE, CLOSED_ELSEWHERE, MAX_OPEN]
-        return [self.kind, self.id.name, sorted(self.opens), sorted(self.closes), bounds]
-
-
-_BEFORE_ALL: Final = (-1, "", -1, -1)
-_OPENED: Final = itemgetter(0)
-
-
-def _remember(ids: dict[str, tuple[int, int]], name: str, key: tuple[int, int], most: int) -> None:
-    """Puts an id last and forgets the oldest beyond ``most``: dicts keep the order of insertion."""
-    ids.pop(name, None)
-    ids[name] = key
-    if len(ids) > most:
-        del ids[next(iter(ids))]

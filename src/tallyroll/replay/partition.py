@@ -96,7 +96,7 @@ class PartitionFold:
             try:
                 entries = self._read(batch, applied, missing)
                 if missing:
-                    _fill(missing, load)
+                    self._fill(missing, load)
             except BaseException:
                 # A blank part in the cache would be taken for an owner without a past.
                 for part in missing:
@@ -133,7 +133,7 @@ class PartitionFold:
         whatever is made of it is made again.
         """
         for where, (end, dumped) in stored.items():
-            self._awaited[where].load(dumped)
+            self._fold.load(self._awaited[where], dumped)
             self._ahead[where] = end
         for where in awaited:
             del self._awaited[where]
@@ -182,7 +182,7 @@ class PartitionFold:
     def restore(self, view: int, owner: str, dumped: bytes) -> Part:
         """Puts a part that was kept elsewhere into memory; what is applied next goes on from there."""
         part = self._young[view][owner] = Part(view, owner, [])
-        part.load(dumped)
+        self._fold.load(part, dumped)
         return part
 
     def parts(self, view: int) -> Mapping[str, Part]:
@@ -304,6 +304,12 @@ class PartitionFold:
         self._young[view][owner] = part
         return part
 
+    def _fill(self, missing: Sequence[Part], load: Load) -> None:
+        for view in {part.view for part in missing}:
+            blanks = {part.owner: part for part in missing if part.view == view}
+            for owner, dumped in load(view, list(blanks)).items():
+                self._fold.load(blanks[owner], dumped)
+
     def _change(
         self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied, hit: Callable[[Sequence[Target], int], None]
     ) -> None:
@@ -378,10 +384,3 @@ def _unfoldable(error: Exception) -> Unfoldable:
 
 def _found(index: int, why: Unfoldable) -> Found:
     return Found(index, "unknown_schema" if why.reason == "unknown_schema" else "poison", why.reason, why.error)
-
-
-def _fill(missing: Sequence[Part], load: Load) -> None:
-    for view in {part.view for part in missing}:
-        blanks = {part.owner: part for part in missing if part.view == view}
-        for owner, dumped in load(view, list(blanks)).items():
-            blanks[owner].load(dumped)

@@ -317,7 +317,7 @@ class Replayer:
             if isinstance(said, Parts):
                 for topic, partition, owner, dumped in said.parts:
                     part = Part(number, owner, [])
-                    part.load(dumped)
+                    self.fold.load(part, dumped)
                     made.parts.append((TopicPartition(topic, partition), owner, part))
             elif isinstance(said, Ended):
                 made.processes.add(said.pid)

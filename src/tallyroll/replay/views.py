@@ -29,8 +29,9 @@ from typing import Final
 from tallyroll.events.schema import SCHEMAS
 from tallyroll.events.types import AGENT_TOPIC, PERFORMANCE_TOPIC, SYSTEM_TOPIC, TASK_TOPIC, WORKFLOW_TOPIC, EventType, type_info
 from tallyroll.replay.by_name import CountBy, CountTypes, LastBy, LastSeen, SummaryBy
-from tallyroll.replay.fields import Count, First, Last, OpenSet, Sum
+from tallyroll.replay.fields import Count, First, Last, Sum
 from tallyroll.replay.fold import Fold, View
+from tallyroll.replay.open_set import OpenSet
 from tallyroll.replay.values import (
     AGENT_ID,
     COST,

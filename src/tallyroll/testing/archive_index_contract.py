@@ -34,6 +34,7 @@ from tallyroll.ports import (
     Span,
     StoredPart,
     Tail,
+    TailColumns,
 )
 from tallyroll.testing.contract import COMES_S, expect, expect_equal
 
@@ -90,6 +91,10 @@ def _sealed(base: int, following: int, **more: Any) -> Sealed:  # noqa: ANN401  
     return made._replace(**more)
 
 
+def _columns(tail: TailColumns | None) -> list[Any]:
+    return [] if tail is None else [*map(list, tail[:-1]), dict(tail.odd)]
+
+
 def _pruned(kept: int, **more: Any) -> Pruned:  # noqa: ANN401  # fields of it
     made = Pruned(
         f"{kept}.anchor", 0, kept, kept * 10 - 10, f"d-{kept}", [], b"repeats", b"checks", ["r"],
@@ -143,6 +148,9 @@ def what_is_appended_is_the_tail(opener: OpenIndexes) -> None:
         expect_equal(index.tail(), Tail(3, 10, 77), "the tail")
         expect_equal(list(index.find(0, _ALL, 10).records), odd, "all of it")
         expect_equal((list(index.find(4, 9, 10).records), list(index.find(0, _ALL, 2).records)), (odd[1:2], odd[:2]), "a span, and a few")
+        for start, end, limit, some in ((0, _ALL, 10, odd), (4, 9, 10, odd[1:2]), (0, _ALL, 2, odd[:2])):
+            expect_equal(_columns(index.scan(start, end, limit).tail), _columns(TailColumns.of(some)), "the same as columns")
+        expect_equal(index.scan(10, _ALL, 10), (None, None, 0), "nothing as columns")
         for key in ("@ü 漢 🙂", "task:'; --"):
             expect_equal(list(index.owned(key, 0, _ALL).records), odd[1:2], f"first copies of {key}")
         expect_equal(list(index.owned("@a", 0, _ALL).records), [], "a copy is nobody's")
@@ -175,7 +183,9 @@ def a_seal_takes_records_out_of_the_tail(opener: OpenIndexes) -> None:
         expect_equal((tail.records, tail.raw_bytes), (2, sum(len(one.value or b"") + 3 for one in records[10:])), "the tail")
         expect_equal(tail.since_us, 9_000, "since when what is left can have been waiting")
         expect_equal((list(index.segments()), index.checks()), ([_segment(0, 10)], b"checks-10"), "manifest and checks")
-        expect_equal(index.find(4, _ALL, 10).segment, _segment(0, 10), "where a sealed record is")
+        expect_equal(
+            (index.find(4, _ALL, 10).segment, index.scan(4, _ALL, 10)), (_segment(0, 10), (_segment(0, 10), None, 0)), "a sealed one's"
+        )
         expect_equal(list(index.find(10, _ALL, 10).records), records[10:], "where another one is")
         expect_equal(list(index.findings(0, _ALL)), [ArchivedFinding("gap", 0, "why", "task:t", 2)], "findings")
         index.seal(_sealed(10, 12), lambda: True)
@@ -303,7 +313,11 @@ def pruning_forgets_everything_below(opener: OpenIndexes) -> None:
             expect_equal((mark.first, mark.sealed, mark.next, mark.kept), (0, 30, 35, 20), "how far it goes")
             expect_equal((list(mark.kept_for), mark.kept_us, mark.kept_digest), (["r"], 190, "d-20"), "what stands for it")
         expect_equal(list(index.segments()), [_segment(20, 30)], "segments")
-        expect_equal((index.find(0, _ALL, 5).kept, index.owned("@a-0", 0, _ALL).kept), (20, 20), "up to where, beside an answer")
+        expect_equal(
+            (index.find(0, _ALL, 5).kept, index.scan(0, _ALL, 5).kept, index.owned("@a-0", 0, _ALL).kept),
+            (20, 20, 20),
+            "up to where, beside an answer",
+        )
         expect_equal([segment.base for segment, _ in index.owned("@a-0", 0, _ALL).runs], [20], "runs")
         expect_equal([one.offset for one in index.findings(0, _ALL)], [20], "findings")
         parts = {one.owner: one.end for one in index.parts("task", "r", end=20, order_us=None, owners=None)}

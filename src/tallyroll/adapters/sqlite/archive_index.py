@@ -27,6 +27,7 @@ from tallyroll.ports import (
     Judged,
     Owned,
     Pruned,
+    Scanned,
     Sealed,
     Segment,
     Span,
@@ -41,6 +42,13 @@ _RUN_COLUMNS: Final = schema.RUN.count(",") + 1
 # Both tables have a column of these names.
 _OF_RUN: Final = schema.RUN.replace("first_us", "loc.first_us").replace("last_us", "loc.last_us")
 _OF_SEGMENT: Final = schema.SEGMENT.replace("first_us", "segment.first_us").replace("last_us", "segment.last_us")
+# Each owner's newest snapshot in a view, and whether it is of the reducer that is asked for.
+_NEWEST: Final = (
+    "SELECT owner, until, order_us, version, part, checksum, reducer_id = ? FROM "
+    "(SELECT rowid AS newest, max(until) FROM snap WHERE view = ? AND until <= ? GROUP BY owner) "
+    "CROSS JOIN snap ON snap.rowid = newest"
+)
+_IS_ASKED_FOR: Final = itemgetter(-1)
 _ANY_US: Final = 2**63 - 1
 
 
@@ -207,12 +215,17 @@ class SqliteArchiveIndex:
 
     def find(self, start: int, end: int, limit: int) -> Found:
         def select(connection: sqlite3.Connection) -> Found:
-            kept = _kept(connection)
-            segments = self._segments(connection, "WHERE next > ? AND base < ? ORDER BY base LIMIT 1", start, end)
-            if segments:
-                return Found(segments[0], (), kept)
-            rows = connection.execute(f"SELECT {schema.TAIL} FROM tail WHERE at >= ? AND at < ? ORDER BY at LIMIT ?", (start, end, limit))  # noqa: S608  # as above
-            return Found(None, [*map(Judged._make, rows)], kept)
+            segment = self._next(connection, start, end)
+            rows = () if segment is not None else self._tail(connection, schema.TAIL, start, end, limit)
+            return Found(segment, [*map(Judged._make, rows)], _kept(connection))
+
+        return self._read(select, alone=False)
+
+    def scan(self, start: int, end: int, limit: int) -> Scanned:
+        def select(connection: sqlite3.Connection) -> Scanned:
+            segment = self._next(connection, start, end)
+            rows = [] if segment is not None else self._tail(connection, schema.SCANNED, start, end, limit).fetchall()
+            return Scanned(segment, schema.columns_of(rows) if rows else None, _kept(connection))
 
         return self._read(select, alone=False)
 
@@ -249,6 +262,11 @@ class SqliteArchiveIndex:
 
     def parts(self, view: str, reducer_id: str, *, end: int, order_us: int | None, owners: Collection[str] | None) -> Sequence[StoredPart]:
         def select(connection: sqlite3.Connection) -> list[StoredPart]:
+            if owners is None and order_us is None:
+                # Found in the key alone, so that older ones, of which there may be many, are not read.
+                found = connection.execute(_NEWEST, (reducer_id, view, end)).fetchall()
+                if all(map(_IS_ASKED_FOR, found)):
+                    return [StoredPart(view, row[0], partition, reducer_id, *row[1:-1]) for row in found]
             limits = (view, reducer_id, end, _ANY_US if order_us is None else order_us)
             within = "view = ? AND reducer_id = ? AND until <= ? AND order_us <= ?"
             # With max() SQLite takes the other columns from the row that has the maximum. What is the same in all is not selected:
@@ -261,12 +279,12 @@ class SqliteArchiveIndex:
                     f"{newest} json_each(?) CROSS JOIN snap ON owner = json_each.value WHERE {within} GROUP BY owner ORDER BY owner",
                     (_json(list(owners)), *limits),
                 )
-            partition = self._partition
             return [
                 StoredPart(view, owner, partition, reducer_id, until, latest_us, version, part, checksum)
                 for owner, until, latest_us, version, part, checksum in rows
             ]
 
+        partition = self._partition
         return self._read(select)
 
     def parts_of(  # noqa: PLR0913  # as the port
@@ -302,6 +320,14 @@ class SqliteArchiveIndex:
     def _segments(connection: sqlite3.Connection, condition: str, *values: int) -> list[Segment]:
         rows = connection.execute(f"SELECT {schema.SEGMENT} FROM segment {condition}", values)  # noqa: S608  # as above
         return [*map(schema.segment_from, rows)]
+
+    def _next(self, connection: sqlite3.Connection, start: int, end: int) -> Segment | None:
+        segments = self._segments(connection, "WHERE next > ? AND base < ? ORDER BY base LIMIT 1", start, end)
+        return segments[0] if segments else None
+
+    @staticmethod
+    def _tail(connection: sqlite3.Connection, columns: str, start: int, end: int, limit: int) -> sqlite3.Cursor:
+        return connection.execute(f"SELECT {columns} FROM tail WHERE at >= ? AND at < ? ORDER BY at LIMIT ?", (start, end, limit))  # noqa: S608  # as above
 
     @staticmethod
     def _insert(connection: sqlite3.Connection, table: str, columns: str, rows: Any) -> None:  # noqa: ANN401  # rows of that table
