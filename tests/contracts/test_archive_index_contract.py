@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes
+from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import Found, Owned, Tail
+from tallyroll.ports import Append, Found, Owned, Tail
 from tallyroll.testing import archive_index_contract as contract
 from tallyroll.testing.archive_index_contract import INDEX_CASES, IndexCase
 
@@ -25,6 +28,23 @@ def name_of(item: object) -> str:
 @pytest.mark.parametrize("case", INDEX_CASES, ids=name_of)
 def test_the_index_keeps_its_contract(case: IndexCase, tmp_path: Path) -> None:
     case(lambda: SqliteArchiveIndexes(tmp_path))
+
+
+def test_whoever_only_reads_waits_for_nobody_who_writes(tmp_path: Path) -> None:
+    one = TopicPartition("one", 0)
+    made = SqliteArchiveIndexes(tmp_path).open(one, create=True)
+    made.append(Append(None, 0, 3, b"", [], 0))
+    with contextlib.closing(sqlite3.connect(tmp_path / "one" / "0" / "index.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        reading = SqliteArchiveIndexes(tmp_path).open(one, create=False)
+        assert (reading.mark().next, reading.find(0, 9, 9), reading.segments()) == (3, (None, [], 0), [])
+        writer.execute("ROLLBACK")
+    reading.append(Append(3, 0, 4, b"", [], 0))
+    assert made.mark().next == 4
+    for index in (made, reading):
+        index.close()
+    with pytest.raises(StoreUnavailable):
+        reading.append(Append(4, 0, 5, b"", [], 0))
 
 
 class Around:

@@ -82,6 +82,8 @@ class SqliteArchiveIndexes:
 class SqliteArchiveIndex:
     """An ``ArchiveIndex`` on SQLite (write-ahead log): one connection writes, readers see the state before or after.
 
+    Opening one that is there takes no lock, so that a reader waits for nobody who writes.
+
     Durability: appends survive the end of the process, seals a crash of the machine.
     Not promised: that an append survives a crash of the machine; the log gives its records again.
     """
@@ -94,14 +96,23 @@ class SqliteArchiveIndex:
         self._write_lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
+        self._writer: sqlite3.Connection | None
         with self._translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = schema.connect(path)
-            try:
-                schema.create(self._writer, self._name, partition)
-            except BaseException:
-                self._writer.close()
-                raise
+            self._writer = None if self._is_made() else schema.made(path, self._name, partition)
+
+    def _is_made(self) -> bool:
+        """Whether the file is there as it has to be; then the connection that has looked reads on, and none writes yet."""
+        if not self._path.exists():
+            return False
+        connection, made = schema.connect(self._path), False
+        try:
+            made = schema.is_made(connection, self._partition)
+        finally:
+            if made:
+                self._idle.append(connection)
+            else:
+                connection.close()
+        return made
 
     def mark(self) -> ArchiveMark | None:
         return self._read(schema.read_mark)
@@ -314,7 +325,8 @@ class SqliteArchiveIndex:
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
 
     @staticmethod
     def _segments(connection: sqlite3.Connection, condition: str, *values: int) -> list[Segment]:
@@ -357,6 +369,10 @@ class SqliteArchiveIndex:
     def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         check_process(self._pid, self._name)
         with self._write_lock, self._translated(), contextlib.ExitStack() as stack:
+            if self._closed:
+                raise StoreUnavailable(self._name, "it is closed")
+            if self._writer is None:
+                self._writer = schema.connect(self._path)
             if durable:
                 stack.enter_context(schema.durable(self._writer))
             stack.enter_context(transaction(self._writer, "IMMEDIATE"))

@@ -83,7 +83,7 @@ Columns = tuple[Any, ...]
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """One more connection. Readers need no more; the writer's is opened first, with ``create``."""
+    """One more connection to a file that is made."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_LOCK_TIMEOUT_S)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
@@ -108,6 +108,29 @@ def create(connection: sqlite3.Connection, name: str, partition: TopicPartition)
         stored = connection.execute("SELECT topic, partition FROM mark").fetchone()
         if stored is not None and TopicPartition(*stored) != partition:
             raise StoreUnavailable(name, f"it is the index of {TopicPartition(*stored)}; a folder was moved")
+
+
+def made(path: Path, name: str, partition: TopicPartition) -> sqlite3.Connection:
+    """The first connection to a file, which is made if it is not there. Raises as ``create``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = connect(path)
+    try:
+        create(connection, name, partition)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_made(connection: sqlite3.Connection, partition: TopicPartition) -> bool:
+    """Whether ``create`` has nothing to do or to say; told without a lock, for who may only want to read."""
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application_id != _APPLICATION_ID or connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
+        return False
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'pruned'").fetchone() is None:
+        return False
+    stored = connection.execute("SELECT topic, partition FROM mark").fetchone()
+    return stored is None or TopicPartition(*stored) == partition
 
 
 def unavailable(name: str, error: Exception) -> StoreUnavailable:
