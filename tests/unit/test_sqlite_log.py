@@ -143,6 +143,35 @@ async def test_a_missing_block_is_noticed(tmp_path, log):
         await log.positions_at(["task-events"], some(3)[2].timestamp_ms)
 
 
+async def test_a_file_whose_blocks_lie_by_their_position_is_used_as_it_is(tmp_path):
+    await (await opened(tmp_path)).close()
+    connection = other_connection(tmp_path)
+    connection.execute("DROP TABLE blocks")
+    connection.execute(
+        "CREATE TABLE blocks (position INTEGER PRIMARY KEY, count INTEGER NOT NULL, high_ms INTEGER NOT NULL, "
+        "checksum INTEGER NOT NULL, payload BLOB NOT NULL) STRICT"
+    )
+    connection.close()
+    log = await opened(tmp_path)
+    await log.append(some(3)).settled()
+    await log.append(some(2, 3)).settled()
+    assert await numbers(log, 5, start=1) == [1, 2, 3, 4]
+    assert (await log.ends(["task-events"]))[PLACE] == 5
+    await log.close()
+
+
+async def test_the_blocks_of_a_commit_lie_beside_each_other(tmp_path, log):
+    few = [msgspec.structs.replace(record, partition=partition) for partition in range(8) for record in some(2)]
+    for _ in range(3):
+        await log.append(few).settled()
+    connection = other_connection(tmp_path)
+    rows = connection.execute("SELECT position FROM blocks ORDER BY rowid").fetchall()
+    connection.close()
+    partitions = [position >> OFFSET_BITS for (position,) in rows]
+    assert partitions == partitions[:8] * 3
+    assert await numbers(log, 6, start=1) == [1, 0, 1, 0, 1]
+
+
 # Outcomes when the database cannot be written
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 FOLD_BYTES: Final = 16 << 20  # of write-ahead log between two times
 MOST_BYTES: Final = 4 * FOLD_BYTES  # where folding beside the commits does not keep up, one of them does it
+_PASSES: Final = 3  # each folds what was committed during the one before it; one that nothing was committed in syncs, in the writer's place
 
 Using = Callable[[], AbstractContextManager[sqlite3.Connection]]
 """Gives a connection for as long as the block takes."""
@@ -38,7 +39,7 @@ class Folding:
         if self._thread is None:
             if self._written >= self._fold_bytes:
                 self._written = 0
-                thread = threading.Thread(target=_fold, args=(self._beside,), name="tallyroll-sqlite-folder", daemon=True)
+                thread = threading.Thread(target=_fold, args=(self._beside, _PASSES), name="tallyroll-sqlite-folder", daemon=True)
                 with contextlib.suppress(RuntimeError):  # the process ends, or may have no more threads
                     thread.start()
                     self._thread = thread
@@ -52,7 +53,8 @@ class Folding:
             self._thread.join()
 
 
-def _fold(using: Using) -> None:
+def _fold(using: Using, passes: int = 1) -> None:
     # A disk that fails tells whoever writes next; what is not folded now is folded the next time.
     with contextlib.suppress(sqlite3.Error, OSError), using() as connection:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        for _ in range(passes):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

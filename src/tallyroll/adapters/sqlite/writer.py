@@ -24,6 +24,7 @@ from tallyroll.ports import Delivered, Encoded, Outcome, Rejected, Unknown
 
 _GROUP_RECORDS: Final = 20_000  # one transaction at the most, some 50 ms of work: bounds memory and what a reader waits for
 _GROUP_BYTES: Final = 16 << 20
+_AROUND_BLOCK: Final = 16 << 10  # bytes of the pages that a block changes beside its own: of small ones they are most of what is written
 
 # One step of SQLite for all partitions; see ``blocks`` for why steps are to be few.
 _SET_ENDS: Final = """
@@ -252,7 +253,8 @@ class Writer:
             self._tail.advance({number: self._ends[number][0] for number in by_number})
         self._settle(group)
         if self._folding is not None:
-            self._folding.committed(sum(pending.size_bytes for pending in group), self._guarded.use)
+            size = sum(pending.size_bytes for pending in group) + _AROUND_BLOCK * len(by_number)
+            self._folding.committed(size, self._guarded.use)
 
     def _settle(self, group: Sequence[Appended]) -> None:
         self._done_records += sum(len(indexes) for pending in group for indexes in pending.parts.values())
