@@ -599,6 +599,26 @@ async def test_what_somebody_adds_to_the_registry_is_not_signed(house: House) ->
     assert (found.value.code, found.value.partition, found.value.index) == ("mac", REGISTRY, place)
 
 
+async def test_the_registry_can_be_noted_alone_and_the_rest_is_left_to_who_seals_it(house: House) -> None:
+    running, writer = await Running(house).hold(), house.writer()
+    house.send(*house.write(writer))
+    await running.seal()
+    beside = Checkpoints(house.store, house.signer, house.ring)
+    await beside.check_unnoted({REGISTRY})
+    assert await beside.note(only={REGISTRY})
+    assert not await beside.note(only={REGISTRY}), "nothing has grown there"
+    sizes, known = await house.store.sizes(), await proving.noted(house.store)
+    assert known is not None
+    assert known.sizes == {REGISTRY: sizes[REGISTRY]}
+    await running.note()
+    assert await house.findings() == {}
+    place = await forge(house, writer, 0)
+    await beside.check_unnoted({REGISTRY})  # what is not signed here is not answered for here
+    with pytest.raises(LedgerTampered) as found:
+        await beside.check_unnoted()
+    assert (found.value.code, found.value.partition, found.value.index) == ("mac", 0, place)
+
+
 async def test_what_somebody_adds_to_the_store_is_neither_signed_nor_built_upon(house: House) -> None:
     running, writer = await Running(house).hold(), house.writer()
     house.send(*house.write(writer))

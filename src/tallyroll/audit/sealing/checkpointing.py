@@ -6,7 +6,7 @@ One process makes them, the one that holds partition 0 of ``audit-events``; the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -58,8 +58,10 @@ class Checkpoints:
         self._noted: dict[int, int] | None = None
         self._witnessed: dict[str, int] = {}
 
-    async def note(self, own: Mapping[int, CompactRange] = _NONE) -> bool:
-        """Notes what has grown and signs; false where nothing has, or somebody else was faster. Raises StoreUnavailable.
+    async def note(self, own: Mapping[int, CompactRange] = _NONE, *, only: Collection[int] | None = None) -> bool:
+        """Notes what has grown, or ``only`` these partitions where they have, and signs.
+
+        False where nothing has, or somebody else was faster. Raises StoreUnavailable.
 
         ``own`` are the trees of the partitions that this process seals. What is stored there and is not in them is not signed:
         another sealer has taken the partition over, or somebody has written who is none, and the next flush finds out. Of
@@ -67,7 +69,8 @@ class Checkpoints:
         """
         tails = {number: tail for number, tail in (await self._store.tails()).items() if not _is_foreign(tail, own.get(number))}
         noted = await self._noted_sizes() if self._noted is None else self._noted
-        grown = {number: tail for number, tail in sorted(tails.items()) if number != META and tail.size > noted.get(number, 0)}
+        asked = tails.keys() - {META} if only is None else tails.keys() & only
+        grown = {number: tails[number] for number in sorted(asked) if tails[number].size > noted.get(number, 0)}
         await self._leave_out_forged(grown, {number: noted.get(number, 0) for number in grown if number not in own})
         if not grown:
             return False
@@ -150,10 +153,14 @@ class Checkpoints:
             start = max(tail.start, tail.size - _TAIL)
             _compare_tips(number, tail, await self._store.rows(number, start, tail.size - start))
 
-    async def check_unnoted(self) -> None:
-        """Whether what would be noted first was made by its writers. Raises LedgerTampered, KeyRingUnavailable."""
+    async def check_unnoted(self, only: Collection[int] | None = None) -> None:
+        """Whether what would be noted first, everywhere or in ``only`` these partitions, was made by its writers.
+
+        Raises LedgerTampered, KeyRingUnavailable.
+        """
         noted = await self._noted_sizes()
-        async for place in forged_behind(self._store, self._ring, {number: noted.get(number, 0) for number in await self._store.sizes()}):
+        numbers = await self._store.sizes() if only is None else only
+        async for place in forged_behind(self._store, self._ring, {number: noted.get(number, 0) for number in numbers}):
             raise LedgerTampered("mac", *place)
 
     async def _leave_out_forged(self, grown: dict[int, LedgerTail], behind: Mapping[int, int]) -> None:
