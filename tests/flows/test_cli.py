@@ -234,6 +234,7 @@ def test_agents_are_sorted_limited_and_chosen_by_status(fleet: Run) -> None:
     assert done == sorted(done, reverse=True)
     assert len(lines(fleet("agents", "ls", "--limit", "2", "--json"))) == 2
     assert lines(fleet("agents", "ls", "--status", "created", "--json")) == []
+    assert "created, running, stopped, failed" in fleet("agents", "ls", "--status", "weird", code=2).stderr
 
 
 def test_the_table_of_agents_names_each(fleet: Run) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import stat
 import threading
+from dataclasses import replace
 
 import pytest
 from tests.patience import PATIENCE_S, until
@@ -30,6 +33,21 @@ def kept(file: StoreFile) -> dict[int, int]:
 def length(path) -> int:
     """Of the write-ahead log, bytes."""
     return path.with_name(f"{path.name}-wal").stat().st_size
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_what_a_private_store_holds_is_read_by_its_owner_only(tmp_path, private):
+    path, before = tmp_path / "folder" / "store", os.umask(0o022)
+    try:
+        file = StoreFile(path, replace(KIND, private=private))
+    finally:
+        os.umask(before)
+    write(file, 1)
+    modes = {one.name: stat.S_IMODE(one.stat().st_mode) for one in (path.parent, *path.parent.iterdir())}
+    assert modes == dict.fromkeys(["store", "store-wal", "store-shm"], 0o600 if private else 0o644) | {
+        "folder": 0o700 if private else 0o755
+    }
+    file.close()
 
 
 @pytest.mark.slow

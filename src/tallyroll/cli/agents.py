@@ -24,6 +24,7 @@ from tallyroll.replay.views import AGENT
 app = verbs()
 
 _PAGE: Final = 500  # owners asked for at once
+_STATUSES: Final = ("created", "running", "stopped", "failed")
 _SORTS: Final[Mapping[str, str]] = {
     "seen": "last_updated",
     "done": "tasks_completed",
@@ -45,7 +46,7 @@ group_of(app, "Agents: list, state now or then, timeline.")
 def list_agents(  # noqa: PLR0913  # one parameter per option
     context: typer.Context,
     *,
-    status: Annotated[str | None, typer.Option(help="Only these: created, running, stopped or failed.")] = None,
+    status: Annotated[str | None, typer.Option(help=f"Only these: one of {', '.join(_STATUSES)}.")] = None,
     sort: Annotated[str, typer.Option(help=f"By {', '.join(_SORTS)}.")] = "seen",
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     at: At = None,
@@ -60,6 +61,8 @@ def list_agents(  # noqa: PLR0913  # one parameter per option
     """
     if sort not in _SORTS:
         raise CommandError(ExitCode.USAGE, f"--sort: {plain(sort)} is not known", f"sort by one of {', '.join(_SORTS)}")
+    if status is not None and status not in _STATUSES:
+        raise CommandError(ExitCode.USAGE, f"--status: no agent is ever {plain(status)}", f"ask for one of {', '.join(_STATUSES)}")
     session, moment = session_of(context, url, json), moment_of(at, "--at")
     found = run(_states(session, moment, allow_truncated=allow_truncated, wait_s=wait))
     chosen = [one for one in found if status is None or one["status"] == status]

@@ -261,7 +261,7 @@ class FileKeyRing:
         try:
             return Stamp(*(_begin(path, head + sealed_file.NONCE) for path, head in self._files()))
         except OSError as error:
-            raise KeyRingUnavailable(str(self._path), os.strerror(error.errno or 0)) from None
+            raise KeyRingUnavailable(str(error.filename or self._path), os.strerror(error.errno or 0)) from None
 
     def _files(self) -> Iterator[tuple[Path, int]]:
         return iter(((self._path, _RING_HEAD), (self._recent, _RING_HEAD), (self._guard_path, _GUARD_HEAD)))

@@ -74,6 +74,7 @@ KIND: Final = FileKind(
     cache_kib=65_536,  # inner pages of the indexes over some tens of millions of records
     synchronous="FULL",
     erasing=True,
+    private=True,
     remedy="keep it as it is, it may be evidence, and start the version that wrote it",
     upgrades={1: _FROM_1},
 )

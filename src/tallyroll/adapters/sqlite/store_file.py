@@ -29,8 +29,9 @@ _RETRY_S: Final = 0.01
 class FileKind:
     """What tells one kind of store from others: how it is called, the mark in its files, and its tables.
 
-    Pages of ``page_bytes``. ``synchronous`` FULL makes each commit outlive a crash of the machine. ``erasing``: what is deleted
-    is overwritten. ``remedy`` says what to do about a file that cannot be read. ``upgrades`` holds, by version, the statements
+    ``private``: nobody but its owner may read a file that is made, nor the folder if that is made for it. Pages of
+    ``page_bytes``. ``synchronous`` FULL makes each commit outlive a crash of the machine. ``erasing``: what is deleted is
+    overwritten. ``remedy`` says what to do about a file that cannot be read. ``upgrades`` holds, by version, the statements
     that make a file of it one of the next version.
     """
 
@@ -42,6 +43,7 @@ class FileKind:
     page_bytes: int = 4_096
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     erasing: bool = False
+    private: bool = False
     remedy: str = "move it away, it can be made anew from the log"
     upgrades: Mapping[int, str] = field(default_factory=dict)
 
@@ -200,7 +202,9 @@ def _beside(path: Path) -> contextlib.closing[sqlite3.Connection]:
 
 def _connect(path: Path | None, kind: FileKind, lock_timeout_s: float) -> sqlite3.Connection:
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700 if kind.private else 0o777, parents=True, exist_ok=True)
+        if kind.private:  # SQLite gives the files beside it the same mode
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
         ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=lock_timeout_s
     )

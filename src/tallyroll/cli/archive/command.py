@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -149,7 +150,7 @@ def query(
     """SQL over what is sealed, through DuckDB. Reads only.
 
     events has topic, partition, offset, time, type, agent, aggregate, event_id, data (JSON) and what the views take out of
-    payloads; records has every record with its raw bytes.
+    payloads; records has every record with its raw bytes, which --json shows as base64.
     """
     session = session_of(context, url, json)
     names, rows, more = run(_query(session, sql, None if session.json else limit))
@@ -245,6 +246,8 @@ def _hole(text: str) -> tuple[Any, int]:
 
 
 def _json_value(value: Any) -> Any:  # noqa: ANN401  # whatever the database has
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
     return value if value is None or isinstance(value, (str, int, float, bool, list, dict)) else str(value)
 
 

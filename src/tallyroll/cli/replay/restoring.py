@@ -142,7 +142,7 @@ async def _restore(session: Session, lost: _Lost | None, *, metrics: bool, allow
         ):
             counts = await _compared_metrics(session, roll, None if lost is None else lost.metrics)
         if states is None and counts is None:
-            what = f"the state store is not empty ({not_empty}), and there are no metrics to be counted anew"
+            what = f"nothing is lost: the state store is not empty ({not_empty}), and no metrics are to be restored"
             raise CommandError(ExitCode.USAGE, what, "move state.db or analytics.db away first, or use another data folder")
         # Not those whose stores lie elsewhere: they are not of this installation, and may be away.
         others = [name for name in followers if name != STATE_FOLLOWER and not SERVICES[name].bridge]
