@@ -210,7 +210,7 @@ async def count(folder: Path, fault: Fault) -> None:
     """Goes on where another one stopped, until all is counted, judged and told."""
     telemetry, settings = Counters(), Settings(url=f"sqlite:////{folder}", batch_records=20, flush_interval_ms=20)
     log = await SqliteLog.open(folder, CATALOGUE, clock=Hands(_us(T0)), session_timeout_ms=LEASE_MS)
-    store = Dying(folder / "analytics.db")
+    store = await Dying.open(folder / "analytics.db")
     store.fault = fault  # type: ignore[method-assign]  # of this one
     judging = Hands(_us(NOW + timedelta(days=3)))  # an earlier process may have come so far
     delivery = Delivery([Book(folder / "told", fault)], judging, telemetry)

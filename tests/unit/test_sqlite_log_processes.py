@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
+import traceback
 
 import pytest
 from tests.apart import server
@@ -110,7 +112,10 @@ def fork_while_records_are_queued(folder):
             try:
                 asyncio.run(in_child(log, member, 100_000 + number * 100))
                 status = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 os._exit(status)
         children.append(pid)
     loop.run_until_complete(after(log, pendings, member))
