@@ -6,6 +6,8 @@ import contextlib
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -47,6 +49,26 @@ def test_what_a_private_store_holds_is_read_by_its_owner_only(tmp_path, private)
     assert modes == dict.fromkeys(["store", "store-wal", "store-shm"], 0o600 if private else 0o644) | {
         "folder": 0o700 if private else 0o755
     }
+    file.close()
+
+
+OTHER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("INSERT INTO kept VALUES (2, x'02')")
+connection.commit()
+connection.close()
+"""
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_who_closes_the_file_elsewhere_takes_nothing_away(tmp_path, private):
+    file = StoreFile(tmp_path / "store", replace(KIND, private=private))
+    write(file, 1, 1)
+    subprocess.run([sys.executable, "-c", OTHER, tmp_path / "store"], check=True, timeout=PATIENCE_S)
+    write(file, 3, 1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "store")) as another:
+        assert [number for (number,) in another.execute("SELECT id FROM kept ORDER BY id")] == [1, 2, 3]
     file.close()
 
 

@@ -203,8 +203,11 @@ def _beside(path: Path) -> contextlib.closing[sqlite3.Connection]:
 def _connect(path: Path | None, kind: FileKind, lock_timeout_s: float) -> sqlite3.Connection:
     if path is not None:
         path.parent.mkdir(mode=0o700 if kind.private else 0o777, parents=True, exist_ok=True)
-        if kind.private:  # SQLite gives the files beside it the same mode
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if kind.private:
+            # SQLite gives the files beside it the same mode. One that is there must not be opened: closing it again would let go
+            # of every lock that this process holds on it, and others would take its write-ahead log away.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
         ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=lock_timeout_s
     )
