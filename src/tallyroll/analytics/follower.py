@@ -119,6 +119,11 @@ class AnalyticsFollower:
         changed = [partition for partition in partitions if not self._is_loaded(partition, stored.get(partition))]
         known = any(partition in stored for partition in changed)
         keys, left_out = [await self._store.documents(kind) if known else {} for kind in (KEYS, LEFT_OUT)]
+        others = [str(one) for one in changed if one in stored and stored[one].spec_id != self._spec_id]
+        if others:
+            log.warning(
+                "%s: stored by other metrics; the panes are made anew from the log", ", ".join(others), extra={"follower": self.name}
+            )
         for partition in changed:
             self.drop([partition])
             self._lanes[partition] = lane = await self._open(partition, stored.get(partition), keys.get(str(partition)))
@@ -201,8 +206,6 @@ class AnalyticsFollower:
     async def _open(self, partition: TopicPartition, progress: WindowProgress | None, keys: bytes | None) -> Lane:
         if progress is not None and progress.spec_id != self._spec_id:
             self.rebuilding.add(partition)
-            about = {"follower": self.name, **partition._asdict()}
-            log.warning("%s: stored by other metrics; its panes are made anew from the log", partition, extra=about)
             progress = None
         if progress is None:
             return self._kernel.open(partition)

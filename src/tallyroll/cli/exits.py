@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
 
 MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.OK: "done, and nothing was found",
-    ExitCode.FINDINGS: "a check found something, or the log refused an event",
+    ExitCode.FINDINGS: "a check found something, a store is damaged, or the log refused an event",
     ExitCode.USAGE: "the command or a setting is wrong; nothing was done",
     ExitCode.UNAVAILABLE: "the log, its broker or the state store is away",
     ExitCode.NOT_FOUND: "there is no such agent, event or letter, or its history is gone",

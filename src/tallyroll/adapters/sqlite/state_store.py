@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tallyroll.adapters.sqlite.store_file import FileKind, FrozenFile, StoreFile
+from tallyroll.adapters.sqlite.store_file import FileKind, FrozenFile, StoreFile, at_one_moment
 from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import OwnerParts, PartitionWrite, Progress
@@ -55,13 +55,8 @@ class SqliteStateStore:
         """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable."""
         return cls(await asyncio.to_thread(StoreFile, path, _KIND))
 
-    @asynccontextmanager
-    async def at_one_moment(self) -> AsyncIterator[SqliteStateStore]:
-        frozen = SqliteStateStore(await asyncio.to_thread(self._file.frozen))
-        try:
-            yield frozen
-        finally:
-            await frozen.close()
+    def at_one_moment(self) -> AbstractAsyncContextManager[SqliteStateStore]:
+        return at_one_moment(self._file, SqliteStateStore)
 
     async def load_progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, Progress]:
         def select(connection: sqlite3.Connection) -> dict[TopicPartition, Progress]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from tallyroll.adapters.sqlite.schema import advised, check_process, enter_wal, 
 from tallyroll.errors import StoreDamaged, StoreUnavailable
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 LOCK_TIMEOUT_S: Final = 10.0
 """How long a writer waits for the others of its process, and then for those of other processes; a commit takes well below a second."""
@@ -167,10 +169,11 @@ class FrozenFile:
         self._name = name
         self._translated = translated
         self._lock = threading.Lock()
-        self._open = contextlib.ExitStack()
-        self._connection = self._open.enter_context(opened)
-        self._open.enter_context(transaction(self._connection, "DEFERRED"))
-        self._connection.execute("SELECT count(*) FROM sqlite_schema")  # the moment is that of the first reading
+        with contextlib.ExitStack() as opening:
+            self._connection = opening.enter_context(opened)
+            opening.enter_context(transaction(self._connection, "DEFERRED"))
+            self._connection.execute("SELECT count(*) FROM sqlite_schema")  # the moment is that of the first reading
+            self._open = opening.pop_all()
 
     def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
         """What ``select`` finds, of that moment."""
@@ -192,6 +195,16 @@ class FrozenFile:
 
     def _refusal(self) -> StoreUnavailable:
         return StoreUnavailable(self._name, "it is open as it was at one moment, for reading only")
+
+
+@contextlib.asynccontextmanager
+async def at_one_moment(file: StoreFile | FrozenFile, store_on: Callable[[FrozenFile], S]) -> AsyncIterator[S]:
+    """A store on what a file holds now, whatever is committed meanwhile."""
+    frozen = await asyncio.to_thread(file.frozen)
+    try:
+        yield store_on(frozen)
+    finally:
+        await asyncio.to_thread(frozen.close)
 
 
 def _beside(path: Path) -> contextlib.closing[sqlite3.Connection]:

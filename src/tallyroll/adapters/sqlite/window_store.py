@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from tallyroll.adapters.sqlite import window_rows as schema
-from tallyroll.adapters.sqlite.store_file import FrozenFile, StoreFile
+from tallyroll.adapters.sqlite.store_file import FrozenFile, StoreFile, at_one_moment
 from tallyroll.adapters.sqlite.window_rows import Series
 from tallyroll.errors import DocumentConflict, PositionConflict
 from tallyroll.events.position import TopicPartition
@@ -40,13 +40,8 @@ class SqliteWindowStore:
         """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable."""
         return cls(await asyncio.to_thread(StoreFile, path, schema.KIND))
 
-    @asynccontextmanager
-    async def at_one_moment(self) -> AsyncIterator[SqliteWindowStore]:
-        frozen = SqliteWindowStore(await asyncio.to_thread(self._file.frozen))
-        try:
-            yield frozen
-        finally:
-            await frozen.close()
+    def at_one_moment(self) -> AbstractAsyncContextManager[SqliteWindowStore]:
+        return at_one_moment(self._file, SqliteWindowStore)
 
     async def load_progress(self, partitions: Sequence[TopicPartition] | None = None) -> Mapping[TopicPartition, WindowProgress]:
         def select(connection: sqlite3.Connection) -> dict[TopicPartition, WindowProgress]:

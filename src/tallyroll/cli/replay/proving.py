@@ -45,8 +45,13 @@ def verify(  # noqa: PLR0913  # one parameter per option
     digests: Annotated[bool, typer.Option("--digests/--no-digests", help="Read every archived record and check the digests.")] = True,
     heads: Annotated[bool, typer.Option("--heads/--no-heads", help="Compare the ends of the log with what followers have stored.")] = True,
     metrics: Annotated[
-        bool, typer.Option("--metrics/--no-metrics", help="Count the metrics anew from archive and log, and compare what is stored.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--metrics/--no-metrics",
+            help="Count the metrics anew from archive and log, and compare what is stored; or leave them out of --json as well.",
+            show_default="neither: --json has their hash",
+        ),
+    ] = None,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -89,7 +94,7 @@ class _Asked(NamedTuple):
     golden: Path | None
     digests: bool
     heads: bool
-    metrics: bool
+    metrics: bool | None
 
 
 async def _verify(session: Session, asked: _Asked) -> tuple[Verified, int, int, Fingerprint, PanesFingerprint | None]:
@@ -105,7 +110,7 @@ async def _verify(session: Session, asked: _Asked) -> tuple[Verified, int, int, 
             await verify_heads(replayer, verified, await roll.stored_heads())
         histories = await _golden(roll, verified, asked.golden) if asked.golden is not None else 0
         counts = None
-        if (asked.metrics or session.json) and ANALYTICS_FOLLOWER in chosen([ALL], roll.settings).names:
+        if (session.json if asked.metrics is None else asked.metrics) and ANALYTICS_FOLLOWER in chosen([ALL], roll.settings).names:
             counts = await roll.metrics_fingerprint()
             if asked.metrics and counts is not None:
                 await _metrics(session, roll, verified, counts)
