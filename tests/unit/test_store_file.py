@@ -105,6 +105,35 @@ def test_who_reads_for_long_holds_up_no_commit(tmp_path):
         assert reader.execute("SELECT count(*) FROM kept").fetchone() == (1,)
 
 
+def test_who_waits_to_empty_the_log_keeps_nobody_from_committing(tmp_path):
+    path = tmp_path / "some.db"
+    with contextlib.closing(StoreFile(path, KIND)) as file, contextlib.ExitStack() as moment:
+        write(file, 1, 10)
+        frozen = moment.enter_context(contextlib.closing(file.frozen()))
+        with file.writing() as connection:
+            connection.execute("DELETE FROM kept")
+        folding = threading.Thread(target=file.fold)
+        folding.start()
+        for number in range(2, 12):
+            write(file, number, 10)
+        assert folding.is_alive(), "emptied below who reads it"
+        assert frozen.read(lambda connection: dict(connection.execute("SELECT id, length(data) FROM kept"))) == {1: 10}
+        moment.close()
+        folding.join(PATIENCE_S)
+        assert length(path) == 0
+        assert kept(file) == dict.fromkeys(range(2, 12), 10)
+
+
+def test_a_log_that_somebody_reads_for_too_long_is_not_said_to_be_empty(tmp_path):
+    with contextlib.closing(StoreFile(tmp_path / "some.db", KIND, lock_timeout_s=0.1)) as file:
+        write(file, 1, 10)
+        with contextlib.closing(file.frozen()):
+            write(file, 2, 10)
+            with pytest.raises(StoreUnavailable, match="does not end"):
+                file.fold()
+        file.fold()
+
+
 @contextlib.contextmanager
 def held(path):
     """Another process is in the middle of a commit, and does not go on."""

@@ -115,16 +115,29 @@ class StoreFile:
             self._write_lock.release()
 
     def fold(self) -> None:
-        """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted."""
+        """Folds the write-ahead log into the file and empties it, so that it holds nothing that was deleted.
+
+        Waits for those who read it, and lets others commit and read meanwhile.
+        """
         check_process(self._pid, self._name)
         if self._reader is self._writer:
             return
+        deadline = time.monotonic() + self._lock_timeout_s
+        while not self._folded():
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(self._name, "somebody reads what was deleted and does not end")
+            time.sleep(_RETRY_S)
+
+    def _folded(self) -> bool:
+        """One try, which waits for nobody outside: SQLite would keep every writer out for as long as it waits."""
         with self._write_lock, self._read_lock, self._translated():
-            deadline = time.monotonic() + self._lock_timeout_s
-            while self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                if time.monotonic() > deadline:
-                    raise StoreUnavailable(self._name, "somebody reads what was deleted and does not end")
-                time.sleep(_RETRY_S)
+            [[patience_ms]] = self._writer.execute("PRAGMA busy_timeout")
+            self._writer.execute("PRAGMA busy_timeout = 0")
+            try:
+                [[busy, _, _]] = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {patience_ms}")
+            return not busy
 
     def close(self) -> None:
         """Waits for what is running, and closes. Safe to call twice. In a forked child it leaves the parent's file alone."""
