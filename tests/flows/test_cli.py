@@ -6,11 +6,12 @@ import asyncio
 import json
 import shlex
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from tallyroll.adapters.sqlite.outbox import SqliteOutbox
@@ -73,6 +74,20 @@ def test_every_command_has_help_of_its_own(run: Run, verb: str) -> None:
     text = run(verb, "--help").stdout
     assert "Usage: tallyroll" in text
     assert len(text.splitlines()) > 5
+
+
+def test_every_command_gives_json_to_who_asks() -> None:
+    def ends(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:  # of a library
+        if not isinstance(command, typer.core.TyperGroup):
+            yield words, command
+            return
+        context = typer.Context(command)
+        for name in command.list_commands(context):
+            yield from ends(command.get_command(context, name), (*words, name))
+
+    every = dict(ends(typer.main.get_command(app)))
+    assert len(every) > 60
+    assert [words for words, command in every.items() if not any("--json" in one.opts for one in command.params)] == []
 
 
 @pytest.mark.parametrize(
@@ -619,6 +634,7 @@ def test_completion_lists_every_command(run: Run, tmp_path: Path) -> None:
     assert asked().stdout.split() == list(VERBS)
     assert "_TALLYROLL_COMPLETE=complete_bash" in run("completion", "bash").stdout
     assert run("completion", "zsh").stdout.startswith("#compdef tallyroll")
+    assert json.loads(run("completion", "zsh", "--json").stdout) == {"shell": "zsh", "script": run("completion", "zsh").stdout.rstrip("\n")}
     run("completion", "tcsh", code=2)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.flows.test_cli import START, Run, document, lines, runner_for
 
-from tallyroll.analytics.prometheus_rules import RuleOptions, rules_file
+from tallyroll.analytics.prometheus_rules import RuleOptions, rules_document, rules_file
 from tallyroll.analytics.spec import BUILT_IN
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
@@ -259,6 +259,7 @@ def test_rules_are_the_file_that_prometheus_loads(fleet: Run) -> None:
     assert fleet("analytics", "rules", "--job", "mine", "--objective", "99.5").stdout == rules_file(
         RuleOptions(job="mine", objective=0.995)
     )
+    assert json.loads(fleet("analytics", "rules", "--job", "mine", "--json").stdout) == rules_document(RuleOptions(job="mine"))
 
 
 def test_every_example_of_the_page_works(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ def test_a_secret_in_the_clear_ends_every_command_and_is_not_shown(file: Path) -
         assert "redis.password_file" in said
         assert CANARY not in said
     assert CANARY not in call("--config", str(file), "doctor", code=1)
+
+
+def test_the_example_as_json_says_of_each_setting_what_the_file_says():
+    rows, text = json.loads(call("config", "example", "--json")), call("config", "example")
+    assert [row["name"] for row in rows] == re.findall(r"^#(\w+) = ", text, re.MULTILINE)
+    assert all(row["help"] and f"{row['variable']}: " in text for row in rows)
+    [secret] = [row for row in rows if row["name"] == "redis_password_file"]
+    assert secret["variable"] == "REDIS_PASSWORD_FILE"
 
 
 def test_the_example_is_a_file_that_loads(tmp_path: Path) -> None:

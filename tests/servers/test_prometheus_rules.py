@@ -12,7 +12,7 @@ from services.install import tool
 from tests.patience import PATIENCE_S
 
 from tallyroll.adapters.prometheus.exporter import PrometheusExporter
-from tallyroll.analytics.prometheus_rules import RuleOptions, alert_rules, rules_file
+from tallyroll.analytics.prometheus_rules import RuleOptions, alert_rules, rules_document, rules_file
 from tallyroll.telemetry import Counters
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -114,6 +114,13 @@ def tried(folder: Path, case: Case, options: RuleOptions = RuleOptions()) -> sub
 
 def test_every_generated_rule_is_valid() -> None:
     done = promtool("check", "rules", "--lint=all", "--lint-fatal", ROOT / "deploy/prometheus/tallyroll.rules.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{sum(len(group.rules) for group in alert_rules())} rules found" in done.stdout
+
+
+def test_the_rules_as_json_are_a_file_for_prometheus_too(tmp_path: Path) -> None:
+    (tmp_path / "rules.json").write_text(json.dumps(rules_document()))
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", tmp_path / "rules.json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{sum(len(group.rules) for group in alert_rules())} rules found" in done.stdout
 

@@ -7,7 +7,7 @@ Only the budget of an objective pages; all else is a ticket. Source of the burn 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from tallyroll.telemetry import (
     ARCHIVE_HEADROOM,
@@ -141,21 +141,42 @@ def _failed_share(window: str) -> str:
     return f'sum(rate({TASKS.name}{{outcome="{_FAILED}"}}[{window}])) / sum(rate({TASKS.name}[{window}]))'
 
 
+def rules_document(options: RuleOptions = RuleOptions()) -> dict[str, Any]:  # noqa: B008  # frozen
+    """A rule file for Prometheus as plain values; written as JSON it is one, since JSON is YAML. Raises as ``alert_rules``."""
+    return {
+        "groups": [
+            {
+                "name": group.name,
+                "rules": [
+                    {
+                        "alert": rule.alert,
+                        "expr": rule.expr,
+                        "for": rule.hold,
+                        "labels": {"severity": rule.severity},
+                        "annotations": {"summary": rule.summary, "runbook_url": f"{options.runbook}#{rule.alert.lower()}"},
+                    }
+                    for rule in group.rules
+                ],
+            }
+            for group in alert_rules(options)
+        ]
+    }
+
+
 def rules_file(options: RuleOptions = RuleOptions()) -> str:  # noqa: B008  # frozen
-    """A rule file for Prometheus, as YAML. Raises as ``alert_rules``."""
+    """The same as YAML, laid out for people. Raises as ``alert_rules``."""
     lines = ["# Generated from the metrics of tallyroll: change the options or the code, then make it again.", "groups:"]
-    for group in alert_rules(options):
-        lines += [f"  - name: {group.name}", "    rules:"]
-        for rule in group.rules:
+    for group in rules_document(options)["groups"]:
+        lines += [f"  - name: {group['name']}", "    rules:"]
+        for rule in group["rules"]:
             lines += [
-                f"      - alert: {rule.alert}",
-                f"        expr: {_quoted(rule.expr)}",
-                f"        for: {rule.hold}",
+                f"      - alert: {rule['alert']}",
+                f"        expr: {_quoted(rule['expr'])}",
+                f"        for: {rule['for']}",
                 "        labels:",
-                f"          severity: {rule.severity}",
+                f"          severity: {rule['labels']['severity']}",
                 "        annotations:",
-                f"          summary: {_quoted(rule.summary)}",
-                f"          runbook_url: {_quoted(f'{options.runbook}#{rule.alert.lower()}')}",
+                *(f"          {name}: {_quoted(text)}" for name, text in rule["annotations"].items()),
             ]
     return "\n".join(lines) + "\n"
 

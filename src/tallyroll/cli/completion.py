@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tallyroll.cli.printing import say
-from tallyroll.cli.session import COMPLETE_VARIABLE, examples, verbs
+from tallyroll.cli.printing import say, say_json
+from tallyroll.cli.session import COMPLETE_VARIABLE, Json, examples, verbs
 
 app = verbs()
 
@@ -28,8 +28,12 @@ class Shell(StrEnum):
         "tallyroll completion fish > ~/.config/fish/completions/tallyroll.fish",
     )
 )
-def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
+def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")], *, json: Json = False) -> None:
     """Print the lines that make a shell complete commands and options with the tab key."""
     from typer._completion_shared import get_completion_script  # noqa: PLC0415  # nobody else needs it
 
-    say(get_completion_script(prog_name="tallyroll", complete_var=COMPLETE_VARIABLE, shell=shell.value))
+    script = get_completion_script(prog_name="tallyroll", complete_var=COMPLETE_VARIABLE, shell=shell.value)
+    if json:
+        say_json({"shell": shell, "script": script})
+    else:
+        say(script)

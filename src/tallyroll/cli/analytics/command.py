@@ -254,8 +254,13 @@ def rules(
     *,
     job: Annotated[str, typer.Option(help="The name of the scrape job in Prometheus.")] = "analytics-pipeline",
     objective: Annotated[float, typer.Option(min=50, max=99.999, help="Percent of tasks that shall end well.")] = 99.0,
+    json: Json = False,
 ) -> None:
     """Alerting rules for Prometheus about this installation, as YAML: pass them through 'promtool check rules'."""
-    from tallyroll.analytics.prometheus_rules import RuleOptions, rules_file  # noqa: PLC0415  # only here
+    from tallyroll.analytics.prometheus_rules import RuleOptions, rules_document, rules_file  # noqa: PLC0415  # only here
 
-    say(rules_file(RuleOptions(job=job, objective=objective / 100)).rstrip("\n"))
+    options = RuleOptions(job=job, objective=objective / 100)
+    if json:
+        say_json(rules_document(options))
+    else:
+        say(rules_file(options).rstrip("\n"))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from tallyroll.cli.config.example import example_text
+from tallyroll.cli.config.example import example_settings, example_text
 from tallyroll.cli.doctor.checks import Check, config_check, setting_checks, url_check
 from tallyroll.cli.printing import paint, plain, say, say_json
 from tallyroll.cli.session import Json, Url, examples, group_of, session_of, verbs
@@ -66,9 +66,12 @@ def check(context: typer.Context, *, url: Url = None, json: Json = False) -> Non
 
 
 @app.command(epilog=examples("tallyroll config example > tallyroll.toml"))
-def example() -> None:
+def example(*, json: Json = False) -> None:
     """A file with every setting, its default and what it does, all commented out."""
-    sys.stdout.write(example_text())
+    if json:
+        say_json([one._asdict() for one in example_settings()])
+    else:
+        sys.stdout.write(example_text())
 
 
 def _rows(settings: Settings, sources: Mapping[str, Source]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from tallyroll.settings import CONFIG_VARIABLE, Secret, Settings, Variable
 
@@ -21,21 +22,40 @@ _HEAD: Final = f"""\
 """
 
 
+class ExampleSetting(NamedTuple):
+    """A setting as the file takes it: of a secret the name of a file that holds it. ``default`` is None where there is none."""
+
+    name: str
+    variable: str
+    accepts: str
+    default: Any
+    help: str
+
+
+def example_settings() -> Iterator[ExampleSetting]:
+    """Every setting that the file may hold."""
+    return map(_setting, fields(Settings))
+
+
 def example_text() -> str:
     """The file. As it is, and with every setting uncommented, it says the same as no file."""
-    return _HEAD + "".join(f"\n{_entry(item)}" for item in fields(Settings))
+    return _HEAD + "".join(f"\n{_entry(one)}" for one in example_settings())
 
 
-def _entry(item: Field[Any]) -> str:
+def _setting(item: Field[Any]) -> ExampleSetting:
     variable: Variable = item.metadata["variable"]
-    secret = Secret.__name__ in str(item.type)
-    name = f"{item.name}_file" if secret else item.name
-    accepts = variable.accepts or f"a number of {variable.unit}"
     if item.default is MISSING:  # a variable has them as JSON
-        accepts = "a table"
-    env = f"{variable.env}_FILE" if secret else variable.env
-    takes = f"a file with {accepts}" if secret else accepts
-    return "".join(f"# {line}\n" for line in _lines(variable.help, f"{env}: {takes}")) + f"#{name} = {_literal(item)}\n"
+        return ExampleSetting(item.name, variable.env, "a table", {}, variable.help)
+    accepts = variable.accepts or f"a number of {variable.unit}"
+    default = str(item.default) if isinstance(item.default, Path) else item.default
+    if Secret.__name__ in str(item.type):
+        return ExampleSetting(f"{item.name}_file", f"{variable.env}_FILE", f"a file with {accepts}", default, variable.help)
+    return ExampleSetting(item.name, variable.env, accepts, default, variable.help)
+
+
+def _entry(one: ExampleSetting) -> str:
+    said = "".join(f"# {line}\n" for line in _lines(one.help, f"{one.variable}: {one.accepts}"))
+    return f"{said}#{one.name} = {_literal(one.default)}\n"
 
 
 def _lines(*texts: str) -> Iterator[str]:
@@ -43,8 +63,7 @@ def _lines(*texts: str) -> Iterator[str]:
         yield from textwrap.wrap(text, _WIDE, break_long_words=False, break_on_hyphens=False)
 
 
-def _literal(item: Field[Any]) -> str:
-    default = item.default if item.default is not MISSING else {}
+def _literal(default: Any) -> str:  # noqa: ANN401  # of any setting
     if isinstance(default, Mapping):
         return "{}"
     if isinstance(default, bool):
