@@ -11,12 +11,13 @@ import sys
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from tests.patience import PATIENCE_S
-from tests.unit.ledgers import trust_of
+from tests.unit.ledgers import signer, trust_of
 from tests.unit.readable_ledger import Reading
 from tests.unit.stored_ledger import LedgerClock
 from tests.unit.test_audit_integrity import Keys
@@ -24,6 +25,7 @@ from tests.unit.test_audit_integrity import Keys
 from tallyroll.adapters.crypto import is_signed
 from tallyroll.audit.compliance.library import library
 from tallyroll.audit.compliance.rules import REVIEWED
+from tallyroll.audit.ledger.note import sign
 from tallyroll.audit.reading.evidence import Evidence, Packed, verifier
 from tallyroll.audit.reading.integrity import Trusted, Verification
 from tallyroll.audit.reading.report import ComplianceReport, Reporting
@@ -49,7 +51,7 @@ class Desk:
         clock = LedgerClock(ledger)
         verification = Verification(self.house.store, Keys(ledger), trusted, is_signed, clock=clock, checkpoint=checkpoint)
         self.reporting = Reporting(self.house.store, verification, library, keys=trusted.keys, clock=clock)
-        self.evidence = Evidence(self.house.store, self.reporting, trusted)
+        self.evidence = Evidence(self.house.store, self.reporting, trusted, signer())
 
     def report(self, framework: str = "gdpr", *period: datetime, **options: object) -> ComplianceReport:
         return asyncio.run(self.reporting.report(framework, *period, **options))
@@ -316,6 +318,75 @@ def test_files_that_the_list_does_not_vouch_for_are_found_and_none_is_read_for_e
     done = run_alone(folder, "--json")
     assert done.returncode == 1
     assert set(json.loads(done.stdout)["counts"]) == {"archive"}
+
+
+def _list_made_anew(folder: Path) -> None:
+    """As somebody would who has the pack in hand, and no key."""
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    names = [name for name in (line.partition("  ")[2] for line in lines) if (folder / name).exists()]
+    (folder / "SHA256SUMS").write_text("".join(f"{sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names))
+
+
+def _report_exchanged(folder: Path) -> None:
+    said = (folder / "report.json").read_text()
+    (folder / "report.json").write_text(said.replace('"violations_total": 1', '"violations_total": 0'))
+    assert (folder / "report.json").read_text() != said
+
+
+def _proof_taken_away(folder: Path) -> None:
+    next((folder / "proofs").iterdir()).unlink()
+
+
+def _note_taken_away(folder: Path) -> None:
+    _report_exchanged(folder)
+    (folder / "SHA256SUMS.note").unlink()
+
+
+def _note_of_a_stranger(folder: Path) -> None:
+    _report_exchanged(folder)
+    _list_made_anew(folder)
+    title, ledger, _ = (folder / "SHA256SUMS.note").read_text().split("\n")[:3]
+    text = f"{title}\n{ledger}\n{sha256((folder / 'SHA256SUMS').read_bytes()).hexdigest()}\n"
+    (folder / "SHA256SUMS.note").write_bytes(sign(text, [signer(seed=b"a stranger")]).packed())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (_report_exchanged, "archive"),
+        (_proof_taken_away, "archive"),
+        (_note_taken_away, "archive"),
+        (_note_of_a_stranger, "note_signature"),
+    ],
+)
+def test_who_makes_the_list_of_a_pack_anew_is_found_out(packed: Path, tmp_path: Path, change: Callable[[Path], None], code: str) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(packed, folder)
+    change(folder)
+    _list_made_anew(folder)
+    done = run_alone(folder, "--json")
+    assert (done.returncode, json.loads(done.stdout)["counts"]) == (1, {code: 1})
+
+
+@pytest.mark.slow
+def test_the_signed_list_of_another_pack_does_not_fit(packed: Path, desk: Desk, tmp_path: Path) -> None:
+    desk.pack(tmp_path / "other.zip", sample=1)
+    folder = tmp_path / "pack"
+    shutil.copytree(packed, folder)
+    with zipfile.ZipFile(tmp_path / "other.zip") as other:
+        (folder / "SHA256SUMS.note").write_bytes(other.read("SHA256SUMS.note"))
+    assert json.loads(run_alone(folder, "--json").stdout)["counts"] == {"archive": 1}
+
+
+@pytest.mark.slow
+def test_who_trusts_no_key_is_told_of_hashes_alone(packed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(packed, folder)
+    (folder / "SHA256SUMS.note").unlink()
+    done = run_alone(folder, "--json", "--no-signatures")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["coverage"]["signatures_checked"] is False
 
 
 @pytest.mark.slow

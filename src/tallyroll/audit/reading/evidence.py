@@ -22,6 +22,7 @@ import msgspec
 
 from tallyroll.audit.entry import ComplianceFramework
 from tallyroll.audit.ledger.contents import AuditEntry
+from tallyroll.audit.ledger.note import sign
 from tallyroll.audit.ledger.proving import PROOF_SUFFIX, noted
 from tallyroll.audit.reading.integrity import Trusted
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
@@ -32,9 +33,12 @@ from tallyroll.audit.reading.report_page import report_page
 from tallyroll.audit.reading.sheet import csv_lines
 from tallyroll.audit.reading.viewer import MAX_VIEWED, viewer_page
 from tallyroll.errors import StoreUnavailable
-from tallyroll.ports import LedgerStore
+from tallyroll.ports import LedgerStore, Signer
 
 FORMAT: Final = "tallyroll-evidence/1"
+LIST: Final = "SHA256SUMS"
+LIST_NOTE: Final = "SHA256SUMS.note"
+_LIST_TITLE: Final = "tallyroll/evidence@v1"  # in its first line, so that the note can be taken for no checkpoint
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)  # of a member: the same pack is the same bytes, whenever it is made
 
 Progress = Callable[[str, int], None]
@@ -56,10 +60,11 @@ class Packed:
 class Evidence:
     """Makes packs of one ledger. Not promised: that a pack holds what was recorded after it was begun."""
 
-    def __init__(self, store: LedgerStore, reporting: Reporting, trusted: Trusted) -> None:
+    def __init__(self, store: LedgerStore, reporting: Reporting, trusted: Trusted, signer: Signer) -> None:
         self._store = store
         self._reporting = reporting
         self._trusted = trusted
+        self._signer = signer
 
     async def write(  # noqa: PLR0913  # what a pack is about
         self,
@@ -75,6 +80,7 @@ class Evidence:
     ) -> Packed:
         """Writes the zip, which appears whole or not at all. The ledger in it is the whole one: a part of it proves nothing.
 
+        The list of its files is signed with the key of the ledger's checkpoints: report, tables and keys are those that were packed.
         Parts that are not sealed are left out unless ``plain``; the verifier then reports how many. Raises ValueError as
         ``Reporting.report`` does, StoreUnavailable where nothing is signed yet, OSError.
         """
@@ -97,6 +103,7 @@ class Evidence:
             async for name, piece in ledger_files(self._store, known, counted, withhold_plain=not plain):
                 await zipped.append(f"ledger/{name}", piece)
             await zipped.write("README.txt", _README.encode())
+            await zipped.write(LIST_NOTE, await self._signed(known.checkpoint.origin, await zipped.listed()))
             await zipped.finish()
             size = await asyncio.to_thread(_put, temporary, path)
         finally:
@@ -114,7 +121,7 @@ class Evidence:
         try:
             async for name, piece in ledger_files(self._store, known, Counted(), withhold_plain=not plain):
                 await zipped.append(name, piece)
-            await zipped.finish(listed=False)
+            await zipped.finish()
             return await asyncio.to_thread(_put, temporary, path)
         finally:
             zipped.close()
@@ -132,6 +139,10 @@ class Evidence:
             await zipped.append("entries.csv", line)
         await zipped.write("viewer.html", viewer_page(viewed, count, report).encode())
         return count
+
+    async def _signed(self, ledger: str, listed: bytes) -> bytes:
+        text = f"{_LIST_TITLE}\n{ledger}\n{sha256(listed).hexdigest()}\n"
+        return (await asyncio.to_thread(sign, text, [self._signer])).packed()  # a token takes its time
 
     def _trust(self, ledger: str, *, withheld: bool) -> bytes:
         said = {
@@ -182,10 +193,15 @@ class _Zip:
         if self._progress is not None:
             self._progress(name, self._written)
 
-    async def finish(self, *, listed: bool = True) -> None:
+    async def listed(self) -> bytes:
+        """Writes the digests of what is there so far; gives what it wrote."""
         self._end()
-        if listed:
-            await self.write("SHA256SUMS", "".join(self._sums).encode())
+        listed = "".join(self._sums).encode()
+        await self.write(LIST, listed)
+        return listed
+
+    async def finish(self) -> None:
+        self._end()
         await asyncio.to_thread(self._zip.close)
 
     def close(self) -> None:
@@ -230,7 +246,8 @@ Look at it:   report.html and viewer.html in a browser; they load nothing from a
 Work with it: report.json, entries.csv, entries.ocsf.jsonl (Open Cybersecurity Schema Framework)
 
 What is in ledger/ is the ledger as it is stored. Personal parts in it are sealed, and no key is in this pack. trust.json holds
-the public keys that came with it. SHA256SUMS finds a transfer that went wrong; what nobody can forge are the signed notes.
+the public keys that came with it. SHA256SUMS lists the digests of the files; SHA256SUMS.note is that list signed with the key of
+the ledger, so that nobody without the key can exchange the report, the tables or the pages.
 
 What a verification rests on is said in its report under coverage. Not detected: a tail that was cut together with every note
 about it, by who has no earlier note (keep --state FILE for the next time) and no witness; and a false entry by an honest writer.

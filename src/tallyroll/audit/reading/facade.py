@@ -70,7 +70,7 @@ class AuditReading:
     @cached_property
     def evidence(self) -> Evidence:
         """Makes evidence packs."""
-        return Evidence(self.store, self.reporting, self.trusted)
+        return Evidence(self.store, self.reporting, self.trusted, self._opened.keys.signer)
 
     async def noted(self) -> None:
         """Waits until a signed checkpoint covers what this process has recorded, for some seconds at most."""

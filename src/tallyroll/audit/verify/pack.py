@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from .ed25519 import is_signed
-from .notes import CheckSignature
+from .notes import ED25519, MAX_NOTE, CheckSignature, Note, keys_of, parse_note, signers
 from .proof import CONTINUES, PROOF, verify_proof
 from .reading import read_json
 from .report import Findings, Report
@@ -20,6 +20,8 @@ from .verifying import verify
 FORMAT: Final = "tallyroll-evidence/1"
 TRUST_FILE: Final = "trust.json"
 _SUMS: Final = "SHA256SUMS"
+_NOTE: Final = "SHA256SUMS.note"
+_TITLE: Final = "tallyroll/evidence@v1"
 _PACKED: Final = (TRUST_FILE, "report.json", "report.html", "viewer.html", "entries.csv", "entries.ocsf.jsonl", "verify.pyz", "README.txt")
 _FOLDERS: Final = ("ledger", "proofs")
 _MAX_LISTED: Final = 1_000_000  # lines of a list, and files of a folder: a report has up to 1,000 proofs
@@ -58,7 +60,10 @@ def read_pack(folder: Path) -> Pack | None:
 
 
 def verify_pack(pack: Pack, trust: Trust, *, check: CheckSignature = is_signed) -> tuple[Report, list[Checkpoint]]:
-    """The report on everything in the pack: the ledger, each proof, and that the files are those that were packed."""
+    """The report on everything in the pack: the ledger, each proof, and that the files are those that were packed.
+
+    That nobody exchanged files and made their list anew rests on ``keys`` of the trust.
+    """
     report, checkpoints = verify(pack.folder / "ledger", replace(trust, withheld=trust.withheld or pack.withheld), check=check)
     findings = Findings(list(report.findings))
     findings.counts.update(report.counts)
@@ -68,7 +73,9 @@ def verify_pack(pack: Pack, trust: Trust, *, check: CheckSignature = is_signed) 
         proven += not found.broken
         for one in found.findings:
             findings.add(one.code, one.partition, one.index, one.seq, f"{path.name}: {one.detail}")
-    files, listed = 0, {_SUMS}
+    if trust.keys:
+        _check_list(pack.folder, str(report.coverage.get("ledger")), trust, check, findings)
+    files, listed = 0, {_SUMS, _NOTE}
     for name, good in _sums(pack.folder):
         files += good
         listed.add(name)
@@ -83,8 +90,31 @@ def verify_pack(pack: Pack, trust: Trust, *, check: CheckSignature = is_signed) 
     return Report(tuple(findings.listed), dict(findings.counts), coverage), checkpoints
 
 
+def _check_list(folder: Path, ledger: str, trust: Trust, check: CheckSignature, findings: Findings) -> None:
+    """Whether a key of the ledger signed the list: else whoever had the pack in hand may have made it anew."""
+    note = _note(folder / _NOTE)
+    if note is None:
+        findings.add("archive", detail=f"{_NOTE} is missing, or cannot be read")
+        return
+    good, bad = signers(note, keys_of(trust.keys, ED25519) or (), check)
+    if bad or not good:
+        findings.add("note_signature", detail=_NOTE)
+    elif note.text != f"{_TITLE}\n{ledger}\n{_digest(folder / _SUMS)}\n":
+        findings.add("archive", detail=f"{_NOTE} was signed for another list")
+
+
+def _note(path: Path) -> Note | None:
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return parse_note(file.read(MAX_NOTE + 1))
+    except OSError:
+        return None
+
+
 def _sums(folder: Path) -> Iterator[tuple[str, bool]]:
-    """The files that the pack lists. The list proves nothing by itself; it finds a transfer that went wrong."""
+    """The files that the pack lists. By itself the list only finds a transfer that went wrong."""
     try:
         lines = (folder / _SUMS).read_text("utf-8").splitlines() if (folder / _SUMS).is_file() else [""]
     except (OSError, UnicodeDecodeError):
