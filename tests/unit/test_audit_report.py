@@ -380,6 +380,23 @@ def test_the_signed_list_of_another_pack_does_not_fit(packed: Path, desk: Desk, 
 
 
 @pytest.mark.slow
+def test_who_reads_no_further_changes_no_verdict(packed: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "verify.pyz"],
+        cwd=packed,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+        env={},
+        timeout=PATIENCE_S,
+    )
+    os.close(writing)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+
+
+@pytest.mark.slow
 def test_who_trusts_no_key_is_told_of_hashes_alone(packed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     shutil.copytree(packed, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{type(error).__name__}: {getattr(error, 'filename', None) or error}")
     if state_broken:
         parser.error("the state file cannot be read; it is left as it is")
-    print(json.dumps(report.as_dict(), indent=2) if given.json else _shown(report))  # noqa: T201  # a program for people
+    _print(json.dumps(report.as_dict(), indent=2) if given.json else _shown(report))
     if given.state and checkpoints and not report.broken:
         _remember(given.state, checkpoints)
     return BROKEN if report.broken else LOSSES if report.lossy else INTACT
@@ -131,6 +132,13 @@ def _remember(path: Path, checkpoints: Sequence[Checkpoint]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(write_state(checkpoints))
     temporary.replace(path)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)  # noqa: T201  # a program for people
+    except BrokenPipeError:  # who reads has seen enough, and the exit code still tells; at its end Python would find the pipe again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _shown(report: Report) -> str:
