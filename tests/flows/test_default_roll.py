@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, READ_WAIT_MS, SESSION_MS
 
 import tallyroll
 from tallyroll import AgentEvent, Roll, close_default, configure, current_roll, publish_agent_event, replay_agent_state, reset_defaults
@@ -31,6 +31,17 @@ def test_each_call_of_asyncio_run_has_a_roll_of_its_own_and_leaves_no_thread() -
     assert state is not None
     assert state["version"] == 3
     assert threading.active_count() == threads
+
+
+def test_what_followed_in_a_call_of_asyncio_run_leaves_its_partitions_to_the_next_one(tmp_path: Path) -> None:
+    configure(f"sqlite:///{tmp_path}", session_timeout_ms=SESSION_MS, read_wait_ms=READ_WAIT_MS)
+
+    async def started(agent: str) -> str | None:
+        await publish_agent_event("agent.started", agent)
+        state = await (await current_roll()).agent_state(agent)
+        return None if state is None else state["status"]
+
+    assert [asyncio.run(started(f"agent-{number}")) for number in range(3)] == ["running"] * 3
 
 
 async def test_other_threads_with_loops_of_their_own_leave_the_roll_of_this_one_alone() -> None:

@@ -129,6 +129,18 @@ async def test_a_processor_that_refuses_rejects_its_event_only():
         assert await desk.numbers() == [0, 2]
 
 
+@pytest.mark.parametrize("odd", [lambda event: {}[event.event_id], lambda _: None], ids=["raises", "gives nothing"])
+async def test_a_processor_that_fails_rejects_its_event_only_and_holds_up_nobody(odd):
+    async with publishing(processors=[lambda event: odd(event) if event.payload["number"] % 2 else event]) as desk:
+        outcomes = await desk.publisher.publish_batch(desk.events(4))
+        assert [type(outcome) for outcome in outcomes] == [Delivered, Rejected, Delivered, Rejected]
+        assert "processor" in str(outcomes[1].error)
+        with pytest.raises((KeyError, InvalidEvent)):
+            await desk.publisher.publish(desk.events(1, first=1)[0])
+        await desk.publisher.publish(desk.events(1, first=6)[0])
+        assert await desk.numbers() == [0, 2, 6]
+
+
 async def test_a_batch_call_says_per_event_id_whether_it_was_acknowledged():
     async with publishing() as desk:
         events = desk.events(2)

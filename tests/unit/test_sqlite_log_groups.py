@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from collections import Counter
 
 import pytest
@@ -143,6 +145,24 @@ async def test_closing_the_log_ends_memberships_so_that_a_restart_waits_for_nobo
     member = await Member().join(log, "g", "task-events")
     await until(lambda: len(member.held) == 8, member, timeout_s=PATIENCE_S, what="everything is free")
     await log.close()
+
+
+async def test_who_is_cancelled_while_joining_has_not_joined(under_test, tmp_path):
+    log = await under_test.open(None)
+    other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+    for steps in range(10):
+        other.execute("BEGIN IMMEDIATE")  # joining waits for this
+        joining = asyncio.ensure_future(Member("gone").join(log, "g", under_test.topic.name))
+        for _ in range(steps):
+            await asyncio.to_thread(threading.active_count)  # the log's thread gets on meanwhile
+        joining.cancel()
+        other.execute("ROLLBACK")
+        with pytest.raises(asyncio.CancelledError):
+            await joining
+    other.close()
+    member = await Member().join(log, "g", under_test.topic.name)
+    await until(lambda: member.held == set(under_test.partitions), member, timeout_s=PATIENCE_S, what="everything is free")
+    await member.subscription.close()
 
 
 async def test_members_with_different_topics_share_a_group(under_test):

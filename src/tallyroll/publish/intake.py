@@ -16,7 +16,7 @@ from tallyroll.ports import Clock, Encoded, Rejected, Spool
 from tallyroll.publish.delivery import Delivery
 from tallyroll.publish.lane import Lane
 from tallyroll.publish.load import Body, Load
-from tallyroll.publish.processors import Processor, check_version
+from tallyroll.publish.processors import Processor, check_version, processed
 from tallyroll.publish.receipt import Ticket
 from tallyroll.settings import Settings
 from tallyroll.telemetry import ACCEPTED, REJECTED, SHED, Telemetry
@@ -101,15 +101,18 @@ class Intake:
         for event in events:
             try:
                 for processor in self._processors:
-                    event = processor(event)  # noqa: PLW2901  # a processor may put another event in its place
+                    event = processed(processor, event)  # noqa: PLW2901  # a processor may put another event in its place
                 if event.schema_version != DEFAULT_VERSION:
                     check_version(event)
                 topic = for_type(event.event_type)
-            except InvalidEvent as error:
+            except Exception as error:  # a processor may raise anything, and the events beside this one are to go on
+                why = str(error) if isinstance(error, InvalidEvent) else f"a processor raised {type(error).__name__}"
+                refusal = PublishRejected(event.event_id, why)
+                refusal.__cause__ = error
                 if len(events) == 1:
-                    ticket.fill(slot, [Rejected(PublishRejected(event.event_id, str(error)))])
+                    ticket.fill(slot, [Rejected(refusal)])
                     raise
-                self._refuse(ticket, slot, PublishRejected(event.event_id, str(error)))
+                self._refuse(ticket, slot, refusal)
                 slot += 1
                 continue
             name = event.key

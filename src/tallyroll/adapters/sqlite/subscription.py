@@ -50,7 +50,12 @@ class SqliteSubscription:
 
     async def start(self) -> None:
         """Joins the group; partitions come with a later poll."""
-        await self._handles.write(partial(membership.join, member=self._member))
+        try:
+            await self._handles.write(partial(membership.join, member=self._member))
+        except BaseException:
+            # Cancelled, it may have joined all the same, and nobody else could take its share before the lease has run out.
+            await self.abandon()
+            raise
         self._renewal = asyncio.create_task(self._renew())
 
     async def poll(self, timeout_ms: int) -> Sequence[Batch]:
@@ -112,7 +117,7 @@ class SqliteSubscription:
     async def _stop_renewal(self) -> None:
         self._closed.set()
         if self._renewal is not None:
-            await self._renewal
+            await asyncio.gather(self._renewal, return_exceptions=True)  # cancelled already, where a whole event loop ends
 
     async def _leave(self) -> None:
         self._forget(tuple(self._next))
