@@ -98,6 +98,27 @@ async def test_blocking_has_an_end() -> None:
     assert (numbers(queue), queue.dropped) == ([0], 1)
 
 
+async def test_who_gives_up_waiting_for_room_takes_nothing_away_from_the_subscriber() -> None:
+    bus = EventBus(block_s=PATIENCE_S)
+    queue = bus.subscribe(maxsize=1, overflow="block")
+    await bus.publish({"event": "e", "n": 0})
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await bus.publish({"event": "e", "n": 1})
+    assert [(await queue.get())["n"], (await queue.get())["n"]] == [0, 1]
+    assert queue.dropped == 0
+
+
+async def test_of_several_who_take_from_a_queue_that_ends_none_waits_for_ever() -> None:
+    bus = EventBus()
+    queue = bus.subscribe(maxsize=1, overflow="disconnect")
+    takers = [asyncio.ensure_future(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)  # noqa: TID251  # each waits for an event
+    flood(bus, 2)
+    taken = await asyncio.wait_for(asyncio.gather(*takers, return_exceptions=True), PATIENCE_S)
+    assert [type(one) for one in taken] == [dict, Backpressure, Backpressure]
+
+
 async def test_types_filter_and_bad_subscriptions() -> None:
     bus = EventBus()
     queue = bus.subscribe(types=["task.failed"])

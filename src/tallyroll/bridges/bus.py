@@ -71,9 +71,20 @@ class Subscription(asyncio.Queue[Event]):
                 return True
         return False
 
+    def end_waiting(self) -> None:
+        """Tells those who wait beyond what it still has, where several take from one queue, that nothing more comes."""
+        waiting: Any = self._getters  # type: ignore[attr-defined]  # as above: Queue wakes one of them per event, and no event comes
+        while waiting:
+            getter = waiting.popleft()
+            if not getter.done():
+                getter.set_exception(self._ended())
+
+    def _ended(self) -> Backpressure:
+        return Backpressure("a subscriber's queue", f"{self.maxsize} events; it was disconnected")
+
     def _refuse_the_end(self) -> None:
         if self.disconnected and self.empty():
-            raise Backpressure("a subscriber's queue", f"{self.maxsize} events; it was disconnected")
+            raise self._ended()
 
 
 class Published:
@@ -89,7 +100,8 @@ class Published:
         return self._all().__await__()
 
     async def _all(self) -> None:
-        if not all([await wait for wait in self._waits]):
+        # Shielded: who stops waiting takes nothing away from a subscriber.
+        if not all([await asyncio.shield(wait) for wait in self._waits]):
             raise Backpressure("a subscriber's queue", "it stayed full")
 
 
@@ -172,6 +184,7 @@ class EventBus:
             self._telemetry.count(BUS_DROPPED, one.dropped - before, reason=one.overflow)
         if one.disconnected:
             self.unsubscribe(one)
+            one.end_waiting()
 
     async def _wait(self, one: Subscription, event: Event) -> bool:
         try:
