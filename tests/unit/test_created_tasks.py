@@ -189,6 +189,15 @@ async def test_a_manager_that_raises_has_made_nothing(office: Office) -> None:
     assert (await office.told(), await office.rows()) == ([], [])
 
 
+@pytest.mark.parametrize("description", ["\ud800", "long " * 200_000], ids=["no Unicode", "too long"])
+async def test_of_a_request_that_no_event_can_tell_of_no_task_is_made(office: Office, description: str) -> None:
+    agents = await office.agents()
+    with pytest.raises(InvalidEvent, match="payload"):
+        await agents.create_task(Request(task_description=description))
+    assert office.manager.tasks == {}
+    assert await office.outbox.rows() == []
+
+
 async def test_a_manager_that_does_not_wait_will_do(office: Office) -> None:
     task = {"task_id": "t", "created_at": 1.5}
     agents = await office.agents(SimpleNamespace(create_task=lambda _: task))

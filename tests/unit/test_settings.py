@@ -353,6 +353,18 @@ def test_overrides_in_code_are_checked_as_well() -> None:
         Catalogue(overrides={"task-events": TopicOverride(partitions=0)})
 
 
+def test_a_file_may_be_named_by_text_in_code_as_in_the_environment(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.toml"
+    settings = Settings.from_env({}, metrics_file=str(metrics), alerts_file=str(metrics), archive_dir=str(tmp_path))
+    assert settings == Settings(metrics_file=metrics, alerts_file=metrics, archive_dir=tmp_path)
+
+
+def test_a_number_is_a_number_in_code_as_in_the_environment() -> None:
+    with pytest.raises(SettingsError, match="expected a number") as caught:
+        Settings(read_wait_ms="2000")  # type: ignore[arg-type]  # the slip that is meant
+    assert caught.value.name == "TALLYROLL_READ_WAIT_MS"
+
+
 def test_settings_travel_through_an_environment_with_their_secrets() -> None:
     given = Settings(
         url="kafka://h:1",

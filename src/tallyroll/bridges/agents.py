@@ -90,8 +90,9 @@ class EventSourcedAgentManager:
         """The task that the manager makes of the request; TASK_CREATED follows it into the log, once, also after a crash.
 
         Of the request are kept ``agent_type``, ``task_description`` and ``env_vars["USER"]``, until the log has them. Waits
-        at most two seconds for the log. Raises StoreUnavailable when the outbox is away, before the manager is asked;
-        whatever the manager raises, with no event then; InvalidEvent for a task that has no id.
+        at most two seconds for the log. Raises StoreUnavailable when the outbox is away, and InvalidEvent for a request that
+        no event can tell of, before the manager is asked; whatever the manager raises, with no event then; InvalidEvent for
+        a task that has no id.
         """
         manager, outgoing, _ = await self.parts()
         if outgoing is None:

@@ -17,6 +17,7 @@ from tallyroll.errors import InvalidEvent
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.ids import id_at
 from tallyroll.events.moments import EPOCH, moment_at, us_of
+from tallyroll.events.payload import clean_payload
 from tallyroll.events.types import EventType
 
 DEFAULT_CREATOR: Final = "system"
@@ -44,14 +45,19 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def asked_of(request: object) -> Asked:
-    """What a request asks for. ``created_by`` is ``env_vars["USER"]``, else ``system``; no other variable is read."""
+    """What a request asks for. ``created_by`` is ``env_vars["USER"]``, else ``system``; no other variable is read.
+
+    Raises InvalidEvent for what no event could say, such as a description beyond its size.
+    """
     variables = _member(request, "env_vars")
     user = variables.get("USER") if isinstance(variables, Mapping) else None
-    return Asked(
+    asked = Asked(
         _text(_member(request, "agent_type")),
         _text(_member(request, "task_description")),
         user if isinstance(user, str) and user else DEFAULT_CREATOR,
     )
+    clean_payload(asked.payload())
+    return asked
 
 
 def task_id_of(task: object) -> str:

@@ -65,6 +65,8 @@ def _check_each(settings: Settings) -> None:
             raise SettingsError(variable.env, f"expected one of {', '.join(choices[item.name])}")
         if variable.least is None or value is None:
             continue
+        if not isinstance(value, int | float):
+            raise SettingsError(variable.env, f"expected a number, got {type(value).__name__}")
         if variable.most is not None and not variable.least <= value <= variable.most:
             raise SettingsError(variable.env, f"expected {variable.least} to {variable.most}")
         if value < variable.least:

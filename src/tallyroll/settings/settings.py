@@ -7,6 +7,7 @@ import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -393,6 +394,9 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        for name in _path_fields(type(self)):  # type: ignore[arg-type]  # the class is hashable; mypy looks at its objects
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, Path(given))
         if self.url == _DEFAULT_URL and self.data_dir != _DEFAULT_DIR:  # a folder alone says where the embedded log lies
             object.__setattr__(self, "url", f"sqlite:///{self.data_dir}")
         check(self)
@@ -482,6 +486,11 @@ class Settings:
         the name of its file, as ``redis_password_file``. Raises UnknownSetting, SecretInFile, SettingsError.
         """
         return settings_and_sources(path, environ, cls=cls, **overrides)[0]
+
+
+@cache
+def _path_fields(cls: type[Settings]) -> tuple[str, ...]:
+    return tuple(name for name, hint in typing.get_type_hints(cls).items() if hint is Path or Path in typing.get_args(hint))
 
 
 _S = TypeVar("_S", bound=Settings)
