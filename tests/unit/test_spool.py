@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from tests.apart import Program
 
 from tallyroll.adapters.sqlite.spool import SqliteSpool
-from tallyroll.errors import Backpressure, SettingsError
+from tallyroll.errors import Backpressure, SettingsError, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.testing.builders import numbered
@@ -225,6 +228,49 @@ async def test_a_truncated_file_is_moved_aside(tmp_path):
     heir = SqliteSpool(tmp_path, max_bytes=1 << 30)
     assert heir.depth == 0
     assert len(list(tmp_path.glob("*.damaged"))) == 1
+    await heir.close()
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Stands for a disk that is full: nothing written grows beyond that."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_room_for_a_new_spool_is_said_and_leaves_nothing_behind(tmp_path):
+    with files_of_at_most(8_192), pytest.raises(StoreUnavailable, match="free some space"):
+        SqliteSpool(tmp_path, max_bytes=ROOM)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_a_dead_process_left_waits_as_it_is_while_there_is_no_room_to_take_it_over(tmp_path):
+    spool = SqliteSpool(tmp_path, max_bytes=1 << 30)
+    await spool.put(records(3_000))
+    await spool.close()
+    with files_of_at_most(65_536), pytest.raises(StoreUnavailable, match="spool"):
+        SqliteSpool(tmp_path, max_bytes=1 << 30)
+    heir = SqliteSpool(tmp_path, max_bytes=1 << 30)
+    assert await ids(heir) == [f"n-{number}" for number in range(3_000)]
+    await heir.close()
+
+
+async def test_a_file_that_cannot_be_opened_now_is_not_taken_for_a_damaged_one(tmp_path):
+    spool = SqliteSpool(tmp_path, max_bytes=ROOM)
+    await spool.put(records(2))
+    await spool.close()
+    (path,) = tmp_path.glob("*.db")
+    in_the_way = path.with_name(path.name + "-wal")
+    in_the_way.mkdir()
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
+        SqliteSpool(tmp_path, max_bytes=ROOM)
+    in_the_way.rmdir()
+    heir = SqliteSpool(tmp_path, max_bytes=ROOM)
+    assert await ids(heir) == ["n-0", "n-1"]
     await heir.close()
 
 

@@ -23,6 +23,7 @@ def failed(name: str | None) -> sqlite3.Error:
     [
         ("SQLITE_FULL", "the disk is full"),
         ("SQLITE_READONLY_DIRECTORY", "mend the permissions"),
+        ("SQLITE_IOERR_SHMSIZE", "the disk is full"),
         ("SQLITE_IOERR_WRITE", "check the machine's disk"),
         ("SQLITE_CORRUPT_INDEX", "it is broken"),
         ("SQLITE_NOTADB", "it is broken"),

@@ -142,7 +142,8 @@ class Roll:
         ``metrics`` are counted beside the built-in ones; every process that follows or asks should name the same.
         Without ``tracing`` spans go where the settings say.
         Closing flushes the publisher within its grace and stops the followers at a flushed position. Raises SettingsError,
-        MissingExtra, TopicConflict; an absent broker raises nothing, the publisher spools until it is there.
+        MissingExtra, TopicConflict, StoreUnavailable while the spool cannot be opened, as on a full disk; an absent broker raises
+        nothing, the publisher spools until it is there.
         """
         held: list[object] = []
         opening = Roll._open(target, clock, telemetry, processors, metrics, tracing, held)

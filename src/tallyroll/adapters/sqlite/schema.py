@@ -62,6 +62,7 @@ _ADVICE: Final = {
     "SQLITE_READONLY": "the file or its folder is read-only; mend the permissions",
     "SQLITE_CANTOPEN": "it cannot be opened; check that the folder is there and writable",
     "SQLITE_PERM": "it cannot be opened; mend the permissions",
+    "SQLITE_IOERR_SHMSIZE": "the disk is full; free some space, nothing was written",
     "SQLITE_IOERR": "the disk failed to read or write; check the machine's disk",
     "SQLITE_PROTOCOL": "locks do not work there; a network file system cannot hold it",
 }
@@ -91,7 +92,8 @@ def advised(error: Exception, damaged: str, foreign: str = "") -> str:
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
     if is_damage(error):
         return f"{foreign or damaged if name.startswith('SQLITE_NOTADB') else damaged} ({name})"
-    return f"{_ADVICE.get('_'.join(name.split('_')[:2]), 'it cannot be used now')} ({name})"
+    advice = _ADVICE.get(name) or _ADVICE.get("_".join(name.split("_")[:2]), "it cannot be used now")
+    return f"{advice} ({name})"
 
 
 def is_damage(error: Exception) -> bool:

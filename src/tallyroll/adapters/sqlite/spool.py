@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import queue
@@ -22,8 +21,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from tallyroll.errors import Backpressure, SettingsError
-from tallyroll.events.ids import new_id
+from tallyroll.adapters.sqlite.schema import advised
+from tallyroll.adapters.sqlite.spool_files import claim_new, connect, delete, orphans, passes
+from tallyroll.errors import Backpressure, StoreUnavailable
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Encoded, Spooled
 
@@ -40,7 +40,6 @@ CREATE INDEX IF NOT EXISTS lane ON record (topic, partition, number) WHERE refus
 """
 _COLUMNS: Final = "event_id, topic, partition, key, value, headers, timestamp_ms"
 _ROW_OVERHEAD: Final = 200  # bytes of a row and its index entry beside key and value, rounded up
-_BUSY_MS: Final = 5_000
 _GROUP: Final = 256  # jobs joined into one commit at the most
 T = TypeVar("T")
 
@@ -54,6 +53,9 @@ class SqliteSpool:
 
     Durability: ``synchronous=FULL``; what ``put`` returned for survives a power cut. Not promised: speed of single puts;
     many concurrent ones share a commit.
+
+    Opening it takes over what dead processes have left. Raises SettingsError where no folder can be made, StoreUnavailable while
+    the disk is full or a file cannot be used; every file is then as it was, for the next one who opens.
     """
 
     def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
@@ -70,13 +72,18 @@ class SqliteSpool:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._path: Path | None = None
         self._lock_file: int | None = None
-        if folder is not None:
-            self._path, self._lock_file = _claim_new(folder)
-        self._connection = _connect(self._path)
-        self._connection.executescript(_SCHEMA)
-        if folder is not None:
-            for orphan, lock_file in _orphans(folder, self._path):
-                self._adopt(orphan, lock_file)
+        with contextlib.ExitStack() as undo:
+            if folder is not None:
+                self._path, self._lock_file = claim_new(folder)
+                undo.callback(self._let_go)
+            try:
+                self._connection = undo.enter_context(contextlib.closing(connect(self._path)))
+                self._connection.executescript(_SCHEMA)
+                if folder is not None:
+                    self._adopt_all(folder)
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"spool {self._path}", advised(error, "the file is damaged; look at the disk")) from error
+            undo.pop_all()
         _release_in_children(self)
         self._thread = threading.Thread(target=self._work, name="tallyroll-spool", daemon=True)
         self._thread.start()
@@ -157,12 +164,16 @@ class SqliteSpool:
     async def close(self) -> None:
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
-        empty = self.depth == 0 and self._refused == 0
         self._connection.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The file is anybody's now, and gone if nothing is left in it."""
+        empty = self.depth == 0 and self._refused == 0
         lock_file, self._lock_file = self._lock_file, None  # its number may soon be another file's
         if self._path is not None and lock_file is not None:
             if empty:
-                _delete(self._path)
+                delete(self._path)
             os.close(lock_file)
 
     def _reserve(self, records: Sequence[Encoded]) -> int | None:
@@ -268,28 +279,35 @@ class SqliteSpool:
             for r in records
         ]
 
-    def _adopt(self, path: Path, lock_file: int) -> None:
+    def _adopt_all(self, folder: Path) -> None:
+        with contextlib.ExitStack() as held:
+            left = orphans(folder, self._path)
+            for _, lock_file in left:
+                held.callback(os.close, lock_file)
+            for path, _ in left:
+                self._adopt(path)
+
+    def _adopt(self, path: Path) -> None:
         try:
-            other = _connect(path)
-            other.executescript(_SCHEMA)
-            rows = other.execute(f"SELECT {_COLUMNS}, refused FROM record ORDER BY number").fetchall()  # noqa: S608  # constant columns
-            other.close()
+            with contextlib.closing(connect(path)) as other:
+                other.executescript(_SCHEMA)
+                rows = other.execute(f"SELECT {_COLUMNS}, refused FROM record ORDER BY number").fetchall()  # noqa: S608  # constant columns
         except sqlite3.DatabaseError as error:
+            if passes(error):  # what lies in it was accepted, and nothing new may overtake it
+                raise
             aside = path.with_suffix(".damaged")
             for suffix in ("", "-wal", "-shm"):  # what can still be read of it may lie in the write-ahead log
                 with contextlib.suppress(FileNotFoundError):
                     path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
             path.with_suffix(".lock").unlink(missing_ok=True)
             log.error("spool %s of a dead process is damaged (%s); kept as %s", path.name, type(error).__name__, aside.name)  # noqa: TRY400
-            os.close(lock_file)
             return
         records = [_record(row[:7]) for row in rows if row[7] is None]
         numbers = self._transact([lambda: self._insert(records), lambda: self._copy_refused([row for row in rows if row[7] is not None])])[
             0
         ]
         # A crash between the commit above and this leaves both files: the records go out twice under their ids.
-        _delete(path)
-        os.close(lock_file)
+        delete(path)
         self._account(0, numbers, records)
         self._note(numbers, records)
         if records:
@@ -330,48 +348,6 @@ class _Job:
     def __init__(self, work: Callable[[], Any], finish: Callable[[Any, BaseException | None], None]) -> None:
         self.work = work
         self.finish = finish
-
-
-def _connect(path: Path | None) -> sqlite3.Connection:
-    connection = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-def _claim_new(folder: Path) -> tuple[Path, int]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{new_id()}.db"
-        return path, _lock(path)
-    except OSError as error:
-        raise SettingsError("TALLYROLL_DATA_DIR", f"the spool cannot be made there: {error.strerror}") from None
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _orphans(folder: Path, own: Path | None) -> list[tuple[Path, int]]:
-    """Files of dead processes, oldest first, each locked by us now."""
-    found = []
-    for path in sorted(folder.glob("*.db")):
-        if path != own:
-            with contextlib.suppress(OSError):
-                found.append((path, _lock(path)))
-    return found
-
-
-def _delete(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _size(record: Encoded) -> int:
