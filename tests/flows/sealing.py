@@ -86,7 +86,7 @@ class Running:
         self.checkpoints = Checkpoints(house.store, house.signer, house.ring, witnesses, refused=house.refusals.append, forged=self._forged)
         self.sealer = AuditSealer(
             house.store, house.ring, AesGcm(), registrar, deriver or Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
-            clock=house.clock, publish=house.publish, check=self._check, committed=self._committed,
+            clock=house.clock, publish=house.publish, check=self._check, committed=self._committed, log_spans=house.log_spans,
             separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock),
             breaches=Breaches(rules, ["iso27001"], house.store, self._told),
         )  # fmt: skip

@@ -71,6 +71,32 @@ def test_a_ledger_that_is_lost_is_missed_and_begun_anew_only_when_somebody_says_
     assert "nothing is missing" in desk.run("begin-anew", "--who", "operations", "--why", "again", "--yes", code=4)
 
 
+def test_nothing_is_sealed_of_a_log_that_is_an_older_copy_than_the_ledger(tmp_path: Path) -> None:
+    asyncio.run(record(tmp_path))
+    desk = Desk(tmp_path)
+    assert desk._run("run", "audit", "state", "--once").stdout
+    kept = shutil.copytree(tmp_path / "log", tmp_path / "kept", ignore=shutil.ignore_patterns("audit*", "state*"))
+    desk._run("publish", "task.completed", "task-7", "--agent", "coder-1")
+    desk._run("run", "audit", "state", "--once")
+    newest = shutil.copytree(tmp_path / "log", tmp_path / "newest", ignore=shutil.ignore_patterns("audit*", "state*"))
+    put_back(kept, tmp_path / "log")
+    said = desk._run("run", "audit", "state", "--once", code=1).stderr
+    assert "what audit, state has stored is ahead of the log" in said
+    desk._run("publish", "task.completed", "task-8", "--agent", "coder-1")
+    assert "put the newest copy of the log back" in desk._run("doctor", code=1).stdout
+    assert "put the newest back" in desk._run("run", "audit", "--once", code=1).stderr
+    put_back(newest, tmp_path / "log")
+    desk._run("run", "audit", "state", "--once")
+    assert desk.asked("verify")["valid"]
+
+
+def put_back(copy: Path, folder: Path) -> None:
+    for path in folder.glob("log.db*"):
+        path.unlink()
+    for path in copy.glob("log.db*"):
+        shutil.copy(path, folder / path.name)
+
+
 def test_a_witness_is_asked_about_a_ledger_that_was_deleted_and_begun_anew(tmp_path: Path) -> None:
     asyncio.run(record(tmp_path))
     run = runner_for(tmp_path / "log", AUDIT_WITNESS=f"file:{tmp_path / 'witness'}")

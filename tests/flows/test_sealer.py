@@ -204,6 +204,29 @@ async def test_a_ledger_that_is_behind_what_was_sealed_once_says_so(house: House
     assert await house.found(category="audit_system") == ["rewound"]
 
 
+async def test_a_log_that_ends_before_what_was_sealed_of_it_is_not_sealed_on(house: House) -> None:
+    for _ in range(3):
+        house.say()
+    running = await started(house)
+    await running.seal()
+    await running.stop()
+    newest, house.log[TASKS] = house.log[TASKS], house.log[TASKS][:2]
+    after = Running(house)
+    with pytest.raises(LedgerTampered, match=r"task-events/0 was sealed up to 3, and the log ends at 2.*put the newest back"):
+        await after.hold()
+    await after.hold(AUDIT, SYSTEM)
+    house.log_away = True  # then nobody knows, and nothing can be sealed
+    await after.hold()
+    house.log_away = False
+    house.log[TASKS] = newest
+    house.say()
+    await after.stop()
+    again = await started(house)
+    await again.seal()
+    assert await house.found(event_type="task.completed") == ["completed"] * 4
+    assert await house.found(category="audit_system") == []
+
+
 UNDATED = "broken, by a time that is in no calendar"
 
 

@@ -215,7 +215,7 @@ class OpenAudit:
         follower = AuditSealer(
             store, keys.ring, cipher, registrar, deriver, self.catalogue,
             clock=self.clock, heartbeat_s=beat_s, options=SealerOptions(settings.audit_default_retention_days, derived.days_of),
-            publish=self._publisher.publish, telemetry=self.telemetry, check=check, committed=self.committed,
+            publish=self._publisher.publish, telemetry=self.telemetry, check=check, committed=self.committed, log_spans=self.log_spans,
             separating=Separating(self.rules.rules, store, keys.ring, cipher, clock=self.clock),
             breaches=Breaches(self.rules.rules, settings.audit_frameworks_named, store, self.violations.tell),
         )  # fmt: skip

@@ -58,6 +58,11 @@ class Lag:
         """How many records it has still to apply."""
         return max(0, self.end - max(self.stored or 0, self.start))
 
+    @property
+    def ahead(self) -> bool:
+        """Whether more is stored than the log has: it is an older copy, or another log, and what comes next would be passed over."""
+        return (self.stored or 0) > self.end
+
 
 class Stored(NamedTuple):
     """How far what a follower has stored goes: the topics it follows, and the next offset of partitions."""

@@ -22,9 +22,10 @@ from tallyroll.audit.ledger.subjects import DrawnKeys, parts_about, text_of
 from tallyroll.audit.sealing.breaches import Breaches
 from tallyroll.audit.sealing.deriving import Derived, Deriver, Marks, Publishers, told_apart
 from tallyroll.audit.sealing.finding import Finding
+from tallyroll.audit.sealing.hearing import AskLog
 from tallyroll.audit.sealing.intake import Intake
 from tallyroll.audit.sealing.lane import Lane
-from tallyroll.audit.sealing.lost import look_for_lost, rewound
+from tallyroll.audit.sealing.lost import look_for_lost, look_for_lost_log, rewound
 from tallyroll.audit.sealing.options import SealerOptions
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.registry import Admission, ChainKey, partition_counts
@@ -67,6 +68,7 @@ class AuditSealer:
         telemetry: Telemetry | None = None,
         check: Callable[[Sequence[int]], Awaitable[None]] | None = None,
         committed: Callable[[], Awaitable[Mapping[TopicPartition, int]]] | None = None,
+        log_spans: AskLog | None = None,
         separating: Separating | None = None,
         breaches: Breaches | None = None,
     ) -> None:
@@ -83,7 +85,7 @@ class AuditSealer:
         self._options = options or SealerOptions()
         self._telling = Telling(publish, registrar.log_id, monotonic=clock.monotonic)
         self._telemetry = telemetry or Counters()
-        self._check, self._committed = check, committed
+        self._check, self._committed, self._log_spans = check, committed, log_spans
         self._separating, self._breaches = separating, breaches
         self._findings, self._told_s = list[Finding](), float("-inf")
         self._unstored: dict[str, Marks] = {}
@@ -115,7 +117,7 @@ class AuditSealer:
         """As the port says. Raises LedgerTampered where the stored end of a partition is not what was noted, or all of it is gone.
 
         What the log knows to have been stored once is that: an empty store beside it would be filled anew, and signed as another
-        history. A store that is only behind it goes on, with a finding.
+        history. A store that is only behind it goes on, with a finding. A log that ends before what was sealed of it is not that log.
         """
         async with self.turn:
             self._conflict = None
@@ -123,7 +125,9 @@ class AuditSealer:
             registry = await self.registrar.refresh()
             committed = {} if self._committed is None else await self._committed()
             before = {one: registry.numbers.get(one, one.partition) for one in partitions}
-            look_for_lost(committed, await self._store.progress(partitions), before)
+            known = await self._store.progress(partitions)
+            look_for_lost(committed, known, before)
+            look_for_lost_log(known, None if self._log_spans is None else await self._log_spans(), before)
             if any(map(self.registrar.burnt, [REGISTRY, *before.values()])):
                 await self._commit()
                 self.registrar.begin()

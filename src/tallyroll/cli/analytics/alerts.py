@@ -148,7 +148,7 @@ def silence(  # noqa: PLR0913  # one parameter per option
     key: Annotated[str | None, typer.Option(help="Only of this agent, tool, …; one that ends in * means all that begin so.")] = None,
     rule: Annotated[str | None, typer.Option(help="Only of this rule or detector.")] = None,
     length: Annotated[str, typer.Option("--for", metavar="SPAN", help="How long.")] = "1h",
-    why: Annotated[str, typer.Option(help="For those who wonder, and kept with it; needed but with --end.")] = "",
+    why: Annotated[str, typer.Option(help="For those who wonder, and kept with it; required, except with --end.")] = "",
     end: Annotated[str | None, typer.Option("--end", metavar="ID", help="Ends the silence with this id instead.")] = None,
     url: Url = None,
     json: Json = False,

@@ -124,9 +124,9 @@ async def _beside(stored: Stored, log: EventLog) -> Check:
     if any(positions.get(partition, 0) > end for partition, end in ends.items()):
         move = {
             REDIS_FOLLOWER: "give each log a TALLYROLL_TOPIC_PREFIX",
-            AUDIT_FOLLOWER: "keep it as evidence, and give each log a data folder of its own",
+            AUDIT_FOLLOWER: "put the newest copy of the log back; if that is lost, or this is another log, keep the ledger as evidence",
         }.get(name, "move it away; it is made anew from the log")
-        return Check(name, "fail", f"{place} is ahead of the log: it belongs to another log", move)
+        return Check(name, "fail", f"{place} is ahead of the log: it belongs to another log, or this is an older copy", move)
     if behind:
         command = "tallyroll run" if name == STATE_FOLLOWER else f"tallyroll run {name}"
         return Check(name, "warn", f"{counted(behind, 'record')} behind the log", f"run '{command}' as a service, or '{command} --once'")

@@ -132,8 +132,13 @@ async def _once(session: Session, settings: Settings, names: Sequence[str], *, s
                 finished.result()  # raises what ended the loop
         finally:
             finished.cancel()
-        _Lines(session, counters, names).line((await behind(roll, *names)).records, None)
+        lags = await roll.lag(*names)
+        _Lines(session, counters, names).line(sum(lag.records for lag in lags), None)
     service_log.info("%sstopped; all that was applied is stored", _whose(names, share=share))
+    if ahead := sorted({lag.follower for lag in lags if lag.ahead}):
+        text = "what %s has stored is ahead of the log: that is an older copy, or another, and what it gets next would be passed over"
+        service_log.error(f"{text}; 'tallyroll doctor' says what to do", ", ".join(ahead), extra={"follower": ", ".join(ahead)})
+        raise typer.Exit(ExitCode.FINDINGS)
 
 
 async def _serve(  # noqa: PLR0913  # what the options say
