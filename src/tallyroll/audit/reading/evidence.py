@@ -36,8 +36,8 @@ from tallyroll.errors import StoreUnavailable
 from tallyroll.ports import LedgerStore, Signer
 
 FORMAT: Final = "tallyroll-evidence/1"
-LIST: Final = "SHA256SUMS"
-LIST_NOTE: Final = "SHA256SUMS.note"
+_LIST: Final = "SHA256SUMS"
+_LIST_NOTE: Final = "SHA256SUMS.note"
 _LIST_TITLE: Final = "tallyroll/evidence@v1"  # in its first line, so that the note can be taken for no checkpoint
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)  # of a member: the same pack is the same bytes, whenever it is made
 
@@ -103,7 +103,7 @@ class Evidence:
             async for name, piece in ledger_files(self._store, known, counted, withhold_plain=not plain):
                 await zipped.append(f"ledger/{name}", piece)
             await zipped.write("README.txt", _README.encode())
-            await zipped.write(LIST_NOTE, await self._signed(known.checkpoint.origin, await zipped.listed()))
+            await zipped.write(_LIST_NOTE, await self._signed(known.checkpoint.origin, await zipped.listed()))
             await zipped.finish()
             size = await asyncio.to_thread(_put, temporary, path)
         finally:
@@ -197,7 +197,7 @@ class _Zip:
         """Writes the digests of what is there so far; gives what it wrote."""
         self._end()
         listed = "".join(self._sums).encode()
-        await self.write(LIST, listed)
+        await self.write(_LIST, listed)
         return listed
 
     async def finish(self) -> None:
