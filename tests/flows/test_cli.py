@@ -390,6 +390,19 @@ def test_a_record_that_cannot_be_read_is_listed_shown_and_not_redriven(run: Run,
     assert "not readable" in run("tail").stdout
 
 
+def test_an_id_or_a_position_that_means_several_letters_is_answered_with_their_names_and_no_letter(run: Run, tmp_path: Path) -> None:
+    asyncio.run(_append_bytes(tmp_path / "log", b"not json"))
+    run("run", "--once")
+    asyncio.run(_put_aside(tmp_path / "log", TopicPartition("task-events", 0), "nats"))
+    letters = lines(run("dlq", "ls", "--json"))
+    assert len(letters) == 2
+    for which in ("", "task-events/0/0"):
+        told = run("dlq", "show", which, code=2).stderr
+        assert "is ambiguous, it may be 2 letters" in told
+        assert all(one["letter"][:12] in told and one["follower"] in told for one in letters)
+    assert document(run("dlq", "show", letters[1]["letter"], "--json"))["follower"] == letters[1]["follower"]
+
+
 def test_a_record_that_would_now_be_applied_gets_into_the_state_by_redriving(run: Run, tmp_path: Path) -> None:
     position = document(run("publish", "agent.started", "a-1", "--json"))["position"]
     asyncio.run(_pretend_it_was_put_aside(tmp_path / "log", TopicPartition(*position.rsplit("/", 1)[0].rsplit("/", 1))))
@@ -403,14 +416,18 @@ def test_a_record_that_would_now_be_applied_gets_into_the_state_by_redriving(run
 async def _pretend_it_was_put_aside(folder: Path, where: TopicPartition) -> None:
     """As an older version leaves it that did not know the record: a letter, and a store that has gone past it."""
     partition = TopicPartition(where.topic, int(where.partition))
-    settings = Settings(url=f"sqlite:///{folder}")
-    async with Roll.open(settings) as roll:
-        letters = DeadLetters(roll.log, roll.catalogue, clock=roll.clock, telemetry=roll.telemetry, max_record_bytes=900_000)
-        async for batch in roll.log.read([Span(*partition, 0, 1)]):
-            await letters.write("state", batch, [DeadLetter(0, "unknown_schema", "UnknownSchema")])
+    await _put_aside(folder, partition, "state")
     store = await SqliteStateStore.open(folder / "state.db")
     await store.commit([PartitionWrite(partition, None, Progress(FOLD.fold_id, 0, 1, b"[]"), [])])
     await store.close()
+
+
+async def _put_aside(folder: Path, partition: TopicPartition, follower: str) -> None:
+    """A letter of that follower for the first record."""
+    async with Roll.open(Settings(url=f"sqlite:///{folder}")) as roll:
+        letters = DeadLetters(roll.log, roll.catalogue, clock=roll.clock, telemetry=roll.telemetry, max_record_bytes=900_000)
+        async for batch in roll.log.read([Span(*partition, 0, 1)]):
+            await letters.write(follower, batch, [DeadLetter(0, "unknown_schema", "UnknownSchema")])
 
 
 # Topics on the embedded log

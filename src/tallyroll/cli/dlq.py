@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -22,6 +23,9 @@ from tallyroll.roll import STATE_FOLLOWER
 
 app = verbs()
 group_of(app, "Dead letters: what a follower could not apply.", "tallyroll dlq ls", "tallyroll dlq redrive --yes")
+
+_SHOWN_ID: Final = 12  # characters of an id, of 32
+_MOST_NAMED: Final = 5  # letters, in one line of an error
 
 FollowerName = Annotated[str | None, typer.Option("--follower", help="Only letters of this follower.")]
 
@@ -58,7 +62,7 @@ def list_letters(
     now = utc_now()
     rows = [
         (
-            one.letter.info.id[:12],
+            one.letter.info.id[:_SHOWN_ID],
             markup(one.letter.info.follower),
             markup(one.letter.position),
             markup(one.letter.info.reason, "red"),
@@ -89,6 +93,8 @@ def show(  # one parameter per option
     matching = [one for one in run(_check(session, None)) if which == str(one.letter.position) or one.letter.info.id.startswith(which)]
     if not matching:
         raise CommandError(ExitCode.NOT_FOUND, f"no dead letter {plain(which)}", "'tallyroll dlq ls' lists those that are kept")
+    if len(matching) > 1:
+        raise _ambiguous(which, [one.letter for one in matching])
     one = matching[0]
     value = one.letter.value or b""
     if raw:
@@ -148,6 +154,13 @@ def redrive(  # noqa: PLR0913  # one parameter per option
             f"{number(left)} records are still to be applied",
             "another process holds their partitions: restart 'tallyroll run'",
         )
+
+
+def _ambiguous(which: str, letters: Sequence[Letter]) -> CommandError:
+    shown = ", ".join(f"{one.info.id[:_SHOWN_ID]} ({plain(one.info.follower)}, {one.position})" for one in letters[:_MOST_NAMED])
+    left = f" and {number(len(letters) - _MOST_NAMED)} more" if len(letters) > _MOST_NAMED else ""
+    what = f"{plain(which)} is ambiguous, it may be {counted(len(letters), 'letter')}: {shown}{left}"
+    return CommandError(ExitCode.USAGE, what, "give more of the id of the one that you mean; 'tallyroll dlq ls' lists them")
 
 
 async def _check(session: Session, follower: str | None) -> list[Checked]:
