@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.flows.test_cli import START, Run, document, lines, runner_for
+from typer.testing import Result
 
 from tallyroll.analytics.prometheus_rules import RuleOptions, rules_document, rules_file
 from tallyroll.analytics.spec import BUILT_IN
@@ -207,6 +208,20 @@ def test_after_a_change_of_metrics_answers_are_made_anew_also_where_nothing_new_
         assert document(run("analytics", "show", "agent", "agent-1", "--json"))["events_processed"] == 1
 
 
+def test_a_silence_names_a_rule_of_those_in_force_a_detector_or_a_rule_whose_alert_is_open(run: Run, tmp_path: Path) -> None:
+    def silence(run: Run, rule: str, code: int = 0) -> Result:
+        return run("analytics", "silence", "--rule", rule, "--why", "x", code=code)
+
+    for known in ("too_slow", "log_away", "live", "panes"):
+        silence(run, known)
+    without = runner_for(tmp_path / "log")
+    assert "there is no too_slow" in silence(without, "too_slow", 2).stderr
+    assert "there is no anomalies" in silence(run, "anomalies", 2).stderr  # what it makes alerts of is told by detectors
+    publish(run, "a-1", 90_000)
+    run("run", "analytics", "--once")
+    silence(without, "too_slow")
+
+
 def test_an_alert_is_told_by_a_run_that_ends_at_once_and_a_silence_keeps_another_one_quiet(run: Run) -> None:
     event = publish(run, "a-1", 90_000)
     run("run", "analytics", "--once")
@@ -226,6 +241,9 @@ def test_an_alert_is_told_by_a_run_that_ends_at_once_and_a_silence_keeps_another
     assert "load test" in run("analytics", "alerts").stdout
     assert "no silence" in run("analytics", "silence", "--end", "nobody", code=4).stderr
     assert "one of response_time, success" in run("analytics", "silence", "--metric", "error_rate", "--why", "x", code=2).stderr
+    said = run("analytics", "silence", "--rule", "to_slow", "--why", "x", code=2).stderr
+    assert "--rule: there is no to_slow; rules of a file are known where TALLYROLL_ALERTS_FILE names it" in said
+    assert "too_slow" in said
     run("analytics", "silence", "--end", silence["id"])
     assert [one["kind"] for one in lines(run("analytics", "alerts", "--json"))] == ["alert", "alert"]
 

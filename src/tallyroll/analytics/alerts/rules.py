@@ -195,6 +195,11 @@ def check_rules(rules: Sequence[AnyRule], specs: Iterable[MetricSpec]) -> None:
             raise ValueError(f"alert rule {rule.name}: {problem}")
 
 
+def told_by(rules: Iterable[AnyRule]) -> list[str]:
+    """Whose names alerts carry: the rules, and for what anomaly rules make alerts of, the detectors."""
+    return [*(rule.name for rule in rules if not isinstance(rule, AnomalyRule)), *ANOMALY_DETECTORS]
+
+
 def _problems(rule: AnyRule, specs: Mapping[str, MetricSpec], may_inhibit: Container[str]) -> Iterator[str]:
     if rule.name in ANOMALY_DETECTORS:
         yield f"name: {' and '.join(ANOMALY_DETECTORS)} are detectors"

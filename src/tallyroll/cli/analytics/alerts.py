@@ -6,7 +6,7 @@ import json as jsonlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,6 +20,10 @@ from tallyroll.events.ids import new_id, utc_now
 from tallyroll.events.moments import EPOCH
 from tallyroll.opening import DETECTORS, new_detector
 from tallyroll.ports import Detector
+
+if TYPE_CHECKING:
+    from tallyroll.analytics.alerts.lifecycle import Silence
+    from tallyroll.analytics.spec import MetricSpec
 
 _TOLD: Final = ("severity", "state", "message", "metric_name", "dimension", "key", "dedup_key")
 _SEVERITY_STYLES: Final[Mapping[str, str]] = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "dim"}
@@ -166,7 +170,8 @@ def silence(  # noqa: PLR0913  # one parameter per option
         raise usage("--why: say why it is silent", "write --why 'load test until five'")
     from tallyroll.opening import metrics_of  # noqa: PLC0415  # a tenth of a second that --help need not spend
 
-    names = [spec.name for spec in metrics_of(session.settings())]
+    specs = metrics_of(session.settings())
+    names = [spec.name for spec in specs]
     if metric is not None and metric not in names:  # alerts carry these names; another one would keep nothing quiet
         raise usage(f"--metric: there is no {plain(metric)}", f"write one of {', '.join(names)}")
     from tallyroll.analytics.alerts.lifecycle import Silence  # noqa: PLC0415  # a tenth of a second that --help need not spend
@@ -176,15 +181,25 @@ def silence(  # noqa: PLR0913  # one parameter per option
         id=new_id(), start=now, end=now + int(lasts.total_seconds()), by="command line", why=why, rule=rule, metric=metric,
         dimension=dimension, key=key,
     )  # fmt: skip
-    run(_silence(session, made))
+    run(_silence(session, made, specs))
     if session.json:
         say_json({"id": made.id, "end": iso(datetime.fromtimestamp(made.end, UTC))})
     else:
         say(made.id)
 
 
-async def _silence(session: Session, made: Any) -> None:  # noqa: ANN401  # a Silence, imported when used
+async def _silence(session: Session, made: Silence, specs: Sequence[MetricSpec]) -> None:
+    from tallyroll.analytics.alerts.rules import told_by  # noqa: PLC0415  # needs the extra
+    from tallyroll.opening import alert_rules_of  # noqa: PLC0415  # as above
+
     async with session.roll() as roll:
+        if made.rule is not None:
+            known = told_by(alert_rules_of(session.settings(), specs))
+            # What is open may be of a rule in a file that the service has, and this command has not.
+            known += sorted({one["detector"] for one in (await roll.open_alerts())[0]} - set(known))
+            if made.rule not in known:
+                files = "rules of a file are known where TALLYROLL_ALERTS_FILE names it"
+                raise usage(f"--rule: there is no {plain(made.rule)}; {files}", f"write one of {', '.join(map(plain, known))}")
         await roll.silence(made)
 
 
