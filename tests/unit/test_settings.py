@@ -344,7 +344,7 @@ def test_the_catalogue_of_the_defaults_is_the_documented_one() -> None:
 )
 def test_a_bad_override_of_a_topic_is_refused_by_name(topics: dict[str, Any], name: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        catalogue_of(Settings(topics=topics))
+        Settings(topics=topics)
     assert caught.value.name == name
 
 

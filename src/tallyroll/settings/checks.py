@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from tallyroll.errors import SettingsError
+from tallyroll.events.topics import catalogue_of
 from tallyroll.settings.kafka_options import check_consumer_options, check_producer_options, parse_servers
 from tallyroll.settings.secret import key_bytes
 
@@ -31,6 +32,7 @@ def check(settings: Settings) -> None:
     _check_url(settings)
     _check_each(settings)
     _check_names(settings)
+    catalogue_of(settings)  # what is refused of ``topics``
     _check_receivers(settings)
     _check_audit(settings)
     _check_security(settings)

@@ -526,12 +526,13 @@ def _as_written(
     error: SettingsError, path: str | Path | None, declared: Mapping[str, Declared], sources: Mapping[str, Source]
 ) -> SettingsError:
     """The same error, by the name that was written: a key of the file, another variable that stands for it, or the argument ``url``."""
+    variable, dot, inside = error.name.partition(".")  # in a table: of which entry
     for name, one in declared.items():
         source = sources[name]
-        if one.variable.env == error.name and source.kind == "file":
-            return SettingsError(f"{path}: {source.name}", error.reason)
-        if one.variable.env == error.name and (source.kind == "environment" or source == _URL_GIVEN):
-            return SettingsError(source.name, error.reason)
+        if one.variable.env == variable and source.kind == "file":
+            return SettingsError(f"{path}: {source.name}{dot}{inside}", error.reason)
+        if one.variable.env == variable and (source.kind == "environment" or source == _URL_GIVEN):
+            return SettingsError(f"{source.name}{dot}{inside}", error.reason)
     return error
 
 

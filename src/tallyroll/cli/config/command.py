@@ -18,7 +18,6 @@ from tallyroll.cli.printing import paint, plain, say, say_json
 from tallyroll.cli.session import Json, Url, examples, group_of, session_of, verbs
 from tallyroll.cli.verdicts import show as show_checks
 from tallyroll.errors import MissingExtra
-from tallyroll.events.topics import catalogue_of
 from tallyroll.settings import Secret, Settings, Source, variable_of
 
 app = verbs()
@@ -60,7 +59,6 @@ def check(context: typer.Context, *, url: Url = None, json: Json = False) -> Non
     """
     session = session_of(context, url, json)
     settings, sources = session.settings_and_sources()
-    catalogue_of(settings)
     found = [config_check(session.file, sources), url_check(settings, sources, os.environ), *setting_checks(settings, os.environ)]
     show_checks([*found, *_named_files(settings), *_contents(settings)], json=session.json)
 
