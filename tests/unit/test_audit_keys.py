@@ -90,6 +90,16 @@ def test_without_a_secret_the_embedded_log_makes_one_once(tmp_path: Path, caplog
         open_audit_keys(at(tmp_path))
 
 
+def test_a_made_secret_that_is_another_one_is_named_by_its_file(tmp_path: Path) -> None:
+    open_audit_keys(at(tmp_path)).close()
+    path = tmp_path / "audit" / "secret"
+    path.write_text("00" * 32)
+    with pytest.raises(KeyRingUnavailable) as caught:
+        open_audit_keys(at(tmp_path))
+    assert str(path) in str(caught.value)
+    assert "AUDIT_SECRET_KEY" not in str(caught.value)
+
+
 def test_who_comes_at_the_same_time_gets_the_same_secret(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: secret_in(tmp_path / "secret"), range(8)))) == 1

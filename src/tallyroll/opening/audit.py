@@ -48,7 +48,8 @@ def open_audit_keys(settings: Settings) -> AuditKeys:
     The root is ``AUDIT_SECRET_KEY``, or a key in a token (``AUDIT_KEYRING``), or with the embedded log a file that is made
     once. With Kafka it has to be set: keys that each host made for itself would be worth nothing to the others. So it has where
     another process keeps the ring (``AUDIT_KEYRING=https://…``), which is asked when a key is needed. Raises
-    MissingExtra; SettingsError, also where the secret is not the one that the ring was made with; KeyRingUnavailable.
+    MissingExtra; SettingsError, also where that secret is not the one that the ring was made with; KeyRingUnavailable, also where
+    that of the file is not.
     """
     require("audit")
     from tallyroll.adapters.crypto import AesGcm, Ed25519Signer, FileKeyRing, RemoteKeyRing  # noqa: PLC0415  # needs the extra
@@ -114,7 +115,7 @@ def _audit_root(settings: Settings, folder: Path) -> Root:
         return SecretRoot(os.urandom(32))
     if (folder / "keys").exists() and not (folder / "secret").exists():  # a new one could open nothing, and hide what is missing
         raise KeyRingUnavailable(str(folder / "secret"), "it is missing, and the keys beside it were made with it; restore it from a copy")
-    return SecretRoot(secret_in(folder / "secret"))
+    return SecretRoot(secret_in(folder / "secret"), folder / "secret")
 
 
 def open_witnesses(settings: Settings, key: str) -> Sequence[Witness]:

@@ -28,6 +28,7 @@ MIN_SECRET_BYTES: Final = 32
 _RING: Final = b"TRKR1"  # then the number of its key, 4 bytes
 _RECENT: Final = b"TRKN1"  # likewise
 _GUARD: Final = b"TRKG1"  # then what tells a wrong secret from a damaged file, 32 bytes
+_SETTING: Final = "AUDIT_SECRET_KEY"
 _RING_HEAD: Final = len(_RING) + 4
 _GUARD_HEAD: Final = len(_GUARD) + 32
 _MAX_EPOCH: Final = 2**32 - 1
@@ -36,23 +37,31 @@ _T = TypeVar("_T")
 
 
 class Root(Protocol):
-    """What everything of one ledger's keys comes from; it stays where it is. ``setting`` is the setting that names it."""
+    """What everything of one ledger's keys comes from; it stays where it is."""
 
-    setting: str
+    def wrong(self) -> SettingsError | KeyRingUnavailable:
+        """What to raise where a ring was made with another one: it names where this one was read."""
 
     def derive(self, label: bytes) -> bytes:
         """32 bytes for a purpose; the same for the same label, and telling nothing of the root or of other purposes."""
 
 
 class SecretRoot:
-    """A root that is a secret of at least 32 bytes: HMAC-SHA256 of the label. Raises SettingsError for a shorter one."""
+    """A root that is a secret of at least 32 bytes: HMAC-SHA256 of the label. Raises SettingsError for a shorter one.
 
-    setting = "AUDIT_SECRET_KEY"
+    ``path`` is the file that it was read from; None: it came with the setting.
+    """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, path: Path | None = None) -> None:
         if len(secret) < MIN_SECRET_BYTES:
-            raise SettingsError(self.setting, f"at least {MIN_SECRET_BYTES} bytes are needed")
+            raise SettingsError(_SETTING, f"at least {MIN_SECRET_BYTES} bytes are needed")
         self._secret = secret
+        self._path = path
+
+    def wrong(self) -> SettingsError | KeyRingUnavailable:
+        if self._path is None:
+            return SettingsError(_SETTING, "is not the one that the key ring was made with")
+        return KeyRingUnavailable(str(self._path), "it is not the one that the key ring was made with; restore it from a copy")
 
     def derive(self, label: bytes) -> bytes:
         return digest(self._secret, label, sha256)
@@ -93,7 +102,7 @@ class FileKeyRing:
         """Makes the ring where there is none; see ``restore`` for putting back a backup.
 
         ``root`` is what the ring is sealed under, a secret of at least 32 bytes or a key elsewhere. Raises SettingsError where
-        it is not the one that the ring was made with.
+        it is not the one that the ring was made with, KeyRingUnavailable where its file holds another one.
         """
         self._path = path
         self._recent, self._guard_path, self._backup = (path.with_name(f"{path.name}{end}") for end in (".recent", ".guard", ".backup"))
@@ -289,7 +298,7 @@ class FileKeyRing:
         if not content.startswith(_GUARD) or len(content) < _GUARD_HEAD:
             raise KeyRingUnavailable(str(self._guard_path), "it is no guard of a key ring")
         if not compare_digest(content[len(_GUARD) : _GUARD_HEAD], self._derived(b"check")):
-            raise SettingsError(self._root.setting, "is not the one that the key ring was made with")
+            raise self._root.wrong()
         return _decoded(_read_guard, self._guard_path, sealed_file.unseal(self._guard_path, content, _GUARD_HEAD, self._derived(b"guard")))
 
     def _read_ring(self, path: Path, guard: Guard) -> Ring:

@@ -115,13 +115,15 @@ class Pkcs11Root:
     What is derived is in memory while it is used. Not promised: that a copy of the token forgets.
     """
 
-    setting = "AUDIT_KEYRING"
-
     def __init__(self, token: Pkcs11Token, label: str) -> None:
         self._token = token
         self._label = label
         self._derived: dict[bytes, bytes] = {}
         token.make(self._key, self._generate)
+
+    def wrong(self) -> SettingsError:
+        """What to raise where a ring was made with another one."""
+        return SettingsError("AUDIT_KEYRING", "is not the one that the key ring was made with")
 
     def derive(self, label: bytes) -> bytes:
         """32 bytes for a purpose; the same for the same label."""
