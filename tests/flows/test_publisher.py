@@ -108,6 +108,21 @@ async def test_what_is_no_event_is_refused_before_anything_is_accepted():
         assert await desk.numbers() == []
 
 
+async def test_a_batch_may_come_from_a_generator():
+    async with publishing() as desk:
+        outcomes = await desk.publisher.publish_batch(event for event in desk.events(3))
+        assert [type(outcome) for outcome in outcomes] == [Delivered] * 3
+        assert len(await desk.publisher.publish_events_batch(iter(desk.events(2, key="task-2")))) == 2
+        assert len(await desk.numbers()) == 3
+
+
+@pytest.mark.parametrize("one_alone", [True, False])
+async def test_what_holds_no_events_is_refused_with_what_was_expected(*, one_alone: bool):
+    async with publishing() as desk:
+        with pytest.raises(InvalidEvent, match=r"^events: expected events, such as a list of them, got (AgentEvent|int)$"):
+            await desk.publisher.publish_batch(desk.events(1)[0] if one_alone else 5)
+
+
 async def test_a_batch_larger_than_a_chunk_is_in_order():
     async with publishing() as desk:
         outcomes = await desk.publisher.publish_batch(desk.events(2_500))

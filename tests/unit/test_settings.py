@@ -13,6 +13,7 @@ import pytest
 from tallyroll.errors import SettingsError
 from tallyroll.events.topic_plan import DEFAULT_RECORD_BYTES
 from tallyroll.events.topics import DAY_MS, Catalogue, TopicOverride, catalogue_of
+from tallyroll.roll import Roll
 from tallyroll.settings import Secret, Settings, variable_of
 
 CANARY = "canary-7f3a9c"
@@ -357,6 +358,36 @@ def test_a_file_may_be_named_by_text_in_code_as_in_the_environment(tmp_path: Pat
     metrics = tmp_path / "metrics.toml"
     settings = Settings.from_env({}, metrics_file=str(metrics), alerts_file=str(metrics), archive_dir=str(tmp_path))
     assert settings == Settings(metrics_file=metrics, alerts_file=metrics, archive_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"url": 5}, r"TALLYROLL_URL: expected text \(sqlite:///FOLDER, .*\), got int"),
+        ({"data_dir": 5}, "TALLYROLL_DATA_DIR: expected a path, got int"),
+        ({"topics": ["task-events"]}, "TALLYROLL_TOPICS: expected a table, got list"),
+        ({"wait_for_ack": "yes"}, "KAFKA_WAIT_FOR_ACK: expected true or false, got str"),
+        ({"redis_password": CANARY}, "REDIS_PASSWORD: expected a Secret, got str"),
+        ({"redis_host": None}, r"REDIS_HOST: expected text \(a host\), got NoneType"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_code_too(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{said}$"):
+        Settings(**given)
+
+
+async def test_a_roll_is_opened_by_a_url_by_settings_or_by_nothing() -> None:
+    for wrong in (5, Path("folder")):
+        with pytest.raises(SettingsError, match=r"^url: expected text \(sqlite:///FOLDER, "):
+            async with Roll.open(wrong):  # type: ignore[arg-type]
+                pass
+
+
+@pytest.mark.parametrize(("metrics", "got"), [(["x"], "str"), ("x", "str"), (5, "int")])
+async def test_what_is_no_metric_is_refused_as_that(metrics: Any, got: str) -> None:
+    with pytest.raises(TypeError, match=f"^metrics: expected MetricSpec objects in a list, got {got}$"):
+        async with Roll.open("sqlite://:memory:", metrics=metrics):
+            pass
 
 
 def test_a_number_is_a_number_in_code_as_in_the_environment() -> None:

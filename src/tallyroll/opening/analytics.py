@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,12 @@ async def scratch_window_store() -> AsyncIterator[WindowStore]:
 
 
 def metrics_of(settings: Settings, more: Sequence[MetricSpec] = ()) -> Sequence[MetricSpec]:
-    """The built-in metrics, those of the settings' file, and more. Raises SettingsError naming the file for what is wrong in it."""
+    """The built-in metrics, those of the settings' file, and more.
+
+    Raises SettingsError naming the file for what is wrong in it; TypeError where ``more`` holds something else.
+    """
+    if strangers := [more] if not isinstance(more, Iterable) else [one for one in more if not isinstance(one, MetricSpec)]:
+        raise TypeError(f"metrics: expected MetricSpec objects in a list, got {type(strangers[0]).__name__}")
     path = settings.metrics_file
     declared = () if path is None else declared_in(path, "TALLYROLL_METRICS_FILE", specs_from_toml)
     specs = (*BUILT_IN, *declared, *more)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tallyroll.errors import Backpressure, InvalidEvent, LogError, LogUnavailable
@@ -118,15 +118,13 @@ class EventPublisher:
         await ticket.future
         return receipt_of(event.event_id, ticket.outcomes[0])
 
-    async def publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
+    async def publish_batch(self, events: Iterable[AgentEvent]) -> list[Outcome]:
         """The outcome of each event, in the order given: Delivered with its position, Rejected or Unknown with the error.
 
-        Raises InvalidEvent only for what is no AgentEvent at all, before anything is accepted. One event's refusal does not
-        stop the others.
+        All of them are taken in at once, also those of a generator. Raises InvalidEvent only for what is no AgentEvent at all,
+        before anything is accepted. One event's refusal does not stop the others.
         """
-        for event in events:
-            if not isinstance(event, AgentEvent):
-                raise InvalidEvent("events", f"expected AgentEvent, got {type(event).__name__}")
+        events = _taken(events)
         if self._tracing is None or not events:
             return await self._publish_batch(events)
         with self._tracing.publishing(events) as traced:
@@ -162,8 +160,9 @@ class EventPublisher:
             raise InvalidEvent("partition_key", "the key follows from the aggregate: one aggregate in two partitions has no order")
         return (await self.publish(event)).event_id
 
-    async def publish_events_batch(self, events: Sequence[AgentEvent]) -> dict[str, bool]:
+    async def publish_events_batch(self, events: Iterable[AgentEvent]) -> dict[str, bool]:
         """Per event id whether the log has acknowledged it. For reasons and positions use ``publish_batch``."""
+        events = _taken(events)
         outcomes = await self.publish_batch(events)
         return {event.event_id: isinstance(outcome, Delivered) for event, outcome in zip(events, outcomes, strict=True)}
 
@@ -388,3 +387,14 @@ class EventPublisher:
     def _keep_now(self, records: Sequence[Encoded]) -> None:
         if records and (self._spool is None or not self._spool.put_now(records, exit_hooks.KEEP_S)):
             log.error("%d events could not be written to the spool in time", len(records))
+
+
+def _taken(events: Iterable[AgentEvent]) -> tuple[AgentEvent, ...]:
+    """All of them, whatever they come in. Raises InvalidEvent for what holds no events."""
+    if not isinstance(events, Iterable):  # an event alone, or a generator that is to be awaited
+        raise InvalidEvent("events", f"expected events, such as a list of them, got {type(events).__name__}")
+    taken = tuple(events)
+    for event in taken:
+        if not isinstance(event, AgentEvent):
+            raise InvalidEvent("events", f"expected AgentEvent, got {type(event).__name__}")
+    return taken

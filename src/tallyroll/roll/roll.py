@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -142,8 +142,8 @@ class Roll:
         ``metrics`` are counted beside the built-in ones; every process that follows or asks should name the same.
         Without ``tracing`` spans go where the settings say.
         Closing flushes the publisher within its grace and stops the followers at a flushed position. Raises SettingsError,
-        MissingExtra, TopicConflict, StoreUnavailable while the spool cannot be opened, as on a full disk; an absent broker raises
-        nothing, the publisher spools until it is there.
+        MissingExtra, TopicConflict, StoreUnavailable while the spool cannot be opened, as on a full disk, and TypeError for metrics
+        that are none; an absent broker raises nothing, the publisher spools until it is there.
         """
         held: list[object] = []
         opening = Roll._open(target, clock, telemetry, processors, metrics, tracing, held)
@@ -200,7 +200,7 @@ class Roll:
         """
         return await self._versions.current(aggregate_type, aggregate_id, topic=topic)
 
-    async def publish_batch(self, events: Sequence[AgentEvent]) -> list[Outcome]:
+    async def publish_batch(self, events: Iterable[AgentEvent]) -> list[Outcome]:
         """As ``EventPublisher.publish_batch``."""
         return await self.publisher.publish_batch(events)
 

@@ -15,6 +15,7 @@ import msgspec
 
 from tallyroll.errors import SettingsError
 from tallyroll.settings.checks import AUDIT_FRAMEWORK_NAMES, check
+from tallyroll.settings.kinds import check_kinds
 from tallyroll.settings.secret import Secret
 from tallyroll.settings.sources import CONFIG_VARIABLE, DEFAULT, Declared, Found, Source, Variable, from_environment, from_file
 
@@ -399,6 +400,7 @@ class Settings:
                 object.__setattr__(self, name, Path(given))
         if self.url == _DEFAULT_URL and self.data_dir != _DEFAULT_DIR:  # a folder alone says where the embedded log lies
             object.__setattr__(self, "url", f"sqlite:///{self.data_dir}")
+        check_kinds(self)
         check(self)
         if not self.is_kafka and not self.in_memory:
             object.__setattr__(self, "data_dir", Path(self.url.removeprefix("sqlite:///")))
