@@ -14,6 +14,7 @@
     ├── IncompatibleSchema       a change of an event type that would break readers
     ├── LogError
     │   ├── LogUnavailable *     the log cannot be reached now
+    │   │   └── RollClosed       this program has closed its roll
     │   ├── PublishRejected      the log refused; the event is not in it
     │   ├── PublishUncertain     nobody knows yet; do not publish anew
     │   ├── VersionConflict      another event took the version that was expected
@@ -186,6 +187,18 @@ class LogUnavailable(LogError):
         self.what = what
         self.reason = reason
         super().__init__(f"{what}: {reason}")
+
+
+class RollClosed(LogUnavailable):
+    """The roll was closed: the block that opened it has ended. Nothing was done, and nothing is opened anew.
+
+    Developer: use the roll inside of its block, or open another one. Not LogUnavailable in general: the log may be there.
+    """
+
+    retriable = False
+
+    def __init__(self) -> None:
+        super().__init__("the roll", "it is closed; use it inside of the block that opens it, or open another one")
 
 
 class PublishRejected(LogError):

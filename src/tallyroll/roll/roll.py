@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tallyroll.adapters.system.clock import SystemClock
@@ -17,7 +18,7 @@ from tallyroll.analytics.spec import MetricSpec
 from tallyroll.bridges.agents import EventSourcedAgentManager
 from tallyroll.bridges.inward import Inward, check_no_loop
 from tallyroll.bridges.outbox import ListTasks
-from tallyroll.errors import SpanGone
+from tallyroll.errors import RollClosed, SpanGone
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import Position, TopicPartition
 from tallyroll.events.topics import Catalogue, catalogue_of
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from tallyroll.analytics.fingerprint import PanesFingerprint
     from tallyroll.archive.opening import OpenArchive
     from tallyroll.archive.report import ArchiveReport
+    from tallyroll.audit.opening import OpenAudit
     from tallyroll.audit.trail import AuditTrail
 
 _NO_FOLD: Final = ""  # no fold has this id: the store removes what another fold had stored
@@ -96,7 +98,8 @@ class Roll:
             state = await roll.agent_state("agent-1")
 
     Nothing is followed until a state is asked for (or ``run`` is called): a process that only publishes joins no group.
-    Used from one event loop. What is handed in stays open; what was opened here is closed at the end of the block.
+    Used from one event loop. What is handed in stays open; what was opened here is closed at the end of the block, and every call
+    then raises RollClosed.
     Not promised: state on more than one host; the built-in store is a file on this one.
     """
 
@@ -118,13 +121,14 @@ class Roll:
         self.clock = clock
         self.telemetry = telemetry
         self.publisher = publisher
-        self._parts = Parts(
+        self._own_parts = Parts(
             settings, catalogue, log,
             clock=clock, telemetry=telemetry, publisher=publisher, metrics=metrics, tracing=tracing,
             follow=self.follow, catch_up=self._catch_up,
         )  # fmt: skip
-        self._following = Following(self._parts)
+        self._following = Following(self._own_parts)
         self._held: Sequence[object] = ()
+        self._closed = Event()
         self._versions = Versions(log, catalogue, publisher, wait_for_ack=settings.wait_for_ack)
 
     @staticmethod
@@ -164,7 +168,9 @@ class Roll:
         settings = target if isinstance(target, Settings) else Settings.from_env(**_url(target))
         clock, telemetry = clock or SystemClock(), telemetry or Counters()
         catalogue, measured = catalogue_of(settings), metrics_of(settings, metrics)
+        closed = Event()
         async with AsyncExitStack() as stack:
+            stack.callback(closed.set)  # last of all: what ends now may still ask
             if tracing is None and (tracing := open_tracing(settings, clock)) is not None:
                 stack.push_async_callback(tracing.close)  # after everything that makes spans
             log = await open_log(settings, catalogue, clock, telemetry)
@@ -181,14 +187,26 @@ class Roll:
             )
             stack.push_async_callback(publisher.close)
             roll = Roll(settings, catalogue, log, clock=clock, telemetry=telemetry, publisher=publisher, metrics=measured, tracing=tracing)
-            stack.push_async_callback(roll._parts.stack.aclose)  # own class
+            roll._closed = closed  # own class
+            stack.push_async_callback(roll._parts.stack.aclose)
             roll._held = held  # who has entered this by hand, as in a notebook, may keep only the roll; it must not close then
             yield roll
+
+    @property
+    def _parts(self) -> Parts:
+        self._check_open()
+        return self._own_parts
+
+    def _check_open(self) -> None:
+        """Raises RollClosed: a closed roll would open things anew that nobody closes."""
+        if self._closed.is_set():
+            raise RollClosed
 
     # Into the log
 
     async def publish(self, event: AgentEvent, *, expected_version: int | None = None) -> Receipt:
         """As ``EventPublisher.publish``; with ``expected_version`` as ``Versions.publish``: VersionConflict unless it is the next one."""
+        self._check_open()
         if expected_version is None:
             return await self.publisher.publish(event)
         return await self._versions.publish(event, expected_version)
@@ -198,10 +216,12 @@ class Roll:
 
         Each topic counts for itself; without ``topic`` (a base name) it is that of the aggregate type's own events.
         """
+        self._check_open()
         return await self._versions.current(aggregate_type, aggregate_id, topic=topic)
 
     async def publish_batch(self, events: Iterable[AgentEvent]) -> list[Outcome]:
         """As ``EventPublisher.publish_batch``."""
+        self._check_open()
         return await self.publisher.publish_batch(events)
 
     async def agents(
@@ -240,6 +260,7 @@ class Roll:
         ``nats`` forwards events, ``audit`` seals the ledger.
         It runs until the roll is closed. Raises ValueError for another name.
         """
+        self._check_open()
         return await self._following.follow(name)
 
     async def forward(self, event_types: Collection[str] | None = None, subject: str | None = None) -> None:
@@ -247,6 +268,7 @@ class Roll:
 
         Raises what ends it otherwise; ValueError when this roll forwards already.
         """
+        self._check_open()
         await (await self._following.forward(event_types, subject)).finished()
 
     async def take_in(self, subject: str) -> None:
@@ -254,6 +276,7 @@ class Roll:
 
         Raises SettingsError when what is forwarded could come back this way; see ``bridges.inward`` for what is dropped.
         """
+        self._check_open()
         check_no_loop(subject, self.settings.nats_subject)
         source = open_message_source(self.settings, subject)
         try:
@@ -271,6 +294,7 @@ class Roll:
 
         The time is ``read_wait_ms`` unless given. None, the position of an event that is only spooled, is never reached.
         """
+        self._check_open()
         if position is None:
             return False
         wait_s = self.settings.read_wait_ms / 1000 if timeout_s is None else timeout_s
@@ -278,6 +302,7 @@ class Roll:
 
     async def lag(self, *names: str) -> list[Lag]:
         """Per partition how far followers are behind the log, the state unless others are named; reads, follows nothing."""
+        self._check_open()
         return [one for name in names or (STATE_FOLLOWER,) for one in await self._following.lag(name)]
 
     async def rebuild_state(self, partitions: Collection[TopicPartition], *, allow_truncated: bool = False) -> None:
@@ -287,6 +312,7 @@ class Roll:
         follower of the same store notices at its next flush (PositionConflict) and begins anew as well. Raises SpanGone
         where retention removed the start, since what is stored then knows more than the log; StoreUnavailable.
         """
+        self._check_open()
         starts = await self.log.starts(sorted({partition.topic for partition in partitions}))
         gone = {str(partition): starts[partition] for partition in partitions if starts.get(partition, 0) > 0}
         if gone and not allow_truncated:
@@ -407,7 +433,10 @@ class Roll:
         """What records into the audit ledger, and answers from it; opens what it needs at its first call."""
         from tallyroll.audit.trail import AuditTrail  # noqa: PLC0415  # who has no audit does without
 
-        return AuditTrail(self._parts.audit, self._parts.violations)
+        return AuditTrail(self._opened_audit, self._parts.violations)
+
+    async def _opened_audit(self) -> OpenAudit:
+        return await self._parts.audit()
 
     # The archive
 
@@ -511,15 +540,18 @@ class Roll:
 
     def dead_letters(self, follower: str | None = None) -> AsyncIterator[Letter]:
         """The dead letters still kept, of one follower or of all."""
+        self._check_open()
         return read_letters(self.log, self.catalogue, follower=follower)
 
     def topic_admin(self) -> TopicAdmin:
         """For creating and altering topics; Kafka only. Raises SettingsError on the embedded log, which makes its own."""
+        self._check_open()
         from tallyroll.adapters.kafka.admin import KafkaAdmin  # noqa: PLC0415  # needs the extra
 
         return KafkaAdmin(self.settings)
 
     async def _catch_up(self, follower: str) -> None:
+        self._check_open()
         await self._following.catch_up(follower)
 
 

@@ -66,6 +66,7 @@ class StoreFile:
         self._kind = kind
         self._lock_timeout_s = lock_timeout_s
         self._name = f"{kind.name} in memory" if path is None else str(path)
+        self._closed = False
         with self._translated():
             self._writer = _connect(path, kind, lock_timeout_s)
             try:
@@ -81,7 +82,6 @@ class StoreFile:
         self._wal = None if path is None else path.with_name(f"{path.name}-wal")
         self._wal_bytes = 0
         self._folding = Folding(partial(_beside, path)) if path is not None else None
-        self._closed = False
 
     def read(self, select: Callable[[sqlite3.Connection], T]) -> T:
         """What ``select`` finds, of one moment."""
@@ -167,6 +167,8 @@ class StoreFile:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            if self._closed:
+                raise StoreUnavailable(self._name, "it is closed") from error
             reason = advised(error, f"the file is damaged, or no {self._kind.name}; {self._kind.remedy}")
             if is_damage(error):
                 raise StoreDamaged(self._name, reason) from error
