@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -428,6 +429,18 @@ async def _put_aside(folder: Path, partition: TopicPartition, follower: str) -> 
         letters = DeadLetters(roll.log, roll.catalogue, clock=roll.clock, telemetry=roll.telemetry, max_record_bytes=900_000)
         async for batch in roll.log.read([Span(*partition, 0, 1)]):
             await letters.write(follower, batch, [DeadLetter(0, "unknown_schema", "UnknownSchema")])
+
+
+def test_of_several_processes_none_is_started_where_a_port_of_theirs_is_taken(run: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        last = taken.getsockname()[1]
+        told = run("run", "state", "archive", "--processes", "2", "--http", f"127.0.0.1:{last - 1}", code=2).stderr
+        assert "is in use by another process" in told
+        assert f"2 processes serve on the ports {last - 1} to {last}: name another one, 0 for any free ones, or --http off" in told
+        told = runner_for(tmp_path / "log", TALLYROLL_HTTP_PORT=str(last))("run", "state", "archive", "--processes", "2", code=2).stderr
+        assert told.startswith(f"tallyroll: TALLYROLL_HTTP_PORT: 127.0.0.1:{last} is in use by another process")
+    assert "none above 65535" in run("run", "state", "archive", "--processes", "2", "--http", "127.0.0.1:65535", code=2).stderr
+    assert not (tmp_path / "log").exists()
 
 
 # Topics on the embedded log

@@ -64,9 +64,8 @@ def served(  # noqa: PLR0913  # where, what, and for how long
     """
     try:
         server = _Server(host, port, pages, posts or {}, silence_s)
-    except OSError as error:  # socket.gaierror among them
-        reason = "is not known" if isinstance(error, socket.gaierror) else _REASONS.get(error.errno or 0, error.strerror or "failed")
-        raise SettingsError(setting, f"{_shown(host)}:{port} {reason}") from None
+    except OSError as error:
+        raise SettingsError(setting, _refusal(host, port, error)) from None
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="tallyroll http", daemon=True)
     thread.start()
     try:
@@ -75,6 +74,20 @@ def served(  # noqa: PLR0913  # where, what, and for how long
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def why_not_served(host: str, port: int) -> str | None:
+    """Why nothing can be served at that address now; None where it can. Who asks and serves later may find it taken all the same."""
+    try:
+        _Server(host, port, {}, {}, _SILENCE_S).server_close()
+    except OSError as error:
+        return _refusal(host, port, error)
+    return None
+
+
+def _refusal(host: str, port: int, error: OSError) -> str:
+    reason = "is not known" if isinstance(error, socket.gaierror) else _REASONS.get(error.errno or 0, error.strerror or "failed")
+    return f"{_shown(host)}:{port} {reason}"
 
 
 def _shown(host: str) -> str:

@@ -21,7 +21,7 @@ from tallyroll.cli.logs import service_log, service_logs
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number, say, say_json
 from tallyroll.cli.run.services import WORDS, chosen
-from tallyroll.cli.run.serving import OFF, Watch, address_of, serving
+from tallyroll.cli.run.serving import OFF, Watch, address_of, check_ports, serving
 from tallyroll.cli.run.spreading import SHARE, commands, run_spread, shares, stop_with_input
 from tallyroll.cli.session import Json, Session, Url, examples, run, session_of, span_of, verbs
 from tallyroll.errors import LogUnavailable, TallyrollError
@@ -94,13 +94,15 @@ def run_(  # noqa: PLR0913  # one parameter per option
         for name, lack in left_out.items():
             service_log.info("%s is left out; it needs %s", name, lack, extra={"follower": name})
         place = None if once else address_of(http, settings, [*words, *names])
+        setting = "TALLYROLL_HTTP_PORT" if http is None else "--http"
         if len(parts) > 1:
+            check_ports(place, len(parts), setting=setting)
             options = ["--interval", interval, *(["--once"] if once else []), *(["--json"] if session.json else [])]
             raise typer.Exit(run(run_spread(commands(parts, session.options, options, place), once=once)))
         if once:
             run(_once(session, settings, names, share=share))
         else:
-            run(_serve(session, settings, names, every.total_seconds(), http, place, share=share))
+            run(_serve(session, settings, names, every.total_seconds(), setting, place, share=share))
 
 
 @contextmanager
@@ -146,7 +148,7 @@ async def _serve(  # noqa: PLR0913  # what the options say
     settings: Settings,
     names: Sequence[str],
     every_s: float,
-    http: str | None,
+    setting: str,
     place: tuple[str, int] | None,
     *,
     share: bool,
@@ -154,7 +156,7 @@ async def _serve(  # noqa: PLR0913  # what the options say
     stop, counters = _told_to_stop(share=share), Counters()
     watch = Watch(SystemClock())
     async with AsyncExitStack() as stack:
-        url = stack.enter_context(serving(place, watch, counters, setting="TALLYROLL_HTTP_PORT" if http is None else "--http"))
+        url = stack.enter_context(serving(place, watch, counters, setting=setting))
         if url is not None:  # before anything is opened, so that a taken port disturbs no group
             service_log.info("%sserving %s/healthz, /readyz and /metrics", _whose(names, share=share), url)
         beat = asyncio.create_task(watch.beat())

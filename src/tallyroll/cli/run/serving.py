@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 
 from tallyroll.adapters.extras import require
-from tallyroll.adapters.http.server import Answer, Page, served
+from tallyroll.adapters.http.server import Answer, Page, served, why_not_served
 from tallyroll.cli.exits import CommandError, ExitCode
 from tallyroll.cli.run.services import ALL
-from tallyroll.errors import MissingExtra, TallyrollError
+from tallyroll.errors import MissingExtra, SettingsError, TallyrollError
 from tallyroll.follow.health import FollowerHealth, why_not_alive, why_not_ready
 from tallyroll.follow.loop import FollowLoop
 from tallyroll.ports import Clock
@@ -44,6 +44,24 @@ def address_of(option: str | None, settings: Settings, words: Sequence[str]) -> 
     if settings.http_port is None:
         return (settings.http_host, _DEFAULT_PORT) if _ALWAYS_SERVED & set(words) else None
     return settings.http_host, settings.http_port
+
+
+def check_ports(place: tuple[str, int] | None, processes: int, *, setting: str) -> None:
+    """Raises SettingsError, which names ``setting``, where one of several processes would find its port taken, or find none.
+
+    Each serves one port above the one before. Asked before any is started: what one of them says ends the others, which have
+    joined their groups by then.
+    """
+    if place is None or not place[1]:
+        return
+    host, first = place
+    last = first + processes - 1
+    where = f"{processes} processes serve on the ports {first} to {last}"
+    if last > _MAX_PORT:
+        raise SettingsError(setting, f"{where}, and there are none above {_MAX_PORT}; name a lower one")
+    for port in range(first, last + 1):
+        if why := why_not_served(host, port):
+            raise SettingsError(setting, f"{why}; {where}: name another one, 0 for any free ones, or --http off")
 
 
 class Watch:
