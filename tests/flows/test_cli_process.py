@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -156,6 +157,17 @@ def test_run_stores_what_it_applied_when_it_is_told_to_end(tmp_path: Path, sent:
     process.send_signal(sent)
     assert finish(process)[0] == code
     assert json.loads(run(tmp_path, "lag", "--json"))["records"] == 0
+
+
+def test_a_line_says_the_time_that_has_passed_and_not_the_interval(tmp_path: Path) -> None:
+    process = start(tmp_path, "run", "--interval", "48h")
+    assert process.stderr is not None
+    while "following" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGTERM)
+    code, out, _ = finish(process)
+    assert code == 0
+    assert re.search(r"0 applied in [0-9.]+ (ms|s|min|h), 0 behind$", out.strip())
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,7 @@ async def _drain(loops: Mapping[str, FollowLoop]) -> None:
 async def _report(roll: Roll, names: Sequence[str], lines: _Lines, every_s: float, until: set[asyncio.Task[Any]]) -> None:
     """A line each interval, the last one when one of the tasks has ended; raises what ended it."""
     ended: set[asyncio.Task[Any]] = set()
+    since = roll.clock.monotonic()
     while not ended:
         ended, _ = await asyncio.wait(until, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
@@ -208,7 +209,9 @@ async def _report(roll: Roll, names: Sequence[str], lines: _Lines, every_s: floa
             if not error.retriable:
                 raise
             unknown = "the log cannot be reached" if isinstance(error, LogUnavailable) else "a store cannot be reached"
-        lines.line(left, every_s, unknown)
+        now = roll.clock.monotonic()  # the last line comes early, and one for which the log had to be waited for comes late
+        lines.line(left, now - since, unknown)
+        since = now
 
 
 def _introduce(settings: Settings, names: Sequence[str]) -> None:
@@ -239,7 +242,7 @@ class _Lines:
     names: Sequence[str]
     _before: float = 0.0
 
-    def line(self, left: int | None, interval_s: float | None, unknown: str = "") -> None:
+    def line(self, left: int | None, passed_s: float | None, unknown: str = "") -> None:
         applied = self.counters.value(FOLLOWED)
         fresh, self._before = applied - self._before, applied
         letters, retries = int(self.counters.value(DEAD_LETTERS)), int(self.counters.value(FOLLOW_RETRIES))
@@ -247,7 +250,7 @@ class _Lines:
             line = {"time": iso(utc_now()), "followers": [*self.names], "applied": int(fresh), "behind": left}
             say_json({**line, "dead_letters": letters, "retries": retries})
         else:
-            speed = "" if interval_s is None else f" in {short_span(interval_s)}"
+            speed = "" if passed_s is None else f" in {short_span(passed_s)}"
             trouble = "".join(f", {counted(count, what)}" for count, what in ((letters, "dead letter"), (retries, "retry")) if count)
             rest = unknown if left is None else f"{number(left)} behind"
             say(f"{iso(utc_now())[:19]}Z  {', '.join(self.names)}: {number(int(fresh))} applied{speed}, {rest}{trouble}")
