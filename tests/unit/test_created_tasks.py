@@ -198,6 +198,16 @@ async def test_of_a_request_that_no_event_can_tell_of_no_task_is_made(office: Of
     assert await office.outbox.rows() == []
 
 
+@pytest.mark.parametrize("name", ["id", "task_id"])
+@pytest.mark.parametrize("task_id", ["t-\x1b[31m", "t" * 300], ids=["control characters", "too long"])
+async def test_of_a_request_with_an_id_that_no_event_can_have_no_task_is_made(office: Office, name: str, task_id: str) -> None:
+    agents = await office.agents()
+    with pytest.raises(InvalidEvent, match="aggregate_id"):
+        await agents.create_task({name: task_id, "agent_type": "coder"})
+    assert office.manager.tasks == {}
+    assert await office.outbox.rows() == []
+
+
 async def test_a_manager_that_does_not_wait_will_do(office: Office) -> None:
     task = {"task_id": "t", "created_at": 1.5}
     agents = await office.agents(SimpleNamespace(create_task=lambda _: task))
@@ -271,6 +281,22 @@ async def test_a_task_without_an_id_is_told_to_who_wired_it(office: Office) -> N
     agents = await office.agents(SimpleNamespace(create_task=lambda _: object()))
     with pytest.raises(InvalidEvent, match=r"task\.id"):
         await agents.create_task(Request())
+    assert await office.outbox.rows() == []
+
+
+async def test_a_task_whose_id_no_event_can_have_leaves_nothing_and_holds_up_nobody(office: Office) -> None:
+    agents = await office.agents(SimpleNamespace(create_task=lambda _: SimpleNamespace(id="t\n0")))
+    with pytest.raises(InvalidEvent, match="aggregate_id"):
+        await agents.create_task(Request())
+    assert await office.outbox.rows() == []
+    await office.crash_while_asking()
+    await office.manager.create_task(Request())
+    made = list(office.manager.tasks.values())
+    made[0].id = "t\n0"
+    agents = await office.agents(list_tasks=lambda: made)
+    office.clock.advance(301)
+    await agents.sweep()
+    assert (await office.told(), await office.rows()) == ([made[1].id], [])
 
 
 # What a crash has cut off

@@ -92,7 +92,7 @@ class EventSourcedAgentManager:
         Of the request are kept ``agent_type``, ``task_description`` and ``env_vars["USER"]``, until the log has them. Waits
         at most two seconds for the log. Raises StoreUnavailable when the outbox is away, and InvalidEvent for a request that
         no event can tell of, before the manager is asked; whatever the manager raises, with no event then; InvalidEvent for
-        a task that has no id.
+        a task that has no id, or one that no event can have.
         """
         manager, outgoing, _ = await self.parts()
         if outgoing is None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from tallyroll.bridges.tasks import Asked, created_event, created_us_of, may_be_of, task_id_of
-from tallyroll.errors import PublishRejected, PublishUncertain, StoreUnavailable, TallyrollError
+from tallyroll.errors import InvalidEvent, PublishRejected, PublishUncertain, StoreUnavailable, TallyrollError
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.ids import new_id
 from tallyroll.ports import Clock, Outbox, OutboxRow
@@ -86,9 +86,13 @@ class Outgoing:
     async def tell(self, row: OutboxRow, task: object) -> None:
         """Publishes the event of a task; returns when the log has it, or after two seconds, and then goes on by itself.
 
-        Raises InvalidEvent for a task without an id.
+        Raises InvalidEvent for a task without an id that an event can have; nothing is left of its row then.
         """
-        event = self._event(row, task)
+        try:
+            event = self._event(row, task)
+        except InvalidEvent:
+            await self.withdraw(row)
+            raise
         try:
             # False: the manager took so long that a sweep has looked into the intent. It found the task, or there was none yet.
             if not await self._ready(row, event) and await self._told(row, event):
@@ -189,7 +193,10 @@ class Outgoing:
         for task in tasks:
             if not may_be_of(task, asked, _before(row), row.since_us + self._stale_us) or task_id_of(task) in known:
                 continue
-            event = self._event(row, task)
+            try:
+                event = self._event(row, task)
+            except InvalidEvent:  # no event can tell of it, whoever asked for it
+                continue
             if not await self._told(row, event):
                 if await self._ready(row, event):
                     await self._send(row, event)

@@ -47,7 +47,8 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
 def asked_of(request: object) -> Asked:
     """What a request asks for. ``created_by`` is ``env_vars["USER"]``, else ``system``; no other variable is read.
 
-    Raises InvalidEvent for what no event could say, such as a description beyond its size.
+    Raises InvalidEvent for what no event could say, such as a description beyond its size, or an id of control characters, which
+    the manager would give to the task.
     """
     variables = _member(request, "env_vars")
     user = variables.get("USER") if isinstance(variables, Mapping) else None
@@ -57,13 +58,14 @@ def asked_of(request: object) -> Asked:
         user if isinstance(user, str) and user else DEFAULT_CREATOR,
     )
     clean_payload(asked.payload())
+    if task_id := _own_id(request):
+        created_event(task_id, 0, asked)
     return asked
 
 
 def task_id_of(task: object) -> str:
     """The id of a task: its ``id``, else its ``task_id``. Raises InvalidEvent for a task without one."""
-    found = _text(_member(task, "id")) or _text(_member(task, "task_id"))
-    if found:
+    if found := _own_id(task):
         return found
     raise InvalidEvent("task.id", "expected the manager's task to have an id, or a task_id")
 
@@ -102,10 +104,14 @@ def created_event(task_id: str, created_us: int, asked: Asked) -> AgentEvent:
 def may_be_of(task: object, asked: Asked, first_us: int, last_us: int) -> bool:
     """Whether a task may be what was asked for: made in that time, with an id, and equal in what both say."""
     created_us = created_us_of(task)
-    if created_us is None or not first_us <= created_us <= last_us or not (_member(task, "id") or _member(task, "task_id")):
+    if created_us is None or not first_us <= created_us <= last_us or not _own_id(task):
         return False
     pairs = ((_member(task, "agent_type"), asked.agent_type), (_member(task, "task_description"), asked.task_description))
     return all(theirs is None or ours is None or _text(theirs) == ours for theirs, ours in pairs)
+
+
+def _own_id(of: object) -> str | None:
+    return _text(_member(of, "id")) or _text(_member(of, "task_id"))
 
 
 def _member(of: object, name: str) -> Any:  # noqa: ANN401  # whatever a user's object has there
