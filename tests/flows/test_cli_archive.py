@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -73,3 +74,30 @@ def test_what_cannot_be_pruned_says_why(folder: Path, words: list[str], code: in
     said = run(folder, "archive", "prune", *words, code=code)
     assert says in said
     assert "next:" in said
+
+
+def test_a_log_that_is_an_older_copy_than_the_archive_is_not_up_to_date(tmp_path: Path) -> None:
+    def publish(task: str) -> None:
+        run(tmp_path, "publish", "task.completed", task, "--agent", "coder-1")
+
+    publish("task-7")
+    log = tmp_path / "log"
+    kept = shutil.copytree(log, tmp_path / "kept")
+    publish("task-7")
+    run(tmp_path, "run", "archive", "state", "--once")
+    run(tmp_path, "archive", "status")
+    assert run(tmp_path, "lag") == "state: up to date\n"
+    for path in [*log.glob("log.db*")]:
+        path.unlink()
+    for path in kept.glob("log.db*"):
+        shutil.copy(path, log)
+    said = run(tmp_path, "run", "archive", "state", "--once", code=1)
+    assert "archive and state ahead of the log" in said
+    assert "what archive, state has stored is ahead of the log" in said
+    found = json.loads(run(tmp_path, "archive", "status", "--json", code=1))
+    assert [one["alarm"] for one in found["partitions"] if one["alarm"] != "ok"] == ["ahead"]
+    assert "an older copy than the archive" in run(tmp_path, "archive", "status", code=1)
+    doctor = [one for one in json.loads(run(tmp_path, "doctor", "--json", code=1))["checks"] if one["name"] == "archive"]
+    assert [one["verdict"] for one in doctor] == ["fail"]
+    assert "ahead of the log" in doctor[0]["says"]
+    assert "state: ahead of the log" in run(tmp_path, "lag", "--max", "0", code=1)

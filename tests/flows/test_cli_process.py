@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,25 @@ def test_ctrl_c_ends_with_130_after_everything_accepted_is_in_the_log(tmp_path: 
     report = json.loads(run(tmp_path, "verify", "chain", "--json"))
     assert report["intact"]
     assert report["records"] > 0
+
+
+def test_a_service_beside_an_older_copy_of_its_log_says_so(tmp_path: Path) -> None:
+    run(tmp_path, "publish", "task.started", "task-1", "--agent", "a-1")
+    log = Path(environ_of(tmp_path)["TALLYROLL_URL"].removeprefix("sqlite:///"))
+    kept = shutil.copytree(log, tmp_path / "kept")
+    run(tmp_path, "publish", "task.completed", "task-1", "--agent", "a-1")
+    run(tmp_path, "run", "archive", "state", "--once")
+    for path in [*log.glob("log.db*")]:
+        path.unlink()
+    shutil.copytree(kept, log, dirs_exist_ok=True)
+    process = start(tmp_path, "run", "archive", "state", "--interval", "100ms", "--json")
+    assert process.stdout is not None
+    line = json.loads(process.stdout.readline())
+    assert (line["ahead"], line["behind"]) == (["archive", "state"], 0)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 0
+    assert err.count("what archive, state has stored is ahead of the log") == 1
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

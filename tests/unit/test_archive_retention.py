@@ -35,6 +35,11 @@ def test_it_warns_below_a_day_or_a_quarter_whichever_is_less(retention_ms: int, 
     assert left(retention_ms=retention_ms, now_ms=retention_ms - warned_below_ms + 1).alarm == "warning"
 
 
+def test_a_log_that_ends_before_the_archive_is_not_the_one_that_was_archived() -> None:
+    assert left(log_end=9) == ("ahead", 0, None)
+    assert left(log_end=10).alarm == "ok"
+
+
 def test_a_log_that_starts_behind_the_archive_has_lost_something() -> None:
     assert left(log_start=11) == ("lost", 9, 0)
     assert left(log_start=10).alarm == "ok"

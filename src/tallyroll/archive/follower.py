@@ -262,14 +262,15 @@ class ArchiveFollower:
             return
         self._watched = now
         topics = sorted({partition.topic for partition in self._lanes})
+        archived = {partition: lane.next for partition, lane in self._lanes.items()}
         starts, ends = await self._log.starts(topics), await self._log.ends(topics)
         now_ms = self._clock.now_us() // 1_000
         for partition, lane in self._lanes.items():
             topic = self._catalogue.named(partition.topic)
-            if topic is None or partition not in ends:
+            if topic is None or partition not in ends or partition not in archived:
                 continue
             left = headroom(
-                archived=lane.next,
+                archived=archived[partition],
                 log_start=starts.get(partition, 0),
                 log_end=ends[partition],
                 oldest_ms=lane.newest_ms if lane.newest_ms != -1 else None,
@@ -280,6 +281,9 @@ class ArchiveFollower:
             self._telemetry.observe(ARCHIVE_UNARCHIVED, left.unarchived, **labels)
             seconds = (topic.retention_ms if left.headroom_ms is None else left.headroom_ms) / 1_000
             self._telemetry.observe(ARCHIVE_HEADROOM, max(0.0, seconds), **labels)
-            if left.alarm != "ok":
-                about = {"follower": self.name, **partition._asdict()}
+            about = {"follower": self.name, **partition._asdict()}
+            if left.alarm == "ahead":
+                text = "%s: %d is archived next, and the log ends at %d: it is an older copy, or another, and what it gets is passed over"
+                log.warning(text, partition, archived[partition], ends[partition], extra=about)
+            elif left.alarm != "ok":
                 log.warning("%s: archive %s, %d records are not archived", partition, left.alarm, left.unarchived, extra=about)

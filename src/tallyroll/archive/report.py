@@ -48,9 +48,9 @@ async def report(keeper: ArchiveKeeper, log: EventLog, catalogue: Catalogue, clo
     topics = [topic for topic in catalogue.topics if topic.user]
     partitions = catalogue.partitions(topic.base for topic in topics)
     names = [topic.name for topic in topics]
-    starts, ends = await log.starts(names), await log.ends(names)
     known = {one.partition: one for one in await asyncio.to_thread(keeper.status, partitions)}
     lacking = await asyncio.to_thread(lambda: {partition: keeper.lacking(partition) for partition in partitions})
+    starts, ends = await log.starts(names), await log.ends(names)  # behind what is archived, which may go on meanwhile
     retention = {topic.name: topic.retention_ms for topic in topics}
     found = []
     for partition in partitions:

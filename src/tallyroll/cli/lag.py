@@ -20,7 +20,10 @@ def lag(
     *,
     everything: Annotated[bool, typer.Option("--all", help="Also partitions that are up to date.")] = False,
     limit: Annotated[
-        int | None, typer.Option("--max", min=0, metavar="N", help="Exit code 1 when more records than that are waiting.")
+        int | None,
+        typer.Option(
+            "--max", min=0, metavar="N", help="Exit code 1 when more records than that are waiting, or the state is ahead of the log."
+        ),
     ] = None,
     url: Url = None,
     json: Json = False,
@@ -28,11 +31,12 @@ def lag(
     """How many records of each partition the stored state does not contain yet. Reads only."""
     session = session_of(context, url, json)
     found = run(_lag(session))
-    total = sum(one.records for one in found)
+    total, ahead = sum(one.records for one in found), [one for one in found if one.ahead]
     if session.json:
         say_json(
             {
                 "records": total,
+                "ahead": [str(one.partition) for one in ahead],
                 "partitions": [
                     {
                         "follower": one.follower,
@@ -46,7 +50,7 @@ def lag(
             }
         )
     else:
-        shown = [one for one in found if everything or one.records]
+        shown = [one for one in found if everything or one.records or one.ahead]
         if shown:
             rows = [
                 (
@@ -59,8 +63,11 @@ def lag(
                 for one in shown
             ]
             table(("follower", "partition", "stored", "end", "behind"), rows, right=("stored", "end", "behind"))
-        say(f"state: {counted(total, 'record')} behind" if total else "state: up to date")
-    if limit is not None and total > limit:
+        if ahead:
+            say("state: ahead of the log, which is an older copy, or another; 'tallyroll doctor' says what to do")
+        else:
+            say(f"state: {counted(total, 'record')} behind" if total else "state: up to date")
+    if limit is not None and (total > limit or ahead):
         raise typer.Exit(ExitCode.FINDINGS)
 
 

@@ -40,8 +40,8 @@ def status(
 ) -> None:
     """How far the archive is, what it takes, and how long until a topic deletes what is not archived.
 
-    Exit code 1 when that is soon, or has happened, or when a file of the archive is missing or has another size. Files are not
-    read; 'tallyroll replay verify' does.
+    Exit code 1 when that is soon, or has happened, when the log ends before what is archived of it, or when a file of the archive
+    is missing or has another size. Files are not read; 'tallyroll replay verify' does.
     """
     session = session_of(context, url, json)
     found = run(_status(session))
@@ -80,6 +80,8 @@ def _show_status(found: list[ArchiveReport], *, everything: bool) -> None:
             rows,
             right=("records", "segments", "pruned to", "tail", "not archived"),
         )
+    if any(one.alarm == "ahead" for one in found):
+        note("the log is an older copy than the archive, or another log; 'tallyroll doctor' says what to do")
     if damaged := [(one.partition, each) for one in found for each in one.damaged]:
         table(("damaged", "file", "why"), [(markup(where), markup(each.segment), markup(each.reason, "red")) for where, each in damaged])
         note("replays that need a segment fail without it: put it back from a copy; an index is made anew with 'tallyroll archive rebuild'")
@@ -90,7 +92,7 @@ def _show_status(found: list[ArchiveReport], *, everything: bool) -> None:
 def _alarm(one: ArchiveReport) -> str:
     if one.alarm == "ok" and one.damaged:
         return markup("damaged", "bold red")
-    return markup(one.alarm, {"ok": "green", "warning": "yellow", "lost": "bold red"}[one.alarm])
+    return markup(one.alarm, {"ok": "green", "warning": "yellow", "lost": "bold red", "ahead": "bold red"}[one.alarm])
 
 
 @app.command(epilog=examples("tallyroll archive seal", "tallyroll archive seal --accept-hole task-events/3=1200   # after a loss"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tallyroll.adapters.extras import available
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
@@ -24,6 +25,11 @@ from tallyroll.ports import EventLog
 from tallyroll.replay.state import StateFollower, stored_positions
 from tallyroll.roll import ANALYTICS_FOLLOWER, AUDIT_FOLLOWER, NATS_FOLLOWER, REDIS_FOLLOWER, STATE_FOLLOWER
 from tallyroll.settings import Settings
+
+if TYPE_CHECKING:
+    from tallyroll.archive.report import ArchiveReport
+
+_AHEAD: Final = "ahead of the log: it belongs to another log, or this is an older copy"
 
 
 class Stored(NamedTuple):
@@ -126,7 +132,7 @@ async def _beside(stored: Stored, log: EventLog) -> Check:
             REDIS_FOLLOWER: "give each log a TALLYROLL_TOPIC_PREFIX",
             AUDIT_FOLLOWER: "put the newest copy of the log back; if that is lost, or this is another log, keep the ledger as evidence",
         }.get(name, "move it away; it is made anew from the log")
-        return Check(name, "fail", f"{place} is ahead of the log: it belongs to another log, or this is an older copy", move)
+        return Check(name, "fail", f"{place} is {_AHEAD}", move)
     if behind:
         command = "tallyroll run" if name == STATE_FOLLOWER else f"tallyroll run {name}"
         return Check(name, "warn", f"{counted(behind, 'record')} behind the log", f"run '{command}' as a service, or '{command} --once'")
@@ -146,12 +152,21 @@ async def _archive(settings: Settings, catalogue: Catalogue, log: EventLog) -> C
         found = await report(archive.keeper, log, catalogue, SystemClock())
     finally:
         await asyncio.to_thread(archive.close)
+    return _judged(found, archive_folder(settings))
+
+
+def _judged(found: Sequence[ArchiveReport], folder: Path) -> Check:
     if damaged := [f"{one.partition}/{each.segment}: {each.reason}" for one in found for each in one.damaged]:
         says = f"{counted(len(damaged), 'file')} not as sealed, first {damaged[0]}"
         return Check("archive", "fail", says, "put it back from a copy; see 'tallyroll archive status'")
     if lost := [str(one.partition) for one in found if one.alarm == "lost"]:
         says = f"topics forgot records before they were archived, in {counted(len(lost), 'partition')}, first {lost[0]}"
         return Check("archive", "fail", says, "run 'tallyroll run archive' as a service; see 'tallyroll archive status'")
+    if ahead := [str(one.partition) for one in found if one.alarm == "ahead"]:
+        says = f"{folder} is {_AHEAD}, in {counted(len(ahead), 'partition')}, first {ahead[0]}"
+        return Check(
+            "archive", "fail", says, "put the newest copy of the log back; if that is lost, keep this archive and name another folder"
+        )
     waiting = sum(one.unarchived for one in found)
     if soon := [one for one in found if one.alarm == "warning"]:
         left = min(one.headroom_ms or 0 for one in soon)

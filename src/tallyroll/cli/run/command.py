@@ -28,7 +28,7 @@ from tallyroll.errors import LogUnavailable, TallyrollError
 from tallyroll.events.event import iso
 from tallyroll.events.ids import utc_now
 from tallyroll.follow.loop import FollowLoop
-from tallyroll.roll import AUDIT_FOLLOWER, STATE_FOLLOWER, Roll
+from tallyroll.roll import AUDIT_FOLLOWER, STATE_FOLLOWER, Lag, Roll
 from tallyroll.settings import Settings
 from tallyroll.telemetry import DEAD_LETTERS, FOLLOW_RETRIES, FOLLOWED, Counters
 
@@ -135,11 +135,10 @@ async def _once(session: Session, settings: Settings, names: Sequence[str], *, s
         finally:
             finished.cancel()
         lags = await roll.lag(*names)
-        _Lines(session, counters, names).line(sum(lag.records for lag in lags), None)
+        _Lines(session, counters, names).line(sum(lag.records for lag in lags), None, ahead=_ahead(lags))
     service_log.info("%sstopped; all that was applied is stored", _whose(names, share=share))
-    if ahead := sorted({lag.follower for lag in lags if lag.ahead}):
-        text = "what %s has stored is ahead of the log: that is an older copy, or another, and what it gets next would be passed over"
-        service_log.error(f"{text}; 'tallyroll doctor' says what to do", ", ".join(ahead), extra={"follower": ", ".join(ahead)})
+    if ahead := _ahead(lags):
+        _tell_ahead(ahead)
         raise typer.Exit(ExitCode.FINDINGS)
 
 
@@ -193,25 +192,43 @@ async def _drain(loops: Mapping[str, FollowLoop]) -> None:
 async def _report(roll: Roll, names: Sequence[str], lines: _Lines, every_s: float, until: set[asyncio.Task[Any]]) -> None:
     """A line each interval, the last one when one of the tasks has ended; raises what ended it."""
     ended: set[asyncio.Task[Any]] = set()
+    told: Sequence[str] = ()
     since = roll.clock.monotonic()
     while not ended:
         ended, _ = await asyncio.wait(until, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
             task.result()
         left: int | None = None
+        ahead: Sequence[str] = ()
         unknown = "no answer yet how far behind"
         try:
             async with asyncio.timeout(_LAST_ANSWER_S if ended else _LOG_ANSWERS_S):
-                left = (await behind(roll, *names)).records
+                lags = await roll.lag(*names)
+            left, ahead = sum(lag.records for lag in lags), _ahead(lags)
         except TimeoutError:
             pass
         except TallyrollError as error:  # the loops wait for the log too
             if not error.retriable:
                 raise
             unknown = "the log cannot be reached" if isinstance(error, LogUnavailable) else "a store cannot be reached"
+        if left is not None and ahead != told:
+            told = ahead
+            if ahead:
+                _tell_ahead(ahead)
         now = roll.clock.monotonic()  # the last line comes early, and one for which the log had to be waited for comes late
-        lines.line(left, now - since, unknown)
+        lines.line(left, now - since, unknown, ahead)
         since = now
+
+
+def _ahead(lags: Sequence[Lag]) -> Sequence[str]:
+    return sorted({lag.follower for lag in lags if lag.ahead})
+
+
+def _tell_ahead(followers: Sequence[str]) -> None:
+    """Being up to date with such a log is no good news."""
+    text = "what %s has stored is ahead of the log: that is an older copy, or another, and what it gets next would be passed over"
+    who = ", ".join(followers)
+    service_log.error(f"{text}; 'tallyroll doctor' says what to do", who, extra={"follower": who})
 
 
 def _introduce(settings: Settings, names: Sequence[str]) -> None:
@@ -242,16 +259,17 @@ class _Lines:
     names: Sequence[str]
     _before: float = 0.0
 
-    def line(self, left: int | None, passed_s: float | None, unknown: str = "") -> None:
+    def line(self, left: int | None, passed_s: float | None, unknown: str = "", ahead: Sequence[str] = ()) -> None:
         applied = self.counters.value(FOLLOWED)
         fresh, self._before = applied - self._before, applied
         letters, retries = int(self.counters.value(DEAD_LETTERS)), int(self.counters.value(FOLLOW_RETRIES))
         if self.session.json:
             line = {"time": iso(utc_now()), "followers": [*self.names], "applied": int(fresh), "behind": left}
-            say_json({**line, "dead_letters": letters, "retries": retries})
+            say_json({**line, "ahead": [*ahead], "dead_letters": letters, "retries": retries})
         else:
             speed = "" if passed_s is None else f" in {short_span(passed_s)}"
             trouble = "".join(f", {counted(count, what)}" for count, what in ((letters, "dead letter"), (retries, "retry")) if count)
             rest = unknown if left is None else f"{number(left)} behind"
+            rest += f", {' and '.join(ahead)} ahead of the log" if ahead else ""
             say(f"{iso(utc_now())[:19]}Z  {', '.join(self.names)}: {number(int(fresh))} applied{speed}, {rest}{trouble}")
         sys.stdout.flush()
