@@ -41,3 +41,28 @@ def test_a_damaged_store_is_no_matter_of_a_broker(tmp_path: Path) -> None:
     assert found["verdict"] == "fail"
     assert "state.db" in found["says"]
     assert "broker" not in found["next"]
+
+
+@pytest.mark.slow
+def test_files_that_others_may_use_are_told_of(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+
+    def told() -> list[str]:
+        done = CliRunner().invoke(app, ["doctor", "--url", f"sqlite:///{folder}", "--json"], env=SECRET)
+        return [one["says"] for one in json.loads(done.stdout)["checks"] if one["name"] == "files"]
+
+    assert told() == []
+    checks(folder, SECRET, "audit", "log", "customer.read", "--category", "data_access", "--action", "read")
+    checks(folder, SECRET, "run", "audit", "state", "--once")
+    ledger = folder / "audit" / "ledger.sqlite"
+    assert told() == []
+    ledger.chmod(0o640)
+    assert told() == [f"others than its owner may use {ledger} (mode 0640)"]
+    ledger.chmod(0o600)
+    (folder / "state.db").chmod(0o666)
+    assert told() == [f"everybody on this machine may write to 1 of the files and folders, first {folder / 'state.db'} (mode 0666)"]
+    (folder / "state.db").chmod(0o644)
+    folder.chmod(0o1777)  # as of /tmp: nobody may take away what is not theirs
+    assert told() == []
+    folder.chmod(0o777)
+    assert len(told()) == 1

@@ -22,6 +22,7 @@ from tallyroll.cli.doctor.bridges import bridge_checks
 from tallyroll.cli.doctor.checks import Check, config_check, setting_checks, url_check
 from tallyroll.cli.doctor.followers import follower_checks
 from tallyroll.cli.doctor.outbox import outbox_checks
+from tallyroll.cli.doctor.permissions import permission_checks
 from tallyroll.cli.exits import ExitCode, explain
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted, number
@@ -69,7 +70,7 @@ async def _examine(session: Session) -> list[Check]:
         found.append(Check("traces", "fail", str(MissingExtra("otel")), "install it with the command above, or set TALLYROLL_TRACES=off"))
     folder = _folder(settings)
     bridges = await bridge_checks(settings)
-    found += [folder, *bridges]
+    found += [folder, *permission_checks(settings), *bridges]
     async with AsyncExitStack() as stack:
         try:
             cluster = [check async for check in _cluster(settings, catalogue)] if settings.is_kafka else []
