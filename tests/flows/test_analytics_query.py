@@ -17,13 +17,14 @@ from tests.patience import PATIENCE_S, READ_WAIT_MS
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.query import AnalyticsEngine
-from tallyroll.analytics.spec import BUILT_IN, MetricSpec, Path
+from tallyroll.analytics.spec import BUILT_IN, MetricSpec, One, Path, unheard
 from tallyroll.analytics.tidying import tidy
 from tallyroll.analytics.windows import WINDOWS, TimeWindow
 from tallyroll.errors import SettingsError
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.names import OTHER_NAME
 from tallyroll.events.position import Position
+from tallyroll.events.types import forget_registered_types, register_event_type
 from tallyroll.ports import Delivered
 from tallyroll.roll import ANALYTICS_FOLLOWER, Roll
 from tallyroll.settings import Settings
@@ -206,6 +207,42 @@ async def test_what_was_published_is_counted_once_caught_up() -> None:
             receipt = await roll.publish(Task(NOW, "agent-1", True, 10, 1, Decimal(0)).event(number))
             assert await roll.caught_up(receipt.position, PATIENCE_S, follower=ANALYTICS_FOLLOWER)
             assert (await looking.get_agent_analytics("agent-1"))["events_processed"] == number + 1
+
+
+@pytest.mark.parametrize(
+    ("event_type", "said"),
+    [
+        ("task.complete", "and 'complete' is not); did you mean task.completed?"),
+        ("tool.invokd", "did you mean tool.invoked?"),
+        ("agent.strated", "which is not known here; did you mean agent.started?"),
+        ("invoice.approved", None),
+        ("task.completed", None),
+        ("*", None),
+    ],
+)
+async def test_a_metric_of_an_event_type_that_looks_mistyped_is_told_of(
+    event_type: str, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = MetricSpec(name="steps", unit="steps", help="Steps.", event_types=(event_type,), value=One())
+    async with open_roll(metrics=[spec]) as roll:
+        await roll.publish(Task(NOW, "agent-1", True, 10, 1, Decimal(0)).event(0))
+        assert caplog.messages == []
+        await roll.analytics(follow=False)
+    told = [one for one in caplog.messages if one.startswith("metric steps counts")]
+    assert len(told) == (said is not None)
+    assert said is None or told[0].endswith(said)
+
+
+async def test_a_registered_event_type_of_ones_own_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    spec = MetricSpec(name="steps", unit="steps", help="Steps.", event_types=("agent.restarted",), value=One())
+    register_event_type("agent.restarted", topic="agent-events")
+    try:
+        async with open_roll(metrics=[spec]) as roll:
+            await roll.analytics(follow=False)
+    finally:
+        forget_registered_types()
+    assert caplog.messages == []
+    assert list(unheard([spec], ["agent.started"])) != []
 
 
 async def test_the_default_window_is_the_setting_and_an_unknown_one_is_an_error() -> None:

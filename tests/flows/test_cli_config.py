@@ -68,6 +68,13 @@ def test_check_finds_what_cannot_work(file: Path, tmp_path: Path) -> None:
     assert json.loads(call("--config", str(file), "config", "check", "--json"))["ok"]
     gone = json.loads(call("--config", str(file), "config", "check", "--json", code=1, KAFKA_SSL_CA_LOCATION=str(tmp_path / "no.pem")))
     assert [one["says"].split(":")[0] for one in gone["checks"] if one["verdict"] == "fail"] == ["KAFKA_SSL_CA_LOCATION"]
+    metrics = tmp_path / "metrics.toml"
+    metrics.write_text(
+        '[[metric]]\nname = "steps"\nunit = "steps"\nhelp = "Steps."\nevent_types = ["task.faild"]\nvalue = { type = "one" }\n'
+    )
+    slip = json.loads(call("--config", str(file), "config", "check", "--json", TALLYROLL_METRICS_FILE=str(metrics)))
+    (warned,) = [one for one in slip["checks"] if "metric steps" in one["says"]]
+    assert (warned["verdict"], "did you mean task.failed?" in warned["says"]) == ("warn", True)
     file.write_text("redis.prot = 1\n")
     refused = json.loads(call("--config", str(file), "config", "check", "--json", code=2))
     assert (refused["type"], "did you mean redis_port?" in refused["error"]) == ("UnknownSetting", True)

@@ -7,11 +7,14 @@ No callables: a definition travels as JSON or TOML, and other engines can be tol
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final, Literal
 
 import msgspec
+
+from tallyroll.events.names import name_problem
 
 Bad = Literal["up", "down", "both", "none"]
 """Which direction of a metric may alarm."""
@@ -19,6 +22,7 @@ Bad = Literal["up", "down", "both", "none"]
 FLEET: Final = "fleet"
 """The dimension with one key, the empty text: all events, also those that name no agent."""
 
+_NEAR: Final = 0.85  # of difflib: a letter or two of a name; own names that differ in a word are below
 _MAX_LATENESS_S: Final = 86_400
 _HOUR_S: Final = 3_600
 MINUTE_S: Final = 60
@@ -215,6 +219,23 @@ BUILT_IN: Final[tuple[MetricSpec, ...]] = (
 def spec_id(specs: Iterable[MetricSpec]) -> str:
     """A hash of definitions: panes made by others are not mixed with theirs. ``help`` and ``functions`` beyond bins count too."""
     return sha256(msgspec.json.encode(sorted(specs, key=lambda spec: spec.name), order="deterministic")).hexdigest()[:32]
+
+
+def unheard(specs: Iterable[MetricSpec], known: Sequence[str]) -> Iterator[str]:
+    """A sentence for each event type of a metric that looks like a slip: no event can have that name, or it is near a ``known`` one.
+
+    Own types of other processes are not known here: a name that is near none is taken for one of these.
+    """
+    for spec in specs:
+        for name in spec.event_types:
+            if name in known or name == "*":
+                continue
+            near, problem = get_close_matches(name, known, n=1, cutoff=_NEAR), name_problem(name)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            if problem is not None:
+                yield f"metric {spec.name} counts nothing of the event type {name}, since no event has it ({problem}){hint}"
+            elif near:
+                yield f"metric {spec.name} counts the event type {name}, which is not known here{hint}"
 
 
 def specs_from_toml(text: str) -> Sequence[MetricSpec]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tallyroll.analytics.opening import OpenAnalytics
-from tallyroll.analytics.spec import MetricSpec
+from tallyroll.analytics.spec import MetricSpec, unheard
 from tallyroll.analytics.windows import Retention
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
+from tallyroll.events.types import known_types
 from tallyroll.opening import (
     archive_folder,
     compliance_rules_of,
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from tallyroll.audit.compliance.rules import RuleSet
     from tallyroll.audit.opening import AuditKeys, OpenAudit
     from tallyroll.audit.recording.violations import Violations
+
+
+log: Final = logging.getLogger("tallyroll.analytics")
 
 
 class Parts:
@@ -141,6 +146,8 @@ class Parts:
         """Analytics. Raises MissingExtra, StoreUnavailable."""
         async with self._opening_analytics:
             if self._analytics is None:
+                for doubt in unheard(self.metrics, [info.name for info in known_types()]):
+                    log.warning("%s", doubt)
                 store = await open_window_store(self.settings)
                 self.stack.push_async_callback(store.close)
                 self._analytics = OpenAnalytics(

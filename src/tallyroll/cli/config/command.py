@@ -18,6 +18,7 @@ from tallyroll.cli.printing import paint, plain, say, say_json
 from tallyroll.cli.session import Json, Url, examples, group_of, session_of, verbs
 from tallyroll.cli.verdicts import show as show_checks
 from tallyroll.errors import MissingExtra
+from tallyroll.events.types import known_types
 from tallyroll.settings import Secret, Settings, Source, variable_of
 
 app = verbs()
@@ -106,9 +107,13 @@ def _contents(settings: Settings) -> Iterator[Check]:
     """Whether own metrics and alert rules hold together. Raises SettingsError."""
     if settings.metrics_file is None and settings.alerts_file is None:
         return
-    from tallyroll.opening import alert_rules_of, metrics_of  # noqa: PLC0415  # only who has such files needs the extra
+    from tallyroll.analytics.spec import unheard  # noqa: PLC0415  # only who has such files needs the extra
+    from tallyroll.opening import alert_rules_of, metrics_of  # noqa: PLC0415  # as above
 
+    specs = metrics_of(settings)
+    for doubt in unheard(specs, [info.name for info in known_types()]):
+        yield Check("files", "warn", doubt, "mend the name; one of your own types is counted as it is")
     try:
-        alert_rules_of(settings, metrics_of(settings))
+        alert_rules_of(settings, specs)
     except (MissingExtra, ModuleNotFoundError):
         yield Check("files", "warn", "own metrics and alerts cannot be read here", "pip install 'tallyroll[analytics]'")
