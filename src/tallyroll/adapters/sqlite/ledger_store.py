@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
@@ -16,6 +17,7 @@ import msgspec
 from tallyroll.adapters.sqlite import ledger_schema as schema
 from tallyroll.adapters.sqlite.binding import OPTIONAL
 from tallyroll.adapters.sqlite.ledger_schema import NUMBER, id_of, place_of
+from tallyroll.adapters.sqlite.opened import opened
 from tallyroll.adapters.sqlite.store_file import StoreFile
 from tallyroll.errors import LedgerTampered, PositionConflict, Undecodable
 from tallyroll.events.position import TopicPartition
@@ -77,7 +79,7 @@ class SqliteLedgerStore:
 
         ``take_out`` knows how records are laid out: ``audit.ledger.layout.take_out``.
         """
-        return await asyncio.to_thread(cls, path, take_out)
+        return await opened(partial(cls, path, take_out), cls._shut)
 
     # What is there
 
@@ -208,7 +210,10 @@ class SqliteLedgerStore:
         await asyncio.to_thread(self._prune, partition, size)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._file.close)
+        await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        self._file.close()
 
     async def _select(self, select: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.to_thread(self._file.read, select)

@@ -12,6 +12,7 @@ from tallyroll.adapters.sqlite import reads
 from tallyroll.adapters.sqlite.blocks import Want, fetch
 from tallyroll.adapters.sqlite.handles import Handles, Options
 from tallyroll.adapters.sqlite.membership import Member
+from tallyroll.adapters.sqlite.opened import opened
 from tallyroll.adapters.sqlite.retention import remove_older
 from tallyroll.adapters.sqlite.subscription import SqliteSubscription
 from tallyroll.adapters.sqlite.writer import Appended
@@ -80,7 +81,7 @@ class SqliteLog:
             session_timeout_ms,
             lock_timeout_ms,
         )
-        return cls(options, await asyncio.to_thread(Handles, options))
+        return cls(options, await opened(partial(Handles, options), Handles.close))
 
     @property
     def durable_spool_needed(self) -> bool:

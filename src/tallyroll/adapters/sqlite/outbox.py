@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tallyroll.adapters.sqlite.opened import opened
 from tallyroll.adapters.sqlite.store_file import FileKind, StoreFile
 from tallyroll.ports import OutboxRow
 
@@ -41,7 +43,7 @@ class SqliteOutbox:
     @classmethod
     async def open(cls, path: Path | None) -> SqliteOutbox:
         """The outbox in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable."""
-        return await asyncio.to_thread(cls, path)
+        return await opened(partial(cls, path), cls._shut)
 
     async def put(self, row: OutboxRow) -> None:
         await self._change("INSERT INTO outbox (id, since_us, until_us, request, event) VALUES (?, ?, ?, ?, ?)", *row)
@@ -65,7 +67,10 @@ class SqliteOutbox:
         await self._change("DELETE FROM outbox WHERE id = ?", row_id)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._file.close)
+        await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        self._file.close()
 
     async def _change(self, statement: str, *values: str | int | bytes | None) -> int:
         """Runs one statement; gives how many rows it changed."""

@@ -6,11 +6,13 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from tallyroll.adapters.sqlite.opened import opened
 from tallyroll.adapters.sqlite.store_file import FileKind, FrozenFile, StoreFile, at_one_moment
 from tallyroll.errors import PositionConflict
 from tallyroll.events.position import TopicPartition
@@ -53,7 +55,8 @@ class SqliteStateStore:
     @classmethod
     async def open(cls, path: Path | None) -> SqliteStateStore:
         """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable."""
-        return cls(await asyncio.to_thread(StoreFile, path, _KIND))
+        file = await opened(partial(StoreFile, path, _KIND), StoreFile.close)
+        return cls(file)
 
     def at_one_moment(self) -> AbstractAsyncContextManager[SqliteStateStore]:
         return at_one_moment(self._file, SqliteStateStore)

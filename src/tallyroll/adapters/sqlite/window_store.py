@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from tallyroll.adapters.sqlite import window_rows as schema
+from tallyroll.adapters.sqlite.opened import opened
 from tallyroll.adapters.sqlite.store_file import FrozenFile, StoreFile, at_one_moment
 from tallyroll.adapters.sqlite.window_rows import Series
 from tallyroll.errors import DocumentConflict, PositionConflict
@@ -38,7 +39,8 @@ class SqliteWindowStore:
     @classmethod
     async def open(cls, path: Path | None) -> SqliteWindowStore:
         """The store in that file, made with its folder if it is not there; None keeps it in memory. Raises StoreUnavailable."""
-        return cls(await asyncio.to_thread(StoreFile, path, schema.KIND))
+        file = await opened(partial(StoreFile, path, schema.KIND), StoreFile.close)
+        return cls(file)
 
     def at_one_moment(self) -> AbstractAsyncContextManager[SqliteWindowStore]:
         return at_one_moment(self._file, SqliteWindowStore)
