@@ -1,0 +1,22 @@
+//! Raw event records (JSON CloudEvents) to columns of numbers. No dependencies, a C interface: see `abi`.
+//!
+//! Only what is plain is read: a record that a patient reader could take in another way, or not at all, is *odd*, and left to
+//! it. So nothing here decides what a strange record means.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+
+mod abi;
+mod moment;
+mod names;
+mod number;
+mod quotes;
+mod scan;
+mod spec;
+mod text;
+
+/// Why a record is not read here. Which rule it broke is for nobody to know: the patient reader finds out anew.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Odd;
+
+pub(crate) type Plain<T> = Result<T, Odd>;

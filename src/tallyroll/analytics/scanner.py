@@ -1,0 +1,167 @@
+"""The compiled scanner, where it is installed: raw records to columns of numbers, without an object for each.
+
+It reads what is plain. A batch with a record in it that is not is for the ``Reader`` of ``reading``, which is the rule for all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any, Final, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIXED: Final = ("type", "aggregatetype", "aggregateid", "schemaversion", "tenantid", "expects", "chainsession")
+"""Members of the envelope, which are the first text slots of every scan."""
+
+Kind = Literal["text", "number", "truth"]
+_ABI: Final = 1
+_LETTERS: Final[dict[Kind, str]] = {"text": "t", "number": "n", "truth": "b"}
+_MODULE: Final = "tallyroll_core"
+_POINTER: Final = ctypes.c_void_p
+_FUNCTIONS: Final[Sequence[tuple[Any, ...]]] = (  # names, results, arguments
+    ("tr_scanner_new", _POINTER, ctypes.c_char_p, ctypes.c_size_t),
+    ("tr_scanner_free", None, _POINTER),
+    ("tr_scan", ctypes.c_int64, _POINTER, ctypes.c_char_p, ctypes.c_size_t, _POINTER, ctypes.c_size_t, _POINTER),
+    ("tr_names_size", None, _POINTER, _POINTER, _POINTER),
+    ("tr_names_copy", None, _POINTER, _POINTER, _POINTER),
+    ("tr_ids_size", ctypes.c_int64, _POINTER),
+    ("tr_ids_copy", None, _POINTER, _POINTER),
+)
+_ROOM: Final = 512  # records, to begin with
+
+
+class Scan(NamedTuple):
+    """What was read of some records, a column each.
+
+    ``times_us`` ``(n,) int64``: microseconds since 1970. ``numbers`` ``(n,) int64``: of the chain, 0 for none. ``texts``
+    ``(T, n) int32``: of each text slot, ``FIXED`` first, which of ``names`` each record has, -1 for none. ``ids``: their ids.
+    ``sparse``: of each slot of numbers and truths the records that have a value, ascending, and the values; NaN where there
+    is something that is no number, as another slot takes it.
+    """
+
+    times_us: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    texts: NDArray[np.int32]
+    names: Sequence[str]
+    ids: Sequence[str]
+    sparse: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]
+
+
+class _Out(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("times", "numbers", "texts", "rows", "values", "counts"))
+
+
+class _Room:
+    """Where the library writes to; used again by every scan that fits."""
+
+    def __init__(self, texts: int, values: int, rows: int) -> None:
+        self.rows = rows
+        self.times = np.empty(rows, np.int64)
+        self.numbers = np.empty(rows, np.int64)
+        self.texts = np.empty(texts * rows, np.int32)
+        self.at = np.empty(values * rows, np.int32)
+        self.values = np.empty(values * rows, np.float64)
+        self.counts = np.empty(values, np.int64)
+        arrays = (self.times, self.numbers, self.texts, self.at, self.values, self.counts)
+        self.out = _Out(*(array.ctypes.data for array in arrays))
+
+
+class Scanner:
+    """Scans records for slots: paths inside the payload, and what is looked for there. Used by one thread at a time.
+
+    Raises ValueError for slots that the library cannot take; ``scanner`` makes one where there is a library.
+    """
+
+    def __init__(self, slots: Sequence[tuple[Kind, str]]) -> None:
+        library = _library()
+        if library is None:
+            raise ValueError(f"{_MODULE} is not installed, or is another version's")
+        spec = "".join(f"{_LETTERS[kind]}\t{path}\n" for kind, path in slots).encode()
+        made = library.tr_scanner_new(spec, len(spec))
+        if not made or spec.count(b"\n") != len(slots) or spec.count(b"\t") != len(slots):
+            library.tr_scanner_free(made)
+            raise ValueError("there is a path that the library cannot take, or one twice")
+        self._library, self._made = library, made
+        self._texts = len(FIXED) + sum(kind == "text" for kind, _ in slots)
+        self._values = sum(kind != "text" for kind, _ in slots)
+        self._room = _Room(self._texts, self._values, _ROOM)
+        weakref.finalize(self, library.tr_scanner_free, made)
+
+    def scan(self, values: Sequence[bytes | None]) -> Scan | None:
+        """What the records hold; None where one of them is not plain. What is given stays as it is."""
+        count = len(values)
+        try:
+            data = b"".join(cast("Sequence[bytes]", values))
+        except TypeError:
+            return None  # a record without a value
+        if count > self._room.rows:
+            self._room = _Room(self._texts, self._values, 1 << (count - 1).bit_length())
+        room = self._room
+        ends = np.fromiter(map(len, cast("Sequence[bytes]", values)), np.int64, count).cumsum()
+        if self._library.tr_scan(self._made, data, len(data), ends.ctypes.data, count, ctypes.byref(room.out)) != count:
+            return None
+        return Scan(
+            room.times[:count].copy(),
+            room.numbers[:count].copy(),
+            room.texts[: self._texts * count].reshape(self._texts, count).copy(),
+            self._names(),
+            self._ids(),
+            [
+                (room.at[start : start + some].copy(), room.values[start : start + some].copy())
+                for start, some in zip(range(0, count * self._values, count or 1), room.counts.tolist(), strict=True)
+            ]
+            if count
+            else [(np.empty(0, np.int32), np.empty(0, np.float64))] * self._values,
+        )
+
+    def _names(self) -> Sequence[str]:
+        count, size = ctypes.c_int64(), ctypes.c_int64()
+        self._library.tr_names_size(self._made, ctypes.byref(count), ctypes.byref(size))
+        blob, ends = np.empty(size.value, np.uint8), np.empty(count.value, np.int64)
+        self._library.tr_names_copy(self._made, blob.ctypes.data, ends.ctypes.data)
+        names = _lines(blob)
+        if len(names) == count.value:
+            return names
+        text = blob.tobytes()  # one of them has line ends of its own
+        return [text[start:end].decode() for start, end in zip([0, *(ends[:-1] + 1).tolist()], ends.tolist(), strict=True)]
+
+    def _ids(self) -> Sequence[str]:
+        blob = np.empty(self._library.tr_ids_size(self._made), np.uint8)
+        self._library.tr_ids_copy(self._made, blob.ctypes.data)
+        return _lines(blob)
+
+
+def _lines(blob: NDArray[np.uint8]) -> Sequence[str]:
+    """Texts that have a line end behind each. One decoding and one split: to cut out each takes four times as long."""
+    return blob.tobytes().decode().split("\n")[:-1]
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The library with the types of its functions; None where it is not installed, or has another interface."""
+    try:
+        package = import_module(_MODULE)
+        library = ctypes.CDLL(str(package.library()))
+        version = library.tallyroll_core_abi
+        version.restype = ctypes.c_uint32
+        if version() != _ABI:
+            return None
+        for name, result, *arguments in _FUNCTIONS:
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (ImportError, OSError, AttributeError):
+        return None
+    return library
+
+
+def scanner(slots: Sequence[tuple[Kind, str]]) -> Scanner | None:
+    """A scanner; None where there is no library, or one that does not know of these slots. Records are read without one, too."""
+    try:
+        return Scanner(slots)
+    except ValueError:
+        return None
