@@ -5,37 +5,31 @@
 
 use crate::{text, Odd, Plain};
 
-const BLOCK: usize = 64;
-/// Stands behind the last place: no record is as long.
-pub(crate) const NOWHERE: u32 = u32::MAX;
+/// So many bytes are told of by one word.
+pub(crate) const BLOCK: usize = 64;
 
-/// The places of the quotes of one record, an even number of them, then `NOWHERE` at least twice.
+/// The quotes of one record, an even number of them: a bit for each of its bytes.
 #[derive(Default)]
 pub(crate) struct Quotes {
-    at: Vec<u32>,
+    bits: Vec<u64>,
 }
 
 impl Quotes {
-    /// The places, as of the last `find`.
+    /// The bits, as of the last `find`: the lowest of the first word is the first byte.
     #[inline(always)]
-    pub(crate) fn at(&self) -> &[u32] {
-        &self.at
+    pub(crate) fn bits(&self) -> &[u64] {
+        &self.bits
     }
 
     /// Looks at the first `len` bytes; what lies behind them is only there to be loaded. Gives whether strings have escapes.
     ///
-    /// Odd: not UTF-8, a string without an end, a control character or a wrong escape in one, four gigabytes.
+    /// Odd: not UTF-8, a string without an end, a control character or a wrong escape in one.
     #[inline(always)]
     pub(crate) fn find(&mut self, wide: &[u8], len: usize) -> Plain<bool> {
         let record = wide.get(..len).ok_or(Odd)?;
-        if len >= (NOWHERE as usize) - BLOCK {
-            return Err(Odd);
-        }
-        if self.at.len() < len + BLOCK + 2 {
-            self.at.resize(len + BLOCK + 2, NOWHERE);
-        }
+        self.bits.clear();
         let mut seen = block::Seen::new();
-        let mut count = 0;
+        let mut odd = 0; // has an odd number of bits where all words together have one
         let mut base = 0;
         while base < len {
             let mut bits = match wide.get(base..base + BLOCK) {
@@ -45,36 +39,26 @@ impl Quotes {
             if len - base < BLOCK {
                 bits &= (1 << (len - base)) - 1;
             }
-            // Eight at a time without a look at how many there are, which nobody could predict; what is too much is overwritten.
-            let mut next = count;
-            count += bits.count_ones() as usize;
-            while next < count {
-                let places: &mut [u32] = self.at.get_mut(next..next + 8).ok_or(Odd)?;
-                for place in places {
-                    *place = base as u32 + bits.trailing_zeros();
-                    bits &= bits.wrapping_sub(1);
-                }
-                next += 8;
-            }
+            odd ^= bits;
+            self.bits.push(bits);
             base += BLOCK;
         }
         if seen.beyond_ascii() && std::str::from_utf8(record).is_err() {
             return Err(Odd);
         }
-        let escapes = seen.special() && self.find_slowly(record, &mut count)?;
-        if count & 1 != 0 {
+        let escapes = seen.special() && self.find_slowly(record, &mut odd)?;
+        if odd.count_ones() & 1 != 0 {
             return Err(Odd);
         }
-        self.at[count..count + 2].fill(NOWHERE);
         Ok(escapes)
     }
 
     /// The same for a record with backslashes or control characters somewhere.
     #[cold]
     #[inline(never)]
-    fn find_slowly(&mut self, record: &[u8], count: &mut usize) -> Plain<bool> {
-        *count = 0;
-        let mut escapes = false;
+    fn find_slowly(&mut self, record: &[u8], odd: &mut u64) -> Plain<bool> {
+        *odd = 0;
+        let (mut inside, mut escapes) = (false, false);
         let mut next = 0; // what lies before it has been looked at
         for (number, bytes) in record.chunks(BLOCK).enumerate() {
             let base = number * BLOCK;
@@ -82,17 +66,18 @@ impl Quotes {
                 Ok(whole) => block::special_or_quotes(whole),
                 Err(_) => block::special_or_quotes(&last(bytes)),
             };
+            let mut quotes = 0;
             while bits != 0 {
+                let bit = bits & bits.wrapping_neg();
                 let place = base + bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let inside = *count & 1 != 0;
+                bits ^= bit;
                 if place < next {
                     continue;
                 }
                 match record[place] {
                     b'"' => {
-                        self.at[*count] = place as u32;
-                        *count += 1;
+                        quotes |= bit;
+                        inside = !inside;
                     }
                     b'\\' if inside => {
                         next = place + text::escape(&record[place..])?.1;
@@ -102,6 +87,8 @@ impl Quotes {
                     _ => {} // between strings: the walk knows what may stand there
                 }
             }
+            self.bits[number] = quotes;
+            *odd ^= quotes;
         }
         Ok(escapes)
     }

@@ -1,10 +1,12 @@
 //! The walk over the members of records.
 
+use std::slice;
+
 use crate::moment::Moments;
 use crate::names::Names;
 use crate::number::{self, Number};
-use crate::quotes::Quotes;
-use crate::spec::{Spec, Take, Value, REQUIRED, TYPE};
+use crate::quotes::{Quotes, BLOCK};
+use crate::spec::{Spec, Take, Value, REQUIRED, SKIPPED, TYPE};
 use crate::{text, Odd, Plain};
 
 const DEEPEST: usize = 64;
@@ -96,8 +98,9 @@ impl Scanner {
         let mut walk = Walk {
             bytes,
             at: 0,
-            quotes: self.quotes.at(),
-            quote: 0,
+            quotes: self.quotes.bits().first().copied().unwrap_or(0),
+            block: 0,
+            blocks: self.quotes.bits().get(1..).unwrap_or(&[]).iter(),
             escapes,
             row,
             required: 0,
@@ -124,9 +127,10 @@ impl Scanner {
 struct Walk<'a, 'b> {
     bytes: &'a [u8],
     at: usize,
-    quotes: &'a [u32],
-    /// Which of the quotes comes next.
-    quote: usize,
+    /// The quotes of a block that have not been reached, where it begins, and the blocks behind it.
+    quotes: u64,
+    block: usize,
+    blocks: slice::Iter<'a, u64>,
     escapes: bool,
     row: usize,
     required: usize,
@@ -173,15 +177,25 @@ impl Walk<'_, '_> {
     /// A string that begins here.
     #[inline(always)]
     fn string(&mut self) -> Plain<Span> {
-        let (Some(&start), Some(&end)) = (self.quotes.get(self.quote), self.quotes.get(self.quote + 1)) else {
-            return Err(Odd);
-        };
-        if start as usize != self.at {
+        let start = self.quote()?;
+        if start != self.at {
             return Err(Odd);
         }
-        self.quote += 2;
-        self.at = end as usize + 1;
-        Ok(Span { start: start as usize + 1, end: end as usize })
+        let end = self.quote()?;
+        self.at = end + 1;
+        Ok(Span { start: start + 1, end })
+    }
+
+    /// Where the next quote is.
+    #[inline(always)]
+    fn quote(&mut self) -> Plain<usize> {
+        while self.quotes == 0 {
+            self.quotes = *self.blocks.next().ok_or(Odd)?;
+            self.block += BLOCK;
+        }
+        let place = self.block + self.quotes.trailing_zeros() as usize;
+        self.quotes &= self.quotes - 1;
+        Ok(place)
     }
 
     #[inline(always)]
@@ -225,7 +239,7 @@ impl Walk<'_, '_> {
             self.at += 1;
             return Ok(());
         }
-        let mut last = None;
+        let mut last = self.spec.members.before(node);
         loop {
             self.token();
             let name = self.string()?;
@@ -234,12 +248,12 @@ impl Walk<'_, '_> {
             }
             self.expect(b':')?;
             self.token();
-            let found = self.spec.nodes[node].find(last, shape, self.bytes, name.start, name.end);
-            let member = found.and_then(|found| self.spec.nodes[node].known[found].member);
-            last = found.or(last);
+            let member;
+            (last, member) = self.spec.members.find(node, last, shape, self.bytes, name.start, name.end);
             match member {
-                None => self.skip(depth)?,
-                Some(member) => {
+                SKIPPED => self.skip(depth)?,
+                member => {
+                    let member = member as usize;
                     let record = self.row as u32 + 1;
                     if self.met[member] == record {
                         return Err(Odd);

@@ -45,28 +45,33 @@ pub(crate) struct Value {
 }
 
 /// A name of a member, in an object that is looked into.
-pub(crate) struct Known {
+#[repr(align(64))]
+struct Known {
     start: [u8; INLINE],
-    name: Box<[u8]>,
-    /// Which member of the spec it is, none for one that is skipped.
-    pub(crate) member: Option<usize>,
+    length: usize,
+    /// Which member of the spec it is, `SKIPPED` for one that nobody looks for.
+    member: u32,
     /// Which name followed it last, by shape.
     next: [u16; SHAPES],
+    name: Box<[u8]>,
 }
 
+/// In the place of a member that is looked for.
+pub(crate) const SKIPPED: u32 = u32::MAX;
+
 impl Known {
-    fn new(name: &[u8], member: Option<usize>) -> Known {
+    fn new(name: &[u8], member: u32) -> Known {
         let mut start = [0; INLINE];
         let length = name.len().min(INLINE);
         start[..length].copy_from_slice(&name[..length]);
-        Known { start, name: name.into(), member, next: [0; SHAPES] }
+        Known { start, length: name.len(), member, next: [0; SHAPES], name: name.into() }
     }
 
     /// Whether the bytes from `at` to `end` are this name.
     #[inline(always)]
     fn is(&self, bytes: &[u8], at: usize, end: usize) -> bool {
         let length = end - at;
-        if length != self.name.len() {
+        if length != self.length {
             return false;
         }
         match bytes.get(at..at + INLINE) {
@@ -102,55 +107,72 @@ fn same(wide: &[u8], start: &[u8; INLINE], length: usize) -> bool {
     wide[..length] == start[..length]
 }
 
-/// The names in one kind of object.
-pub(crate) struct Node {
-    pub(crate) known: Vec<Known>,
-    first: [u16; SHAPES],
-    room: usize,
+/// The names in the objects that are looked into, and in what order they come.
+#[derive(Default)]
+pub(crate) struct Members {
+    all: Vec<Known>,
+    /// Of each node the names in it; the first is none, and only says which comes first.
+    nodes: Vec<Vec<u16>>,
+    /// With how many names each node began.
+    sizes: Vec<usize>,
 }
 
-impl Node {
-    fn new(names: Vec<Known>) -> Node {
-        let room = names.len() + LEARNT;
-        Node { known: names, first: [0; SHAPES], room }
+impl Members {
+    /// A node of some names. None when there are too many.
+    fn node(&mut self, names: impl IntoIterator<Item = Known>) -> Option<usize> {
+        let first = self.all.len();
+        self.all.push(Known { length: usize::MAX, ..Known::new(b"", SKIPPED) });
+        self.all.extend(names);
+        let places: Option<Vec<u16>> = (first..self.all.len()).map(|place| u16::try_from(place).ok()).collect();
+        self.nodes.push(places?);
+        self.sizes.push(self.all.len() - first);
+        Some(self.nodes.len() - 1)
     }
 
-    /// Which name stands from `at` to `end`, behind `last`; one that is new is learnt while there is room.
+    /// What comes before the first name in a node.
     #[inline(always)]
-    pub(crate) fn find(&mut self, last: Option<usize>, shape: usize, bytes: &[u8], at: usize, end: usize) -> Option<usize> {
-        let shape = shape % SHAPES;
-        let guess = match last {
-            Some(last) => self.known.get(last)?.next[shape],
-            None => self.first[shape],
-        } as usize;
-        if self.known.get(guess).is_some_and(|known| known.is(bytes, at, end)) {
-            return Some(guess);
+    pub(crate) fn before(&self, node: usize) -> usize {
+        usize::from(self.nodes[node][0])
+    }
+
+    /// Which name stands from `at` to `end`, behind `last`, and which member it is.
+    ///
+    /// One that is new is learnt while there is room; without, it is as if `last` had been there once more.
+    #[inline(always)]
+    pub(crate) fn find(&mut self, node: usize, last: usize, shape: usize, bytes: &[u8], at: usize, end: usize) -> (usize, u32) {
+        let guess = usize::from(self.all[last].next[shape % SHAPES]);
+        let known = &self.all[guess];
+        if known.is(bytes, at, end) {
+            return (guess, known.member);
         }
-        self.search(last, shape, bytes, at, end)
+        self.search(node, last, shape % SHAPES, bytes, at, end)
     }
 
     #[inline(never)]
-    fn search(&mut self, last: Option<usize>, shape: usize, bytes: &[u8], at: usize, end: usize) -> Option<usize> {
-        let found = match self.known.iter().position(|known| known.is(bytes, at, end)) {
-            Some(found) => found,
-            None if self.known.len() < self.room && end - at <= LONGEST => {
-                self.known.push(Known::new(bytes.get(at..end)?, None));
-                self.known.len() - 1
+    fn search(&mut self, node: usize, last: usize, shape: usize, bytes: &[u8], at: usize, end: usize) -> (usize, u32) {
+        let names = &mut self.nodes[node];
+        let found = match names.iter().find(|place| self.all[usize::from(**place)].is(bytes, at, end)) {
+            Some(found) => *found,
+            None => {
+                let (Ok(place), Some(name)) = (u16::try_from(self.all.len()), bytes.get(at..end)) else {
+                    return (last, SKIPPED);
+                };
+                if names.len() >= self.sizes[node] + LEARNT || name.len() > LONGEST {
+                    return (last, SKIPPED);
+                }
+                self.all.push(Known::new(name, SKIPPED));
+                names.push(place);
+                place
             }
-            None => return None,
         };
-        let guess = match last {
-            Some(last) => &mut self.known.get_mut(last)?.next[shape],
-            None => &mut self.first[shape],
-        };
-        *guess = found as u16;
-        Some(found)
+        self.all[last].next[shape] = found;
+        (usize::from(found), self.all[usize::from(found)].member)
     }
 }
 
 /// What a scanner looks for.
 pub(crate) struct Spec {
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) members: Members,
     pub(crate) takes: Vec<Take>,
     pub(crate) texts: usize,
     pub(crate) numbers: usize,
@@ -186,13 +208,13 @@ impl Spec {
             }
             *number += 1;
         }
-        let mut spec = Spec { nodes: Vec::new(), takes: Vec::new(), texts, numbers, payload: 0 };
-        spec.envelope();
-        spec.payload = spec.node(payload);
-        (spec.takes.len() < usize::from(u16::MAX) / 2).then_some(spec)
+        let mut spec = Spec { members: Members::default(), takes: Vec::new(), texts, numbers, payload: 0 };
+        spec.envelope()?;
+        spec.payload = spec.node(payload)?;
+        Some(spec)
     }
 
-    fn envelope(&mut self) {
+    fn envelope(&mut self) -> Option<usize> {
         let text = |slot, filled| Take::Text { slot, filled, nullable: false, required: true };
         let optional = |slot, nullable| Take::Text { slot, filled: false, nullable, required: false };
         let members = [
@@ -211,25 +233,24 @@ impl Spec {
             ("chainnumber", Take::Number),
             ("data_base64", Take::Absent),
         ];
-        let names = members.map(|(name, take)| Known::new(name.as_bytes(), Some(self.take(take))));
-        self.nodes.push(Node::new(names.into()));
+        let names = members.map(|(name, take)| Known::new(name.as_bytes(), self.take(take)));
+        self.members.node(names)
     }
 
-    fn take(&mut self, take: Take) -> usize {
+    fn take(&mut self, take: Take) -> u32 {
         self.takes.push(take);
-        self.takes.len() - 1
+        self.takes.len() as u32 - 1
     }
 
-    fn node(&mut self, branch: Branch) -> usize {
+    fn node(&mut self, branch: Branch) -> Option<usize> {
         let mut names = Vec::new();
         for (name, mut member) in branch.members {
             let value = std::mem::take(&mut member.value);
-            let node = if member.members.is_empty() { None } else { Some(self.node(member)) };
+            let node = if member.members.is_empty() { None } else { Some(self.node(member)?) };
             let take = self.take(Take::Value(Value { node, ..value }));
-            names.push(Known::new(name.as_bytes(), Some(take)));
+            names.push(Known::new(name.as_bytes(), take));
         }
-        self.nodes.push(Node::new(names));
-        self.nodes.len() - 1
+        self.members.node(names)
     }
 }
 
