@@ -112,11 +112,9 @@ class Scanner:
             self._names(),
             self._ids(),
             [
-                (room.at[start : start + some].copy(), room.values[start : start + some].copy())
-                for start, some in zip(range(0, count * self._values, count or 1), room.counts.tolist(), strict=True)
-            ]
-            if count
-            else [(np.empty(0, np.int32), np.empty(0, np.float64))] * self._values,
+                (room.at[slot * count :][:some].copy(), room.values[slot * count :][:some].copy())
+                for slot, some in enumerate(room.counts.tolist())
+            ],
         )
 
     def _names(self) -> Sequence[str]:
