@@ -6,7 +6,7 @@ use crate::moment::Moments;
 use crate::names::Names;
 use crate::number::{self, Number};
 use crate::quotes::{Quotes, BLOCK};
-use crate::spec::{Spec, Take, Value, REQUIRED, SKIPPED, TYPE};
+use crate::spec::{Spec, Take, Value, REQUIRED, SKIPPED};
 use crate::{text, Odd, Plain};
 
 const DEEPEST: usize = 64;
@@ -104,7 +104,6 @@ impl Scanner {
             escapes,
             row,
             required: 0,
-            shape: 0,
             spec: &mut self.spec,
             names: &mut self.names,
             moments: &mut self.moments,
@@ -115,7 +114,7 @@ impl Scanner {
             columns,
         };
         walk.expect(b'{')?;
-        walk.object(ENVELOPE, 0, 1)?;
+        walk.envelope(ENVELOPE, 1)?;
         let rest = bytes.get(walk.at..length).ok_or(Odd)?;
         if walk.required != REQUIRED || !rest.iter().all(|one| is_blank(*one)) {
             return Err(Odd);
@@ -134,7 +133,6 @@ struct Walk<'a, 'b> {
     escapes: bool,
     row: usize,
     required: usize,
-    shape: usize,
     spec: &'a mut Spec,
     names: &'a mut Names,
     moments: &'a mut Moments,
@@ -231,7 +229,7 @@ impl Walk<'_, '_> {
 
     /// The members of an object whose brace has been read.
     #[inline(always)]
-    fn members(&mut self, node: usize, shape: usize, depth: usize, take: impl Fn(&mut Self, usize, usize) -> Plain<()>) -> Plain<()> {
+    fn members(&mut self, node: usize, depth: usize, take: impl Fn(&mut Self, usize, usize) -> Plain<()>) -> Plain<()> {
         if depth > DEEPEST {
             return Err(Odd);
         }
@@ -249,7 +247,7 @@ impl Walk<'_, '_> {
             self.expect(b':')?;
             self.token();
             let member;
-            (last, member) = self.spec.members.find(node, last, shape, self.bytes, name.start, name.end);
+            (last, member) = self.spec.members.find(node, last, self.bytes, name.start, name.end);
             match member {
                 SKIPPED => self.skip(depth)?,
                 member => {
@@ -268,13 +266,12 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn object(&mut self, node: usize, shape: usize, depth: usize) -> Plain<()> {
-        self.members(node, shape, depth, Self::envelope_member)
+    fn envelope(&mut self, node: usize, depth: usize) -> Plain<()> {
+        self.members(node, depth, Self::envelope_member)
     }
 
     fn payload(&mut self, node: usize, depth: usize) -> Plain<()> {
-        let shape = self.shape;
-        self.members(node, shape, depth, |walk, member, depth| match walk.spec.takes[member] {
+        self.members(node, depth, |walk, member, depth| match walk.spec.takes[member] {
             Take::Value(value) => walk.value(value, depth),
             _ => Err(Odd),
         })
@@ -292,10 +289,7 @@ impl Walk<'_, '_> {
                     return Err(Odd);
                 }
                 self.required += usize::from(required);
-                let code = self.text(slot, span)?;
-                if slot == TYPE {
-                    self.shape = code as usize;
-                }
+                self.text(slot, span)?;
             }
             Take::SpecVersion => {
                 let span = self.string()?;
@@ -409,7 +403,7 @@ impl Walk<'_, '_> {
     }
 
     #[inline(always)]
-    fn text(&mut self, slot: usize, span: Span) -> Plain<u32> {
+    fn text(&mut self, slot: usize, span: Span) -> Plain<()> {
         let mut text = self.bytes.get(span.start..span.end).ok_or(Odd)?;
         if self.escapes && text.contains(&b'\\') {
             text::unescape(text, self.unescaped)?;
@@ -419,7 +413,7 @@ impl Walk<'_, '_> {
         let code = if self.names.text(last) == Some(text) { last } else { self.names.code(text) };
         self.last[slot] = code;
         self.columns.texts[slot * self.columns.n + self.row] = code as i32;
-        Ok(code)
+        Ok(())
     }
 
     fn has_escapes(&self, span: Span) -> bool {

@@ -1,7 +1,7 @@
 //! What is read: the members of the envelope, and those of the payload that a spec names, as a tree.
 
 /// Slots of texts that every scanner has, before those of its spec.
-pub(crate) const TYPE: usize = 0;
+const TYPE: usize = 0;
 const AGGREGATE_TYPE: usize = 1;
 const AGGREGATE_ID: usize = 2;
 const SCHEMA_VERSION: usize = 3;
@@ -17,8 +17,6 @@ const LEARNT: usize = 48;
 const LONGEST: usize = 64;
 /// Members inside each other that a path may name.
 const STEPS: usize = 32;
-/// Orders of members that are kept: one for some event types each.
-pub(crate) const SHAPES: usize = 16;
 const INLINE: usize = 32;
 
 /// What is to be done with a member.
@@ -51,8 +49,8 @@ struct Known {
     length: usize,
     /// Which member of the spec it is, `SKIPPED` for one that nobody looks for.
     member: u32,
-    /// Which name followed it last, by shape.
-    next: [u16; SHAPES],
+    /// Which name followed it last.
+    next: u16,
     name: Box<[u8]>,
 }
 
@@ -64,7 +62,7 @@ impl Known {
         let mut start = [0; INLINE];
         let length = name.len().min(INLINE);
         start[..length].copy_from_slice(&name[..length]);
-        Known { start, length: name.len(), member, next: [0; SHAPES], name: name.into() }
+        Known { start, length: name.len(), member, next: 0, name: name.into() }
     }
 
     /// Whether the bytes from `at` to `end` are this name.
@@ -139,17 +137,17 @@ impl Members {
     ///
     /// One that is new is learnt while there is room; without, it is as if `last` had been there once more.
     #[inline(always)]
-    pub(crate) fn find(&mut self, node: usize, last: usize, shape: usize, bytes: &[u8], at: usize, end: usize) -> (usize, u32) {
-        let guess = usize::from(self.all[last].next[shape % SHAPES]);
+    pub(crate) fn find(&mut self, node: usize, last: usize, bytes: &[u8], at: usize, end: usize) -> (usize, u32) {
+        let guess = usize::from(self.all[last].next);
         let known = &self.all[guess];
         if known.is(bytes, at, end) {
             return (guess, known.member);
         }
-        self.search(node, last, shape % SHAPES, bytes, at, end)
+        self.search(node, last, bytes, at, end)
     }
 
     #[inline(never)]
-    fn search(&mut self, node: usize, last: usize, shape: usize, bytes: &[u8], at: usize, end: usize) -> (usize, u32) {
+    fn search(&mut self, node: usize, last: usize, bytes: &[u8], at: usize, end: usize) -> (usize, u32) {
         let names = &mut self.nodes[node];
         let found = match names.iter().find(|place| self.all[usize::from(**place)].is(bytes, at, end)) {
             Some(found) => *found,
@@ -165,7 +163,7 @@ impl Members {
                 place
             }
         };
-        self.all[last].next[shape] = found;
+        self.all[last].next = found;
         (usize::from(found), self.all[usize::from(found)].member)
     }
 }

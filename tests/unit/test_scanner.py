@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import struct
@@ -423,3 +424,37 @@ def test_members_beyond_what_is_learnt_are_skipped():
     for turn in range(40):
         payload = {f"m{turn}_{number}": number for number in range(20)}
         assert odd_or_equal(record(data={**payload, "status": "x", "y" * 100: 1}))
+
+
+@pytest.mark.parametrize("ends", [[-1, 5], [5, 3], [0, 10**6], [10**6, 10**6], [-(2**63), 2**63 - 1], [2**63 - 1, -(2**63)]])
+def test_records_that_do_not_lie_in_the_data_are_not_looked_at(ends):
+    data, at = record() * 2, np.array(ends, np.int64)
+    assert SCANNER._library.tr_scan(SCANNER._made, data, len(data), at.ctypes.data, 2, ctypes.byref(SCANNER._room.out)) == 0
+
+
+def test_nothing_is_no_fault():
+    library, room = SCANNER._library, SCANNER._room
+    at = np.array([len(record())], np.int64)
+    for made, ends, out in (
+        (None, at.ctypes.data, ctypes.byref(room.out)),
+        (SCANNER._made, None, ctypes.byref(room.out)),
+        (SCANNER._made, at.ctypes.data, None),
+    ):
+        assert library.tr_scan(made, record(), len(record()), ends, 1, out) == 0
+    assert library.tr_scan(SCANNER._made, None, len(record()), at.ctypes.data, 1, ctypes.byref(room.out)) == 0
+    assert library.tr_ids_size(None) == 0
+    library.tr_scanner_free(None)
+
+
+def test_a_record_does_not_go_on_in_the_next():
+    whole = record(data={"status": "x"})
+    for cut in range(1, len(whole)):
+        assert SCANNER.scan([whole[:cut], whole[cut:]]) is None
+        assert SCANNER.scan([whole + whole[:cut], whole[cut:]]) is None
+
+
+@pytest.mark.parametrize("length", range(1, 200, 7))
+def test_strings_of_every_length_are_read_wherever_they_begin(length):
+    """Words and blocks of bytes are looked at together: what stands at their edges is where one would go wrong."""
+    for text in ("x" * length, "é" * length, '\\"' * length, "\n" + "x" * length):
+        assert odd_or_equal(record(source=text, data={"status": text, "y" * length: 1, "agent_id": text[1:]}))
