@@ -21,7 +21,8 @@ from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system import SystemClock
 from tallyroll.analytics.columns import Layout
 from tallyroll.analytics.follower import RUN_ROWS, AnalyticsFollower
-from tallyroll.analytics.gathering import Tally, gather
+from tallyroll.analytics.gathered import Tally
+from tallyroll.analytics.gathering import gather
 from tallyroll.analytics.kernel import Kernel
 from tallyroll.analytics.pane import Pane
 from tallyroll.analytics.spec import BUILT_IN, MetricSpec

@@ -9,7 +9,7 @@ it keeps it for longer than the longest window, and one comparison tells.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -38,10 +38,6 @@ class KeyNames:
 
     def __len__(self) -> int:
         return len(self.names) - len(self._free)
-
-    def codes(self, keys: Sequence[str | None]) -> NDArray[np.int32]:
-        """The number of each key, ``_UNKNOWN`` for one that has none yet."""
-        return np.fromiter(map(self._codes.get, keys, repeat(_UNKNOWN)), np.int32, len(keys))
 
     def code(self, key: str) -> int:
         """The number of a key, ``_UNKNOWN`` if it has none."""
@@ -118,27 +114,32 @@ class AdmittedKeys:
         """Forgets everything; not to be used any more."""
         self._names.give_row(self.row)
 
-    def places(self, keys: Sequence[str | None], codes: NDArray[np.int32], watermarks_us: NDArray[np.int64]) -> NDArray[np.int32]:
+    def places(
+        self, names: Sequence[str], at: NDArray[np.int32], codes: NDArray[np.int32], watermarks_us: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
         """The number under which each record's values are counted: of its own key, OTHER, or NO_KEY; in record order.
 
-        ``codes`` as ``KeyNames.codes`` gives them for the keys, ``watermarks_us`` the largest event time at each record.
+        ``at`` are the places of the keys in ``names``, negative for none, and ``codes`` their numbers as ``KeyNames.code`` gives
+        them; ``watermarks_us`` the largest event time at each record.
         """
-        first, last = int(watermarks_us[0] // DAY_US), int(watermarks_us[-1] // DAY_US)
-        if first == last == self.day:
-            known = codes > OTHER
-            if not (codes == _UNKNOWN).any():
-                own = codes[known]
-                if (self._seen[own] == last).all():
-                    return codes
-        return self._one_by_one(keys, watermarks_us)
+        days = watermarks_us // DAY_US
+        if days[0] == days[-1] == self.day:
+            own = codes[codes > OTHER]
+            if not (codes == _UNKNOWN).any() and (self._seen[own] == self.day).all():
+                return codes
+        bounds = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
+        return np.concatenate([self._on(int(days[start]), names, at[start:stop]) for start, stop in pairwise(bounds)])
 
-    def _one_by_one(self, keys: Sequence[str | None], watermarks_us: NDArray[np.int64]) -> NDArray[np.int32]:
-        names, places = self._names, []
-        for key, day in zip(keys, (watermarks_us // DAY_US).tolist(), strict=True):
-            if day > self.day:
-                self._begin(day)
-            places.append(NO_KEY if not key else self._place(names, key))
-        return np.array(places, np.int32)
+    def _on(self, day: int, names: Sequence[str], at: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The numbers of one day's records. Within a day no place becomes free, so what a key's first record gets all get."""
+        if day > self.day:
+            self._begin(day)
+        distinct, firsts, which = np.unique(at, return_index=True, return_inverse=True)
+        places = np.empty(len(distinct), np.int32)
+        for number in np.argsort(firsts).tolist():
+            key = names[distinct[number]] if distinct[number] >= 0 else ""
+            places[number] = self._place(self._names, key) if key else NO_KEY
+        return places[which]
 
     def _begin(self, day: int) -> None:
         self.day = day

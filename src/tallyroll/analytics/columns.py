@@ -1,18 +1,21 @@
-"""The events of one run, as columns that are made when first asked for. Pure."""
+"""The events of one run, as columns of numbers. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import compress, islice, repeat
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tallyroll.analytics.coded import NO_NAME, Coded, Names, Sparse, sparse, translated
 from tallyroll.analytics.lane import Lane
-from tallyroll.analytics.pairs import MAX_ID_LENGTH, PairKind
+from tallyroll.analytics.moments import moments
+from tallyroll.analytics.pairs import MAX_ID_LENGTH, PairKind, Steps, follow
 from tallyroll.analytics.reading import ENVELOPE, PAYLOAD, Envelope, Kind, Reader, Schemas
+from tallyroll.analytics.scanner import FIXED, scanner
+from tallyroll.analytics.scanner import Kind as ScannedKind
 from tallyroll.analytics.spec import FLEET, MetricSpec, Path, Success, read_by
 
 ANY: Final = "*"
@@ -26,7 +29,6 @@ _SAYS_SUCCESS: Final[tuple[tuple[str, Kind], ...]] = (
     (f"{PAYLOAD}status", "text"),
     (f"{PAYLOAD}result.status", "text"),
 )
-_ALWAYS: Final = ("id", "time", "type")
 _NAMED: Final[Mapping[str, str]] = {
     "task_type": f"{PAYLOAD}task_type",
     "tool": f"{PAYLOAD}tool_name",
@@ -38,55 +40,89 @@ _NAMED: Final[Mapping[str, str]] = {
 class Layout:
     """What is read for some metrics: which paths, as what, and which event types are told apart. Immutable once made.
 
-    Raises ValueError for a path that no event has.
+    ``texts`` and ``numbers`` say in which slot of a ``Coded`` a path lies; of an exact one numbers are in the one and texts in
+    the other. ``compiled``: by the scanner, where there is one. Raises ValueError for a path that no event has.
     """
 
-    def __init__(self, specs: Sequence[MetricSpec], kinds: Sequence[PairKind], schemas: Schemas) -> None:
+    def __init__(self, specs: Sequence[MetricSpec], kinds: Sequence[PairKind], schemas: Schemas, *, compiled: bool = True) -> None:
         paths = set(_paths(specs, kinds))
         for path, _ in paths:
             if not path.startswith(PAYLOAD) and path not in (*ENVELOPE, AGENT):
                 raise ValueError(f"{path!r} is not a path: it begins with {PAYLOAD!r} or is one of {', '.join((AGENT, *ENVELOPE))}")
+        for path, kind in paths:
+            if kind != "text" and not path.startswith(PAYLOAD):
+                raise ValueError(f"{path!r} is a text, and no number: numbers lie below {PAYLOAD!r}")
         own: set[tuple[str, Kind]] = {(path, kind) for path, kind in paths if path.startswith(PAYLOAD)}
         if (AGENT, "text") in paths:
             own.add((_AGENT_ID, "text"))
         self.reader = Reader(own, schemas)
-        self._inside = [(one, self.reader.column(*one)) for one in sorted(own)]
-        self._outside = sorted({*_ALWAYS, *(path for path, _ in paths if path in ENVELOPE)})
-        self._by_agent = (AGENT, "text") in paths
-        taken = [*((path, "text") for path in self._outside), *(one for one, _ in self._inside), (AGENT, "text")]
-        self.place = {one: number for number, one in enumerate(taken)}
+        self._inside = [(path, kind, self.reader.column(path, kind)) for path, kind in sorted(own)]
+        self.texts = {path: slot for slot, path in enumerate(FIXED)}
+        self.numbers: dict[tuple[str, Kind], int] = {}
+        for path, kind, _ in self._inside:
+            if kind in ("text", "exact"):
+                self.texts.setdefault(path, len(self.texts))
+            if kind != "text":
+                self.numbers.setdefault((path, _NUMBER_OF[kind]), len(self.numbers))
+        scanned: list[tuple[ScannedKind, str]] = [("text", path) for path in self.texts if path.startswith(PAYLOAD)]
+        scanned += [("truth" if kind == "truth" else "number", path) for path, kind in self.numbers]
+        self.scanner = None if not compiled else scanner([(kind, path.removeprefix(PAYLOAD)) for kind, path in scanned])
         named = {name for spec in specs for name in spec.event_types} | {name for kind in kinds for name in (kind.start, *kind.ends)}
         self.types = {name: number for number, name in enumerate(sorted(named - {ANY}), 1)}
 
-    def blank(self) -> list[list[Any]]:
-        """Columns without events, in the order of ``place``."""
-        return [[] for _ in self.place]
+    @property
+    def slots(self) -> tuple[int, int]:
+        """How many texts and how many numbers there are of each record."""
+        return len(self.texts), len(self.numbers)
 
-    def take(self, envelope: Envelope, members: Sequence[Any], into: Sequence[list[Any]]) -> None:
+    def blank(self) -> Listed:
+        """Columns without events."""
+        return Listed([], [], [[] for _ in ENVELOPE], [[] for _ in self._inside])
+
+    def take(self, envelope: Envelope, members: Sequence[Any], into: Listed) -> None:
         """Adds what is read of some events to columns. After it nobody needs the events themselves."""
-        columns = iter(into)
-        for path in self._outside:
-            next(columns).extend(envelope[path])
+        into.ids.extend(envelope["id"])
+        into.times.extend(envelope["time"])
+        for path, own in zip(ENVELOPE, into.envelope, strict=True):
+            own.extend(envelope[path])
         of_members = self.reader.columns(members)
-        agents: Sequence[str | None] = ()
-        for (path, _), column in self._inside:
-            values = column.take(of_members)
-            next(columns).extend(values)
-            if path == _AGENT_ID:
-                agents = values
-        if self._by_agent:
-            next(columns).extend(_agents(envelope, agents))
+        for (_, _, column), values in zip(self._inside, into.inside, strict=True):
+            values.extend(column.take(of_members))
+
+    def code(self, listed: Listed) -> Coded:
+        """Columns of what was read, as numbers."""
+        names = Names()
+        texts = np.full((len(self.texts), len(listed.ids)), NO_NAME, np.int32)
+        numbers: dict[int, Sparse] = {}
+        for path, column in zip(ENVELOPE, listed.envelope, strict=True):
+            texts[self.texts[path]] = names.codes(column)
+        for (path, kind, _), column in zip(self._inside, listed.inside, strict=True):
+            if kind == "text":
+                texts[self.texts[path]] = names.codes(column)
+            else:
+                numbers[self.numbers[path, _NUMBER_OF[kind]]] = sparse(column)
+            if kind == "exact" and str in set(map(type, column)):
+                texts[self.texts[path]] = names.codes([one if type(one) is str else None for one in column])
+        return Coded(listed.ids, moments(listed.times), names.listed(), texts, [numbers[slot] for slot in range(len(numbers))])
 
 
-def _agents(envelope: Envelope, agents: Sequence[str | None]) -> Iterable[str | None]:
-    """Which agent each event is about: the rule of ``events.event.agent_of``, without a call for each."""
-    kinds, aggregates = envelope["aggregatetype"], envelope["aggregateid"]
-    alike = kinds.count(AGENT)
-    if not alike:  # most topics have the one or the other
-        return agents
-    if alike == len(kinds):
-        return aggregates
-    return [aggregate if kind == AGENT else agent for kind, aggregate, agent in zip(kinds, aggregates, agents, strict=True)]
+class Listed(NamedTuple):
+    """What was read of some events as the reader gives it: members of the envelope and of payloads, a column each."""
+
+    ids: list[str]
+    times: list[str]
+    envelope: Sequence[list[str | None]]
+    inside: Sequence[list[Any]]
+
+
+class Keys(NamedTuple):
+    """A key for each of some rows: its place in ``names``, NO_NAME for none."""
+
+    names: Sequence[str]
+    at: NDArray[np.int32]
+
+
+_NUMBER_OF: Final[Mapping[Kind, Kind]] = {"number": "number", "exact": "number", "truth": "truth"}
 
 
 def dimension_paths(dimension: str) -> tuple[str, ...]:
@@ -110,7 +146,7 @@ def _paths(specs: Iterable[MetricSpec], kinds: Iterable[PairKind]) -> Iterator[t
 class Columns:
     """Events of several partitions, those of one partition next to each other and in the order of the log.
 
-    ``lanes`` are the partitions, ``bounds`` where each begins and the last ends. ``taken`` is what the layout took, ``(n,)``:
+    ``lanes`` are the partitions, ``bounds`` where each begins and the last ends. ``coded`` is what was read, ``(n,)``:
     ``offsets``, ``times_us`` event time, ``watermarks_us`` the partition's largest so far. Implements ``measuring.Events``.
     """
 
@@ -119,7 +155,7 @@ class Columns:
         layout: Layout,
         lanes: Sequence[Lane],
         bounds: NDArray[np.int64],
-        taken: Sequence[Sequence[Any]],
+        coded: Coded,
         offsets: Sequence[int],
         times_us: NDArray[np.int64],
         watermarks_us: NDArray[np.int64],
@@ -129,12 +165,11 @@ class Columns:
         self.offsets = offsets
         self.times_us = times_us
         self.watermarks_us = watermarks_us
-        self.ids: Sequence[str] = taken[layout.place["id", "text"]]
+        self.ids = coded.ids
         self._layout = layout
-        self._taken = taken
+        self._coded = coded
         self._rows: dict[tuple[str, ...], NDArray[np.int32]] = {}
-        self._lists: dict[tuple[str, ...], Sequence[int]] = {}  # the same, for columns that are lists
-        self._subsets: dict[tuple[str, Kind, tuple[str, ...]], Sequence[Any]] = {}
+        self._numbers: dict[tuple[str, Kind, tuple[str, ...]], Sparse] = {}
         self._pairs: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
@@ -148,36 +183,60 @@ class Columns:
     def _sizes(self) -> NDArray[np.int64]:
         return np.diff(self.bounds)
 
+    def _translated(self, codes: NDArray[np.int32], of: Callable[[str], int], none: int) -> NDArray[np.int32]:
+        return translated(codes, self._coded.names, of, none)
+
     @cached_property
-    def _types(self) -> NDArray[np.int16]:
+    def _types(self) -> NDArray[np.int32]:
         """The number of each event's type, 0 for types that no metric names, -1 for anomalies."""
-        types = self._taken[self._layout.place["type", "text"]]
-        codes = np.fromiter(map(self._layout.types.get, types, repeat(0)), np.int16, len(types))
-        if any(name.startswith(_ANOMALY) for name in set(types)):
-            codes[[name.startswith(_ANOMALY) for name in types]] = _ANOMALIES
-        return codes
+        types = self._layout.types
+        return self._translated(self._codes("type"), lambda name: _ANOMALIES if name.startswith(_ANOMALY) else types.get(name, 0), 0)
+
+    @cached_property
+    def _agents(self) -> NDArray[np.int32]:
+        """Which agent each event is about: the rule of ``events.event.agent_of``, without a call for each."""
+        is_agent = self._translated(self._codes("aggregatetype"), AGENT.__eq__, 0) == 1
+        return np.where(is_agent, self._codes("aggregateid"), self._codes(_AGENT_ID))
+
+    def _codes(self, path: str) -> NDArray[np.int32]:
+        return self._agents if path == AGENT else self._coded.texts[self._layout.texts[path]]
+
+    def _wanted(self, types: tuple[str, ...]) -> NDArray[np.bool_]:
+        """By number of type, whether it is one of these."""
+        wanted = np.zeros(len(self._layout.types) + 2, np.bool_)
+        wanted[[self._layout.types[name] for name in types if name != ANY]] = True
+        if ANY in types:
+            wanted[:_ANOMALIES] = True
+        return wanted
 
     def rows_of(self, types: tuple[str, ...]) -> NDArray[np.int32]:
         rows = self._rows.get(types)
         if rows is None:
-            wanted = np.zeros(len(self._layout.types) + 2, np.bool_)
-            wanted[[self._layout.types[name] for name in types if name != ANY]] = True
-            if ANY in types:
-                wanted[:_ANOMALIES] = True
-            rows = self._rows[types] = np.flatnonzero(wanted[self._types]).astype(np.int32)
+            rows = self._rows[types] = np.flatnonzero(self._wanted(types)[self._types]).astype(np.int32)
         return rows
 
-    def column(self, path: str, kind: Kind, types: tuple[str, ...]) -> Sequence[Any]:
-        subset = self._subsets.get((path, kind, types))
-        if subset is None:
-            subset, rows = self._taken[self._layout.place[path, kind]], self.rows_of(types)
-            if len(rows) < len(self):
-                at = self._lists.get(types)
-                if at is None:
-                    at = self._lists[types] = rows.tolist()
-                subset = [subset[row] for row in at]
-            self._subsets[path, kind, types] = subset
-        return subset
+    def numbers(self, path: str, kind: Kind, types: tuple[str, ...]) -> Sparse:
+        found = self._numbers.get((path, kind, types))
+        if found is None:
+            rows, values = self._coded.numbers[self._layout.numbers[path, kind]]
+            if len(rows):
+                own = self._wanted(types)[self._types[rows]]
+                if not own.all():
+                    rows, values = rows[own], values[own]
+            found = self._numbers[path, kind, types] = rows, values
+        return found
+
+    def texts(self, path: str, rows: NDArray[np.int32]) -> Sequence[str | None]:
+        names = self._coded.names
+        return [names[code] if code >= 0 else None for code in self._codes(path)[rows].tolist()]
+
+    def among(self, path: str, names: frozenset[str], types: tuple[str, ...]) -> NDArray[np.bool_]:
+        codes = self._codes(path)
+        rows = self.rows_of(types)
+        if len(rows) < len(self):
+            codes = codes[rows]
+        found: NDArray[np.bool_] = self._translated(codes, names.__contains__, 0) == 1
+        return found
 
     def pairs(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         return self._pairs[name]
@@ -185,34 +244,30 @@ class Columns:
     def match(self, kinds: Iterable[PairKind]) -> None:
         """Follows starts and ends; changes the open pairs of the lanes. Once, before ``pairs`` is asked."""
         for kind in kinds:
-            types = (kind.start, *kind.ends)
-            rows, ids = self.rows_of(types), self.column(kind.by, "text", types)
-            if None in ids or "" in ids or max(map(len, ids), default=0) > MAX_ID_LENGTH:
-                named = [bool(one) and len(one) <= MAX_ID_LENGTH for one in ids]
-                rows, ids = rows[named], list(compress(ids, named))
+            rows = self.rows_of((kind.start, *kind.ends))
+            ids = self._codes(kind.by)[rows]
+            named = self._translated(ids, lambda name: 0 < len(name) <= MAX_ID_LENGTH, 0) == 1
+            if not named.all():
+                rows, ids = rows[named], ids[named]
             codes = self._types[rows]
-            start = codes == self._layout.types[kind.start]
-            ends = np.isin(codes, [self._layout.types[name] for name in kind.ends]) if kind.start in kind.ends else ~start
-            columns = rows.tolist(), ends.tolist(), start.tolist(), ids, self.times_us[rows].tolist(), self.watermarks_us[rows].tolist()
-            found: list[int] = []
-            took_us: list[int] = []
-            bounds = np.searchsorted(rows, self.bounds).tolist()
-            steps = zip(*columns, strict=True)
-            for lane, first, last in zip(self.lanes, bounds[:-1], bounds[1:], strict=True):
-                if first < last:
-                    lane.pairs.take(kind.name, ids[first:last], islice(steps, last - first), found, took_us)
-            self._pairs[kind.name] = np.array(found, np.int32), np.array(took_us, np.int64)
+            starts = codes == self._layout.types[kind.start]
+            ends = np.isin(codes, [self._layout.types[name] for name in kind.ends]) if kind.start in kind.ends else ~starts
+            of = np.searchsorted(self.bounds, rows, side="right") - 1
+            steps = Steps(rows, of, ids, starts, ends, self.times_us[rows], self.watermarks_us[rows])
+            self._pairs[kind.name] = follow(kind.name, [lane.pairs for lane in self.lanes], steps, self._coded.names)
 
     def has_keys(self, paths: Sequence[str]) -> bool:
         """Whether any event may have a key of these parts: of tenants there are often none."""
-        return all(any(self._taken[self._layout.place[path, "text"]]) for path in paths)
+        return all(bool((self._codes(path) >= 0).any()) for path in paths)
 
-    def keys(self, paths: Sequence[str], rows: NDArray[np.int32]) -> Sequence[str | None]:
-        """The key of each of some rows; None where a part of it is missing."""
-        parts = [self._taken[self._layout.place[path, "text"]] for path in paths]
-        if len(rows) < len(self):
-            at = rows.tolist()
-            parts = [[part[row] for row in at] for part in parts]
+    def keys(self, paths: Sequence[str], rows: NDArray[np.int32]) -> Keys:
+        """The key of each of some rows; none where a part of it is missing."""
+        names, parts = self._coded.names, [self._codes(path)[rows] for path in paths]
         if len(parts) == 1:
-            return parts[0]
-        return [_SEPARATOR.join(some) if all(some) else None for some in zip(*parts, strict=True)]
+            return Keys(names, parts[0])
+        there = np.ones(len(rows), np.bool_)
+        for part in parts:
+            there &= self._translated(part, bool, 0) == 1
+        at = np.full(len(rows), NO_NAME, np.int32)
+        distinct, at[there] = np.unique(np.stack(parts, axis=1)[there], axis=0, return_inverse=True)
+        return Keys([_SEPARATOR.join(names[code] for code in key) for key in distinct.tolist()], at)

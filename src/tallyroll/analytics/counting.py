@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tallyroll.analytics.gathering import Tally
+from tallyroll.analytics.gathered import Tally
 from tallyroll.analytics.pairs import pairs_of
 from tallyroll.analytics.spec import MetricSpec
 from tallyroll.telemetry import (

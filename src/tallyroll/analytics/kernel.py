@@ -15,7 +15,8 @@ from tallyroll.analytics.admitted_keys import OTHER, AdmittedKeys
 from tallyroll.analytics.cells import Waiting, join, settle
 from tallyroll.analytics.columns import Columns, Layout
 from tallyroll.analytics.cut import Cut
-from tallyroll.analytics.gathering import Tally, gather
+from tallyroll.analytics.gathered import Tally
+from tallyroll.analytics.gathering import gather
 from tallyroll.analytics.lane import HeldRow, Lane
 from tallyroll.analytics.lateness import KEPT, Fate, Judged, Timing, fate, judge
 from tallyroll.analytics.left_out import TOO_OLD
@@ -40,15 +41,18 @@ class Kernel:
 
     The owner gives each partition a ``Lane`` (``open``), puts batches into it, and stores what the lane has. Panes are the
     same for every batching, every order among partitions and every number of runs; float sums up to their last bits.
+    They are the same, too, with the compiled scanner and without it, which ``compiled=False`` is for.
     ``retention`` says how long the store keeps panes: values behind that are left out, and the lane counts them.
     Not promised: that values are in panes before ``cut`` or ``settle``.
     """
 
-    def __init__(self, specs: Sequence[MetricSpec], schemas: Schemas, retention: Retention = USUALLY_KEPT) -> None:
+    def __init__(
+        self, specs: Sequence[MetricSpec], schemas: Schemas, retention: Retention = USUALLY_KEPT, *, compiled: bool = True
+    ) -> None:
         self.specs = specs
         self.kinds = pair_kinds(specs)
         self.lanes: dict[int, Lane] = {}
-        self._layout = Layout(specs, self.kinds, schemas)
+        self._layout = Layout(specs, self.kinds, schemas, compiled=compiled)
         self._timings = [Timing(spec.pane_s, round(spec.disorder_s * 1e6), round(spec.lateness_s * 1e6)) for spec in specs]
         self._opened = 0
         self._cut: Cut | None = None

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tallyroll.analytics.coded import Sparse
 from tallyroll.analytics.pairs import kind_of
 from tallyroll.analytics.pane import bin_of
 from tallyroll.analytics.reading import Kind
@@ -39,8 +40,14 @@ class Events(Protocol):
     def rows_of(self, types: tuple[str, ...]) -> NDArray[np.int32]:
         """The rows of events of these types, ascending; all for ``*``, but those of anomalies."""
 
-    def column(self, path: str, kind: Kind, types: tuple[str, ...]) -> Sequence[Any]:
-        """What lies at a path, in the rows of some types; None where there is nothing."""
+    def numbers(self, path: str, kind: Kind, types: tuple[str, ...]) -> Sparse:
+        """The numbers (``number``) or truths (``truth``) at a path, of events of some types; texts of exact ones are NaN."""
+
+    def texts(self, path: str, rows: NDArray[np.int32]) -> Sequence[str | None]:
+        """The texts at a path in some rows."""
+
+    def among(self, path: str, names: frozenset[str], types: tuple[str, ...]) -> NDArray[np.bool_]:
+        """For each of ``rows_of(types)`` whether the text at a path is one of these."""
 
     def pairs(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The rows of ends that met their start, and how many µs lay between."""
@@ -72,8 +79,7 @@ def measure(spec: MetricSpec, events: Events) -> Measured:
         values = np.ones(len(rows)) if isinstance(value, One) else _successes(value, spec, events)
         return Measured(rows, values.astype(np.int64) if spec.exact else values, np.zeros(len(rows), np.int32))
     if spec.exact and isinstance(value, Path):
-        rows, found = _present(value, spec, events, "exact")
-        whole = _exact(found, value.times)
+        rows, whole = _exact(value, spec, events)
     else:
         rows, numbers = _floats(value, spec, events)
         if not spec.exact:
@@ -85,9 +91,8 @@ def measure(spec: MetricSpec, events: Events) -> Measured:
 def _floats(value: Value, spec: MetricSpec, events: Events) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Rows that have the value, and the value: NaN where it is invalid."""
     if isinstance(value, Path):
-        rows, found = _present(value, spec, events, "number")
-        numbers = _numbers(found)
-        return rows, numbers if value.times == 1 else numbers * value.times
+        rows, numbers = events.numbers(value.path, "number", spec.event_types)
+        return rows, _times(numbers, value.times)
     if isinstance(value, Pair):
         rows, took_us = events.pairs(kind_of(value, spec).name)
         return rows, took_us / 1_000.0
@@ -130,51 +135,26 @@ def _any_of(some: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
     return united
 
 
-def _present(path: Path, spec: MetricSpec, events: Events, kind: Kind) -> tuple[NDArray[np.int32], list[Any]]:
-    column, rows = events.column(path.path, kind, spec.event_types), events.rows_of(spec.event_types)
-    if column.count(None) == len(column):
-        return rows[:0], []
-    there = [index for index, one in enumerate(column) if one is not None]
-    return (rows if len(there) == len(column) else rows[there]), [column[index] for index in there]
+def _times(numbers: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    if factor == 1:
+        return numbers
+    with np.errstate(over="ignore"):  # what lies beyond floats is invalid
+        return numbers * factor
 
 
-def _numbers(found: Sequence[Any]) -> NDArray[np.float64]:
-    """Python numbers as floats, NaN for one beyond them."""
-    try:
-        return np.array(found, np.float64)
-    except OverflowError:
-        return np.array([_number(one) for one in found], np.float64)
-
-
-def _number(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return np.nan
-
-
-def _exact(found: Sequence[Any], times: float) -> NDArray[np.int64]:
+def _exact(value: Path, spec: MetricSpec, events: Events) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Numbers and decimal texts times a factor as whole numbers; ``_NO_INTEGER`` for what is none."""
-    try:
-        array = np.array(found)
-    except (ValueError, OverflowError):
-        array = np.empty(0, np.object_)
-    if array.dtype.kind == "i" and float(times).is_integer():
-        most = int(MAX_EXACT // max(1, abs(times)))
-        return np.where((array >= -most) & (array <= most), array * int(times), _NO_INTEGER)
-    if array.dtype.kind in "if":
-        return _rounded(array.astype(np.float64) * times)
-    return np.array([_whole(one, times) for one in found], np.int64)
+    rows, numbers = events.numbers(value.path, "number", spec.event_types)
+    whole = _rounded(_times(numbers, value.times))  # valid ones are small enough for floats to have them exactly
+    odd = np.flatnonzero(np.isnan(numbers))
+    if len(odd):
+        whole[odd] = [_NO_INTEGER if text is None else _whole(text, value.times) for text in events.texts(value.path, rows[odd])]
+    return rows, whole
 
 
-def _whole(value: object, times: float) -> int:
+def _whole(text: str, times: float) -> int:
     try:
-        if type(value) is str:
-            exact = Decimal(value) * Decimal(times)
-        elif type(value) in (int, float):
-            exact = Decimal(value * times) if type(value) is float else Decimal(value) * Decimal(times)  # type: ignore[arg-type]
-        else:
-            return _NO_INTEGER
+        exact = Decimal(text) * Decimal(times)
         if abs(exact) > MAX_EXACT:  # raises for NaN
             return _NO_INTEGER
         return int(exact.to_integral_value(ROUND_HALF_EVEN))
@@ -189,17 +169,14 @@ def _rounded(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _successes(value: Success, spec: MetricSpec, events: Events) -> NDArray[np.float64]:
-    types = events.column("type", "text", spec.event_types)
-    said = events.column("payload.success", "truth", spec.event_types)
-    status = events.column("payload.status", "text", spec.event_types)
-    result = events.column("payload.result.status", "text", spec.event_types)
-    failed, bad = frozenset(value.failed), FAILURES
-    return np.array(
-        [
-            not (a in failed or b is False or c in bad or d in bad) for a, b, c, d in zip(types, said, status, result, strict=True)
-        ],
-        np.float64,
-    )  # fmt: skip
+    types = spec.event_types
+    bad = events.among("type", frozenset(value.failed), types)
+    for path in ("payload.status", "payload.result.status"):
+        bad |= events.among(path, FAILURES, types)
+    rows, said = events.numbers("payload.success", "truth", types)
+    if len(rows):
+        bad[np.searchsorted(events.rows_of(types), rows[said == 0])] = True
+    return (~bad).astype(np.float64)
 
 
 def _placed(spec: MetricSpec, rows: NDArray[np.int32], values: Numbers, invalid: NDArray[np.bool_]) -> Measured:

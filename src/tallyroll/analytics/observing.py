@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tallyroll.analytics.cells import Part
 from tallyroll.analytics.columns import Columns
-from tallyroll.analytics.gathering import Tally
+from tallyroll.analytics.gathered import Tally
 from tallyroll.analytics.lateness import Bools
 from tallyroll.analytics.measuring import NEGATIVE, ZERO
 from tallyroll.analytics.pane import Pane, bin_of

@@ -9,6 +9,9 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tallyroll.analytics.spec import MetricSpec, Pair, read_by
 from tallyroll.ports import OpenPair
 
@@ -49,9 +52,33 @@ class PairChanges(NamedTuple):
     touched: Mapping[str, set[str]]
 
 
+class Steps(NamedTuple):
+    """Events that start or end something, in the order of the log in each partition, as columns of equal length.
+
+    ``rows`` of the run, ascending; ``of`` which partition, ``ids`` places in a list of names; times in µs, watermarks the
+    partition's largest event time so far, this event's included.
+    """
+
+    rows: NDArray[np.int32]
+    of: NDArray[np.intp]
+    ids: NDArray[np.int32]
+    starts: NDArray[np.bool_]
+    ends: NDArray[np.bool_]
+    times_us: NDArray[np.int64]
+    watermarks_us: NDArray[np.int64]
+
+    def only(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Steps:
+        """Some of them, or in another order."""
+        return Steps._make(column[which] for column in self)
+
+
 Step = tuple[int, bool, bool, str, int, int]
 """One event: its row, whether it is an end, whether a start, the id, its event time, and the partition's largest so far (this
 one's included), both µs. A plain tuple: a named one would cost as much as all that is done with it."""
+
+
+_Followed = tuple[list[int], NDArray[np.int32], NDArray[np.int64]]
+"""By partition how many starts expired or had to go; the rows of ends that met their start, and how long it took."""
 
 
 class _OfKind:
@@ -87,6 +114,10 @@ class _OfKind:
                     self._shrink()
                     lost += 1
         return lost
+
+    def has_room(self, starts: int) -> bool:
+        """Whether so many may be opened without that any has to go."""
+        return len(self.open) + starts <= self.limit
 
     def expire(self, before_us: int) -> int:
         """Forgets starts that have waited since before that time; how many."""
@@ -131,11 +162,9 @@ class OpenPairs:
     def __len__(self) -> int:
         return sum(len(kind.open) for kind in self._kinds.values())
 
-    def take(self, name: str, ids: Sequence[str], steps: Iterable[Step], rows: list[int], took_us: list[int]) -> None:
-        """Follows the events of one kind; adds the rows of ends that met their start, and how long it took. ``ids`` are theirs."""
-        kind = self._kinds[name]
-        kind.touched.update(ids)
-        self.expired += kind.follow(steps, rows, took_us)
+    def of_kind(self, name: str) -> _OfKind:
+        """The starts of one kind; for ``follow``."""
+        return self._kinds[name]
 
     def sweep(self, watermark_us: int) -> None:
         """Forgets what has expired. Only for memory and store: ``take`` judges each start when its end comes."""
@@ -166,3 +195,70 @@ class OpenPairs:
         for name, touched in changes.touched.items():
             self._kinds[name].touched |= touched
             self._kinds[name].stored |= touched
+
+
+def follow(name: str, partitions: Sequence[OpenPairs], steps: Steps, names: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Follows the events of one kind; gives the rows of ends that met their start, ascending, and how many µs it took."""
+    kinds = [one.of_kind(name) for one in partitions]
+    opened = np.bincount(steps.of[steps.starts], minlength=len(kinds)).tolist()
+    if all(kind.has_room(count) for kind, count in zip(kinds, opened, strict=True)):
+        lost, rows, took_us = _follow_all(kinds, steps, names)
+    else:
+        lost, rows, took_us = _follow_each(kinds, steps, names)
+    for one, count in zip(partitions, lost, strict=True):
+        one.expired += count
+    return rows, took_us
+
+
+def _follow_each(kinds: Sequence[_OfKind], steps: Steps, names: Sequence[str]) -> _Followed:
+    """One event after the other: which start has to go depends on what was open at that moment."""
+    rows: list[int] = []
+    took_us: list[int] = []
+    lost = []
+    for number, kind in enumerate(kinds):
+        own = steps.only(steps.of == number)
+        ids = [names[code] for code in own.ids.tolist()]
+        kind.touched.update(ids)
+        columns = own.rows.tolist(), own.ends.tolist(), own.starts.tolist(), ids, own.times_us.tolist(), own.watermarks_us.tolist()
+        lost.append(kind.follow(zip(*columns, strict=True), rows, took_us))
+    return lost, np.array(rows, np.int32), np.array(took_us, np.int64)
+
+
+def _follow_all(kinds: Sequence[_OfKind], steps: Steps, names: Sequence[str]) -> _Followed:
+    """All at once, as long as no start has to go: then events of other ids decide nothing, and those of one id stand together."""
+    if not len(steps.rows):
+        return [0] * len(kinds), np.empty(0, np.int32), np.empty(0, np.int64)
+    steps = steps.only(np.lexsort((steps.ids, steps.of)))  # keeps the order of those of one id
+    same = (steps.ids[1:] == steps.ids[:-1]) & (steps.of[1:] == steps.of[:-1])
+    firsts, lasts = np.flatnonzero(np.append(True, ~same)), np.flatnonzero(np.append(~same, True))
+    ends = np.flatnonzero(same & steps.starts[:-1] & steps.ends[1:]) + 1  # right behind a start of theirs
+    took_us, waited_us = steps.times_us[ends] - steps.times_us[ends - 1], steps.watermarks_us[ends] - steps.watermarks_us[ends - 1]
+    expired = waited_us > EXPIRY_US
+    lost = np.bincount(steps.of[ends[expired]], minlength=len(kinds)).tolist()
+    for number, code in zip(steps.of[firsts].tolist(), steps.ids[firsts].tolist(), strict=True):
+        kinds[number].touched.add(names[code])
+    rows, took = steps.rows[ends[~expired]], took_us[~expired]
+
+    older_rows, older_us = [], []
+    earlier = steps.only(firsts[steps.ends[firsts]])
+    told = earlier.of.tolist(), earlier.ids.tolist(), earlier.rows.tolist(), earlier.times_us.tolist(), earlier.watermarks_us.tolist()
+    for number, code, row, time_us, watermark_us in zip(*told, strict=True):
+        found = kinds[number].open.pop(names[code], None)
+        if found is not None:
+            started, since = found
+            if watermark_us - since > EXPIRY_US:
+                lost[number] += 1
+            else:
+                older_rows.append(row)
+                older_us.append(time_us - started)
+    ended = firsts[~steps.ends[firsts] & ~steps.starts[lasts]]  # what was open before was begun anew, and that has ended
+    for number, code in zip(steps.of[ended].tolist(), steps.ids[ended].tolist(), strict=True):
+        kinds[number].open.pop(names[code], None)
+    left = steps.only(lasts[steps.starts[lasts]])
+    told_left = left.of.tolist(), left.ids.tolist(), left.times_us.tolist(), left.watermarks_us.tolist()
+    for number, code, time_us, watermark_us in zip(*told_left, strict=True):
+        kinds[number].open[names[code]] = (time_us, watermark_us)
+        kinds[number].heap = None
+    rows, took = np.append(rows, np.array(older_rows, np.int32)), np.append(took, np.array(older_us, np.int64))
+    order = np.argsort(rows)
+    return lost, rows[order], took[order]

@@ -7,6 +7,7 @@ that member is invalid, the others count. Old payloads are lifted by the registe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Union, cast
 
@@ -141,6 +142,15 @@ def some_of(envelope: Envelope, places: Sequence[int]) -> Envelope:
     return {name: [column[place] for place in places] for name, column in envelope.items()}
 
 
+def _versions(envelope: Envelope) -> set[tuple[str, str]]:
+    """The types, with the versions of their payloads."""
+    versions = set(envelope["schemaversion"])
+    if len(versions) == 1:
+        [version] = versions
+        return {(name, version) for name in set(envelope["type"])}
+    return set(zip(envelope["type"], envelope["schemaversion"], strict=True))
+
+
 def told_by(envelope: Envelope) -> Told:
     """What documents say of whether their records count."""
     return Told(
@@ -247,7 +257,7 @@ class Reader:
     def members(self, envelope: Envelope, index: Sequence[int], values: Sequence[bytes | None]) -> Found:
         """The members of readable documents; ``index`` says which of ``values`` they are."""
         try:
-            if self._are_current(envelope):
+            if self.are_current(_versions(envelope)):
                 return Found(index, envelope, self._quickly(envelope["data"]))
         except _BAD_RECORD:
             pass  # one of them: which one is found below
@@ -261,13 +271,8 @@ class Reader:
             return list(map(self._decode_members, members))
         return [self._decode_members(one) if type(one) is msgspec.Raw else one for one in members]
 
-    def _are_current(self, envelope: Envelope) -> bool:
-        versions, types = set(envelope["schemaversion"]), set(envelope["type"])
-        if len(versions) == 1:
-            [version] = versions
-            pairs = {(name, version) for name in types}
-        else:
-            pairs = set(zip(envelope["type"], envelope["schemaversion"], strict=True))
+    def are_current(self, pairs: AbstractSet[tuple[str, str]]) -> bool:
+        """Whether payloads of these types and versions can be taken as they are."""
         if pairs <= self._current:
             return True
         try:

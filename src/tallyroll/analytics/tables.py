@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tallyroll.analytics.admitted_keys import DAY_US, KeyNames
+from tallyroll.analytics.admitted_keys import DAY_US, NO_KEY, KeyNames
 from tallyroll.analytics.cells import Part, Waiting
+from tallyroll.analytics.coded import translated
 from tallyroll.analytics.columns import Columns, dimension_paths
 from tallyroll.analytics.lateness import Bools, Judged
 from tallyroll.analytics.measuring import Measured
@@ -122,14 +123,14 @@ def _places(table: Table, place: int, columns: Columns, rows: NDArray[np.int32])
     if not table.paths:
         return np.full(len(rows), _FLEET_CODE, np.int32)
     keys = columns.keys(table.paths, rows)
-    codes = table.names.codes(keys)
+    codes = translated(keys.at, keys.names, table.names.code, NO_KEY)
     watermarks_us = columns.watermarks_us[rows]
     row_of = columns.of_each([lane.admitted[place].row for lane in columns.lanes])[rows]
     if table.names.are_seen(row_of, codes, watermarks_us // DAY_US):
         return codes
     ends = np.searchsorted(rows, columns.bounds).tolist()
     found = [
-        lane.admitted[place].places(keys[start:stop], codes[start:stop], watermarks_us[start:stop])
+        lane.admitted[place].places(keys.names, keys.at[start:stop], codes[start:stop], watermarks_us[start:stop])
         for lane, start, stop in zip(columns.lanes, ends[:-1], ends[1:], strict=True)
         if start < stop
     ]

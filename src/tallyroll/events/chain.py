@@ -305,6 +305,30 @@ class RepeatFilter:
                     found[index] = "conflict"
         return found
 
+    def all_count(self, runs: Sequence[tuple[str, int, int]], ids: Sequence[str]) -> bool:
+        """Whether all records of a batch that expects nothing count, by the usual case; remembers them then, and else nothing.
+
+        ``runs``: session (empty for none), first number and how many numbers that follow it, in order. Of False ``copies_told``
+        has to find which, if any, do not.
+        """
+        highs: dict[str, int] = {}
+        for session, first, count in runs:
+            if session:
+                known = self._sessions.get(session)
+                if first != highs.pop(session, 0 if known is None else known.high) + 1:
+                    return False
+                highs[session] = first + count - 1  # behind those that it was silent for
+        opened = len(highs.keys() - self._sessions.keys())
+        if (opened and len(self._sessions) + opened > MAX_SESSIONS) or not self._are_new(ids):
+            return False  # which one has to go depends on the order
+        for session, high in highs.items():
+            known = self._sessions.get(session)
+            if known is not None:
+                known.high = high
+            self._sessions[session] = known or _Run(high, None)
+            self._sessions.move_to_end(session)
+        return True
+
     def wins(self, head: Counted, offset: int) -> bool:
         """Whether a first copy that expects something counts; remembers it if it does."""
         return self._contest.wins(f"{head.aggregatetype}:{head.aggregateid}", head.expects, offset)

@@ -1,0 +1,111 @@
+"""What has been read of the batches of one run, and what was met on the way. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tallyroll.analytics.coded import Coded, joined
+from tallyroll.analytics.columns import Layout
+from tallyroll.analytics.lane import Lane
+from tallyroll.events.batch import Batch
+
+LISTED: Final = 512  # records the reader takes at a time, a megabyte with what is read of them
+SCANNED: Final = 16_384  # records the scanner takes
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has met, for the counters: events by topic, records left out by reason, values by metric."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    overflowed: Counter[str] = field(default_factory=Counter)
+    unmatched: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    invalid: int = 0
+    future: int = 0
+    revised: int = 0
+    dropped: int = 0
+
+
+Piece = Sequence[tuple[Lane, Batch]]
+"""Batches that are read together; those of one lane stand together."""
+
+
+class Gathered:
+    """What was read of several lanes, in their order: as the reader lists it, and as numbers. ``counts``: events of each lane."""
+
+    def __init__(self, layout: Layout, lanes: Iterable[Lane], tally: Tally) -> None:
+        self.layout = layout
+        self.tally = tally
+        self.counts = dict.fromkeys(lanes, 0)
+        self.listed = layout.blank()
+        self.offsets: list[int] = []
+        self.timestamps_ms: list[int] = []
+        self._parts: list[Coded] = []
+
+    def add(self, coded: Coded) -> None:
+        """Records that are numbers already."""
+        self._code()
+        self._parts.append(coded)
+
+    def _code(self) -> None:
+        if self.listed.ids:
+            self._parts.append(self.layout.code(self.listed))
+            self.listed = self.layout.blank()
+
+    def coded(self) -> Coded:
+        """All of them as numbers."""
+        self._code()
+        return joined(self._parts, self.layout.slots)
+
+    def only(self, keep: NDArray[np.bool_]) -> None:
+        """Leaves out the offsets and timestamps of other events."""
+        chosen = keep.tolist()
+        self.offsets, self.timestamps_ms = list(compress(self.offsets, chosen)), list(compress(self.timestamps_ms, chosen))
+
+
+def pieces(lanes: Iterable[Lane], most: int) -> Iterator[Piece]:
+    """Takes the batches out of the lanes, at most so many records at a time, or one batch.
+
+    Such a piece stays in the processor's cache until it is columns, and what a piece costs is paid for many small batches at once.
+    """
+    piece: list[tuple[Lane, Batch]] = []
+    size = 0
+    for lane in lanes:
+        batches, lane.batches = lane.batches, []
+        for batch in batches:
+            if piece and (size + len(batch) > most or batch.has_heads != piece[0][1].has_heads):
+                yield piece
+                piece, size = [], 0
+            piece.append((lane, batch))
+            size += len(batch)
+    if piece:
+        yield piece
+
+
+def bounds_of(piece: Piece) -> dict[Lane, int]:
+    """Up to which record of the piece each lane goes."""
+    bounds: dict[Lane, int] = {}
+    end = 0
+    for lane, batch in piece:
+        end += len(batch)
+        bounds[lane] = end
+    return bounds
+
+
+def parts_of(bounds: Mapping[Lane, int], at: Sequence[int]) -> Iterator[tuple[Lane, int, int]]:
+    """Of some records, given by their places in the piece, which are each lane's."""
+    start = 0
+    for lane, end in bounds.items():
+        stop = bisect_left(at, end, start)
+        yield lane, start, stop
+        start = stop
