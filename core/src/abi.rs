@@ -1,4 +1,4 @@
-//! The interface for C, version 1. All that `unsafe` has to trust is said here; all that can be checked is.
+//! The interface for C, version 2. All that `unsafe` has to trust is said here; all that can be checked is.
 //!
 //! A scanner is used by one thread at a time. A fault in here is caught and looks like an odd first record.
 
@@ -8,7 +8,7 @@ use std::slice;
 use crate::scan::{Columns, Scanner};
 use crate::spec::Spec;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MOST: usize = i32::MAX as usize;
 
 /// Where results go, with room for `n` records, `texts` text slots and `values` number slots.
@@ -60,7 +60,7 @@ pub unsafe extern "C" fn tr_scanner_free(scanner: *mut Scanner) {
 
 /// Reads `n` records, of which number `i` is what lies between `ends[i - 1]`, or 0, and `ends[i]`.
 ///
-/// Gives `n`, or the number of the first record that is odd; what has been written means nothing then.
+/// Gives how many it has read: `n`, or up to the first record that is odd. What has been written of others means nothing.
 ///
 /// # Safety
 /// `scanner` is from `tr_scanner_new` and nobody else's now; `data` has `length` bytes, `ends` `n` numbers; `out` has the room

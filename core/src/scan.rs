@@ -24,6 +24,17 @@ pub(crate) struct Columns<'a> {
     pub(crate) counts: &'a mut [i64],
 }
 
+impl Columns<'_> {
+    /// Takes back the numbers of the last record, of which there is one at most in each slot.
+    fn forget(&mut self, row: usize) {
+        for (slot, count) in self.counts.iter_mut().enumerate() {
+            if *count > 0 && self.rows[slot * self.n + *count as usize - 1] == row as i32 {
+                *count -= 1;
+            }
+        }
+    }
+}
+
 /// A spec and the room that scans for it take, used again and again.
 pub(crate) struct Scanner {
     spec: Spec,
@@ -66,7 +77,7 @@ impl Scanner {
         &self.ids
     }
 
-    /// Fills the columns. Gives the number of the first record that is odd, after which they hold nothing of use, or `n`.
+    /// Fills the columns. Gives the number of the first record that is odd, or `n`: up to there they hold what was read.
     ///
     /// Record `i` ends at `ends[i]`, where the next begins; they ascend and lie inside the data.
     pub(crate) fn scan(&mut self, data: &[u8], ends: &[i64], columns: &mut Columns) -> usize {
@@ -79,7 +90,10 @@ impl Scanner {
         let mut start = 0;
         for (row, end) in ends.iter().enumerate() {
             let end = *end as usize;
+            let ids = self.ids.len();
             if self.record(data, start, end, row, columns).is_err() {
+                self.ids.truncate(ids);
+                columns.forget(row);
                 return row;
             }
             start = end;

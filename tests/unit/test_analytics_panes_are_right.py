@@ -63,7 +63,7 @@ class Curious(Quiet):
                 run.open_pane(seen.spec.name, seen.dimension, seen.keys[0], int(seen.starts[seen.key_of == 0][0]))
 
 
-async def compare(seed: int, *, restarts: bool) -> None:
+async def compare(seed: int, *, restarts: bool, compiled: bool) -> None:
     """Feeds one random history to the follower and to the reference."""
     log, random, counters = logs(seed, 150), Random(seed), Counters()  # noqa: S311  # a fixed history
     store = await memory_store(Shaky)
@@ -72,7 +72,7 @@ async def compare(seed: int, *, restarts: bool) -> None:
 
     async def opened(clock: FakeClock) -> AnalyticsFollower:
         tally = Tally(int((await store.documents(TALLY)).get(TALLY, b"0")))
-        return follower_on(store, clock=clock, telemetry=counters, max_rows=most, observers=[tally, Curious(random)])
+        return follower_on(store, clock=clock, telemetry=counters, max_rows=most, observers=[tally, Curious(random)], compiled=compiled)
 
     await feed(opened, log, random, restarts=restarts)
     found = await stored(store)
@@ -92,17 +92,19 @@ async def compare(seed: int, *, restarts: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("compiled", [True, False])
 @settings(max_examples=8)
 @given(seeds)
-def test_panes_and_counters_equal_a_plain_computation_over_the_log(seed):
-    asyncio.run(compare(seed, restarts=False))
+def test_panes_and_counters_equal_a_plain_computation_over_the_log(compiled, seed):
+    asyncio.run(compare(seed, restarts=False, compiled=compiled))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("compiled", [True, False])
 @settings(max_examples=8)
 @given(seeds)
-def test_followers_that_die_at_any_moment_leave_the_same_panes(seed):
-    asyncio.run(compare(seed, restarts=True))
+def test_followers_that_die_at_any_moment_leave_the_same_panes(compiled, seed):
+    asyncio.run(compare(seed, restarts=True, compiled=compiled))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ few records have any.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -65,63 +66,69 @@ def joined(parts: Sequence[Coded], slots: tuple[int, int]) -> Coded:
     if not parts:
         nothing = np.empty(0, np.int32), np.empty(0)
         return Coded([], np.empty(0, np.int64), [], np.empty((slots[0], 0), np.int32), [nothing] * slots[1])
-    numbers_of: dict[str, int] = {}
-    texts, start, numbers = [], 0, list[list[Sparse]]([[] for _ in range(slots[1])])
-    for part in parts:
-        table = np.array([*(numbers_of.setdefault(name, len(numbers_of)) for name in part.names), NO_NAME], np.int32)
-        texts.append(table[part.texts])
-        for own, (rows, values) in zip(numbers, part.numbers, strict=True):
-            own.append((rows + np.int32(start), values))
-        start += len(part)
-    return Coded(
-        [one for part in parts for one in part.ids],
-        np.concatenate([part.times_us for part in parts]),
-        list(numbers_of),
-        np.concatenate(texts, axis=1),
-        [(np.concatenate([rows for rows, _ in own]), np.concatenate([values for _, values in own])) for own in numbers],
-    )
+    names, texts = _with_names_of_one(parts)
+    starts = np.cumsum([0, *map(len, parts)], dtype=np.int32)
+    numbers = []
+    for own in zip(*(part.numbers for part in parts), strict=True):
+        rows = [rows + start for (rows, _), start in zip(own, starts, strict=False)]
+        numbers.append((np.concatenate(rows), np.concatenate([values for _, values in own])))
+    ids = list(chain.from_iterable(part.ids for part in parts))
+    return Coded(ids, np.concatenate([part.times_us for part in parts]), names, np.concatenate(texts, axis=1), numbers)
+
+
+def _with_names_of_one(parts: Sequence[Coded]) -> tuple[Sequence[str], list[NDArray[np.int32]]]:
+    """The texts of all with the same names."""
+    lists = {id(part.names): part.names for part in parts}
+    if len(lists) == 1:  # what the reader lists in one run
+        return parts[0].names, [part.texts for part in parts]
+    names = Names()
+    tables = {which: np.array([*(names[name] for name in own), NO_NAME], np.int32) for which, own in lists.items()}
+    return names.listed, [tables[id(part.names)][part.texts] for part in parts]
 
 
 class Names(dict[str | None, int]):
-    """Numbers for names, given when first asked for."""
+    """Numbers for names, given when first asked for; ``listed`` are the names in their order."""
 
     def __init__(self) -> None:
         super().__init__({None: NO_NAME})
+        self.listed: list[str] = []
 
-    def __missing__(self, name: str | None) -> int:
-        self[name] = number = len(self) - 1
+    def __missing__(self, name: str) -> int:
+        self[name] = number = len(self.listed)
+        self.listed.append(name)
         return number
 
-    def codes(self, texts: Sequence[str | None]) -> NDArray[np.int32]:
-        """The number of each text."""
+    def codes(self, texts: Sequence[str | None]) -> NDArray[np.int32] | int:
+        """The number of each text, or that of all, NO_NAME, where there is none."""
         if texts.count(None) == len(texts):
-            return np.full(len(texts), NO_NAME, np.int32)
+            return NO_NAME
         return np.fromiter(map(self.__getitem__, texts), np.int32, len(texts))
-
-    def listed(self) -> list[str]:
-        """The names, in the order of their numbers."""
-        return [name for name in self if name is not None]
 
 
 def sparse(column: Sequence[Any]) -> Sparse:
     """The numbers of a column of numbers, texts and None; texts are none, and beyond floats there are none."""
-    count = len(column) - column.count(None)
-    rows = np.arange(count, dtype=np.int32) if count == len(column) else np.empty(0, np.int32)
-    if count < len(column) and count:
-        rows = np.array([row for row, one in enumerate(column) if one is not None], np.int32)
-        column = [one for one in column if one is not None]
-    if not count:
-        return rows, np.empty(0)
-    if str in set(map(type, column)):
+    missing = column.count(None)
+    if missing == len(column):
+        return np.empty(0, np.int32), np.empty(0)
+    numbers = _floats(column)
+    there = ~np.isnan(numbers)
+    if int(there.sum()) + missing < len(column):  # some are something, and no number
+        there = np.array([one is not None for one in column])
+    rows = np.flatnonzero(there).astype(np.int32)
+    return rows, numbers if len(rows) == len(column) else numbers[rows]
+
+
+def _floats(column: Sequence[Any]) -> NDArray[np.float64]:
+    if str in set(map(type, column)):  # the array would read them
         column = [np.nan if type(one) is str else one for one in column]
     try:
-        return rows, np.array(column, np.float64)
+        return np.array(column, np.float64)  # NaN for None
     except OverflowError:
-        return rows, np.array([_number(one) for one in column], np.float64)
+        return np.array([_float(one) for one in column], np.float64)
 
 
-def _number(value: float) -> float:
+def _float(value: float | None) -> float:
     try:
-        return float(value)
+        return np.nan if value is None else float(value)
     except OverflowError:
         return np.nan

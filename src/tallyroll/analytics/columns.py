@@ -75,44 +75,23 @@ class Layout:
         """How many texts and how many numbers there are of each record."""
         return len(self.texts), len(self.numbers)
 
-    def blank(self) -> Listed:
-        """Columns without events."""
-        return Listed([], [], [[] for _ in ENVELOPE], [[] for _ in self._inside])
-
-    def take(self, envelope: Envelope, members: Sequence[Any], into: Listed) -> None:
-        """Adds what is read of some events to columns. After it nobody needs the events themselves."""
-        into.ids.extend(envelope["id"])
-        into.times.extend(envelope["time"])
-        for path, own in zip(ENVELOPE, into.envelope, strict=True):
-            own.extend(envelope[path])
-        of_members = self.reader.columns(members)
-        for (_, _, column), values in zip(self._inside, into.inside, strict=True):
-            values.extend(column.take(of_members))
-
-    def code(self, listed: Listed) -> Coded:
-        """Columns of what was read, as numbers."""
-        names = Names()
-        texts = np.full((len(self.texts), len(listed.ids)), NO_NAME, np.int32)
+    def code(self, envelope: Envelope, members: Sequence[Any], names: Names) -> Coded:
+        """What the reader has read of some events, as numbers; adds their names. After it nobody needs the events themselves."""
+        texts = np.full((len(self.texts), len(members)), NO_NAME, np.int32)
         numbers: dict[int, Sparse] = {}
-        for path, column in zip(ENVELOPE, listed.envelope, strict=True):
-            texts[self.texts[path]] = names.codes(column)
-        for (path, kind, _), column in zip(self._inside, listed.inside, strict=True):
+        for path in ENVELOPE:
+            texts[self.texts[path]] = names.codes(envelope[path])
+        of_members = self.reader.columns(members)
+        for path, kind, column in self._inside:
+            values = column.take(of_members)
             if kind == "text":
-                texts[self.texts[path]] = names.codes(column)
+                texts[self.texts[path]] = names.codes(values)
             else:
-                numbers[self.numbers[path, _NUMBER_OF[kind]]] = sparse(column)
-            if kind == "exact" and str in set(map(type, column)):
-                texts[self.texts[path]] = names.codes([one if type(one) is str else None for one in column])
-        return Coded(listed.ids, moments(listed.times), names.listed(), texts, [numbers[slot] for slot in range(len(numbers))])
-
-
-class Listed(NamedTuple):
-    """What was read of some events as the reader gives it: members of the envelope and of payloads, a column each."""
-
-    ids: list[str]
-    times: list[str]
-    envelope: Sequence[list[str | None]]
-    inside: Sequence[list[Any]]
+                numbers[self.numbers[path, _NUMBER_OF[kind]]] = sparse(values)
+            if kind == "exact" and str in set(map(type, values)):
+                texts[self.texts[path]] = names.codes([one if type(one) is str else None for one in values])
+        times_us = moments(envelope["time"])
+        return Coded(envelope["id"], times_us, names.listed, texts, [numbers[slot] for slot in range(len(numbers))])
 
 
 class Keys(NamedTuple):

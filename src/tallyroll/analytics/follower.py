@@ -62,7 +62,8 @@ class AnalyticsFollower:
     Panes made by other metrics are made anew, as far back as the log goes. The store and the observers stay the caller's.
     ``wants_flush`` runs the kernel, at most 20 ms after the last run, so it has to be asked. What an observer cannot wait with
     is stored at once and by itself, ahead of the panes it was seen in: after a crash these are read again, and so is it.
-    Where another follower of the loop reads whole heads, give it the batches first: then they are decoded once.
+    Records are read by the compiled scanner where it is installed, unless ``compiled`` says no; panes are the same. Without it,
+    and where another follower of the loop reads whole heads, give that one the batches first: then they are decoded once.
     Values that come late count as long as panes of their time are kept, which ``retention`` says; what came
     later, or could not be read, is counted in a document of its partition.
     Not promised: that an event is in a pane before ``flush``.
@@ -80,6 +81,7 @@ class AnalyticsFollower:
         schemas: Schemas = SCHEMAS,
         max_rows: int = MAX_ROWS,
         retention: Retention = USUALLY_KEPT,
+        compiled: bool = True,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -92,7 +94,7 @@ class AnalyticsFollower:
         self._spec_id = spec_id(specs)
         self._disorder_us = round(max(spec.disorder_s for spec in specs) * 1e6)
         self._final_us = round(max(spec.disorder_s + spec.lateness_s for spec in specs) * 1e6)
-        self._kernel = Kernel(specs, schemas, retention)
+        self._kernel = Kernel(specs, schemas, retention, compiled=compiled)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._waiting = 0
         self._run_due = 0.0

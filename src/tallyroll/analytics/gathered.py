@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tallyroll.analytics.coded import Coded, joined
+from tallyroll.analytics.coded import Coded, Names
 from tallyroll.analytics.columns import Layout
 from tallyroll.analytics.lane import Lane
 from tallyroll.events.batch import Batch
@@ -41,31 +41,16 @@ Piece = Sequence[tuple[Lane, Batch]]
 
 
 class Gathered:
-    """What was read of several lanes, in their order: as the reader lists it, and as numbers. ``counts``: events of each lane."""
+    """What was read of several lanes, in their order. ``counts``: events of each lane; ``names``: those the reader met."""
 
     def __init__(self, layout: Layout, lanes: Iterable[Lane], tally: Tally) -> None:
         self.layout = layout
         self.tally = tally
         self.counts = dict.fromkeys(lanes, 0)
-        self.listed = layout.blank()
+        self.names = Names()
+        self.parts: list[Coded] = []
         self.offsets: list[int] = []
         self.timestamps_ms: list[int] = []
-        self._parts: list[Coded] = []
-
-    def add(self, coded: Coded) -> None:
-        """Records that are numbers already."""
-        self._code()
-        self._parts.append(coded)
-
-    def _code(self) -> None:
-        if self.listed.ids:
-            self._parts.append(self.layout.code(self.listed))
-            self.listed = self.layout.blank()
-
-    def coded(self) -> Coded:
-        """All of them as numbers."""
-        self._code()
-        return joined(self._parts, self.layout.slots)
 
     def only(self, keep: NDArray[np.bool_]) -> None:
         """Leaves out the offsets and timestamps of other events."""
@@ -73,23 +58,27 @@ class Gathered:
         self.offsets, self.timestamps_ms = list(compress(self.offsets, chosen)), list(compress(self.timestamps_ms, chosen))
 
 
-def pieces(lanes: Iterable[Lane], most: int) -> Iterator[Piece]:
-    """Takes the batches out of the lanes, at most so many records at a time, or one batch.
+def take_batches(lanes: Iterable[Lane]) -> Piece:
+    """Takes all batches out of the lanes."""
+    taken: list[tuple[Lane, Batch]] = []
+    for lane in lanes:
+        taken += [(lane, batch) for batch in lane.batches]
+        lane.batches = []
+    return taken
+
+
+def piece_at(batches: Piece, first: int, most: int) -> Piece:
+    """The next batches that have at most so many records, or one batch; all of them with heads, or none.
 
     Such a piece stays in the processor's cache until it is columns, and what a piece costs is paid for many small batches at once.
     """
-    piece: list[tuple[Lane, Batch]] = []
-    size = 0
-    for lane in lanes:
-        batches, lane.batches = lane.batches, []
-        for batch in batches:
-            if piece and (size + len(batch) > most or batch.has_heads != piece[0][1].has_heads):
-                yield piece
-                piece, size = [], 0
-            piece.append((lane, batch))
-            size += len(batch)
-    if piece:
-        yield piece
+    size, has_heads = 0, batches[first][1].has_heads
+    for place in range(first, len(batches)):
+        batch = batches[place][1]
+        size += len(batch)
+        if place > first and (size > most or batch.has_heads != has_heads):
+            return batches[first:place]
+    return batches[first:]
 
 
 def bounds_of(piece: Piece) -> dict[Lane, int]:

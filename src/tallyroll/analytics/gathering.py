@@ -7,8 +7,9 @@ from itertools import chain
 
 import numpy as np
 
+from tallyroll.analytics.coded import joined
 from tallyroll.analytics.columns import Columns, Layout
-from tallyroll.analytics.gathered import LISTED, SCANNED, Gathered, Piece, Tally, bounds_of, parts_of, pieces
+from tallyroll.analytics.gathered import LISTED, SCANNED, Gathered, Piece, Tally, bounds_of, parts_of, piece_at, take_batches
 from tallyroll.analytics.lane import Lane, clamp
 from tallyroll.analytics.left_out import UNREADABLE
 from tallyroll.analytics.moments import NEVER
@@ -19,10 +20,19 @@ from tallyroll.analytics.scanning import scan_into
 def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> Columns:
     """Takes the batches out of the lanes. ``now_us`` bounds event time where a record has no timestamp, or one from the future."""
     gathered = Gathered(layout, lanes, tally)
-    for piece in pieces(lanes, LISTED if layout.scanner is None else SCANNED):
-        _take(piece, gathered, now_us)
+    batches, at, most = take_batches(lanes), 0, LISTED if layout.scanner is None else SCANNED
+    while at < len(batches):
+        piece = piece_at(batches, at, most)
+        if layout.scanner is None:
+            _read(piece, gathered, now_us)
+        elif (done := scan_into(piece, layout.scanner, gathered)) == len(piece):
+            most = SCANNED
+        else:
+            piece, most = piece[: done + 1], LISTED  # what is unusual seldom comes alone, and to hand over in vain costs something
+            _read(piece[done:], gathered, now_us)
+        at += len(piece)
     ends = np.cumsum(list(gathered.counts.values())).tolist()
-    coded = gathered.coded()
+    coded = joined(gathered.parts, layout.slots)
     known = coded.times_us != NEVER
     if not known.all():
         tally.skipped["bad_time"] += int((~known).sum())
@@ -41,18 +51,6 @@ def gather(lanes: Sequence[Lane], layout: Layout, now_us: int, tally: Tally) -> 
             lane.left_out.met(int(times_us[start:stop].min()))
             tally.events[lane.partition.topic] += stop - start
     return Columns(layout, lanes, bounds, coded, gathered.offsets, times_us, watermarks_us)
-
-
-def _take(piece: Piece, gathered: Gathered, now_us: int) -> None:
-    """Scans a piece, else each half of it, and reads a batch with a record that the scanner leaves to the reader."""
-    if scan_into(piece, gathered):
-        return
-    if gathered.layout.scanner is None or len(piece) == 1:
-        _read(piece, gathered, now_us)
-        return
-    half = len(piece) // 2
-    _take(piece[:half], gathered, now_us)
-    _take(piece[half:], gathered, now_us)
 
 
 def _read(piece: Piece, gathered: Gathered, now_us: int) -> None:
@@ -80,7 +78,7 @@ def _read(piece: Piece, gathered: Gathered, now_us: int) -> None:
     tally.skipped["undecodable"] += found.undecodable
     tally.skipped["unknown_schema"] += found.unknown_schema
     tally.invalid += found.invalid
-    gathered.layout.take(found.envelope, found.members, gathered.listed)
+    gathered.parts.append(gathered.layout.code(found.envelope, found.members, gathered.names))
     timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for batch in batches))
     if len(found.at) + len(copies) < len(values):
         left = sorted(set(range(len(values))) - met - set(found.at))

@@ -19,7 +19,7 @@ FIXED: Final = ("type", "aggregatetype", "aggregateid", "schemaversion", "tenant
 """Members of the envelope, which are the first text slots of every scan."""
 
 Kind = Literal["text", "number", "truth"]
-_ABI: Final = 1
+_ABI: Final = 2
 _LETTERS: Final[dict[Kind, str]] = {"text": "t", "number": "n", "truth": "b"}
 _MODULE: Final = "tallyroll_core"
 _POINTER: Final = ctypes.c_void_p
@@ -36,7 +36,7 @@ _ROOM: Final = 512  # records, to begin with
 
 
 class Scan(NamedTuple):
-    """What was read of some records, a column each.
+    """What was read of the first ``n`` of some records, a column each.
 
     ``times_us`` ``(n,) int64``: microseconds since 1970. ``numbers`` ``(n,) int64``: of the chain, 0 for none. ``texts``
     ``(T, n) int32``: of each text slot, ``FIXED`` first, which of ``names`` each record has, -1 for none. ``ids``: their ids.
@@ -50,6 +50,14 @@ class Scan(NamedTuple):
     names: Sequence[str]
     ids: Sequence[str]
     sparse: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]
+
+    def first(self, count: int) -> Scan:
+        """Of fewer records; names that none of them has may be among the names."""
+        if count == len(self.times_us):
+            return self
+        ends = [int(np.searchsorted(rows, count)) for rows, _ in self.sparse]
+        sparse = [(rows[:end], values[:end]) for (rows, values), end in zip(self.sparse, ends, strict=True)]
+        return Scan(self.times_us[:count], self.numbers[:count], self.texts[:, :count], self.names, self.ids[:count], sparse)
 
 
 class _Out(ctypes.Structure):
@@ -92,23 +100,23 @@ class Scanner:
         self._room = _Room(self._texts, self._values, _ROOM)
         weakref.finalize(self, library.tr_scanner_free, made)
 
-    def scan(self, values: Sequence[bytes | None]) -> Scan | None:
-        """What the records hold; None where one of them is not plain. What is given stays as it is."""
-        count = len(values)
+    def scan(self, values: Sequence[bytes | None]) -> Scan:
+        """What the records hold, up to the first that is not plain. What is given stays as it is."""
         try:
             data = b"".join(cast("Sequence[bytes]", values))
-        except TypeError:
-            return None  # a record without a value
+        except TypeError:  # one has no value: seldom, and to look for it costs as much as a tenth of the scan
+            values = values[: values.index(None)]
+            data = b"".join(cast("Sequence[bytes]", values))
+        count = len(values)
         if count > self._room.rows:
             self._room = _Room(self._texts, self._values, 1 << (count - 1).bit_length())
         room = self._room
         ends = np.fromiter(map(len, cast("Sequence[bytes]", values)), np.int64, count).cumsum()
-        if self._library.tr_scan(self._made, data, len(data), ends.ctypes.data, count, ctypes.byref(room.out)) != count:
-            return None
+        plain = self._library.tr_scan(self._made, data, len(data), ends.ctypes.data, count, ctypes.byref(room.out))
         return Scan(
-            room.times[:count].copy(),
-            room.numbers[:count].copy(),
-            room.texts[: self._texts * count].reshape(self._texts, count).copy(),
+            room.times[:plain].copy(),
+            room.numbers[:plain].copy(),
+            room.texts[: self._texts * count].reshape(self._texts, count)[:, :plain].copy(),
             self._names(),
             self._ids(),
             [

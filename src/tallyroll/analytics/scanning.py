@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
 from tallyroll.analytics.coded import Coded, translated
 from tallyroll.analytics.gathered import Gathered, Piece, bounds_of
 from tallyroll.analytics.lane import Lane
-from tallyroll.analytics.scanner import FIXED, Scan
+from tallyroll.analytics.scanner import FIXED, Scan, Scanner
 from tallyroll.events.links import Told
 
 _TYPE, _AGGREGATE_TYPE, _AGGREGATE, _VERSION, _, _EXPECTS, _SESSION = range(len(FIXED))
 
 
-def scan_into(piece: Piece, gathered: Gathered) -> bool:
-    """Adds what a piece holds; False, and nothing happens, where that is the reader's: without scanner, or with an unusual record."""
-    scanner = gathered.layout.scanner
-    if scanner is None:
-        return False
-    batches = [batch for _, batch in piece]
-    scan = scanner.scan(list(chain.from_iterable(batch.values for batch in batches)))
-    if scan is None or not gathered.layout.reader.are_current(_versions(scan)):
-        return False
-    offsets = list(chain.from_iterable(batch.offsets for batch in batches))
-    timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for batch in batches))
+def scan_into(piece: Piece, scanner: Scanner, gathered: Gathered) -> int:
+    """Adds what the first batches of a piece hold, and says how many: up to one with an unusual record, which is the reader's."""
+    scan = scanner.scan(list(chain.from_iterable(batch.values for _, batch in piece)))
+    if len(scan.times_us) < sum(len(batch) for _, batch in piece):
+        ends = list(accumulate(len(batch) for _, batch in piece))
+        piece = piece[: bisect_right(ends, len(scan.times_us))]
+        scan = scan.first(sum(len(batch) for _, batch in piece))
+    if not piece or not gathered.layout.reader.are_current(_versions(scan)):
+        return 0
+    _add(piece, scan, gathered)
+    return len(piece)
+
+
+def _add(piece: Piece, scan: Scan, gathered: Gathered) -> None:
+    offsets = list(chain.from_iterable(batch.offsets for _, batch in piece))
+    timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for _, batch in piece))
     coded, bounds = Coded(scan.ids, scan.times_us, scan.names, scan.texts, scan.sparse), bounds_of(piece)
     copies = _copies(scan, bounds, offsets)
     for lane, (start, stop) in zip(bounds, pairwise([0, *bounds.values()]), strict=True):
@@ -38,10 +43,9 @@ def scan_into(piece: Piece, gathered: Gathered) -> bool:
         keep[copies] = False
         coded, left = coded.only(keep), np.flatnonzero(keep).tolist()
         offsets, timestamps_ms = [offsets[row] for row in left], [timestamps_ms[row] for row in left]
-    gathered.add(coded)
+    gathered.parts.append(coded)
     gathered.offsets += offsets
     gathered.timestamps_ms += timestamps_ms
-    return True
 
 
 def _versions(scan: Scan) -> set[tuple[str, str]]:
