@@ -156,6 +156,14 @@ SKIPPED = Metric(
     ("reason",),
     known={"reason": ("bad_time", "undecodable", "unknown_schema")},
 )
+READ_RECORDS = Metric(
+    "analytics_read_records_total",
+    "counter",
+    "records",
+    "Records read: scanned by the compiled core, or decoded one by one; without the core all are.",
+    ("outcome",),
+    known={"outcome": ("decoded", "scanned")},
+)
 INVALID_VALUES = Metric(
     "analytics_invalid_values_total", "counter", "values", "Members of payloads that metrics read, and that have another type than that."
 )

@@ -328,3 +328,56 @@ def test_batches_are_judged_as_their_records_one_by_one(heads, size):
         found |= {start + index: kind for index, kind in together.copies(heads[part], offsets[part]).items()}
     assert found == expected
     assert together.dump() == alone.dump()
+
+
+def runs_of(heads: list[Head]) -> list[tuple[str, int, int]]:
+    """Sessions with the numbers that follow each other."""
+    runs: list[tuple[str, int, int]] = []
+    for head in heads:
+        number = int(head.chainnumber) if head.chainnumber.isascii() and head.chainnumber.isdecimal() else 0
+        if runs and runs[-1][0] == head.chainsession and sum(runs[-1][1:]) == number:
+            runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
+        else:
+            runs.append((head.chainsession, number, 1))
+    return runs
+
+
+ORDERLY = st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(1, 30)), max_size=20).map(
+    lambda turns: [
+        Head(specversion="1.0", id=str(place), source="s", type="t", chainsession=session, chainnumber=str(number))
+        for place, (session, number) in enumerate(
+            (session, sum(length for name, length in turns[:turn] if name == session) + at)
+            for turn, (session, length) in enumerate(turns)
+            for at in range(1, length + 1)
+        )
+    ]
+)
+
+
+@given(ORDERLY | HEADS.map(lambda heads: [head for head in heads if not head.expects]) | STEADY, st.integers(1, 500))
+def test_a_batch_in_which_all_count_is_known_by_its_runs(heads, size):
+    usual, other = RepeatFilter(), RepeatFilter()
+    for start in range(0, len(heads), size):
+        some = heads[start : start + size]
+        before = usual.dump()
+        copies = other.copies(some, range(start, start + len(some)))
+        if usual.all_count(runs_of(some), [head.id for head in some]):
+            assert copies == {}
+        else:
+            assert usual.dump() == before, "nothing is remembered of what is to be judged again"
+            usual.copies(some, range(start, start + len(some)))
+        assert usual.dump() == other.dump()
+
+
+@given(ORDERLY)
+def test_what_is_in_order_is_never_judged_twice(heads):
+    assert RepeatFilter().all_count(runs_of(heads), [head.id for head in heads])
+
+
+def test_where_a_session_has_to_go_the_order_decides():
+    full, whole = RepeatFilter(), RepeatFilter()
+    for repeats in (full, whole):
+        for number in range(MAX_SESSIONS):
+            assert repeats.is_first(f"s{number}", 1)
+    assert not full.all_count([("new", 1, 1), ("s0", 2, 1)], ["x", "y"])
+    assert not whole.is_first("s1", 1)

@@ -15,6 +15,7 @@ from tallyroll.telemetry import (
     KEYS_OVERFLOWED,
     LATE_EVENTS,
     PAIRS_UNMATCHED,
+    READ_RECORDS,
     SKIPPED,
     Telemetry,
 )
@@ -35,6 +36,8 @@ def count_run(telemetry: Telemetry, tally: Tally) -> None:
     """Adds one run."""
     for topic, events in tally.events.items():
         telemetry.count(EVENTS_PROCESSED, events, topic=topic)
+    for outcome, records in tally.read.items():
+        telemetry.count(READ_RECORDS, records, outcome=outcome)
     for reason, records in tally.skipped.items():
         telemetry.count(SKIPPED, records, reason=reason)
     for metric, values in tally.overflowed.items():

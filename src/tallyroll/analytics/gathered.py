@@ -23,9 +23,10 @@ SCANNED: Final = 16_384  # records the scanner takes
 
 @dataclass(slots=True)
 class Tally:
-    """What a run has met, for the counters: events by topic, records left out by reason, values by metric."""
+    """What a run has met, for the counters: events by topic, records by what read them, those left out by reason, values by metric."""
 
     events: Counter[str] = field(default_factory=Counter)
+    read: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     overflowed: Counter[str] = field(default_factory=Counter)
     unmatched: Counter[str] = field(default_factory=Counter)

@@ -61,6 +61,7 @@ def _read(piece: Piece, gathered: Gathered, now_us: int) -> None:
     heads = list(chain.from_iterable(batch.heads() for batch in batches)) if batches[0].has_heads else None
     reader = gathered.layout.reader
     at, documents = reader.read(values, heads)
+    tally.read["decoded"] += len(values)
     tally.skipped["undecodable"] += len(values) - len(at)
     envelope = envelope_of(documents)
     offsets = list(chain.from_iterable(batch.offsets for batch in batches))

@@ -171,3 +171,9 @@ def scanner(slots: Sequence[tuple[Kind, str]]) -> Scanner | None:
         return Scanner(slots)
     except ValueError:
         return None
+
+
+def version() -> str | None:
+    """Of the library that is in use; None where none is."""
+    found: str | None = import_module(_MODULE).__version__ if _library() is not None else None
+    return found

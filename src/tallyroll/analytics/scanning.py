@@ -33,6 +33,7 @@ def scan_into(piece: Piece, scanner: Scanner, gathered: Gathered) -> int:
 def _add(piece: Piece, scan: Scan, gathered: Gathered) -> None:
     offsets = list(chain.from_iterable(batch.offsets for _, batch in piece))
     timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for _, batch in piece))
+    gathered.tally.read["scanned"] += len(offsets)
     coded, bounds = Coded(scan.ids, scan.times_us, scan.names, scan.texts, scan.sparse), bounds_of(piece)
     copies = _copies(scan, bounds, offsets)
     for lane, (start, stop) in zip(bounds, pairwise([0, *bounds.values()]), strict=True):

@@ -105,6 +105,11 @@ def _versions() -> Check:
             said.append(f"{module} {version(module)}")
         except PackageNotFoundError:
             said.append(module)
+    if available("analytics"):
+        from tallyroll.analytics import scanner  # noqa: PLC0415  # needs the extra
+
+        core = scanner.version()
+        said.append(f"tallyroll-core {core}" if core else "no compiled core")
     return Check("versions", "ok", ", ".join(said))
 
 
