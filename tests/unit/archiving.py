@@ -19,8 +19,8 @@ from tallyroll.archive.records import judge
 from tallyroll.archive.sealing import SealLimits
 from tallyroll.archive.store import OpenFiles
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows
 from tallyroll.ports import OpenSegment, SegmentCodec, SegmentColumn, SegmentWriter
 from tallyroll.replay.fold import Fold

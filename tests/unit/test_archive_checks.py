@@ -11,8 +11,9 @@ from tests.unit.replay_histories import Publisher, batch_of, event, random_log
 
 from tallyroll.archive.checks import Checks
 from tallyroll.archive.records import judge
-from tallyroll.events.chain import ChainChecker, RepeatFilter
+from tallyroll.events.chain import ChainChecker
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.replay.findings import SequenceCheck
 
 PLACE = TopicPartition("task-events", 0)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallyroll.events.chain import GENESIS, MAX_MISSING, MAX_SESSIONS, Chain, ChainChecker, RepeatFilter, RepeatState
+from tallyroll.events.chain import GENESIS, MAX_MISSING, MAX_SESSIONS, Chain, ChainChecker
 from tallyroll.events.codec import Head, decode_head
+from tallyroll.events.repeats import RepeatFilter, RepeatState
 
 BODY = '{"specversion":"1.0","id":"%s","source":"s","type":"task.started","aggregatetype":"task","aggregateid":"t"}'
 

@@ -14,8 +14,8 @@ from tallyroll.analytics.moments import NEVER
 from tallyroll.analytics.pairs import OpenPairs, PairChanges
 from tallyroll.analytics.pane import Pane, dump_row, load_row
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.ports import PaneAt, PaneRow, WindowProgress, WindowWrite
 
 _NO_WATERMARK: Final = -1

@@ -16,8 +16,8 @@ from tallyroll.archive.sealing import Sealer, SealLimits
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import PositionConflict, SpanGone
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Append, Clock, DeadLetter, EventLog, Judged, Tail
 from tallyroll.telemetry import (

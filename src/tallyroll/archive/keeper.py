@@ -16,8 +16,8 @@ from tallyroll.archive.sealing import Sealer
 from tallyroll.archive.segment import GENESIS, Digest, segment_from
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import PositionConflict, SegmentDamaged
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.ports import Append, ArchiveIndex, Clock, Judged, Segment, Span
 
 _TRIES: Final = 3  # a follower beside it seals when a tail is due, and sweeps when it begins: both seldom

@@ -18,8 +18,8 @@ from tallyroll.archive.sealing import Fault, no_fault, written
 from tallyroll.archive.segment import decode_sealed
 from tallyroll.archive.store import ArchiveStore
 from tallyroll.errors import SegmentDamaged, SnapshotMismatch, UnknownSchema
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import ArchiveIndex, ArchiveMark, Judged, Pruned, Segment, StoredPart

@@ -10,10 +10,10 @@ import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch, Headers
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.codec import HEADERS, Head, decode_heads, timestamp_us
 from tallyroll.events.event import agent_of
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows, Subject
 from tallyroll.ports import Judged, TailColumns, Verdict
 from tallyroll.replay.judge import agent_in

@@ -15,8 +15,8 @@ import msgspec
 from tallyroll.bridges.subjects import check_template, example_of, subject_of
 from tallyroll.errors import SettingsError, StoreUnavailable, Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.topics import Catalogue
 from tallyroll.events.types import EventType, known_types
 from tallyroll.ports import DeadLetter, Message, MessageTarget

@@ -19,8 +19,8 @@ import msgspec
 
 from tallyroll.errors import PositionConflict, StoreFilling, StoreUnavailable
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Claim, Clock, DeadLetter, Merged, PartAt, Progress, StateTarget, ViewsWritten, ViewWrite
 from tallyroll.replay.fields import Place

@@ -8,10 +8,10 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.expected import WINDOW
 from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.ports import Clock, EventLog, Span
 
 _LOOK_S: Final = 0.2  # how often the ends are looked at while following: a person is watching, not a machine

@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 
 from tallyroll.errors import InvalidEvent, SettingsError, SpanGone, VersionConflict
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.expected import Expected
 from tallyroll.events.partition import partition_for
 from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.topics import Catalogue, Topic
 from tallyroll.events.types import AGENT_TOPIC, TASK_TOPIC, WORKFLOW_TOPIC
 from tallyroll.ports import EventLog, Span

@@ -9,9 +9,9 @@ import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.codec import timestamp_us
 from tallyroll.events.event import agent_of
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows, Subject
 from tallyroll.replay.applied import Found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator
 
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows
 from tallyroll.ports import Archive, EventLog, Span
 from tallyroll.replay.fold import View

@@ -17,8 +17,8 @@ import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.codec import Head, micros_of, timestamp_us
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows
 from tallyroll.replay.applied import Applied, Cut, Found
 from tallyroll.replay.fields import INT_MAX, Of

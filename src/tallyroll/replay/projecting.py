@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
 
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows
 from tallyroll.ports import Archive, EventLog, Span
 from tallyroll.replay.fold import View, states_hash

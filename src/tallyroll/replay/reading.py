@@ -13,8 +13,9 @@ from typing import Final
 
 from tallyroll.errors import ReplayCancelled, SnapshotMismatch, Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import ChainChecker, RepeatFilter
+from tallyroll.events.chain import ChainChecker
 from tallyroll.events.position import Position, TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Archive, Segment, StoredPart

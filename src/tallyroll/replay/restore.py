@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
 
 from tallyroll.errors import PositionConflict, SnapshotMismatch, SpanGone
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.ports import Archive, PartitionWrite, Progress, Span, StateStore
 from tallyroll.replay.fold import State, View, states_hash
 from tallyroll.replay.jobs import turn

@@ -11,8 +11,8 @@ import msgspec
 
 from tallyroll.errors import PositionConflict
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import RepeatFilter
 from tallyroll.events.position import TopicPartition
+from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import DeadLetter, OwnerParts, PartitionWrite, Progress, StateStore
 from tallyroll.replay.fields import Place

@@ -1,0 +1,210 @@
+"""Which records of a partition count: repeats of the chain, events published twice, and losers of a contest do not. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import groupby, islice
+from typing import Final, Literal
+
+import msgspec
+
+from tallyroll.events.chain import MAX_MISSING, MAX_NUMBER_DIGITS, MAX_SESSIONS
+from tallyroll.events.expected import Contest
+from tallyroll.events.links import Counted, Told
+
+MAX_RECENT_IDS: Final = 256  # per partition; some 10 KB that every flush writes
+
+
+class RepeatState(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What ``RepeatFilter.dump`` gives: (session, highest number, missing numbers), recent event ids, and of the contest."""
+
+    sessions: list[tuple[str, int, list[int]]]
+    recent: list[str]
+    contest: list[tuple[str, int]] = []
+
+
+_encode_repeats: Final = msgspec.json.Encoder().encode
+_decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
+
+
+Copy = Literal["repeat", "duplicate", "conflict"]
+
+
+class _Run:
+    """What is remembered of a session: its highest number, and those below that may still come."""
+
+    __slots__ = ("high", "missing")
+
+    def __init__(self, high: int, missing: dict[int, None] | None) -> None:
+        self.high = high
+        self.missing = missing
+
+
+class RepeatFilter:
+    """Tells records that count from others in one partition, in constant memory: what makes effects happen once.
+
+    A repeat is a (session, number) at or below the session's high mark that is not among its missing numbers; records
+    without a link are always first copies to ``is_first``. A duplicate is an event that was published twice: the same id
+    among the last 256 of the partition. A conflict is a first copy that expects a version which another event has taken, see
+    ``events.expected``. The decisions depend on the records alone, in offset order, so live and replayed
+    folds agree. ``dump`` and ``load`` carry it across restarts, beside the position it belongs to.
+
+    Not promised: to recognise a session again after 4,096 other sessions wrote to the partition.
+    """
+
+    __slots__ = ("_contest", "_recent", "_sessions")
+
+    def __init__(self) -> None:
+        self._contest = Contest()
+        self._sessions: OrderedDict[str, _Run] = OrderedDict()
+        self._recent: dict[str, None] = {}
+
+    def copies(self, heads: Sequence[Counted], offsets: Sequence[int]) -> dict[int, Copy]:
+        """Which records of a batch do not count, by index, usually none; remembers all.
+
+        As ``is_first`` of each that has a link, ``is_duplicate`` of each that it let pass, and ``wins`` of each of those
+        that expects something, at half the cost.
+        """
+        return self.copies_told(Told.by(heads), offsets)
+
+    def copies_told(self, told: Told, offsets: Sequence[int]) -> dict[int, Copy]:
+        """As ``copies``, of heads that are columns."""
+        found: dict[int, Copy] = {}
+        start = 0
+        for session, same in groupby(told.sessions):
+            stop = start + len(list(same))
+            run = self._sessions.get(session)
+            # The usual case, and all of it in C: the numbers that come next, written as they are written.
+            if run is not None and list(told.numbers[start:stop]) == list(map(str, range(run.high + 1, run.high + 1 + stop - start))):
+                run.high += stop - start
+                self._sessions.move_to_end(session)
+            elif session:
+                self._one_by_one(session, told.numbers[start:stop], start, found)
+            start = stop
+        if found or not self._are_new(told.ids):
+            for index, event_id in enumerate(told.ids):
+                if index not in found and self.is_duplicate(event_id):
+                    found[index] = "duplicate"
+        if any(told.expects):
+            asking = zip(told.types, told.aggregates, told.expects, offsets, strict=True)
+            for index, (kind, aggregate, expects, offset) in enumerate(asking):
+                if expects and index not in found and not self._contest.wins(f"{kind}:{aggregate}", expects, offset):
+                    found[index] = "conflict"
+        return found
+
+    def all_count(self, runs: Sequence[tuple[str, int, int]], ids: Sequence[str]) -> bool:
+        """Whether all records of a batch that expects nothing count, by the usual case; remembers them then, and else nothing.
+
+        ``runs``: session (empty for none), first number and how many numbers that follow it, in order. Of False ``copies_told``
+        has to find which, if any, do not.
+        """
+        highs: dict[str, int] = {}
+        for session, first, count in runs:
+            if session:
+                known = self._sessions.get(session)
+                if first != highs.pop(session, 0 if known is None else known.high) + 1:
+                    return False
+                highs[session] = first + count - 1  # behind those that it was silent for
+        opened = len(highs.keys() - self._sessions.keys())
+        if (opened and len(self._sessions) + opened > MAX_SESSIONS) or not self._are_new(ids):
+            return False  # which one has to go depends on the order
+        for session, high in highs.items():
+            known = self._sessions.get(session)
+            if known is not None:
+                known.high = high
+            self._sessions[session] = known or _Run(high, None)
+            self._sessions.move_to_end(session)
+        return True
+
+    def wins(self, head: Counted, offset: int) -> bool:
+        """Whether a first copy that expects something counts; remembers it if it does."""
+        return self._contest.wins(f"{head.aggregatetype}:{head.aggregateid}", head.expects, offset)
+
+    def _one_by_one(self, session: str, digits: Sequence[str], first: int, found: dict[int, Copy]) -> None:
+        """Numbers of one session, the index of the first one being ``first``; adds the repeats."""
+        run = _Run(-2, None)  # follows nothing
+        for index, text in enumerate(digits, first):
+            number = int(text) if text.isdecimal() and len(text) <= MAX_NUMBER_DIGITS else 0
+            if number == run.high + 1:
+                run.high = number
+                self._sessions.move_to_end(session)  # a repeat before it has not done so
+            elif number:
+                if not self.is_first(session, number):
+                    found[index] = "repeat"
+                run = self._sessions[session]
+
+    def is_duplicate(self, event_id: str) -> bool:
+        """Whether one of the last 256 records had this id; remembers it. Feed the records that ``is_first`` let pass."""
+        recent = self._recent
+        if event_id in recent:
+            return True
+        recent[event_id] = None
+        if len(recent) > MAX_RECENT_IDS:
+            del recent[next(iter(recent))]
+        return False
+
+    def is_first(self, session: str, number: int) -> bool:
+        """Whether this is the first copy; remembers it. Feed records in offset order, each once."""
+        known = self._sessions.get(session)
+        if known is not None and number == known.high + 1:
+            known.high = number
+            self._sessions.move_to_end(session)
+            return True
+        return self._unusual(session, number, known)
+
+    def _are_new(self, event_ids: Sequence[str]) -> bool:
+        """Whether no id is a duplicate; only then they are remembered."""
+        recent, fresh = self._recent, dict.fromkeys(event_ids)
+        if len(fresh) < len(event_ids) or not recent.keys().isdisjoint(fresh):
+            return False
+        if len(fresh) >= MAX_RECENT_IDS:
+            self._recent = dict.fromkeys(event_ids[-MAX_RECENT_IDS:])
+            return True
+        recent.update(fresh)
+        for event_id in list(islice(recent, max(0, len(recent) - MAX_RECENT_IDS))):
+            del recent[event_id]
+        return True
+
+    def _unusual(self, session: str, number: int, known: _Run | None) -> bool:
+        high, missing = (known.high, known.missing) if known is not None else (0, None)
+        if number <= high:
+            if missing is None or number not in missing:
+                return False
+            del missing[number]
+            return True
+        # A session first met far in its middle misses nothing: what came before was removed by retention.
+        if number > high + 1 and (known is not None or number <= MAX_MISSING):
+            missing = dict(missing or {})
+            missing.update(dict.fromkeys(range(max(high + 1, number - MAX_MISSING), number)))
+            while len(missing) > MAX_MISSING:
+                del missing[next(iter(missing))]
+        self._sessions[session] = _Run(number, missing)
+        self._sessions.move_to_end(session)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return True
+
+    def dump(self) -> RepeatState:
+        """The state as plain values: sessions, the one that was silent longest first, recent ids, the oldest first, and more."""
+        sessions = [(session, run.high, list(run.missing or ())) for session, run in self._sessions.items()]
+        return RepeatState(sessions, list(self._recent), self._contest.dump())
+
+    def to_bytes(self) -> bytes:
+        """The state as a store keeps it, beside the position it belongs to."""
+        return _encode_repeats(self.dump())
+
+    @classmethod
+    def from_bytes(cls, kept: bytes) -> RepeatFilter:
+        """The filter that ``to_bytes`` kept; one that has seen nothing for no bytes."""
+        return cls.load(_decode_repeats(kept)) if kept else cls()
+
+    @classmethod
+    def load(cls, dumped: RepeatState) -> RepeatFilter:
+        """The filter that ``dump`` described."""
+        result = cls()
+        result._recent = dict.fromkeys(dumped.recent)  # own class
+        result._contest = Contest(dumped.contest)  # own class
+        for session, high, missing in dumped.sessions:
+            result._sessions[session] = _Run(high, dict.fromkeys(missing) if missing else None)  # own class
+        return result
