@@ -76,6 +76,12 @@ COLUMNS: Final = [READER.column(f"payload.{path}", kind) for kind, path in SLOTS
 SCANNER: Final = Scanner(SLOTS)
 
 
+def scanned(values: Sequence[bytes | None]) -> Scan | None:
+    """A scan of all; None where one of them is odd."""
+    scan = SCANNER.scan(values)
+    return scan if len(scan.times_us) == len(values) else None
+
+
 def row_of(scan: Scan, row: int = 0) -> list[Any]:
     """What a scan holds of one record."""
     texts = [None if code < 0 else scan.names[code] for code in scan.texts[:, row].tolist()]
@@ -116,7 +122,7 @@ def read(value: bytes) -> list[Any] | None:
 
 def odd_or_equal(value: bytes) -> bool:
     """Whether it was read."""
-    scan = SCANNER.scan([value])
+    scan = scanned([value])
     if scan is None:
         return False
     expected = read(value)
@@ -240,13 +246,26 @@ def test_so_is_one_with_bytes_changed_or_cut_off(value, data):
 
 @given(st.lists(records().map(wire), min_size=2, max_size=3))
 def test_records_are_read_together_as_they_are_alone(values):
-    alone = [SCANNER.scan([value]) for value in values]
-    together = SCANNER.scan(values)
+    alone = [scanned([value]) for value in values]
+    together = scanned(values)
     if any(scan is None for scan in alone):
         assert together is None
     else:
         assert together is not None
         assert [row_of(together, row) for row in range(len(values))] == [row_of(scan) for scan in alone if scan is not None]
+
+
+@given(st.lists(records().map(wire), min_size=1, max_size=4), st.integers(0, 4), st.integers(0, 4))
+def test_what_lies_before_an_odd_record_is_read(values, fewer, more):
+    plain = [value for value in values if scanned([value]) is not None]
+    for odd in (None, b"", record(time="soon"), record(id="odd", aggregateid="nobody", data={"mixed": 7, "deep": [2], "status": 7})):
+        scan = SCANNER.scan([*plain, odd, *values[:more]])
+        assert len(scan.times_us) == len(scan.ids) == len(plain)
+        assert [row_of(scan, row) for row in range(len(plain))] == [row_of(SCANNER.scan([value])) for value in plain]
+        assert all(len(rows) <= len(plain) and (rows < len(plain)).all() for rows, _ in scan.sparse)
+        part = scan.first(fewer)
+        assert [row_of(part, row) for row in range(len(plain[:fewer]))] == [row_of(scan, row) for row in range(len(plain[:fewer]))]
+        assert all((rows < fewer).all() for rows, _ in part.sparse)
 
 
 plain_texts = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -280,7 +299,7 @@ def test_what_is_canonical_is_never_odd(made):
             "chainnumber": str(number or ""),
         }
         values.append(msgspec.json.encode({**PLAIN, **changed, "aggregateid": f"x{text}", "data": payload}))
-    scan = SCANNER.scan(values)
+    scan = scanned(values)
     assert scan is not None
     for row, (payload, event_id, time, text, number) in enumerate(made):
         expected: list[Any] = [str(event_id), (time - EPOCH) // timedelta(microseconds=1), number]
@@ -307,7 +326,7 @@ def _value_of(payload: Any, kind: Kind, path: str) -> Any:
 
 def test_what_tallyroll_writes_is_never_odd():
     values = [encode(event) for event in Fleet(seed=3, agents=20, start=datetime(2026, 1, 5, tzinfo=UTC)).run(events=2_000)]
-    scan = SCANNER.scan(values)
+    scan = scanned(values)
     assert scan is not None
     for row, value in enumerate(values):
         found = row_of(scan, row)
@@ -366,31 +385,31 @@ def test_what_tallyroll_writes_is_never_odd():
     ],
 )  # fmt: skip
 def test_what_is_odd_is_left_to_the_reader(value):
-    assert SCANNER.scan([record(), value, record()]) is None
+    assert scanned([record(), value, record()]) is None
 
 
 def test_results_stay_as_they_are_when_more_is_scanned():
-    first = SCANNER.scan([record(data={"duration_ms": 1, "status": "x"}), record(data={})])
+    first = scanned([record(data={"duration_ms": 1, "status": "x"}), record(data={})])
     assert first is not None
     before = [row_of(first, row) for row in range(2)]
-    assert SCANNER.scan([record(id="other", data={"duration_ms": 2, "status": "y"})] * 5_000) is not None
+    assert scanned([record(id="other", data={"duration_ms": 2, "status": "y"})] * 5_000) is not None
     assert [row_of(first, row) for row in range(2)] == before
 
 
 def test_many_distinct_texts_have_a_code_each():
     values = [record(aggregateid=f"t-{number}", data={"status": f"s-{number % 7}", "agent_id": f"a\n{number}"}) for number in range(20_000)]
-    scan = SCANNER.scan(values)
+    scan = scanned(values)
     assert scan is not None
     assert [scan.names[code] for code in scan.texts[FIXED.index("aggregateid")]] == [f"t-{number}" for number in range(20_000)]
     assert [scan.names[code] for code in scan.texts[len(FIXED)]] == [f"a\n{number}" for number in range(20_000)]
     assert len(set(scan.names)) == len(scan.names)
-    again = SCANNER.scan(values[:2])
+    again = scanned(values[:2])
     assert again is not None
     assert len(again.names) == 9  # nothing is left of the scan before
 
 
 def test_no_records_are_no_columns():
-    scan = SCANNER.scan([])
+    scan = scanned([])
     assert scan is not None
     assert scan.texts.shape == (len(FIXED) + sum(kind == "text" for kind, _ in SLOTS), 0)
     assert (len(scan.ids), len(scan.names), len(scan.times_us)) == (0, 0, 0)
@@ -398,7 +417,7 @@ def test_no_records_are_no_columns():
 
 
 def test_columns_have_the_types_that_are_promised():
-    scan = SCANNER.scan([record(data={"duration_ms": 1})])
+    scan = scanned([record(data={"duration_ms": 1})])
     assert scan is not None
     rows, values = scan.sparse[0]
     assert [one.dtype for one in (scan.times_us, scan.numbers, scan.texts, rows, values)] == [
@@ -449,8 +468,8 @@ def test_nothing_is_no_fault():
 def test_a_record_does_not_go_on_in_the_next():
     whole = record(data={"status": "x"})
     for cut in range(1, len(whole)):
-        assert SCANNER.scan([whole[:cut], whole[cut:]]) is None
-        assert SCANNER.scan([whole + whole[:cut], whole[cut:]]) is None
+        assert scanned([whole[:cut], whole[cut:]]) is None
+        assert scanned([whole + whole[:cut], whole[cut:]]) is None
 
 
 @pytest.mark.parametrize("length", range(1, 200, 7))

@@ -1,7 +1,6 @@
 """A plan carried out: snapshots, archive and log of each partition, folded into parts.
 
-Archive first (blocking, in a worker thread), then the batches of the log as they come. One ``Reading`` is one replay in
-one process; what it made leaves it as parts, to be joined there or elsewhere.
+Archive first (blocking, in a worker thread), then the batches of the log as they come; what a ``Reading`` made leaves it as parts.
 """
 
 from __future__ import annotations
