@@ -155,13 +155,13 @@ class RepeatFilter:
 
     def _are_new(self, event_ids: Sequence[str]) -> bool:
         """Whether no id is a duplicate; only then they are remembered."""
-        recent, fresh = self._recent, dict.fromkeys(event_ids)
-        if len(fresh) < len(event_ids) or not recent.keys().isdisjoint(fresh):
+        recent, fresh = self._recent, set(event_ids)
+        if len(fresh) < len(event_ids) or not fresh.isdisjoint(recent):
             return False
         if len(fresh) >= MAX_RECENT_IDS:
             self._recent = dict.fromkeys(event_ids[-MAX_RECENT_IDS:])
             return True
-        recent.update(fresh)
+        recent.update(dict.fromkeys(event_ids))
         for event_id in list(islice(recent, max(0, len(recent) - MAX_RECENT_IDS))):
             del recent[event_id]
         return True
