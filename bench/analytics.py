@@ -29,6 +29,7 @@ from tallyroll.settings import Settings
 
 ALONE: Final[Mapping[str, tuple[str, Callable[[int], dict[str, Any]]]]] = {
     "panes": ("panes of a busy fleet", analytics_steps.panes),
+    "python": ("the same without the compiled core", analytics_steps.in_python),
     "history": ("panes of a slow fleet's history", analytics_steps.history),
     "naive": ("json.loads and dictionaries", analytics_steps.naive),
     "late": ("1 % late beside none", analytics_steps.late),
@@ -121,6 +122,7 @@ def _ratios(alone: Mapping[str, Any], kafka: Mapping[str, Any]) -> dict[str, flo
     recount_ms = alone["panes"]["cpu_us_per_event"] * kafka["follow"]["events"] / 1e3
     return {
         "panes to json.loads and dictionaries": alone["naive"]["cpu_us_per_event"] / alone["panes"]["cpu_us_per_event"],
+        "panes without the compiled core to panes": alone["python"]["cpu_us_per_event"] / alone["panes"]["cpu_us_per_event"],
         "putting into panes to reading": alone["panes"]["update_to_read"],
         "1 % late to none": alone["late"]["ratio"],
         "a history of the same day behind newer events to one alone": alone["imported"]["hours_to_first"],
@@ -134,7 +136,8 @@ def _ratios(alone: Mapping[str, Any], kafka: Mapping[str, Any]) -> dict[str, flo
 
 def _show(alone: Mapping[str, Any], kafka: Mapping[str, Any], ratios: Mapping[str, float]) -> None:
     core = [
-        [ALONE[step][0], alone[step]["events_per_s_and_core"], alone[step]["cpu_us_per_event"]] for step in ("panes", "history", "naive")
+        [ALONE[step][0], alone[step]["events_per_s_and_core"], alone[step]["cpu_us_per_event"]]
+        for step in ("panes", "python", "history", "naive")
     ]
     print(table("\nIn memory, one core", ["step", "events/s", "CPU µs/event"], core))
     names = {"follow": "tallyroll: stored panes, anomalies, alerts", "quix": "quixstreams: five windows of one metric"}

@@ -19,6 +19,7 @@ from bench.analytics_naive import NaiveEngine
 from bench.workload import resident_mib
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system import SystemClock
+from tallyroll.analytics import scanner
 from tallyroll.analytics.columns import Layout
 from tallyroll.analytics.follower import RUN_ROWS, AnalyticsFollower
 from tallyroll.analytics.gathered import Tally
@@ -46,9 +47,9 @@ def _made(count: int, agents: int = _AGENTS, late_every: int = 0, round_s: float
     return list(batches(Load(_catalogue(), agents, round_s=round_s).records(count, late_every=late_every)))
 
 
-def _fold(some: Sequence[Batch]) -> tuple[float, float]:
+def _fold(some: Sequence[Batch], *, compiled: bool = True) -> tuple[float, float]:
     """CPU seconds of records to panes, and of the reading into columns alone."""
-    kernel = Kernel(BUILT_IN, SCHEMAS)
+    kernel = Kernel(BUILT_IN, SCHEMAS, compiled=compiled)
     lanes = {place: kernel.open(place) for place in {batch.topic_partition for batch in some}}
     waiting, unsettled, began = 0, 0, time.process_time()
     for batch in some:
@@ -65,7 +66,7 @@ def _fold(some: Sequence[Batch]) -> tuple[float, float]:
     whole = time.process_time() - began
 
     again = Kernel(BUILT_IN, SCHEMAS)
-    layout, lanes = Layout(BUILT_IN, again.kinds, SCHEMAS), {place: again.open(place) for place in lanes}
+    layout, lanes = Layout(BUILT_IN, again.kinds, SCHEMAS, compiled=compiled), {place: again.open(place) for place in lanes}
     waiting, began = 0, time.process_time()
     for batch in some:
         lanes[batch.topic_partition].batches.append(batch)
@@ -87,11 +88,17 @@ def history(count: int) -> dict[str, Any]:
     return _panes(_made(count, round_s=None))
 
 
-def _panes(some: Sequence[Batch]) -> dict[str, Any]:
+def in_python(count: int) -> dict[str, Any]:
+    """As ``panes``, without the compiled core."""
+    return _panes(_made(count), compiled=False)
+
+
+def _panes(some: Sequence[Batch], *, compiled: bool = True) -> dict[str, Any]:
     count = sum(map(len, some))
-    _fold(some[:40])
-    whole, read = _fold(some)
+    _fold(some[:40], compiled=compiled)
+    whole, read = _fold(some, compiled=compiled)
     return {
+        "core": scanner.version() if compiled else None,
         "events": count, "cpu_us_per_event": whole / count * 1e6, "read_us_per_event": read / count * 1e6,
         "events_per_s_and_core": count / whole, "update_to_read": (whole - read) / read,
     }  # fmt: skip
