@@ -1,4 +1,4 @@
-//! The interface for C, version 2. All that `unsafe` has to trust is said here; all that can be checked is.
+//! The interface for C, version 3. All that `unsafe` has to trust is said here; all that can be checked is.
 //!
 //! A scanner is used by one thread at a time. A fault in here is caught and looks like an odd first record.
 
@@ -8,12 +8,14 @@ use std::slice;
 use crate::scan::{Columns, Scanner};
 use crate::spec::Spec;
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const MOST: usize = i32::MAX as usize;
 
 /// Where results go, with room for `n` records, `texts` text slots and `values` number slots.
 #[repr(C)]
 pub struct Out {
+    /// `n`
+    room: usize,
     /// `[n]`: microseconds since 1970.
     times: *mut i64,
     /// `[n]`: `chainnumber`, 0 for none.
@@ -58,28 +60,35 @@ pub unsafe extern "C" fn tr_scanner_free(scanner: *mut Scanner) {
     }
 }
 
-/// Reads `n` records, of which number `i` is what lies between `ends[i - 1]`, or 0, and `ends[i]`.
+/// Reads `count` records, of which number `i` is what lies between `ends[i - 1]`, or 0, and `ends[i]`, into the rows from `first` on.
 ///
-/// Gives how many it has read: `n`, or up to the first record that is odd. What has been written of others means nothing.
+/// A scan begins with `first` 0; what is read behind that in other calls belongs to the same scan, and shares its names.
+/// Gives how many it has read: `count`, or up to the first record that is odd. What has been written of others means nothing.
 ///
 /// # Safety
-/// `scanner` is from `tr_scanner_new` and nobody else's now; `data` has `length` bytes, `ends` `n` numbers; `out` has the room
-/// that it says.
+/// `scanner` is from `tr_scanner_new` and nobody else's now; `data` has `length` bytes, `ends` `count` numbers; `out` has the
+/// room that it says.
 #[no_mangle]
 pub unsafe extern "C" fn tr_scan(
     scanner: *mut Scanner,
     data: *const u8,
     length: usize,
     ends: *const i64,
-    n: usize,
+    count: usize,
+    first: usize,
     out: *const Out,
 ) -> i64 {
-    if n > MOST || length > MOST {
+    // SAFETY: as the caller promises.
+    let (scanner, out) = unsafe { (scanner.as_mut(), out.as_ref()) };
+    let (Some(scanner), Some(out)) = (scanner, out) else {
+        return 0;
+    };
+    let n = out.room;
+    if n == 0 || n > MOST || length > MOST || first > n || count > n - first {
         return 0;
     }
     // SAFETY: as the caller promises.
-    let (scanner, data, ends, out) = unsafe { (scanner.as_mut(), borrowed(data, length), borrowed(ends, n), out.as_ref()) };
-    let (Some(scanner), Some(data), Some(ends), Some(out)) = (scanner, data, ends, out) else {
+    let (Some(data), Some(ends)) = (unsafe { (borrowed(data, length), borrowed(ends, count)) }) else {
         return 0;
     };
     let ascend = ends.windows(2).all(|two| two[0] <= two[1]);
@@ -104,7 +113,7 @@ pub unsafe extern "C" fn tr_scan(
     let Some(mut columns) = columns else {
         return 0;
     };
-    catch_unwind(AssertUnwindSafe(|| scanner.scan(data, ends, &mut columns))).unwrap_or(0) as i64
+    catch_unwind(AssertUnwindSafe(|| scanner.scan(data, ends, first, &mut columns))).unwrap_or(0) as i64
 }
 
 /// How many distinct texts the last scan met, and how many bytes they have.

@@ -13,7 +13,7 @@ const DEEPEST: usize = 64;
 const ENVELOPE: usize = 0;
 const NONE: i32 = -1;
 
-/// Columns that a scan fills, of `n` records each; what they hold is said at `abi::Out`.
+/// Columns that a scan fills, with room for `n` records each; what they hold is said at `abi::Out`.
 pub(crate) struct Columns<'a> {
     pub(crate) n: usize,
     pub(crate) times: &'a mut [i64],
@@ -77,24 +77,29 @@ impl Scanner {
         &self.ids
     }
 
-    /// Fills the columns. Gives the number of the first record that is odd, or `n`: up to there they hold what was read.
+    /// Fills the columns from row `first` on; behind row 0 names, ids and numbers go on where the call before has ended.
     ///
-    /// Record `i` ends at `ends[i]`, where the next begins; they ascend and lie inside the data.
-    pub(crate) fn scan(&mut self, data: &[u8], ends: &[i64], columns: &mut Columns) -> usize {
-        self.names.clear();
-        self.ids.clear();
-        self.last.fill(u32::MAX);
-        self.met.fill(0);
-        columns.texts.fill(NONE);
-        columns.counts.fill(0);
+    /// Gives how many records it has read: all, or up to the first that is odd. Record `i` ends at `ends[i]`, where the next
+    /// begins; they ascend and lie inside the data, and there is room for all.
+    pub(crate) fn scan(&mut self, data: &[u8], ends: &[i64], first: usize, columns: &mut Columns) -> usize {
+        if first == 0 {
+            self.names.clear();
+            self.ids.clear();
+            self.last.fill(u32::MAX);
+            self.met.fill(0);
+            columns.counts.fill(0);
+        }
+        for slot in columns.texts.chunks_exact_mut(columns.n) {
+            slot[first..first + ends.len()].fill(NONE);
+        }
         let mut start = 0;
-        for (row, end) in ends.iter().enumerate() {
-            let end = *end as usize;
+        for (number, end) in ends.iter().enumerate() {
+            let (row, end) = (first + number, *end as usize);
             let ids = self.ids.len();
             if self.record(data, start, end, row, columns).is_err() {
                 self.ids.truncate(ids);
                 columns.forget(row);
-                return row;
+                return number;
             }
             start = end;
         }

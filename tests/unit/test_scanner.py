@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallyroll.analytics.moments import moments
@@ -448,7 +448,7 @@ def test_members_beyond_what_is_learnt_are_skipped():
 @pytest.mark.parametrize("ends", [[-1, 5], [5, 3], [0, 10**6], [10**6, 10**6], [-(2**63), 2**63 - 1], [2**63 - 1, -(2**63)]])
 def test_records_that_do_not_lie_in_the_data_are_not_looked_at(ends):
     data, at = record() * 2, np.array(ends, np.int64)
-    assert SCANNER._library.tr_scan(SCANNER._made, data, len(data), at.ctypes.data, 2, ctypes.byref(SCANNER._room.out)) == 0
+    assert SCANNER._library.tr_scan(SCANNER._made, data, len(data), at.ctypes.data, 2, 0, ctypes.byref(SCANNER._room.out)) == 0
 
 
 def test_nothing_is_no_fault():
@@ -459,10 +459,30 @@ def test_nothing_is_no_fault():
         (SCANNER._made, None, ctypes.byref(room.out)),
         (SCANNER._made, at.ctypes.data, None),
     ):
-        assert library.tr_scan(made, record(), len(record()), ends, 1, out) == 0
-    assert library.tr_scan(SCANNER._made, None, len(record()), at.ctypes.data, 1, ctypes.byref(room.out)) == 0
+        assert library.tr_scan(made, record(), len(record()), ends, 1, 0, out) == 0
+    assert library.tr_scan(SCANNER._made, None, len(record()), at.ctypes.data, 1, 0, ctypes.byref(room.out)) == 0
     assert library.tr_ids_size(None) == 0
     library.tr_scanner_free(None)
+
+
+@pytest.mark.parametrize("first", [-1, 0, 1])
+def test_beyond_the_room_nothing_is_written(first):
+    room = SCANNER._room
+    count = room.rows + (first == 0)  # one more than there is room for, or as many and not from the first row on
+    data, at = record() * (room.rows + 1), np.arange(1, room.rows + 2, dtype=np.int64) * len(record())
+    assert SCANNER._library.tr_scan(SCANNER._made, data, len(data), at.ctypes.data, count, first % 2**64, ctypes.byref(room.out)) == 0
+
+
+@given(st.integers(0, 3_000), st.integers(0, 3_000))
+@settings(max_examples=15)
+def test_a_scan_of_many_records_is_as_one(count, odd):
+    made = [record(id=f"i{at}", aggregateid=f"t-{at % 1_300}", data={"duration_ms": at, "status": f"s-{at % 5}"}) for at in range(count)]
+    scan = SCANNER.scan([*made[:odd], b"", *made[odd:]])
+    whole = min(odd, count)
+    assert list(scan.ids) == [f"i{at}" for at in range(whole)]
+    assert [scan.names[code] for code in scan.texts[FIXED.index("aggregateid")]] == [f"t-{at % 1_300}" for at in range(whole)]
+    assert scan.sparse[0][0].tolist() == scan.sparse[0][1].tolist() == list(range(whole))
+    assert len(set(scan.names)) == len(scan.names)
 
 
 def test_a_record_does_not_go_on_in_the_next():

@@ -19,20 +19,22 @@ FIXED: Final = ("type", "aggregatetype", "aggregateid", "schemaversion", "tenant
 """Members of the envelope, which are the first text slots of every scan."""
 
 Kind = Literal["text", "number", "truth"]
-_ABI: Final = 2
+_ABI: Final = 3
 _LETTERS: Final[dict[Kind, str]] = {"text": "t", "number": "n", "truth": "b"}
 _MODULE: Final = "tallyroll_core"
 _POINTER: Final = ctypes.c_void_p
+_SIZE: Final = ctypes.c_size_t
 _FUNCTIONS: Final[Sequence[tuple[Any, ...]]] = (  # names, results, arguments
-    ("tr_scanner_new", _POINTER, ctypes.c_char_p, ctypes.c_size_t),
+    ("tr_scanner_new", _POINTER, ctypes.c_char_p, _SIZE),
     ("tr_scanner_free", None, _POINTER),
-    ("tr_scan", ctypes.c_int64, _POINTER, ctypes.c_char_p, ctypes.c_size_t, _POINTER, ctypes.c_size_t, _POINTER),
+    ("tr_scan", ctypes.c_int64, _POINTER, ctypes.c_char_p, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER),
     ("tr_names_size", None, _POINTER, _POINTER, _POINTER),
     ("tr_names_copy", None, _POINTER, _POINTER, _POINTER),
     ("tr_ids_size", ctypes.c_int64, _POINTER),
     ("tr_ids_copy", None, _POINTER, _POINTER),
 )
 _ROOM: Final = 512  # records, to begin with
+_PIECE: Final = 1_024  # records handed over in one call: they are read again at once, and stay in the processor's cache until then
 
 
 class Scan(NamedTuple):
@@ -61,7 +63,10 @@ class Scan(NamedTuple):
 
 
 class _Out(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("times", "numbers", "texts", "rows", "values", "counts"))
+    _fields_ = (
+        ("room", _SIZE),
+        *((name, ctypes.c_void_p) for name in ("times", "numbers", "texts", "rows", "values", "counts")),
+    )
 
 
 class _Room:
@@ -71,12 +76,12 @@ class _Room:
         self.rows = rows
         self.times = np.empty(rows, np.int64)
         self.numbers = np.empty(rows, np.int64)
-        self.texts = np.empty(texts * rows, np.int32)
-        self.at = np.empty(values * rows, np.int32)
-        self.values = np.empty(values * rows, np.float64)
+        self.texts = np.empty((texts, rows), np.int32)
+        self.at = np.empty((values, rows), np.int32)
+        self.values = np.empty((values, rows), np.float64)
         self.counts = np.empty(values, np.int64)
         arrays = (self.times, self.numbers, self.texts, self.at, self.values, self.counts)
-        self.out = _Out(*(array.ctypes.data for array in arrays))
+        self.out = _Out(rows, *(array.ctypes.data for array in arrays))
 
 
 class Scanner:
@@ -102,28 +107,33 @@ class Scanner:
 
     def scan(self, values: Sequence[bytes | None]) -> Scan:
         """What the records hold, up to the first that is not plain. What is given stays as it is."""
+        if len(values) > self._room.rows:
+            self._room = _Room(self._texts, self._values, 1 << (len(values) - 1).bit_length())
+        room, plain = self._room, 0
+        for first in range(0, max(1, len(values)), _PIECE):  # once for none, too, so that nothing is left of another scan
+            some = values[first : first + _PIECE]
+            plain += self._piece(some, first)
+            if plain < first + len(some):
+                break
+        return Scan(
+            room.times[:plain].copy(),
+            room.numbers[:plain].copy(),
+            room.texts[:, :plain].copy(),
+            self._names(),
+            self._ids(),
+            [(room.at[slot, :some].copy(), room.values[slot, :some].copy()) for slot, some in enumerate(room.counts.tolist())],
+        )
+
+    def _piece(self, values: Sequence[bytes | None], first: int) -> int:
         try:
             data = b"".join(cast("Sequence[bytes]", values))
         except TypeError:  # one has no value: seldom, and to look for it costs as much as a tenth of the scan
             values = values[: values.index(None)]
             data = b"".join(cast("Sequence[bytes]", values))
-        count = len(values)
-        if count > self._room.rows:
-            self._room = _Room(self._texts, self._values, 1 << (count - 1).bit_length())
-        room = self._room
-        ends = np.fromiter(map(len, cast("Sequence[bytes]", values)), np.int64, count).cumsum()
-        plain = self._library.tr_scan(self._made, data, len(data), ends.ctypes.data, count, ctypes.byref(room.out))
-        return Scan(
-            room.times[:plain].copy(),
-            room.numbers[:plain].copy(),
-            room.texts[: self._texts * count].reshape(self._texts, count)[:, :plain].copy(),
-            self._names(),
-            self._ids(),
-            [
-                (room.at[slot * count :][:some].copy(), room.values[slot * count :][:some].copy())
-                for slot, some in enumerate(room.counts.tolist())
-            ],
-        )
+        ends = np.fromiter(map(len, cast("Sequence[bytes]", values)), np.int64, len(values)).cumsum()
+        out, size = ctypes.byref(self._room.out), len(data)
+        read: int = self._library.tr_scan(self._made, data, size, ends.ctypes.data, len(values), first, out)
+        return read
 
     def _names(self) -> Sequence[str]:
         count, size = ctypes.c_int64(), ctypes.c_int64()
