@@ -33,6 +33,7 @@
     ├── AuditError
     │   ├── LedgerTampered       the ledger is not what was written
     │   ├── SubjectErased        what was asked for outright was erased, and nobody can read it any more
+    │   ├── KeyLost              what was asked for outright has lost its key, and nobody was forgotten
     │   ├── SealBroken           a sealed part does not open under the key that was tried
     │   ├── KeyGone              there is no key under that handle, or none any more
     │   ├── KeyRingUnavailable   the key ring cannot be read or written
@@ -412,6 +413,18 @@ class SubjectErased(AuditError):
         super().__init__(f"entry {audit_id}: its personal fields were erased")
 
 
+class KeyLost(AuditError):
+    """Somebody asked outright for the clear text of an entry, and the key ring lacks a key of it that was never destroyed.
+
+    Operator: put the newest copy of the key ring back, an older one is in its place; where there is none, the text is lost. Not
+    SubjectErased, where the ledger says why nobody can read it; not KeyGone, which is about a key and knows no ledger.
+    """
+
+    def __init__(self, audit_id: str) -> None:
+        self.audit_id = audit_id
+        super().__init__(f"entry {audit_id}: the key ring has lost a key of it, and no erasure names it")
+
+
 class SealBroken(AuditError):
     """A sealed part does not open: another key, another place, or another ciphertext than was sealed.
 
@@ -425,8 +438,8 @@ class SealBroken(AuditError):
 class KeyGone(AuditError):
     """There is no key under ``handle`` (hex): it was destroyed, or never was in this ring.
 
-    Caller: show what it sealed as erased. Not SealBroken, where there is a key and it does not fit; not
-    KeyRingUnavailable, where nobody can say.
+    Caller: show what it sealed as erased where the ledger says that it was, else as lost. Not SealBroken, where there is a key
+    and it does not fit; not KeyRingUnavailable, where nobody can say.
     """
 
     def __init__(self, handle: bytes) -> None:

@@ -10,7 +10,7 @@ is not given where it would not hold.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -65,6 +65,9 @@ class _MacKeys:
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self._k0 = ledger.k0
+
+    def missing(self, handles: Collection[bytes]) -> Sequence[bytes]:  # noqa: ARG002  # as the port says
+        return []
 
     def k0(self, writer: bytes, epoch: int) -> bytes:
         if (writer, epoch) not in self._k0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -28,6 +28,9 @@ class Keys:
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self._ledger = ledger
+
+    def missing(self, handles: Collection[bytes]) -> Sequence[bytes]:  # noqa: ARG002  # as the port says
+        return []
 
     def k0(self, writer: bytes, epoch: int) -> bytes:
         try:

@@ -30,6 +30,7 @@ from tallyroll.audit.reading.evidence import Evidence, Packed, verifier
 from tallyroll.audit.reading.integrity import Trusted, Verification
 from tallyroll.audit.reading.report import ComplianceReport, Reporting
 from tallyroll.audit.reading.report_page import report_page
+from tallyroll.audit.removal.lost_keys import LostKeys
 from tallyroll.audit.verify import Trust, read_pack, verify, verify_pack, verify_proof
 from tallyroll.errors import StoreUnavailable
 
@@ -50,7 +51,8 @@ class Desk:
         trusted = Trusted((str(ledger.key),), tuple(str(one.key) for one in ledger.witnesses), 1)
         clock = LedgerClock(ledger)
         verification = Verification(self.house.store, Keys(ledger), trusted, is_signed, clock=clock, checkpoint=checkpoint)
-        self.reporting = Reporting(self.house.store, verification, library, keys=trusted.keys, clock=clock)
+        lost = LostKeys(self.house.store, self.house.ring)
+        self.reporting = Reporting(self.house.store, verification, library, lost=lost, keys=trusted.keys, clock=clock)
         self.evidence = Evidence(self.house.store, self.reporting, trusted, signer())
 
     def report(self, framework: str = "gdpr", *period: datetime, **options: object) -> ComplianceReport:

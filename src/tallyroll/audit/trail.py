@@ -168,11 +168,11 @@ class AuditTrail:
             yield entry
 
     async def get_audit_entry(self, audit_id: str, *, reader: Reader = KEY_HOLDER) -> AuditEntry | None:
-        """One entry, or None. Erased fields are None, and an erased payload is ``{"erased": true}``."""
+        """One entry, or None. Erased fields are None, and an erased payload is ``{"erased": true}``; see ``AuditEntry`` for lost keys."""
         return await (await self._reading()).reader.entry(audit_id, reader=reader)
 
     async def get_clear_text(self, audit_id: str, *, reader: Reader = KEY_HOLDER) -> AuditEntry | None:
-        """One entry with everything that was sealed in it. Raises SubjectErased where something cannot be had any more."""
+        """One entry with everything that was sealed in it. Raises SubjectErased where something is gone, KeyLost where a key is."""
         return await (await self._reading()).reader.clear_text(audit_id, reader=reader)
 
     # Proving

@@ -74,6 +74,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], _Advice], ...]] = (
     (errors.SegmentDamaged, (ExitCode.FINDINGS, "restore the named file from a copy, then check with 'tallyroll replay verify'")),
     (errors.LedgerTampered, (ExitCode.FINDINGS, "keep the store as it is, it is evidence; see 'tallyroll audit verify'")),
     (errors.SubjectErased, (ExitCode.NOT_FOUND, "'tallyroll audit show ID' shows what is left of it")),
+    (errors.KeyLost, (ExitCode.FINDINGS, "put the newest copy of the key ring back; 'tallyroll audit verify' counts what is lost")),
     (errors.KeyRingUnavailable, (ExitCode.UNAVAILABLE, "check the key ring's file and permissions; 'tallyroll audit keys status'")),
     (errors.SealingRequired, (ExitCode.UNAVAILABLE, "nothing was recorded; check the key ring with 'tallyroll audit keys status'")),
     (errors.SpanGone, (ExitCode.NOT_FOUND, lambda error: _after_gone(pruned=error.pruned))),

@@ -103,6 +103,9 @@ class KeyRing(Protocol):
     def key(self, handle: bytes) -> bytes:
         """The data key behind a handle. Raises KeyGone where it was destroyed, or never was."""
 
+    def missing(self, handles: Collection[bytes]) -> Sequence[bytes]:
+        """Those of these handles under which nothing opens here: no key, or a group that has lost one. Many at once cost as one."""
+
     def handle_of(self, name: str) -> bytes | None:
         """The handle of a subject, if it has a key. Draws none."""
 

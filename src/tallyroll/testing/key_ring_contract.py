@@ -137,6 +137,24 @@ def a_destroyed_key_is_gone_everywhere(opener: OpenRing) -> None:
         _gone("a destroyed key after a rotation", lambda: ring.key(bert.handle))
 
 
+def what_is_missing_is_told_of_many_at_once(opener: OpenRing) -> None:
+    """Keys that were destroyed, that never were, and groups that have lost a member; over openings and rotations."""
+    with _opened(opener, opener) as [here, there]:
+        anna, bert = here.subjects(["anna", "bert"])
+        one, other = here.draw(2)
+        group = here.group([anna.handle, bert.handle])
+        handles = [anna.handle, bert.handle, one.handle, other.handle, group]
+        stranger = bytes(_HANDLE_BYTES)
+        expect_equal(list(there.missing([])), [], "what is missing of nothing")
+        expect_equal(list(there.missing([stranger, *handles])), [stranger], "what never was")
+        here.destroy([bert.handle, other.handle])
+        there.rotate()
+        gone = sorted([bert.handle, other.handle, group])
+        expect_equal(sorted(there.missing({*handles})), gone, "what was destroyed, and a group with such a member")
+    with _opened(opener) as [ring]:
+        expect_equal(sorted(ring.missing(tuple(handles))), gone, "what is missing in a later opening")
+
+
 def a_rotation_changes_no_answer(opener: OpenRing) -> None:
     """Keys, groups and epochs are as before, in openings from before and after; the number of the key rises."""
     with _opened(opener, opener) as [here, there]:
@@ -206,7 +224,9 @@ CASES: Final[tuple[Case, ...]] = (
     an_enrolment_can_be_checked_later,
     a_subject_keeps_its_key,
     drawn_keys_are_all_different,
+    drawn_keys_are_all_different,
     a_destroyed_key_is_gone_everywhere,
+    what_is_missing_is_told_of_many_at_once,
     a_rotation_changes_no_answer,
     nothing_shown_holds_a_key_or_a_name,
 )

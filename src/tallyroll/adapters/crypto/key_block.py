@@ -38,10 +38,7 @@ class KeyBlock(msgspec.Struct):
 
     def key(self, number: int) -> bytes | None:
         """One key; None where it was destroyed, or is none of the block."""
-        if not 0 <= number < self.size:
-            return None
-        leaf = self.size + number
-        above = next((depth for depth in range(leaf.bit_length()) if leaf >> depth in self.nodes), None)
+        above, leaf = self._above(number), self.size + number
         if above is None:
             return None
         found = self.nodes[leaf >> above]
@@ -49,15 +46,25 @@ class KeyBlock(msgspec.Struct):
             found = _child(found, leaf >> depth & 1)
         return found
 
+    def has(self, number: int) -> bool:
+        """Whether that key can still be made; cheaper than making it."""
+        return self._above(number) is not None
+
     def destroy(self, numbers: Collection[int]) -> list[int]:
         """Destroys these keys; returns those that were there."""
         return [number for number in numbers if self._puncture(number)]
 
-    def _puncture(self, number: int) -> bool:
+    def _above(self, number: int) -> int | None:
+        """How far above that key the node lies from which it is made; None where there is none."""
         if not 0 <= number < self.size:
-            return False
-        leaf = self.size + number
-        above = next((depth for depth in range(leaf.bit_length()) if leaf >> depth in self.nodes), None)
+            return None
+        node, depth = self.size + number, 0
+        while node and node not in self.nodes:
+            node, depth = node >> 1, depth + 1
+        return depth if node else None
+
+    def _puncture(self, number: int) -> bool:
+        above, leaf = self._above(number), self.size + number
         if above is None:
             return False
         node = self.nodes.pop(leaf >> above)

@@ -185,6 +185,9 @@ class FileKeyRing:
     def key(self, handle: bytes) -> bytes:
         return self._now().key(handle)
 
+    def missing(self, handles: Collection[bytes]) -> Sequence[bytes]:
+        return self._now().missing(handles)
+
     def handle_of(self, name: str) -> bytes | None:
         return self._now().subject(name)
 

@@ -29,6 +29,7 @@ _NONCE: Final = 12
 _TICKET: Final = 16
 _TICKETS: Final = 1_024  # that are out; an older one is void, and whoever has it is given another
 _MOST_BYTES: Final = 200_000  # of the names of one question; who serves takes some more
+_MOST_HANDLES: Final = 10_000  # of one question, 18 bytes each
 _OK: Final = "ok"
 _STALE: Final = "stale"
 _GONE: Final = "gone"
@@ -106,6 +107,7 @@ _CALLS: Final[dict[str, Callable[..., Any]]] = {
     "members": lambda ring, group: list(ring.members(group)),
     "groups_with": lambda ring, handle: list(ring.groups_with(handle)),
     "key": lambda ring, handle: ring.key(handle),
+    "missing": lambda ring, handles: list(ring.missing(handles)),
     "handle_of": lambda ring, name: ring.handle_of(name),
     "destroy": lambda ring, handles: list(ring.destroy(handles)),
     "destructions": lambda ring: ring.destructions(),
@@ -156,6 +158,11 @@ class RemoteKeyRing:
 
     def key(self, handle: bytes) -> bytes:
         return bytes(self._ask("key", handle))
+
+    def missing(self, handles: Collection[bytes]) -> Sequence[bytes]:
+        asked = list(handles)
+        some = (asked[at : at + _MOST_HANDLES] for at in range(0, len(asked), _MOST_HANDLES))
+        return [bytes(handle) for each in some for handle in self._ask("missing", each)]
 
     def handle_of(self, name: str) -> bytes | None:
         found = self._ask("handle_of", name)

@@ -47,6 +47,13 @@ class Ring(msgspec.Struct, dict=True):
             return block.key(int.from_bytes(handle[_BLOCK_NAME:], "big"))
         return found
 
+    def has_key(self, handle: bytes) -> bool:
+        """Whether there is a key behind a handle."""
+        if handle in self.keys:
+            return True
+        block = self.blocks.get(handle[:_BLOCK_NAME])
+        return block is not None and block.has(int.from_bytes(handle[_BLOCK_NAME:], "big"))
+
     def draw_for(self, name: str) -> None:
         """A new key for a subject."""
         self.subjects[name] = handle = os.urandom(16)
@@ -116,6 +123,17 @@ class Layers:
         if found is None:
             raise KeyGone(handle)
         return found
+
+    def missing(self, handles: Collection[bytes]) -> list[bytes]:
+        """Those handles that stand for no key, and for no group of which every member has one."""
+        return [handle for handle in handles if not self._has_key(handle) and not self._has_group(handle)]
+
+    def _has_key(self, handle: bytes) -> bool:
+        return self.main.has_key(handle) or self.recent.has_key(handle)
+
+    def _has_group(self, handle: bytes) -> bool:
+        members = self.main.groups.get(handle) or self.recent.groups.get(handle) or ()
+        return bool(members) and all(map(self._has_key, members))
 
     def k0(self, epoch: bytes) -> bytes | None:
         """A first MAC key."""

@@ -29,7 +29,9 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of the trail, as its reader may see it.
 
     Fields that were erased, expired, or are not this reader's are None. ``erased`` names those that may have had a value which
-    nobody can read any more; ``restricted``: an erasure was asked for, and something stands against it; ``held``: a hold keeps it.
+    nobody can read any more; ``key_lost`` those that may have one whose key is not in the key ring though nothing in the ledger
+    says that it went: the ring is an older copy, or was tampered with, and who puts the newest one back can read them.
+    ``restricted``: an erasure was asked for, and something stands against it; ``held``: a hold keeps it.
     ``current_hash``, ``previous_hash`` and ``mac`` are hex. ``retention_date`` is the end of the last day that the entry is kept.
     ``state`` is ``recorded`` (durable here, not yet in the ledger), ``sealed``, ``witnessed``, or ``broken`` where a part does
     not open under its key, which is a reason to verify the ledger; ``chain`` is ``writer/epoch/partition/seq``; ``index`` its place
@@ -91,6 +93,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     position: str | None = None
     state: str = "recorded"
     erased: tuple[str, ...] = ()
+    key_lost: tuple[str, ...] = ()
     restricted: bool = False
     held: bool = False
 
@@ -118,8 +121,6 @@ CLEAR_FIELDS: Final = frozenset(
 SEALABLE_FIELDS: Final = SEALED_FIELDS | {"action", "reason", "purpose", "legal_basis"}
 """Fields that a part may hold: the sealed ones, and free text that is in clear unless something personal was found in it."""
 
-_REMOVED: Final = {"erased": True}
-
 
 def env_of(fields: Mapping[str, object]) -> bytes:
     """The env of an entry. Raises ValueError for a field that may not be in clear."""
@@ -140,12 +141,16 @@ def altered_entry(row: LedgerRow, record: Record) -> AuditEntry:
     return entry_of(record._replace(env=None, parts=()), (), index=row.number, source=row.source, state="broken")
 
 
-def in_clear(row: LedgerRow) -> AuditEntry:
-    """The entry with its clear fields alone. Raises LedgerTampered where nothing of it can be read."""
-    record, _ = record_in(row)
+def in_clear(row: LedgerRow, lost: Collection[int] = ()) -> AuditEntry:
+    """The entry with its clear fields alone; ``lost`` as for ``entry_of``. Raises LedgerTampered where nothing of it can be read."""
+    return clear_entry(row, record_in(row)[0], lost)
+
+
+def clear_entry(row: LedgerRow, record: Record, lost: Collection[int] = ()) -> AuditEntry:
+    """The same of a record that was read from the row already. Raises nothing."""
     there = {number for number, body in enumerate(record.parts) if body is not None}
     try:
-        return entry_of(record, [None] * len(record.parts), index=row.number, source=row.source, state="sealed", hidden=there)
+        return entry_of(record, [None] * len(record.parts), index=row.number, source=row.source, state="sealed", hidden=there, lost=lost)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return altered_entry(row, record)
 
@@ -158,11 +163,12 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
     source: Position | None = None,
     state: str = "recorded",
     hidden: Collection[int] = (),
+    lost: Collection[int] = (),
 ) -> AuditEntry:
     """The entry that a record holds. ``texts`` are its parts, opened (a plain one without its salt); None where one cannot be read.
 
-    ``hidden`` are the numbers of parts that are there and not for this reader. Where the env is gone too, what the core says
-    is left. Raises msgspec.ValidationError for an env of another shape.
+    ``hidden`` are the numbers of parts that are there and not for this reader, ``lost`` of those whose key is lost. Where the env
+    is gone too, what the core says is left. Raises msgspec.ValidationError for an env of another shape.
     """
     core = unpack_core(record.core)
     env: dict[str, Any] = {} if record.env is None else msgspec.json.decode(record.env, type=dict[str, Any])
@@ -170,7 +176,7 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
     for text in texts:
         if text is not None:
             personal.update(msgspec.json.decode(text, type=dict[str, Any]))
-    unread = any(text is None and number not in hidden for number, text in enumerate(texts))
+    erased = any(text is None and number not in hidden and number not in lost for number, text in enumerate(texts))
     chain = core.chain
     fields = {
         "audit_id": "", "event_type": "", "category": AuditEventCategory.AUDIT_SYSTEM, "severity": AuditSeverity.INFO,
@@ -183,7 +189,7 @@ def entry_of(  # noqa: PLR0913  # a record, and what its place and its reader ma
         "chain": f"{chain.writer.hex()}/{chain.epoch}/{chain.partition}/{core.seq}",
         "partition": chain.partition, "index": index, "position": env.get("position", source and str(source)), "state": state,
     }  # fmt: skip
-    if unread:
-        fields["erased"] = tuple(sorted(SEALED_FIELDS - personal.keys()))
-        fields.setdefault("payload", _REMOVED)
+    if why := [name for name, so in (("erased", erased), ("key_lost", bool(lost))) if so]:
+        fields |= dict.fromkeys(why, tuple(sorted(SEALED_FIELDS - personal.keys())))
+        fields.setdefault("payload", dict.fromkeys(why, True))
     return msgspec.convert(fields, AuditEntry)

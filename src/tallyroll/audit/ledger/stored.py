@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -10,6 +10,9 @@ import msgspec
 from tallyroll.audit.ledger.layout import Core, Record, is_dated, unpack_core, unpack_record
 from tallyroll.errors import LedgerTampered, Undecodable
 from tallyroll.ports import LedgerRow
+
+Read = tuple[LedgerRow, Record, Core]
+"""A row, and the record that was read from it."""
 
 
 def record_in(row: LedgerRow) -> tuple[Record, Core]:
@@ -22,6 +25,17 @@ def record_in(row: LedgerRow) -> tuple[Record, Core]:
     if not is_dated(core):
         raise LedgerTampered("core", row.partition, row.number, "its time is in no calendar")
     return record, core
+
+
+def read_of(rows: Iterable[LedgerRow]) -> tuple[list[Read], list[LedgerTampered]]:
+    """The records, and what is wrong with those that nobody can read."""
+    read, damaged = [], []
+    for row in rows:
+        try:
+            read.append((row, *record_in(row)))
+        except LedgerTampered as error:
+            damaged.append(error)
+    return read, damaged
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from tallyroll.audit.reading.reader import LedgerReader
 from tallyroll.audit.reading.report import Reporting
 from tallyroll.audit.reading.witnessed import Answer, ask_all
 from tallyroll.audit.recording.new_entry import NewEntry
+from tallyroll.audit.removal.lost_keys import LostKeys
 from tallyroll.audit.verify.ed25519 import is_signed
 from tallyroll.errors import LogUnavailable, SettingsError, StoreUnavailable, TopicConflict, Undecodable
 from tallyroll.events.position import TopicPartition
@@ -65,7 +66,10 @@ class AuditReading:
     @cached_property
     def reporting(self) -> Reporting:
         """Makes compliance reports."""
-        return Reporting(self.store, self.verification, lambda: self._opened.rules, keys=self.trusted.keys, clock=self._opened.clock)
+        return Reporting(
+            self.store, self.verification, lambda: self._opened.rules, lost=LostKeys(self.store, self._opened.keys.ring),
+            keys=self.trusted.keys, clock=self._opened.clock,
+        )  # fmt: skip
 
     @cached_property
     def evidence(self) -> Evidence:

@@ -17,8 +17,10 @@ from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import META, REGISTRY, leaf_hash, unpack_core, unpack_record
 from tallyroll.audit.ledger.note import Checkpoint
 from tallyroll.audit.ledger.partition import tips_from
+from tallyroll.audit.ledger.stored import read_of
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.reading.course import Course
+from tallyroll.audit.removal.lost_keys import LostKeys
 from tallyroll.audit.removal.standing import Standing
 from tallyroll.audit.sealing.registry import Contradiction, Registry
 from tallyroll.audit.verify.report import Findings
@@ -28,6 +30,7 @@ from tallyroll.ports import LedgerFacts, LedgerIndexed, LedgerStore, LedgerTail
 
 CODE: Final = "index"
 RESUME: Final = "resume"
+KEY_LOST: Final = "key_lost"
 
 _PAGE: Final = 1_000
 _STRAYS: Final = 1_000
@@ -39,18 +42,24 @@ Place = tuple[int | None, int | None]
 """Partition and number."""
 
 
-async def index_findings(store: LedgerStore, known: Collection[Place], ends: Mapping[TopicPartition, int]) -> Findings:
+async def index_findings(
+    store: LedgerStore, known: Collection[Place], ends: Mapping[TopicPartition, int], lost: LostKeys | None = None
+) -> Findings:
     """Findings of the codes ``index`` and ``resume``, of the whole store as it is now. ``known`` are places with a finding already.
+
+    With ``lost`` also of the code ``key_lost``, one for each record with such a part, unless the registry cannot be read.
 
     Records have to be there from start to end, to be found by what they say and by nothing else, to make the nodes and the
     ends that are stored, and to lead to where chains and the log are said to stand; nothing else may be there.
-    ``ends``: where partitions of the log end now, as far as that is known. Raises StoreUnavailable.
+    ``ends``: where partitions of the log end now, as far as that is known. Raises StoreUnavailable, and KeyRingUnavailable
+    with ``lost``.
     """
     found, named = Findings(), set(known)
     strays = await store.strays(_STRAYS)
     for partition, number in strays:
         found.add(CODE, partition, number, detail="something is found there that is no part of the ledger")
-    look = _Look(store, found, named.union(strays), await _said(store))
+    said = await _said(store)
+    look = _Look(store, found, named.union(strays), said, None if said is None else lost)
     tails = await store.tails(ended=True)
     progress = dict(await store.progress())
     for partition, tail in sorted(tails.items()):
@@ -96,19 +105,21 @@ async def _said(store: LedgerStore) -> _Said | None:
 
 
 class _Page(NamedTuple):
-    """What a page of rows says: their leaves by their own cores, None where one cannot be read; wrong ones; if chains were followed."""
+    """What a page of rows says: leaves by their own cores, None where one cannot be read; wrong ones; whose parts; if chains fit."""
 
     leaves: list[bytes] | None
     strayed: list[tuple[int, str]]
+    handles: set[bytes]
     followed: bool
 
 
 class _Look:
-    def __init__(self, store: LedgerStore, found: Findings, named: Collection[Place], said: _Said | None) -> None:
+    def __init__(self, store: LedgerStore, found: Findings, named: Collection[Place], said: _Said | None, lost: LostKeys | None) -> None:
         self.said = said
         self._store = store
         self._found = found
         self._named = named
+        self._lost = lost
         self._broken = {partition for partition, _ in named}  # the nodes of a partition whose records are not its own say nothing
 
     async def into(self, partition: int, tail: LedgerTail) -> Course | None:
@@ -127,6 +138,7 @@ class _Look:
             page = await asyncio.to_thread(_page_of, rows, course)
             for number, detail in page.strayed:
                 self.say(partition, number, detail)
+            await self._keys(rows, page.handles)
             course = course if page.followed and len(rows) == end - at else None
             if grown is not None and page.leaves is not None and len(rows) == end - at:
                 await self._compare(partition, grown.extend(page.leaves))
@@ -165,6 +177,13 @@ class _Look:
             self.say(partition, tail.start, "nodes that stand for what was pruned are not there")
             return None
 
+    async def _keys(self, rows: Sequence[LedgerIndexed], handles: set[bytes]) -> None:
+        if self._lost is None or not await self._lost.lacking(handles):
+            return
+        for place in await self._lost.of(read_of(one.row for one in rows)[0]):
+            if place not in self._named:  # as below; its handle may be anybody's
+                self._found.add(KEY_LOST, *place)
+
     async def _compare(self, partition: int, runs: Sequence[tuple[int, int, Sequence[bytes]]]) -> None:
         if partition in self._broken:
             return
@@ -199,7 +218,7 @@ class _Look:
 def _page_of(rows: Sequence[LedgerIndexed], course: Course | None) -> _Page:
     """What cannot be read is left to the verifier, which names it."""
     leaves: list[bytes] = []
-    strayed = []
+    strayed, handles = [], set[bytes]()
     followed = True
     for row, facts, about, body, parts in rows:
         try:
@@ -217,12 +236,13 @@ def _page_of(rows: Sequence[LedgerIndexed], course: Course | None) -> _Page:
             except Undecodable:
                 followed = False
         there = {number for number, part in enumerate(record.parts) if part is not None}
+        handles.update([core.parts[number].handle for number in there])
         # Of an env that was removed nothing is there any more to compare with.
         agree = _OF_CORE(said) == _OF_CORE(facts) and (record.env is None or _of_env(said) == _of_env(facts))
         kept = there <= about and parts == len(there) and body == (record.env is not None)
         if not agree or not kept or row.leaf != leaves[-1] or detail:
             strayed.append((row.number, detail))
-    return _Page(leaves if len(leaves) == len(rows) else None, strayed, followed)
+    return _Page(leaves if len(leaves) == len(rows) else None, strayed, handles, followed)
 
 
 def _of_env(facts: LedgerFacts) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ import tempfile
 from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,17 +17,19 @@ from typing import IO, Any, Final, Self, TypedDict
 import msgspec
 
 from tallyroll.audit.ledger.authentic import forged_behind
-from tallyroll.audit.ledger.layout import META, REGISTRY, Kind, unpack_record
+from tallyroll.audit.ledger.layout import META, REGISTRY
 from tallyroll.audit.ledger.proving import Noted, noted
 from tallyroll.audit.reading.index import index_findings
 from tallyroll.audit.reading.ledger_files import Counted, ledger_files
+from tallyroll.audit.reading.mac_keys import mac_keys
 from tallyroll.audit.reading.query import zoned_us
 from tallyroll.audit.reading.witnessed import Answer, AskWitnesses
+from tallyroll.audit.removal.lost_keys import LostKeys
 from tallyroll.audit.sealing.hearing import AskLog, unsealed
 from tallyroll.audit.sealing.lost import fallen_behind
 from tallyroll.audit.verify import Report, Trust, verify_files
 from tallyroll.audit.verify.report import BROKEN, CODES, MAX_LISTED, Finding, Findings
-from tallyroll.errors import KeyGone, LedgerTampered, Undecodable
+from tallyroll.errors import LedgerTampered
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Clock, KeyRing, LedgerStore
 
@@ -54,6 +56,7 @@ _env: Final = msgspec.json.Decoder(dict[str, Any])
 class Integrity(TypedDict):
     """What a verification found. ``findings`` lists at most 200 of each code, ``counts`` says how many there are.
 
+    ``valid``: nothing is broken, nothing lost; a key that is lost (``key_lost``) counts as that, and is no failure of integrity.
     ``total_entries`` are the entries of the period that are noted; ``verified_entries`` those of them with nothing against them.
     ``coverage`` says what that rests on; ``unsealed`` in it, how many records of the log are not in the ledger, is None where
     the log could not be asked. ``first_bad_position`` is in the log (``audit-events/3/17``), or in the ledger (``ledger/3/17``)
@@ -70,6 +73,11 @@ class Integrity(TypedDict):
     first_bad_position: str | None
     snapshot: dict[str, Any] | None
     coverage: dict[str, Any]
+
+
+def keys_alone(found: Integrity | Mapping[str, Any]) -> bool:
+    """Whether lost keys are all there is against a ledger: what was recorded is all there, and proven, and some of it opens to nobody."""
+    return not found["valid"] and not found["broken_links"] and not found["integrity_failures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +149,18 @@ class Verification:
                 answers = [] if self._witnesses is None else await self._witnesses()
                 known = await noted(self._store)
                 if known is None and not any((await self._store.sizes()).values()):
-                    return _empty(_beside(Report((), {}, {"entries": 0}), answers, lost))
+                    return _empty(_beside(Report((), {}, {"entries": 0}), answers, lost, {}))
                 if known is not None:
                     await files.take(ledger_files(self._store, known, counted))
             except LedgerTampered as error:
                 tampered = error  # what could be read till then is verified; it cannot come out whole
+            macs = await mac_keys(self._store, self._ring)
             trust = Trust(
                 today=self._clock.now_us() // _DAY_US,
                 keys=self._trusted.keys,
                 witnesses=self._trusted.witnesses,
                 quorum=self._trusted.quorum,
-                mac_keys=await self._mac_keys(),
+                mac_keys=macs.found,
                 notes=(*self._trusted.notes, *notes, *(one.confirmed for one in answers if one.confirmed)),
             )
             report, _ = await asyncio.to_thread(verify_files, files.mapped(), trust, check=self._check)
@@ -159,7 +168,7 @@ class Verification:
             report = _with(report, tampered)
         if known is not None:
             report = await self._with_index(report, known)
-        report = _beside(report, answers, lost)
+        report = _beside(report, answers, lost, macs.lost)
         return await self._shown(report, counted, known)
 
     async def _lost(self) -> list[str]:
@@ -175,35 +184,18 @@ class Verification:
         behind = {partition: known.sizes.get(partition, 0) for partition in sizes}
         forged = [place async for place in forged_behind(self._store, self._ring, behind)]
         spans = None if self._log_spans is None else await self._log_spans()
-        found = await index_findings(self._store, named.union(forged), {partition: end for partition, (_, end) in (spans or {}).items()})
+        found = await index_findings(
+            self._store,
+            named.union(forged),
+            {partition: end for partition, (_, end) in (spans or {}).items()},
+            LostKeys(self._store, self._ring),
+        )
         for place in forged:
             found.add("mac", *place, detail="behind the newest note")
         beyond = sum(max(0, size - behind[partition]) for partition, size in sizes.items())
         waiting = None if spans is None else unsealed(spans, await self._store.progress())
         coverage = {**report.coverage, "beyond_notes": beyond, "unsealed": waiting}
         return Report((*report.findings, *found.listed), report.counts | found.counts, coverage)
-
-    async def _mac_keys(self) -> Mapping[tuple[bytes, int], bytes]:
-        admitted, start = [], 0
-        while rows := await self._store.rows(REGISTRY, start, _PAGE):
-            start = rows[-1].number + 1
-            for row in rows:
-                with suppress(Undecodable, ValueError, KeyError, TypeError):  # the verifier names a record that cannot be read
-                    record = unpack_record(row.raw)
-                    if row.raw[5] == Kind.KEY and record.env is not None:
-                        env = _env.decode(record.env)
-                        if env.get("key") == "writer":
-                            admitted.append((bytes.fromhex(env["writer"]), int(env["epoch"])))
-        return await asyncio.to_thread(self._k0, admitted)
-
-    def _k0(self, admitted: Iterable[tuple[bytes, int]]) -> Mapping[tuple[bytes, int], bytes]:
-        found = {}
-        for writer, epoch in admitted:
-            try:
-                found[writer, epoch] = self._ring.k0(writer, epoch)
-            except KeyGone:
-                continue  # coverage says how many epochs there were keys for
-        return found
 
     async def _shown(self, report: Report, counted: Counted, known: Noted | None) -> Integrity:
         broken = [finding for finding in report.findings if finding.severity == BROKEN]
@@ -277,14 +269,16 @@ def _with(report: Report, tampered: LedgerTampered) -> Report:
     return Report(tuple(found.listed), dict(found.counts), report.coverage)
 
 
-def _beside(report: Report, answers: Sequence[Answer], lost: Sequence[str]) -> Report:
-    """The report, and what witnesses and the log have against it."""
+def _beside(report: Report, answers: Sequence[Answer], lost: Sequence[str], keyless: Mapping[int, tuple[bytes, int]]) -> Report:
+    """The report, and what witnesses and the log have against it; and which writer epochs have lost their MAC key, by their place."""
     found = Findings([*report.findings], Counter(report.counts))
     for one in answers:
         if one.code:
             found.add(one.code, META, one.size, detail=one.detail)
     for detail in lost:
         found.add("resume", detail=detail)
+    for number in keyless:
+        found.add("mac_key_lost", REGISTRY, number)
     return Report(tuple(found.listed), dict(found.counts), {**report.coverage, "witnesses": {one.name: one.size for one in answers}})
 
 

@@ -15,15 +15,17 @@ from tallyroll.audit.ledger import note, proving
 from tallyroll.audit.ledger.contents import SALT, AuditEntry, altered_entry, entry_of
 from tallyroll.audit.ledger.layout import REGISTRY, PartMark, PartType
 from tallyroll.audit.ledger.layout import Record as StoredRecord
-from tallyroll.audit.ledger.stored import record_in
+from tallyroll.audit.ledger.stored import Read, read_of
 from tallyroll.audit.ledger.subjects import text_of
 from tallyroll.audit.reading.query import KEY_HOLDER, MAX_LIMIT, PERSONAL, Answer, Reader, Wanted
+from tallyroll.audit.removal.lost_keys import Lost, LostKeys
 from tallyroll.audit.removal.standing import Standing
-from tallyroll.errors import KeyGone, LedgerTampered, SealBroken, SubjectErased, Undecodable
+from tallyroll.errors import KeyGone, KeyLost, KeyRingUnavailable, LedgerTampered, SealBroken, SubjectErased, Undecodable
 from tallyroll.events.moments import moment_at
 from tallyroll.ports import Cipher, Clock, KeyRing, LedgerRow, LedgerStore, LedgerWanted
 
 _ZERO: Final = bytes(16)
+_NONE: Final[Lost] = {}
 
 
 class Record(Protocol):
@@ -43,8 +45,9 @@ class LedgerReader:
     """Reads one ledger. ``record`` makes the entries about what was opened; ``catch_up`` waits for what this process has recorded.
 
     Every call waits, at most ``read_wait_ms``, for the caller's own entries. A reader without the scope ``personal`` gets the
-    fields in clear only, and nothing is opened for them. Who has it gets what can be opened, and one entry ``audit.read`` says
-    so; where that entry cannot be made, nothing is given. Raises StoreUnavailable, KeyRingUnavailable.
+    fields in clear only, and nothing is opened for them; which keys are lost they are told if the ring can be asked. Who has it
+    gets what can be opened, and one entry ``audit.read`` says so; where that entry cannot be made, nothing is given.
+    Raises StoreUnavailable, KeyRingUnavailable.
     Not promised: that an answer holds entries which other processes have recorded and which are not sealed into the ledger yet.
     """
 
@@ -65,6 +68,7 @@ class LedgerReader:
         self._record = record
         self._catch_up = catch_up
         self._standing = Standing()
+        self._lost = LostKeys(store, ring)
         self._newest: bytes | None = None
         self._witnessed: Mapping[int, int] = {}
 
@@ -109,7 +113,10 @@ class LedgerReader:
             raise damaged[0]
 
     async def entry(self, audit_id: str, *, reader: Reader = KEY_HOLDER) -> AuditEntry | None:
-        """One entry; what was erased in it is None, and its payload ``{"erased": true}``. Raises LedgerTampered for an unreadable one."""
+        """One entry; what was erased in it is None, and its payload ``{"erased": true}``, or ``{"key_lost": true}``: see ``AuditEntry``.
+
+        Raises LedgerTampered for an unreadable one.
+        """
         await self._caught_up()
         row = await self._store.entry(audit_id)
         if row is None:
@@ -121,12 +128,17 @@ class LedgerReader:
         return opened.entries[0]
 
     async def clear_text(self, audit_id: str, *, reader: Reader = KEY_HOLDER) -> AuditEntry | None:
-        """One entry with every personal field, or nothing of it. Raises SubjectErased; ValueError for a reader without the scope."""
+        """One entry with every personal field, or nothing of it.
+
+        Raises SubjectErased; KeyLost where a key is missing and nobody was forgotten; ValueError for a reader without the scope.
+        """
         if PERSONAL not in reader.scopes:
             raise ValueError(f"reader: only who has the scope {PERSONAL} may ask for clear text")
         found = await self.entry(audit_id, reader=reader)
         if found is not None and (found.erased or found.restricted):
             raise SubjectErased(audit_id)
+        if found is not None and found.key_lost:
+            raise KeyLost(audit_id)
         return found
 
     async def row(self, audit_id: str) -> LedgerRow | None:
@@ -169,19 +181,19 @@ class LedgerReader:
 
     async def _open(self, rows: Sequence[LedgerRow], reader: Reader) -> _Opened:
         await self._look_around()
+        read, damaged = read_of(rows)
         if PERSONAL in reader.scopes:
-            return await asyncio.to_thread(self._opened, rows, may_open=True)
-        return self._opened(rows, may_open=False)
+            lost = await self._lost.of(read)
+            return await asyncio.to_thread(self._opened, read, damaged, lost, may_open=True)
+        lost = _NONE
+        with suppress(KeyRingUnavailable):  # what is in clear can be read without a ring
+            lost = await self._lost.of(read)
+        return self._opened(read, damaged, lost, may_open=False)
 
-    def _opened(self, rows: Sequence[LedgerRow], *, may_open: bool) -> _Opened:
-        entries, damaged, opened, restricted = [], list[LedgerTampered](), 0, self._standing.restricted
-        for row in rows:
-            try:
-                record, core = record_in(row)
-            except LedgerTampered as error:
-                damaged.append(error)
-                continue
-            marks = core.parts
+    def _opened(self, read: Sequence[Read], damaged: Sequence[LedgerTampered], lost: Lost, *, may_open: bool) -> _Opened:
+        entries, opened, restricted = [], 0, self._standing.restricted
+        for row, record, core in read:
+            marks, keyless = core.parts, lost.get((row.partition, row.number), ())
             hidden = {number for number, mark in enumerate(marks) if not may_open or mark.handle in restricted}
             texts, opens = self._texts(record, marks, hidden)
             witnessed = row.number < self._witnessed.get(row.partition, 0)
@@ -189,7 +201,7 @@ class LedgerReader:
             opened += sum(text is not None for text in texts)
             there = {number for number in hidden if record.parts[number] is not None}
             try:
-                entry = entry_of(record, texts, index=row.number, source=row.source, state=state, hidden=there)
+                entry = entry_of(record, texts, index=row.number, source=row.source, state=state, hidden=there, lost=keyless)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 entry = altered_entry(row, record)
             entries.append(_marked(entry, self._standing, row, {mark.handle for mark in marks}))

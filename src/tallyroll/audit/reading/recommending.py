@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule, overdue_reviews, unchecked_citations
-from tallyroll.audit.reading.integrity import Integrity
+from tallyroll.audit.reading.index import KEY_LOST
+from tallyroll.audit.reading.integrity import Integrity, keys_alone
 
 _BY_CODE: Final[Mapping[str, str]] = {
     "missing_field": "Give the missing fields when the entry is made; {count} entries lack some that a rule requires.",
@@ -31,7 +32,12 @@ def recommendations(  # noqa: PLR0913  # what a report knows
     """The most urgent first; empty where nothing was found."""
     found, rules = [], list(rules)
     coverage = integrity["coverage"]
-    if integrity["counts"] and not integrity["valid"]:
+    if lost := integrity["counts"].get(KEY_LOST):
+        found.append(
+            f"Put the newest copy of the key ring back: it lacks keys of {lost} records, and no erasure says why. "
+            "Until then nobody can read them; if there is none, find out who took the keys away."
+        )
+    if integrity["counts"] and not integrity["valid"] and not keys_alone(integrity):
         names = ", ".join(sorted(integrity["counts"]))
         found.append(f"Keep the ledger as it is and find out what happened to it: it does not verify ({names}).")
     if gaps:

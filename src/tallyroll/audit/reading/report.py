@@ -18,14 +18,15 @@ import msgspec
 
 from tallyroll.audit.compliance.rules import REVIEWED, ComplianceRule, RuleSet
 from tallyroll.audit.entry import AuditSeverity, ComplianceFramework
-from tallyroll.audit.ledger.contents import AuditEntry, in_clear
+from tallyroll.audit.ledger.contents import AuditEntry, clear_entry, in_clear
 from tallyroll.audit.ledger.layout import REGISTRY, Kind
 from tallyroll.audit.ledger.proving import Noted, noted, proof_of
-from tallyroll.audit.ledger.stored import record_in, steering
+from tallyroll.audit.ledger.stored import read_of, record_in, steering
 from tallyroll.audit.reading.integrity import Integrity, Verification
 from tallyroll.audit.reading.query import MAX_LIMIT, Wanted, zoned_us
 from tallyroll.audit.reading.reader import pages
 from tallyroll.audit.reading.recommending import recommendations
+from tallyroll.audit.removal.lost_keys import Lost, LostKeys
 from tallyroll.errors import LedgerTampered
 from tallyroll.events.moments import moment_at
 from tallyroll.ports import Clock, LedgerRow, LedgerStore
@@ -136,24 +137,28 @@ class _Seen:
 
 
 class Reporting:
-    """Makes reports on one ledger. ``rules`` are those in force; ``keys`` the ledger's public keys, for the certificate.
+    """Makes reports on one ledger.
+
+    ``rules`` are those in force; ``lost`` tells which keys are; ``keys`` are the ledger's public keys, for the certificate.
 
     Not promised: that a framework is complied with. A report says what was recorded, what the rules made of it, and that the
     record is whole; what it means a person judges.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a report is made of
         self,
         store: LedgerStore,
         verification: Verification,
         rules: Callable[[], RuleSet],
         *,
+        lost: LostKeys,
         keys: Collection[str],
         clock: Clock,
     ) -> None:
         self._store = store
         self._verification = verification
         self._rules = rules
+        self._lost = lost
         self._keys = tuple(keys)
         self._clock = clock
 
@@ -238,9 +243,12 @@ class Reporting:
 
     async def _entries(self, wanted: Wanted, sizes: Mapping[int, int]) -> AsyncIterator[tuple[LedgerRow, AuditEntry]]:
         async for rows in pages(self._store, wanted.of_store(), sizes, MAX_LIMIT):
-            for row in rows:
-                with suppress(LedgerTampered):  # nothing of it can be read; the certificate names it
-                    yield row, in_clear(row)
+            read, _ = read_of(rows)  # of the others nothing can be read; the certificate names them
+            lost: Lost = {}
+            with suppress(LedgerTampered):  # as above, of the registry
+                lost = await self._lost.of(read)
+            for row, record, _ in read:
+                yield row, clear_entry(row, record, lost.get((row.partition, row.number), ()))
 
     async def _kind(self, event_type: str, wanted: Wanted, sizes: Mapping[int, int]) -> dict[str, Any]:
         """Entries of a type in the period, of any framework."""

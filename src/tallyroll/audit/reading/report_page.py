@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from tallyroll.audit.reading.integrity import keys_alone
 from tallyroll.audit.reading.report import ComplianceReport
 
 STYLE: Final = """
@@ -23,13 +24,12 @@ def report_page(report: ComplianceReport) -> str:
     """The page. Every text in it is escaped: much of it was written by others."""
     certificate = report["integrity_certificate"]
     period = f"{report['report_period']['start'] or 'the beginning'} to {report['report_period']['end'] or 'now'}"
-    intact = certificate["valid"]
     parts = [
         f"<h1>Compliance report: {escape(report['framework'].upper())}</h1>",
         f"<p class=dim>{escape(period)} · rule set {escape(report['rule_set'])} · made {escape(report['generated_at'])}</p>",
         _facts({
             "events": report["total_events"], "rules analysed": report["rules_analyzed"], "violations": report["violations_total"],
-            "ledger": "verifies" if intact else "does not verify", "entries verified": f"{certificate['verified_entries']} of "
+            "ledger": verdict_of(certificate)[0], "entries verified": f"{certificate['verified_entries']} of "
             f"{certificate['total_entries']}",
         }),
         _list("Recommendations", report["recommendations"], "Nothing was found that asks for action."),
@@ -90,9 +90,16 @@ def _rules(report: ComplianceReport) -> str:
     return f"<h2>Rules</h2><table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
+def verdict_of(certificate: Mapping[str, Any]) -> tuple[str, str]:
+    """What a certificate comes to, and whether that is ``good`` or ``bad``."""
+    if certificate["valid"]:
+        return "verifies", "good"
+    return ("verifies, and lacks keys" if keys_alone(certificate) else "does not verify"), "bad"
+
+
 def _certificate(certificate: Mapping[str, Any]) -> str:
     coverage, snapshot = certificate["coverage"], certificate["snapshot"]
-    verdict = "<span class=good>verifies</span>" if certificate["valid"] else "<span class=bad>does not verify</span>"
+    verdict = "<span class={1}>{0}</span>".format(*verdict_of(certificate))
     facts = {
         "MACs checked": coverage.get("macs_checked", 0), "signatures checked": coverage.get("signatures_checked", False),
         "witnessed up to": coverage.get("witnessed_size") or "not witnessed", "an earlier note": coverage.get("remembered", False),

@@ -13,8 +13,8 @@ from tallyroll.audit.ledger.contents import AuditEntry
 COLUMNS: Final = (
     "timestamp", "audit_id", "event_type", "category", "severity", "outcome", "action", "user_id", "agent_id", "task_id", "workflow_id",
     "session_id", "resource", "description", "source_ip", "user_agent", "correlation_id", "payload", "compliance_frameworks", "rule_ids",
-    "violations", "origin", "event_id", "encrypted", "erased", "retention_date", "state", "partition", "index", "position", "chain",
-    "previous_hash", "current_hash", "mac",
+    "violations", "origin", "event_id", "encrypted", "erased", "key_lost", "retention_date", "state", "partition", "index", "position",
+    "chain", "previous_hash", "current_hash", "mac",
 )  # fmt: skip
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 

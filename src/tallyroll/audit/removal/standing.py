@@ -5,8 +5,11 @@ Pure; whoever reads the registry folds its records in order.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -43,9 +46,36 @@ class Asked(NamedTuple):
     restricted: str
 
 
+class Stretches:
+    """Stretches of numbers, as they come; asking whether one of them covers a number costs little, however many there are."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._reach: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """One more, without its end."""
+        at = bisect_right(self._starts, start)
+        self._starts.insert(at, start)
+        self._ends.insert(at, end)
+        self._reach = []
+
+    def cover(self, number: int) -> bool:
+        """Whether one of them does."""
+        if len(self._reach) != len(self._ends):
+            self._reach = [*accumulate(self._ends, max)]
+        at = bisect_right(self._starts, number)
+        return at > 0 and self._reach[at - 1] > number
+
+
 @dataclass
 class Standing:
-    """All of it. ``pending`` are requests that are neither done nor restricted: they were cut short, and are to be asked again."""
+    """All of it. ``pending`` are requests that are neither done nor restricted: they were cut short, and are to be asked again.
+
+    ``destroyed`` are the handles whose keys went, or were about to, by an erasure that nothing stood against; ``expiries`` are
+    the stretches of a partition and a retention class whose personal parts went when their time was over.
+    """
 
     size: int = 0
     holds: dict[str, Hold] = field(default_factory=dict)
@@ -53,6 +83,8 @@ class Standing:
     done: dict[str, int] = field(default_factory=dict)
     erased: set[bytes] = field(default_factory=set)
     erased_parts: set[tuple[int, int, int]] = field(default_factory=set)
+    destroyed: set[bytes] = field(default_factory=set)
+    expiries: defaultdict[tuple[int, int], Stretches] = field(default_factory=lambda: defaultdict(Stretches))
     personal_days: dict[int, int | None] = field(default_factory=dict)
     pruned: dict[int, dict[str, Any]] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -77,6 +109,11 @@ class Standing:
         """The hold that covers a record, if one does."""
         return next((hold.hold_id for hold in self.holds.values() if hold.covers(partition, number, handles)), None)
 
+    def expired(self, partition: int, retention_class: int, number: int) -> bool:
+        """Whether the personal parts of a record went, or were about to, since their time was over."""
+        stretches = self.expiries.get((partition, retention_class))
+        return stretches is not None and stretches.cover(number)
+
     def read(self, rows: Iterable[LedgerRow]) -> None:
         """Takes in further records of the registry, in their order. Raises LedgerTampered."""
         for row in rows:
@@ -91,10 +128,13 @@ class Standing:
 def _erasure(standing: Standing, env: dict[str, Any], number: int, _: int) -> None:
     request, handles = str(env["request"]), tuple(bytes.fromhex(handle) for handle in env.get("handles", ()))
     if env["erasure"] == "request":
-        standing.asked[request] = Asked(handles, str(env.get("restricted", "")))
+        asked = standing.asked[request] = Asked(handles, str(env.get("restricted", "")))
+        if not asked.restricted:
+            standing.destroyed.update(handles)
         return
     standing.done[request] = number
     standing.erased.update(handles)
+    standing.destroyed.update(handles)
     standing.erased_parts.update((one, two, three) for one, two, three in env.get("parts", ()))
 
 
@@ -102,6 +142,8 @@ def _retention(standing: Standing, env: dict[str, Any], number: int, ts_us: int)
     standing.runs.append({**env, "index": number, "ts_us": ts_us})
     if env["retention"] == "prune":
         standing.pruned[int(env["partition"])] = env
+    elif env["retention"] == "personal":
+        standing.expiries[int(env["partition"]), int(env["retention_class"])].add(int(env["start"]), int(env["end"]))
 
 
 def _hold(standing: Standing, env: dict[str, Any], _: int, ts_us: int) -> None:

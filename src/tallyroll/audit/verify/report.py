@@ -56,8 +56,16 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "silent": (BROKEN, "a writer fell silent without closing, and nothing says why"),
     "state": (BROKEN, "the remembered state cannot be read"),
     "gap": (LOSS, "records were lost, and the registry names the loss"),
+    "key_lost": (
+        LOSS,
+        "the key ring lacks a key of the record, and no erasure says why: put its newest copy back; an export does not show that",
+    ),
     "late": (WARNING, "a record came after later ones; the registry names the gap that it fills"),
     "head_pending": (WARNING, "a writer named a record that is not there yet; its partition may only lag"),
+    "mac_key_lost": (
+        WARNING,
+        "the key ring lacks the MAC key of the writer epoch that is admitted here: put its newest copy back; an export does not show that",
+    ),
     "removal_unlogged": (WARNING, "something was removed after its day, and no retention record names it"),
     "withheld": (WARNING, "a part that is not sealed was left out of the export, and who verifies agreed to that"),
     "witness_away": (WARNING, "a witness could not be asked; an export does not show that"),

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from tallyroll.audit.reading.evidence import Packed
-from tallyroll.audit.reading.integrity import Integrity
+from tallyroll.audit.reading.index import KEY_LOST
+from tallyroll.audit.reading.integrity import Integrity, keys_alone
 from tallyroll.audit.reading.report import ComplianceReport
-from tallyroll.audit.reading.report_page import report_page
+from tallyroll.audit.reading.report_page import report_page, verdict_of
 from tallyroll.cli.audit.reading import Since, Until, trail_of
 from tallyroll.cli.audit.rules import framework_named
 from tallyroll.cli.exits import CommandError, ExitCode
@@ -64,12 +65,12 @@ def verify(  # noqa: PLR0913  # one parameter per option
     """Verify the whole ledger as it is stored; the period says which entries are counted.
 
     Asks the witness of AUDIT_WITNESS as well, which cosigns the newest checkpoint then, and the log, up to where it was sealed.
-    Exit code 1 if something is wrong or lost. Who runs this holds the keys: an outsider verifies an export,
+    Exit code 1 if something is wrong or lost, be it only keys of the ring. Who runs this holds the keys: an outsider verifies an export,
     'tallyroll audit export --format ledger', with 'python -m tallyroll.audit.verify'.
     """
     session = session_of(context, url, json)
     found = run(_verify(session, since, until, [path.read_bytes() for path in notes or ()]))
-    if save_note is not None and found["valid"] and found["snapshot"] is not None:
+    if save_note is not None and (found["valid"] or keys_alone(found)) and found["snapshot"] is not None:
         save_note.write_text(found["snapshot"]["note"], encoding="utf-8")
     if session.json:
         say_json(found)
@@ -89,6 +90,8 @@ def show_integrity(found: Integrity) -> None:
     """Prints the verdict, what was found, and what it rests on."""
     wrong = f"{counted(found['broken_links'], 'broken link')}, {counted(found['integrity_failures'], 'integrity failure')}"
     verdict = paint("intact", "bold green") if found["valid"] else paint(wrong, "bold red")
+    if keys_alone(found):
+        verdict = paint("intact, and keys are lost", "bold yellow")
     say(f"{verdict}  {number(found['verified_entries'])} of {counted(found['total_entries'], 'entry')} verified")
     if found["first_bad_position"]:
         say(f"first at {plain(found['first_bad_position'])}")
@@ -101,6 +104,8 @@ def show_integrity(found: Integrity) -> None:
             for one in found["findings"][:20]
         ]  # fmt: skip
         table(("severity", "code", "partition", "index", "detail"), rows)
+    if lost := found["counts"].get(KEY_LOST):
+        note(f"{counted(lost, 'record')} nobody can read, since keys are lost that no erasure names: put the newest key ring back")
     coverage = found["coverage"]
     if found["snapshot"] is None:
         if found["valid"]:
@@ -211,7 +216,8 @@ async def _report(  # noqa: PLR0913  # as above
 
 def _show_report(found: ComplianceReport) -> None:
     certificate = found["integrity_certificate"]
-    verdict = paint("verifies", "bold green") if certificate["valid"] else paint("does not verify", "bold red")
+    said, good = verdict_of(certificate)
+    verdict = paint(said, "bold green" if good == "good" else "bold red")
     events = f"{counted(found['total_events'], 'event')}, {counted(found['violations_total'], 'violation')}"
     say(f"{found['framework'].upper()}: {events}; the ledger {verdict}")
     rows = [

@@ -167,7 +167,9 @@ def show(  # noqa: PLR0913  # one parameter per option
     spread((name, _text(value)) for name, value in shown.items() if value not in (None, [], ""))
     if found.erased:
         note("what was erased, or expired, nobody can read any more; the entry's proof stays valid")
-    elif found.encrypted and not personal:
+    if found.key_lost:
+        note("the key ring lacks a key of it, and no erasure says why: put the newest copy of the ring back to read it")
+    elif found.encrypted and not personal and not found.erased:
         note("sealed fields are not shown; --personal opens them, which is recorded")
 
 
@@ -271,7 +273,7 @@ def _sizes(text: str | None) -> dict[str, int] | None:
 
 
 def _what(entry: AuditEntry) -> str:
-    return entry.description or f"{entry.action}{' (sealed)' if entry.encrypted else ''}"
+    return entry.description or f"{entry.action}{' (key lost)' if entry.key_lost else ' (sealed)' if entry.encrypted else ''}"
 
 
 def _text(value: Any) -> str:  # noqa: ANN401  # any field

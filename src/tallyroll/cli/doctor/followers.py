@@ -11,12 +11,13 @@ from tallyroll.adapters.extras import available
 from tallyroll.adapters.sqlite.state_store import SqliteStateStore
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system.clock import SystemClock
+from tallyroll.audit.reading.mac_keys import mac_keys
 from tallyroll.bridges.forward import topics_of, types_named
 from tallyroll.bridges.state_sync import TOPICS as REDIS_TOPICS
 from tallyroll.cli.doctor.checks import Check
 from tallyroll.cli.moments import short_span
 from tallyroll.cli.printing import counted
-from tallyroll.errors import TallyrollError
+from tallyroll.errors import KeyRingUnavailable, TallyrollError
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
 from tallyroll.events.types import SYSTEM_TOPIC
@@ -43,7 +44,7 @@ class Stored(NamedTuple):
 
 async def follower_checks(settings: Settings, catalogue: Catalogue, log: EventLog) -> AsyncIterator[Check]:
     """A line per follower that has something here; joins no group. Raises as the log does."""
-    looks = (_state, _panes, _redis, _nats, _audit)
+    looks = (_state, _panes, _redis, _nats, _audit, _ring)
     for look in looks:
         stored = await look(settings, catalogue, log)
         if isinstance(stored, Stored):
@@ -121,6 +122,28 @@ async def _audit(settings: Settings, catalogue: Catalogue, _: EventLog) -> Store
         await store.close()
     topics = [topic.name for topic in catalogue.topics if topic.user or topic.base == AUDIT_TOPIC]
     return Stored(AUDIT_FOLLOWER, str(folder), topics, positions)
+
+
+async def _ring(settings: Settings, _: Catalogue, __: EventLog) -> Check | None:
+    """Whether the key ring has what the ledger's writers were given; None where there is no ledger, or its keys do not open."""
+    if settings.in_memory or not (audit_folder(settings) / "ledger.sqlite").exists() or not available("audit"):
+        return None
+    try:
+        keys = await asyncio.to_thread(open_audit_keys, settings)
+    except TallyrollError:  # said already
+        return None
+    store = await open_ledger_store(settings)
+    try:
+        lost = (await mac_keys(store, keys.ring)).lost
+    except KeyRingUnavailable as error:  # another host keeps it
+        return Check("keys", "fail", str(error), "see the page on the ledger's keys; never make a ring anew")
+    finally:
+        await store.close()
+        await asyncio.to_thread(keys.close)
+    if not lost:
+        return Check("keys", "ok", "the ring has the keys of every writer epoch")
+    says = f"the ring lacks the keys of {counted(len(lost), 'writer epoch')}: an older copy of it is, or was, in its place"
+    return Check("keys", "warn", says, "put its newest copy back; 'tallyroll audit verify' counts what nobody can read")
 
 
 async def _beside(stored: Stored, log: EventLog) -> Check:
