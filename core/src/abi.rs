@@ -1,4 +1,4 @@
-//! The interface for C, version 3. All that `unsafe` has to trust is said here; all that can be checked is.
+//! The interface for C, version 4. All that `unsafe` has to trust is said here; all that can be checked is.
 //!
 //! A scanner is used by one thread at a time. A fault in here is caught and looks like an odd first record.
 
@@ -8,7 +8,7 @@ use std::slice;
 use crate::scan::{Columns, Scanner};
 use crate::spec::Spec;
 
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const MOST: usize = i32::MAX as usize;
 
 /// Where results go, with room for `n` records, `texts` text slots and `values` number slots.
@@ -20,6 +20,8 @@ pub struct Out {
     times: *mut i64,
     /// `[n]`: `chainnumber`, 0 for none.
     numbers: *mut i64,
+    /// `[n]`: of each id a number, the same for the same id as long as the scanner is there, another for another as a rule.
+    prints: *mut i64,
     /// `[texts, n]`: the codes of the texts, -1 for none.
     texts: *mut i32,
     /// `[values, n]`: of each number slot the records that have a value, ascending, as many as `counts` says.
@@ -103,6 +105,7 @@ pub unsafe extern "C" fn tr_scan(
                 n,
                 times: lent(out.times, n)?,
                 numbers: lent(out.numbers, n)?,
+                prints: lent(out.prints, n)?,
                 texts: lent(out.texts, texts * n)?,
                 rows: lent(out.rows, values * n)?,
                 values: lent(out.values, values * n)?,

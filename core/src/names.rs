@@ -107,7 +107,7 @@ impl Names {
 
     /// Folded products of 16 bytes each, as wyhash has them.
     #[inline(always)]
-    fn hash(&self, text: &[u8]) -> u64 {
+    pub(crate) fn hash(&self, text: &[u8]) -> u64 {
         let [seed, one, two] = self.secret;
         let mut state = seed ^ text.len() as u64;
         let length = text.len();

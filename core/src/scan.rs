@@ -18,6 +18,7 @@ pub(crate) struct Columns<'a> {
     pub(crate) n: usize,
     pub(crate) times: &'a mut [i64],
     pub(crate) numbers: &'a mut [i64],
+    pub(crate) prints: &'a mut [i64],
     pub(crate) texts: &'a mut [i32],
     pub(crate) rows: &'a mut [i32],
     pub(crate) values: &'a mut [f64],
@@ -323,7 +324,9 @@ impl Walk<'_, '_> {
                 if self.escapes && self.has_escapes(span) {
                     return Err(Odd);
                 }
-                self.ids.extend_from_slice(self.bytes.get(span.start..span.end).ok_or(Odd)?);
+                let id = self.bytes.get(span.start..span.end).ok_or(Odd)?;
+                self.columns.prints[self.row] = self.names.hash(id) as i64;
+                self.ids.extend_from_slice(id);
                 self.ids.push(b'\n');
             }
             Take::Source => {

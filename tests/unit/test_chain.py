@@ -343,6 +343,11 @@ def runs_of(heads: list[Head]) -> list[tuple[str, int, int]]:
     return runs
 
 
+def prints_of(heads: list[Head]) -> list[int]:
+    """Numbers that are the same for some ids that differ."""
+    return [int(head.id) % 397 if int(head.id) > 350 else -int(head.id) for head in heads]
+
+
 ORDERLY = st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(1, 30)), max_size=20).map(
     lambda turns: [
         Head(specversion="1.0", id=str(place), source="s", type="t", chainsession=session, chainnumber=str(number))
@@ -362,7 +367,7 @@ def test_a_batch_in_which_all_count_is_known_by_its_runs(heads, size):
         some = heads[start : start + size]
         before = usual.dump()
         copies = other.copies(some, range(start, start + len(some)))
-        if usual.all_count(runs_of(some), [head.id for head in some]):
+        if usual.all_count(runs_of(some), [head.id for head in some], prints_of(some)):
             assert copies == {}
         else:
             assert usual.dump() == before, "nothing is remembered of what is to be judged again"
@@ -372,7 +377,7 @@ def test_a_batch_in_which_all_count_is_known_by_its_runs(heads, size):
 
 @given(ORDERLY)
 def test_what_is_in_order_is_never_judged_twice(heads):
-    assert RepeatFilter().all_count(runs_of(heads), [head.id for head in heads])
+    assert RepeatFilter().all_count(runs_of(heads), [head.id for head in heads], prints_of(heads))
 
 
 def test_where_a_session_has_to_go_the_order_decides():
@@ -380,5 +385,5 @@ def test_where_a_session_has_to_go_the_order_decides():
     for repeats in (full, whole):
         for number in range(MAX_SESSIONS):
             assert repeats.is_first(f"s{number}", 1)
-    assert not full.all_count([("new", 1, 1), ("s0", 2, 1)], ["x", "y"])
+    assert not full.all_count([("new", 1, 1), ("s0", 2, 1)], ["x", "y"], [1, 2])
     assert not whole.is_first("s1", 1)

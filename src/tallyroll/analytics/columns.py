@@ -126,7 +126,7 @@ class Columns:
     """Events of several partitions, those of one partition next to each other and in the order of the log.
 
     ``lanes`` are the partitions, ``bounds`` where each begins and the last ends. ``coded`` is what was read, ``(n,)``:
-    ``offsets``, ``times_us`` event time, ``watermarks_us`` the partition's largest so far. Implements ``measuring.Events``.
+    ``offsets`` in stretches, ``times_us`` event time, ``watermarks_us`` the partition's largest so far. Implements ``measuring.Events``.
     """
 
     def __init__(  # noqa: PLR0913  # one per column
@@ -135,24 +135,32 @@ class Columns:
         lanes: Sequence[Lane],
         bounds: NDArray[np.int64],
         coded: Coded,
-        offsets: Sequence[int],
+        offsets: Sequence[Sequence[int]],
         times_us: NDArray[np.int64],
         watermarks_us: NDArray[np.int64],
     ) -> None:
         self.lanes = lanes
         self.bounds = bounds
-        self.offsets = offsets
         self.times_us = times_us
         self.watermarks_us = watermarks_us
         self.ids = coded.ids
         self._layout = layout
         self._coded = coded
+        self._offsets = offsets
         self._rows: dict[tuple[str, ...], NDArray[np.int32]] = {}
         self._numbers: dict[tuple[str, Kind, tuple[str, ...]], Sparse] = {}
         self._pairs: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.times_us)
+
+    def offset(self, row: int) -> int:
+        """Where an event lies in its partition."""
+        for stretch in self._offsets:
+            if row < len(stretch):
+                return stretch[row]
+            row -= len(stretch)
+        raise IndexError(row)
 
     def of_each(self, numbers: Sequence[int]) -> NDArray[np.int32]:
         """For each event the number of its partition, given one for each."""
@@ -179,6 +187,13 @@ class Columns:
 
     def _codes(self, path: str) -> NDArray[np.int32]:
         return self._agents if path == AGENT else self._coded.texts[self._layout.texts[path]]
+
+    @cached_property
+    def _are_ids(self) -> NDArray[np.bool_]:
+        """By name whether it is short enough for an id; the last is for none."""
+        names = self._coded.names
+        lengths = np.fromiter(map(len, (*names, "")), np.int64, len(names) + 1)
+        return (lengths > 0) & (lengths <= MAX_ID_LENGTH)
 
     def _wanted(self, types: tuple[str, ...]) -> NDArray[np.bool_]:
         """By number of type, whether it is one of these."""
@@ -225,7 +240,7 @@ class Columns:
         for kind in kinds:
             rows = self.rows_of((kind.start, *kind.ends))
             ids = self._codes(kind.by)[rows]
-            named = self._translated(ids, lambda name: 0 < len(name) <= MAX_ID_LENGTH, 0) == 1
+            named = self._are_ids[ids]
             if not named.all():
                 rows, ids = rows[named], ids[named]
             codes = self._types[rows]

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import chain, compress
 from typing import Final
 
 import numpy as np
@@ -50,13 +50,14 @@ class Gathered:
         self.counts = dict.fromkeys(lanes, 0)
         self.names = Names()
         self.parts: list[Coded] = []
-        self.offsets: list[int] = []
+        self.offsets: list[Sequence[int]] = []  # in stretches, for few of them are asked for
         self.timestamps_ms: list[int] = []
 
     def only(self, keep: NDArray[np.bool_]) -> None:
         """Leaves out the offsets and timestamps of other events."""
         chosen = keep.tolist()
-        self.offsets, self.timestamps_ms = list(compress(self.offsets, chosen)), list(compress(self.timestamps_ms, chosen))
+        self.offsets = [list(compress(chain.from_iterable(self.offsets), chosen))]
+        self.timestamps_ms = list(compress(self.timestamps_ms, chosen))
 
 
 def take_batches(lanes: Iterable[Lane]) -> Piece:

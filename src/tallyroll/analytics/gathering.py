@@ -87,7 +87,7 @@ def _read(piece: Piece, gathered: Gathered, now_us: int) -> None:
             lane.left_out.add(UNREADABLE, _moments([timestamps_ms[index] for index in left[start:stop]], now_us))
     if type(found.at) is not range:
         offsets, timestamps_ms = [offsets[index] for index in found.at], [timestamps_ms[index] for index in found.at]
-    gathered.offsets += offsets
+    gathered.offsets.append(offsets)
     gathered.timestamps_ms += timestamps_ms
     for lane, start, stop in parts_of(bounds, found.at):
         gathered.counts[lane] += stop - start

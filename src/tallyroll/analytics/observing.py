@@ -35,7 +35,7 @@ class Run:
 
     def evidence(self, row: int) -> tuple[str, Position]:
         lane = self._columns.lanes[int(np.searchsorted(self._columns.bounds, row, side="right")) - 1]
-        return self._columns.ids[row], Position(*lane.partition, self._columns.offsets[row])
+        return self._columns.ids[row], Position(*lane.partition, self._columns.offset(row))
 
     def open_pane(self, metric: str, dimension: str, key: str, start: int) -> Pane:
         return self._kernel.pane(metric, dimension, key, start)

@@ -228,7 +228,7 @@ def _follow_all(kinds: Sequence[_OfKind], steps: Steps, names: Sequence[str]) ->
     """All at once, as long as no start has to go: then events of other ids decide nothing, and those of one id stand together."""
     if not len(steps.rows):
         return [0] * len(kinds), np.empty(0, np.int32), np.empty(0, np.int64)
-    steps = steps.only(np.lexsort((steps.ids, steps.of)))  # keeps the order of those of one id
+    steps = steps.only(np.argsort(steps.of * len(names) + steps.ids, kind="stable"))  # keeps the order of those of one id
     same = (steps.ids[1:] == steps.ids[:-1]) & (steps.of[1:] == steps.of[:-1])
     firsts, lasts = np.flatnonzero(np.append(True, ~same)), np.flatnonzero(np.append(~same, True))
     ends = np.flatnonzero(same & steps.starts[:-1] & steps.ends[1:]) + 1  # right behind a start of theirs

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from importlib import import_module
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ FIXED: Final = ("type", "aggregatetype", "aggregateid", "schemaversion", "tenant
 """Members of the envelope, which are the first text slots of every scan."""
 
 Kind = Literal["text", "number", "truth"]
-_ABI: Final = 3
+_ABI: Final = 4
 _LETTERS: Final[dict[Kind, str]] = {"text": "t", "number": "n", "truth": "b"}
 _MODULE: Final = "tallyroll_core"
 _POINTER: Final = ctypes.c_void_p
@@ -37,11 +37,35 @@ _ROOM: Final = 512  # records, to begin with
 _PIECE: Final = 1_024  # records handed over in one call: they are read again at once, and stay in the processor's cache until then
 
 
+class Ids(Sequence[str]):
+    """The ids of some records that stand together, made into texts when somebody looks: as a rule nobody does."""
+
+    __slots__ = ("_places", "_texts")
+
+    def __init__(self, texts: Callable[[], Sequence[str]], places: range) -> None:
+        self._texts = texts  # those of the whole scan
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, which: int) -> str: ...
+    @overload
+    def __getitem__(self, which: slice) -> Ids: ...
+    def __getitem__(self, which: int | slice) -> str | Ids:
+        return Ids(self._texts, self._places[which]) if isinstance(which, slice) else self._texts()[self._places[which]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts()[self._places.start : self._places.stop])
+
+
 class Scan(NamedTuple):
     """What was read of the first ``n`` of some records, a column each.
 
     ``times_us`` ``(n,) int64``: microseconds since 1970. ``numbers`` ``(n,) int64``: of the chain, 0 for none. ``texts``
-    ``(T, n) int32``: of each text slot, ``FIXED`` first, which of ``names`` each record has, -1 for none. ``ids``: their ids.
+    ``(T, n) int32``: of each text slot, ``FIXED`` first, which of ``names`` each record has, -1 for none. ``ids``: their ids;
+    ``prints`` ``(n,) int64``: a number for each, the same for the same id from this scanner, another for another as a rule.
     ``sparse``: of each slot of numbers and truths the records that have a value, ascending, and the values; NaN where there
     is something that is no number, as another slot takes it.
     """
@@ -50,7 +74,8 @@ class Scan(NamedTuple):
     numbers: NDArray[np.int64]
     texts: NDArray[np.int32]
     names: Sequence[str]
-    ids: Sequence[str]
+    ids: Ids
+    prints: NDArray[np.int64]
     sparse: Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]
 
     def first(self, count: int) -> Scan:
@@ -59,13 +84,14 @@ class Scan(NamedTuple):
             return self
         ends = [int(np.searchsorted(rows, count)) for rows, _ in self.sparse]
         sparse = [(rows[:end], values[:end]) for (rows, values), end in zip(self.sparse, ends, strict=True)]
-        return Scan(self.times_us[:count], self.numbers[:count], self.texts[:, :count], self.names, self.ids[:count], sparse)
+        texts, ids, prints = self.texts[:, :count], self.ids[:count], self.prints[:count]
+        return Scan(self.times_us[:count], self.numbers[:count], texts, self.names, ids, prints, sparse)
 
 
 class _Out(ctypes.Structure):
     _fields_ = (
         ("room", _SIZE),
-        *((name, ctypes.c_void_p) for name in ("times", "numbers", "texts", "rows", "values", "counts")),
+        *((name, ctypes.c_void_p) for name in ("times", "numbers", "prints", "texts", "rows", "values", "counts")),
     )
 
 
@@ -76,11 +102,12 @@ class _Room:
         self.rows = rows
         self.times = np.empty(rows, np.int64)
         self.numbers = np.empty(rows, np.int64)
+        self.prints = np.empty(rows, np.int64)
         self.texts = np.empty((texts, rows), np.int32)
         self.at = np.empty((values, rows), np.int32)
         self.values = np.empty((values, rows), np.float64)
         self.counts = np.empty(values, np.int64)
-        arrays = (self.times, self.numbers, self.texts, self.at, self.values, self.counts)
+        arrays = (self.times, self.numbers, self.prints, self.texts, self.at, self.values, self.counts)
         self.out = _Out(rows, *(array.ctypes.data for array in arrays))
 
 
@@ -120,7 +147,8 @@ class Scanner:
             room.numbers[:plain].copy(),
             room.texts[:, :plain].copy(),
             self._names(),
-            self._ids(),
+            self._ids(plain),
+            room.prints[:plain].copy(),
             [(room.at[slot, :some].copy(), room.values[slot, :some].copy()) for slot, some in enumerate(room.counts.tolist())],
         )
 
@@ -146,10 +174,10 @@ class Scanner:
         text = blob.tobytes()  # one of them has line ends of its own
         return [text[start:end].decode() for start, end in zip([0, *(ends[:-1] + 1).tolist()], ends.tolist(), strict=True)]
 
-    def _ids(self) -> Sequence[str]:
+    def _ids(self, count: int) -> Ids:
         blob = np.empty(self._library.tr_ids_size(self._made), np.uint8)
         self._library.tr_ids_copy(self._made, blob.ctypes.data)
-        return _lines(blob)
+        return Ids(cache(partial(_lines, blob)), range(count))
 
 
 def _lines(blob: NDArray[np.uint8]) -> Sequence[str]:

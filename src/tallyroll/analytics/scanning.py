@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, islice, pairwise
 
 import numpy as np
 
@@ -31,9 +31,9 @@ def scan_into(piece: Piece, scanner: Scanner, gathered: Gathered) -> int:
 
 
 def _add(piece: Piece, scan: Scan, gathered: Gathered) -> None:
-    offsets = list(chain.from_iterable(batch.offsets for _, batch in piece))
+    offsets = [batch.offsets for _, batch in piece]
     timestamps_ms = list(chain.from_iterable(batch.timestamps_ms for _, batch in piece))
-    gathered.tally.read["scanned"] += len(offsets)
+    gathered.tally.read["scanned"] += len(timestamps_ms)
     coded, bounds = Coded(scan.ids, scan.times_us, scan.names, scan.texts, scan.sparse), bounds_of(piece)
     copies = _copies(scan, bounds, offsets)
     for lane, (start, stop) in zip(bounds, pairwise([0, *bounds.values()]), strict=True):
@@ -43,7 +43,8 @@ def _add(piece: Piece, scan: Scan, gathered: Gathered) -> None:
         keep = np.ones(len(coded), np.bool_)
         keep[copies] = False
         coded, left = coded.only(keep), np.flatnonzero(keep).tolist()
-        offsets, timestamps_ms = [offsets[row] for row in left], [timestamps_ms[row] for row in left]
+        told = list(chain.from_iterable(offsets))
+        offsets, timestamps_ms = [[told[row] for row in left]], [timestamps_ms[row] for row in left]
     gathered.parts.append(coded)
     gathered.offsets += offsets
     gathered.timestamps_ms += timestamps_ms
@@ -56,22 +57,26 @@ def _versions(scan: Scan) -> set[tuple[str, str]]:
     return {(scan.names[one // len(scan.names)], scan.names[one % len(scan.names)]) for one in distinct}
 
 
-def _copies(scan: Scan, bounds: Mapping[Lane, int], offsets: Sequence[int]) -> list[int]:
+def _copies(scan: Scan, bounds: Mapping[Lane, int], offsets: Sequence[Sequence[int]]) -> list[int]:
     """The records that do not count, as a rule none: what the filters of the lanes say, which remember all."""
     sessions, numbers = scan.texts[_SESSION], scan.numbers
     follows = (sessions[1:] == sessions[:-1]) & (numbers[1:] == numbers[:-1] + 1)
     follows[[end - 1 for end in bounds.values() if end < len(numbers)]] = False
     begins = np.flatnonzero(np.append(True, ~follows))
-    expects = translated(scan.texts[_EXPECTS], scan.names, bool, 0) == 1
-    own = [scan.names[code] if code >= 0 else "" for code in sessions[begins].tolist()]
+    expects = scan.texts[_EXPECTS] >= 0
+    if expects.any():
+        expects = translated(scan.texts[_EXPECTS], scan.names, bool, 0) == 1
+    named = [scan.names[code] if code >= 0 else "" for code in sessions[begins].tolist()]
     firsts, places = numbers[begins].tolist(), begins.tolist()
     lengths = np.diff(begins, append=len(numbers)).tolist()
+    prints = scan.prints.tolist()
     copies: list[int] = []
     for lane, (start, stop) in zip(bounds, pairwise([0, *bounds.values()]), strict=True):
         left, right = bisect_left(places, start), bisect_left(places, stop)
-        runs = list(zip(own[left:right], firsts[left:right], lengths[left:right], strict=True))
-        if expects[start:stop].any() or not lane.repeats.all_count(runs, scan.ids[start:stop]):
-            copies += [start + index for index in sorted(lane.repeats.copies_told(_told(scan, start, stop), offsets[start:stop]))]
+        runs = list(zip(named[left:right], firsts[left:right], lengths[left:right], strict=True))
+        if expects[start:stop].any() or not lane.repeats.all_count(runs, scan.ids[start:stop], prints[start:stop]):
+            own = list(islice(chain.from_iterable(offsets), start, stop))
+            copies += [start + index for index in sorted(lane.repeats.copies_told(_told(scan, start, stop), own))]
     return copies
 
 

@@ -53,12 +53,13 @@ class RepeatFilter:
     Not promised: to recognise a session again after 4,096 other sessions wrote to the partition.
     """
 
-    __slots__ = ("_contest", "_recent", "_sessions")
+    __slots__ = ("_contest", "_prints", "_recent", "_sessions")
 
     def __init__(self) -> None:
         self._contest = Contest()
         self._sessions: OrderedDict[str, _Run] = OrderedDict()
-        self._recent: dict[str, None] = {}
+        self._recent: dict[str, None] | Sequence[str] = {}  # a sequence, as long as nobody has to look at the ids
+        self._prints: set[int] | None = set()  # of the recent ids, where they are known
 
     def copies(self, heads: Sequence[Counted], offsets: Sequence[int]) -> dict[int, Copy]:
         """Which records of a batch do not count, by index, usually none; remembers all.
@@ -93,11 +94,12 @@ class RepeatFilter:
                     found[index] = "conflict"
         return found
 
-    def all_count(self, runs: Sequence[tuple[str, int, int]], ids: Sequence[str]) -> bool:
+    def all_count(self, runs: Sequence[tuple[str, int, int]], ids: Sequence[str], prints: Sequence[int]) -> bool:
         """Whether all records of a batch that expects nothing count, by the usual case; remembers them then, and else nothing.
 
-        ``runs``: session (empty for none), first number and how many numbers that follow it, in order. Of False ``copies_told``
-        has to find which, if any, do not.
+        ``runs``: session (empty for none), first number and how many numbers that follow it, in order. ``prints``: of each id a
+        number, the same for the same id in every batch, so that ids, which may be made when asked for, are seldom looked at.
+        Of False ``copies_told`` has to find which, if any, do not.
         """
         highs: dict[str, int] = {}
         for session, first, count in runs:
@@ -107,7 +109,7 @@ class RepeatFilter:
                     return False
                 highs[session] = first + count - 1  # behind those that it was silent for
         opened = len(highs.keys() - self._sessions.keys())
-        if (opened and len(self._sessions) + opened > MAX_SESSIONS) or not self._are_new(ids):
+        if (opened and len(self._sessions) + opened > MAX_SESSIONS) or not self._are_new_by(prints, ids):
             return False  # which one has to go depends on the order
         for session, high in highs.items():
             known = self._sessions.get(session)
@@ -136,7 +138,8 @@ class RepeatFilter:
 
     def is_duplicate(self, event_id: str) -> bool:
         """Whether one of the last 256 records had this id; remembers it. Feed the records that ``is_first`` let pass."""
-        recent = self._recent
+        self._prints = None
+        recent = self._ids()
         if event_id in recent:
             return True
         recent[event_id] = None
@@ -153,9 +156,26 @@ class RepeatFilter:
             return True
         return self._unusual(session, number, known)
 
+    def _ids(self) -> dict[str, None]:
+        """The recent ids, the oldest first."""
+        if not isinstance(self._recent, dict):
+            self._recent = dict.fromkeys(self._recent)
+        return self._recent
+
+    def _are_new_by(self, prints: Sequence[int], event_ids: Sequence[str]) -> bool:
+        """As ``_are_new``, by numbers where those say it; two ids with one number are looked at."""
+        fresh, many = set(prints), len(prints) >= MAX_RECENT_IDS
+        if many and self._prints is not None and len(fresh) == len(prints) and fresh.isdisjoint(self._prints):
+            self._recent = event_ids[-MAX_RECENT_IDS:]
+        elif not self._are_new(event_ids):
+            return False
+        self._prints = set(prints[-MAX_RECENT_IDS:]) if many else None
+        return True
+
     def _are_new(self, event_ids: Sequence[str]) -> bool:
         """Whether no id is a duplicate; only then they are remembered."""
-        recent, fresh = self._recent, set(event_ids)
+        self._prints = None
+        recent, fresh = self._ids(), set(event_ids)
         if len(fresh) < len(event_ids) or not fresh.isdisjoint(recent):
             return False
         if len(fresh) >= MAX_RECENT_IDS:
@@ -188,7 +208,7 @@ class RepeatFilter:
     def dump(self) -> RepeatState:
         """The state as plain values: sessions, the one that was silent longest first, recent ids, the oldest first, and more."""
         sessions = [(session, run.high, list(run.missing or ())) for session, run in self._sessions.items()]
-        return RepeatState(sessions, list(self._recent), self._contest.dump())
+        return RepeatState(sessions, list(self._ids()), self._contest.dump())
 
     def to_bytes(self) -> bytes:
         """The state as a store keeps it, beside the position it belongs to."""
@@ -203,7 +223,7 @@ class RepeatFilter:
     def load(cls, dumped: RepeatState) -> RepeatFilter:
         """The filter that ``dump`` described."""
         result = cls()
-        result._recent = dict.fromkeys(dumped.recent)  # own class
+        result._recent, result._prints = dict.fromkeys(dumped.recent), None  # own class
         result._contest = Contest(dumped.contest)  # own class
         for session, high, missing in dumped.sessions:
             result._sessions[session] = _Run(high, dict.fromkeys(missing) if missing else None)  # own class
