@@ -21,7 +21,7 @@ from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system import SystemClock
 from tallyroll.analytics import scanner
 from tallyroll.analytics.columns import Layout
-from tallyroll.analytics.follower import RUN_ROWS, AnalyticsFollower
+from tallyroll.analytics.follower import AnalyticsFollower
 from tallyroll.analytics.gathered import Tally
 from tallyroll.analytics.gathering import gather
 from tallyroll.analytics.kernel import Kernel
@@ -55,7 +55,7 @@ def _fold(some: Sequence[Batch], *, compiled: bool = True) -> tuple[float, float
     for batch in some:
         lanes[batch.topic_partition].batches.append(batch)
         waiting += len(batch)
-        if waiting >= RUN_ROWS:
+        if waiting >= kernel.run_rows:
             kernel.run(_NOW_US, observe=False)
             unsettled, waiting = unsettled + waiting, 0
         if unsettled >= _SETTLE_ROWS:
@@ -71,7 +71,7 @@ def _fold(some: Sequence[Batch], *, compiled: bool = True) -> tuple[float, float
     for batch in some:
         lanes[batch.topic_partition].batches.append(batch)
         waiting += len(batch)
-        if waiting >= RUN_ROWS:
+        if waiting >= kernel.run_rows:
             gather([lane for lane in lanes.values() if lane.batches], layout, _NOW_US, Tally())
             waiting = 0
     gather([lane for lane in lanes.values() if lane.batches], layout, _NOW_US, Tally())

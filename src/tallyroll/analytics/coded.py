@@ -7,7 +7,7 @@ few records have any.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, compress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ class Coded(NamedTuple):
         for rows, values in self.numbers:
             own = keep[rows]
             numbers.append((place[rows[own]], values[own]))
-        ids = [self.ids[row] for row in np.flatnonzero(keep).tolist()]
+        ids = list(compress(self.ids, keep.tolist()))
         return Coded(ids, self.times_us[keep], self.names, self.texts[:, keep], numbers)
 
     def texts_of(self, slot: int) -> list[str | None]:

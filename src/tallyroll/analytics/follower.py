@@ -30,7 +30,6 @@ from tallyroll.telemetry import FLUSH_SECONDS, HELD_ROWS, PAIRS_EXPIRED, PANES_C
 
 log: Final = logging.getLogger("tallyroll.analytics")
 
-RUN_ROWS: Final = 8_192  # records of one run of the kernel: more gain little, and would be looked at later
 RUN_S: Final = 0.02  # how long records may wait for their run at most: part of an alert's 100 ms
 _REST: Final = 3.0  # after a run the next one waits so many times as long as it took, within that: few records cost as much as some
 AWAY_S: Final = 0.2  # how long a store that was away is left alone
@@ -149,7 +148,7 @@ class AnalyticsFollower:
                 lane.first = fresh.offsets[0]
             lane.batches.append(fresh)
             self._waiting += len(fresh)
-            if self._waiting >= RUN_ROWS:
+            if self._waiting >= self._kernel.run_rows:
                 self._run()
         lane.next = max(lane.next, batch.next_offset)
         return ()

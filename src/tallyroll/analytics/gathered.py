@@ -18,7 +18,7 @@ from tallyroll.analytics.lane import Lane
 from tallyroll.events.batch import Batch
 
 LISTED: Final = 512  # records the reader takes at a time, a megabyte with what is read of them
-SCANNED: Final = 16_384  # records the scanner takes
+SCANNED: Final = 65_536  # records the scanner takes, more than a run has, so that they share their names
 
 
 @dataclass(slots=True)

@@ -33,6 +33,8 @@ from tallyroll.events.position import TopicPartition
 from tallyroll.ports import OpenPair, PaneAt
 
 SETTLE_ROWS: Final = 1 << 19  # events whose values wait at which they go into panes whatever happens: bounds memory and sums
+SCANNED_ROWS: Final = 32_768  # records of one run, some 40 ms of them: more gain little, and would be looked at later
+DECODED_ROWS: Final = 8_192  # the same without the compiled scanner
 _SLACK: Final = 1_000  # unused numbers that are not worth a look
 
 
@@ -66,6 +68,11 @@ class Kernel:
         self._kept_for = {spec.pane_s: retention.of(spec.pane_s) for spec in specs}
         self._least_kept_us = min((one.own_s for one in self._kept_for.values()), default=0) * 1_000_000
         self._pane_s = {spec.name: spec.pane_s for spec in specs}
+
+    @property
+    def run_rows(self) -> int:
+        """How many records should wait at most before they are run: what a run costs by itself is spread over them."""
+        return DECODED_ROWS if self._layout.scanner is None else SCANNED_ROWS
 
     def open(self, partition: TopicPartition, pairs: Sequence[OpenPair] = ()) -> Lane:
         """A new lane for a partition."""

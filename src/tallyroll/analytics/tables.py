@@ -92,13 +92,13 @@ def wait(
         rows, keys = rows[keys >= 0], keys[keys >= 0]
         if not len(rows):
             return None
-    at_row = np.full(len(columns), -1, np.int32)
+    at_row, is_all = np.full(len(columns), -1, np.int32), len(rows) == len(columns)
     at_row[rows] = np.arange(len(rows), dtype=np.int32)
     parts, late = {}, np.zeros(len(rows), np.bool_)
     for number, values, verdict in own:
-        at = at_row[values.rows]
+        at = values.rows if is_all else at_row[values.rows]
         part = Part(at, values.values, values.places)
-        if len(rows) < len(columns) and (at < 0).any():
+        if not is_all and (at < 0).any():
             part = part.only(at >= 0)
         parts[number] = part
         if verdict.late is not None:
