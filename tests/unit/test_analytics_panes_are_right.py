@@ -37,7 +37,7 @@ from tallyroll.analytics.tidying import tidy
 from tallyroll.analytics.windows import EVER
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import WindowStore
-from tallyroll.telemetry import DUPLICATE_EVENTS, EVENTS_PROCESSED, FUTURE_EVENTS, SKIPPED, Counters
+from tallyroll.telemetry import DUPLICATE_EVENTS, EVENTS_PROCESSED, FUTURE_EVENTS, READ_RECORDS, SKIPPED, Counters
 from tallyroll.testing.clock import FakeClock
 
 COUNTED = {
@@ -105,6 +105,21 @@ def test_panes_and_counters_equal_a_plain_computation_over_the_log(compiled, see
 @given(seeds)
 def test_followers_that_die_at_any_moment_leave_the_same_panes(compiled, seed):
     asyncio.run(compare(seed, restarts=True, compiled=compiled))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+async def test_what_reads_the_records_is_told_and_is_what_was_asked_for(compiled):
+    if compiled:
+        pytest.importorskip("tallyroll_core", reason="the compiled core is not installed: scripts/core builds it where cargo is there")
+    log, counters = logs(2, 150), Counters()  # most of its records are plain
+
+    async def opened(clock: FakeClock) -> AnalyticsFollower:
+        return follower_on(await memory_store(), clock=clock, telemetry=counters, compiled=compiled)
+
+    await feed(opened, log, Random(2))  # noqa: S311  # a fixed history
+    scanned, decoded = (counters.value(READ_RECORDS, outcome=outcome) for outcome in ("scanned", "decoded"))
+    assert scanned + decoded == sum(map(len, log.values()))
+    assert (scanned > 0) == compiled
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ few records have any.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain, compress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ Sparse = tuple[NDArray[np.int32], NDArray[np.float64]]
 """Which rows have a number, ascending, and the number: NaN for what is none, 1 or 0 of a truth."""
 
 
-class Coded(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Coded:
     """Some records in the order of the log, ``n`` of them.
 
     ``texts``: ``(slots, n) int32``, places in ``names``, which has no text twice, or NO_NAME. ``numbers``: one for each slot.
@@ -43,10 +45,6 @@ class Coded(NamedTuple):
             numbers.append((place[rows[own]], values[own]))
         ids = list(compress(self.ids, keep.tolist()))
         return Coded(ids, self.times_us[keep], self.names, self.texts[:, keep], numbers)
-
-    def texts_of(self, slot: int) -> list[str | None]:
-        """A column of texts as such, None where there is none: for what happens seldom."""
-        return [self.names[code] if code >= 0 else None for code in self.texts[slot].tolist()]
 
 
 def translated(codes: NDArray[np.int32], names: Sequence[str], of: Callable[[str], int], none: int) -> NDArray[np.int32]:
