@@ -215,7 +215,7 @@ async def test_what_was_published_is_counted_once_caught_up() -> None:
         ("task.complete", "and 'complete' is not); did you mean task.completed?"),
         ("tool.invokd", "did you mean tool.invoked?"),
         ("agent.strated", "which is not known here; did you mean agent.started?"),
-        ("invoice.approved", None),
+        ("zebra.quarantined", None),
         ("task.completed", None),
         ("*", None),
     ],
