@@ -228,10 +228,10 @@ def _marks(values: Collection[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def numbers_of(connection: sqlite3.Connection, known: Mapping[Trait, int], traits: Iterable[Trait]) -> dict[Trait, int]:
-    """Those that are not among the known ones, with their numbers; new ones get one."""
+def numbers_of(connection: sqlite3.Connection, known: Mapping[Trait, int], facts: Iterable[Iterable[LedgerFacts]]) -> dict[Trait, int]:
+    """The traits that are not among the known ones, with their numbers; new ones get one."""
     fresh: dict[Trait, int] = {}
-    for trait in set(traits).difference(known):
+    for trait in {trait for some in facts for trait in map(trait_of, some)}.difference(known):
         kind, *names, frameworks = trait
         columns = (int(kind), *names, msgspec.json.encode(sorted(frameworks)).decode())
         connection.execute(

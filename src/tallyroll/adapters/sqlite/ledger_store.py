@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from tallyroll.adapters.sqlite import ledger_schema as schema
-from tallyroll.adapters.sqlite.binding import OPTIONAL
+from tallyroll.adapters.sqlite.binding import ManyRows
 from tallyroll.adapters.sqlite.ledger_schema import NUMBER, id_of, place_of
 from tallyroll.adapters.sqlite.opened import opened
 from tallyroll.adapters.sqlite.store_file import StoreFile
@@ -38,11 +38,12 @@ from tallyroll.ports import (
 
 T = TypeVar("T")
 
-_FACT: Final = (
-    "id, ts_us, trait, class, day, body, parts, sealed_us, handles, topic, log_partition, log_offset, audit_id, agent_id, task_id, "
-    "workflow_id"
-)
-_FACT_PLACES: Final = ", ".join([*"?????1???", *[OPTIONAL] * 7])
+_RECORDS: Final = ManyRows("record", ("id", "leaf", "raw"))
+_FACTS: Final = ManyRows(
+    "fact", ("id", "ts_us", "trait", "class", "day", "body", "parts", "sealed_us", "handles"),
+    optional=("topic", "log_partition", "log_offset", "audit_id", "agent_id", "task_id", "workflow_id"),
+)  # fmt: skip
+_NO_HANDLES: Final = bytearray()
 _HASH: Final = 32
 _RUN: Final = 1_024  # leaves of pruned records in one row
 
@@ -222,11 +223,8 @@ class SqliteLedgerStore:
         with self._file.writing() as connection:
             for where, (expected, following) in change.positions.items():
                 _advance(connection, where, expected, following)
-            named = [[*map(schema.trait_of, part.facts)] for part in change.appends]
-            traits = self._traits | schema.numbers_of(connection, self._traits, chain.from_iterable(named))
-            topics = _topic_numbers(connection, {row.source.topic for part in change.appends for row in part.rows if row.source})
             leaves = [note for note in change.notes if note.partition != LEDGER_META]
-            for append, own in zip(change.appends, named, strict=True):
+            for append in change.appends:
                 grown = len(leaves) if append.partition == LEDGER_META else len(append.rows)
                 _grow(connection, append, grown)
                 if append.partition == LEDGER_META:
@@ -234,13 +232,24 @@ class SqliteLedgerStore:
                         "INSERT INTO leaf (number, partition, size, text) VALUES (?, ?, ?, ?)",
                         [(append.size + at, note.partition, note.size, note.text.decode()) for at, note in enumerate(leaves)],
                     )
-                else:
-                    _insert(connection, append, [traits[one] for one in own], topics)
+            traits = self._insert(connection, [append for append in change.appends if append.rows])
             connection.executemany(
                 "INSERT OR REPLACE INTO note (size, text) VALUES (?, ?)",
                 [(note.size, note.text) for note in change.notes if note.partition == LEDGER_META],
             )
         self._traits = traits
+
+    def _insert(self, connection: sqlite3.Connection, appends: Sequence[LedgerAppend]) -> dict[schema.Trait, int]:
+        """Inserts the records of all partitions, and what they are found by; gives the traits as they are known then.
+
+        The rows are made as they are taken: lists of all of them would be the collector's to look through again and again.
+        """
+        topics = _topic_numbers(connection, {row.source.topic for append in appends for row in append.rows if row.source})
+        traits = {**self._traits, **schema.numbers_of(connection, self._traits, (append.facts for append in appends))}
+        _RECORDS.insert(connection, chain.from_iterable(map(_record_rows, appends)))
+        _FACTS.insert(connection, chain.from_iterable([_fact_rows(append, traits, topics) for append in appends]))
+        connection.executemany("INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)", chain.from_iterable(map(_handle_rows, appends)))
+        return traits
 
     def _remove(self, removals: Sequence[LedgerRemoval]) -> int:
         wanted: defaultdict[int, list[int | None]] = defaultdict(list)
@@ -321,29 +330,26 @@ def _grow(connection: sqlite3.Connection, append: LedgerAppend, by: int) -> None
     connection.executemany("INSERT OR REPLACE INTO tip VALUES (?, ?, ?, ?, ?)", [(partition, *tip) for tip in append.tips])
 
 
-def _insert(connection: sqlite3.Connection, append: LedgerAppend, traits: Sequence[int], topics: Mapping[str, int]) -> None:
-    """Row by row, since lists of all of them would be the collector's to look through again and again."""
-    first, facts = id_of(append.partition, append.size), append.facts
-    connection.executemany(
-        "INSERT INTO record (id, leaf, raw) VALUES (?, ?, ?)",
-        ((number, bytearray(row.leaf), bytearray(row.raw)) for number, row in enumerate(append.rows, first)),
-    )
-    connection.executemany(
-        f"INSERT INTO fact ({_FACT}) VALUES ({_FACT_PLACES})",  # noqa: S608  # made here
-        (
-            (
-                number, one.ts_us, trait, one.retention_class, one.keep_until_day, len(one.handles), row.sealed_at_us,
-                bytearray().join(one.handles),
-                *(("", "", "") if (source := row.source) is None else (topics[source.topic], source.partition, source.offset)),
-                one.audit_id, one.agent_id, one.task_id, one.workflow_id,
-            )
-            for number, (row, one, trait) in enumerate(zip(append.rows, facts, traits, strict=True), first)
-        ),
-    )  # fmt: skip
-    connection.executemany(
-        "INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)",
-        ((bytearray(handle), number, part) for number, one in enumerate(facts, first) for part, handle in enumerate(one.handles)),
-    )
+def _record_rows(append: LedgerAppend) -> Iterator[tuple[object, ...]]:
+    first = id_of(append.partition, append.size)
+    return ((number, bytearray(row.leaf), bytearray(row.raw)) for number, row in enumerate(append.rows, first))
+
+
+def _fact_rows(append: LedgerAppend, traits: Mapping[schema.Trait, int], topics: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
+    trait_of, first = schema.trait_of, id_of(append.partition, append.size)
+    for number, (row, one) in enumerate(zip(append.rows, append.facts, strict=True), first):
+        handles, source = one.handles, row.source
+        yield (
+            number, one.ts_us, traits[trait_of(one)], one.retention_class, one.keep_until_day, 1, len(handles), row.sealed_at_us,
+            bytearray().join(handles) if handles else _NO_HANDLES,
+            *(("", "", "") if source is None else (topics[source.topic], source.partition, source.offset)),
+            one.audit_id, one.agent_id, one.task_id, one.workflow_id,
+        )  # fmt: skip
+
+
+def _handle_rows(append: LedgerAppend) -> list[tuple[object, ...]]:
+    named = [(number, one.handles) for number, one in enumerate(append.facts, id_of(append.partition, append.size)) if one.handles]
+    return [(bytearray(handle), number, part) for number, handles in named for part, handle in enumerate(handles)]
 
 
 def _node(connection: sqlite3.Connection, partition: int, height: int, number: int) -> bytes:
