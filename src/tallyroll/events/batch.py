@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Final
 
 from tallyroll.errors import EventError, Undecodable
@@ -74,6 +75,10 @@ class Batch:
     def position(self, index: int) -> Position:
         """The position of one record."""
         return Position(self.topic, self.partition, self.offsets[index])
+
+    def positions(self) -> list[Position]:
+        """The position of each record."""
+        return list(map(Position, repeat(self.topic), repeat(self.partition), self.offsets))
 
     def about(self, index: int) -> dict[str, str | int]:
         """The ids of one record, for a line of a log: its position, and those of its event where it can be read."""

@@ -302,6 +302,9 @@ def told_apart(
 
     ``stored`` and ``unstored`` are those that are sealed, by audit id; ``text_of`` opens a part.
     """
+    ids = [item.found_by[0] for item in derived]
+    if not stored and len({*ids}) == len(ids) and unstored.keys().isdisjoint(ids):
+        return [None] * len(ids)  # the usual case
     seen, verdicts = dict[str, Marks](), list[Literal["repeat", "same_id"] | None]()
     for item in derived:
         audit_id, marks = item.found_by[0], item.marks

@@ -90,10 +90,11 @@ class Lane:
             core = unpack_core(item.core)
             opening = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day)
             self._add(item.packed(), item.leaf, opening, sources[0], now_us)
-        number, partition = self.end, self.number
-        for item, source in zip(sealed[len(sealed) - len(facts) :], sources, strict=True):
-            self._rows.append(LedgerRow(partition, number, item.packed(), item.leaf, now_us, source))
-            number += 1
+        partition, own = self.number, sealed[len(sealed) - len(facts) :]
+        self._rows += [
+            LedgerRow(partition, number, item.packed(), item.leaf, now_us, source)
+            for number, (item, source) in enumerate(zip(own, sources, strict=True), self.end)
+        ]
         self._facts += facts
         last = sealed[-1]
         chain = (last.chain.writer, last.chain.epoch)

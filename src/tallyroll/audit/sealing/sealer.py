@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from tallyroll.audit.ledger import records
-from tallyroll.audit.ledger.chain import Draft
+from tallyroll.audit.ledger.chain import Draft, Part
 from tallyroll.audit.ledger.envelope import record_in
 from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind
@@ -41,6 +41,7 @@ from tallyroll.telemetry import AUDIT_FINDINGS, AUDIT_SEALED, FOLLOW_REPEATS, Co
 DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
 _OWN_KEEP_DAYS: Final = 365
+_ENTRY: Final = Kind.ENTRY  # looking a member up costs as much as a small hash
 _TOLD_EACH_S: Final = 0.05  # who watches in real time hears of a finding within a tenth of a second
 
 
@@ -309,49 +310,53 @@ class AuditSealer:
         derived = [item for item in found if isinstance(item, Derived)]
         known = self._store.known([item.found_by[0] for item in derived]) if derived else {}
         verdicts = iter(told_apart(derived, known, self._unstored, partial(text_of, self._ring, self._cipher)))
-        fresh: list[tuple[Derived | Finding, Position]] = []
-        repeats = 0
-        for index, item in enumerate(found):
-            place = batch.position(index)
+        fresh, sources, repeats = list[Derived | Finding](), list[Position](), 0
+        for item, place, value in zip(found, batch.positions(), batch.values, strict=True):
             if isinstance(item, Undecodable):
-                fresh.append((Finding("unreadable", str(place), item.reason, batch.values[index] or b""), place))
+                fresh.append(Finding("unreadable", str(place), item.reason, value or b""))
             elif (verdict := next(verdicts)) is None:
-                fresh.append((item, place))
+                fresh.append(item)
             elif verdict == "same_id":
-                fresh.append((Finding("same_id", str(place), f"entry {item.found_by[0]}", batch.values[index] or b""), place))
+                fresh.append(Finding("same_id", str(place), f"entry {item.found_by[0]}", value or b""))
             else:
                 repeats += 1
-        self._seal(lane, fresh, self._options.days(base))
+                continue
+            sources.append(place)
+        self._seal(lane, fresh, sources, self._options.days(base))
         if repeats:
             self._telemetry.count(FOLLOW_REPEATS, repeats, follower=self.name)
 
     # Writing
 
     def _find(self, lane: Lane, finding: Finding, position: Position | None) -> None:
-        self._seal(lane, [(finding, position)], _OWN_KEEP_DAYS)
+        self._seal(lane, [finding], [position], _OWN_KEEP_DAYS)
 
-    def _seal(self, lane: Lane, items: Sequence[tuple[Derived | Finding, Position | None]], keep_days: int) -> None:
-        """Entries and findings, at one moment: keys first, which may fail, then all of them."""
+    def _seal(self, lane: Lane, items: Sequence[Derived | Finding], sources: Sequence[Position | None], keep_days: int) -> None:
+        """Entries and findings with their positions, at one moment: keys first, which may fail, then all of them."""
         if not items:
             return
         now_us, log_id = self.registrar.now_us(), self.registrar.log_id
         day, own_day = now_us // DAY_US + keep_days, now_us // DAY_US + _OWN_KEEP_DAYS
-        parts = iter(parts_about(self._ring, [sentence for item, _ in items for sentence in item.sentences], self._drawn.take))
-        drafts, facts, findings = [], [], []
-        for item, _ in items:
-            sentences = item.sentences
-            own = [next(parts) for _ in sentences] if sentences else ()
-            handles = tuple([part.handle for part in own])
+        parts = iter(parts_about(self._ring, [sentence for item in items for sentence in item.sentences], self._drawn.take))
+        drafts, facts, findings, unstored = list[Draft](), list[LedgerFacts](), list[Finding](), dict[str, Marks]()
+        own: Sequence[Part]
+        handles: tuple[bytes, ...]
+        for item in items:
+            own, handles = (), ()
+            if item.sentences:
+                own = [next(parts) for _ in item.sentences]
+                handles = tuple([part.handle for part in own])
             if isinstance(item, Finding):
                 item = self._breaches.judged(item) if self._breaches is not None else item  # noqa: PLW2901  # the same, and what it breaks
                 findings.append(item)
                 drafts.append(Draft(Kind.ENTRY, item.env(log_id), own, 0, own_day))
                 facts.append(LedgerFacts(0, now_us, 0, own_day, handles, *item.found_by(log_id)))
             else:
-                drafts.append(Draft(Kind.ENTRY, item.env, own, 0, day))
+                drafts.append(Draft(_ENTRY, item.env, own, 0, day))
                 facts.append(LedgerFacts(0, now_us, 0, day, handles, *item.found_by))
-        self._take_own(lane, drafts, facts, [position for _, position in items], now_us)
-        self._unstored.update([(item.found_by[0], item.marks) for item, _ in items if isinstance(item, Derived)])
+                unstored[item.found_by[0]] = item.marks
+        self._take_own(lane, drafts, facts, sources, now_us)
+        self._unstored.update(unstored)
         if len(items) > len(findings):
             self._telemetry.count(AUDIT_SEALED, len(items) - len(findings), outcome="derived")
         for finding in findings:
