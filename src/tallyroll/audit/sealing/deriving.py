@@ -160,7 +160,7 @@ class Deriver:
         categories: Mapping[str, AuditEventCategory] = CATEGORIES,
         scanner: PiiScanner | None = None,
     ) -> None:
-        self._mixing = sha256(b"aud1/derived" + log_id)
+        self._mixed_with = b"aud1/derived" + log_id
         self._subject_keys = frozenset(map(plain_key, subject_fields))
         self._exact = frozenset(name for name in payload_types if not name.endswith("."))
         self._families = tuple(name for name in payload_types if name.endswith("."))
@@ -172,12 +172,11 @@ class Deriver:
 
     def audit_id(self, event_id: str) -> str:
         """The id of an event's entry: the same each time, and near those of its time where the event's id is a UUIDv7."""
-        state = self._mixing.copy()
-        state.update(event_id.encode())
-        mixed = state.hexdigest()
-        time = event_id[:8] + event_id[9:13]
-        begin = time if len(event_id) == 36 and event_id[14] == "7" and time.isalnum() else mixed[52:64]  # noqa: PLR2004  # of a UUID
-        return f"{begin[:8]}-{begin[8:]}-8{mixed[:3]}-8{mixed[3:6]}-{mixed[6:18]}"
+        mixed = sha256(self._mixed_with + event_id.encode()).hexdigest()
+        high, low = event_id[:8], event_id[9:13]
+        if len(event_id) != 36 or event_id[14] != "7" or not (high + low).isalnum():  # noqa: PLR2004  # of a UUID
+            high, low = mixed[52:60], mixed[60:]
+        return f"{high}-{low}-8{mixed[:3]}-8{mixed[3:6]}-{mixed[6:18]}"
 
     def derive(self, batch: Batch, publishers: Publishers) -> list[Derived | Undecodable]:
         """Of each record its entry, or why it is no event."""
@@ -188,14 +187,14 @@ class Deriver:
                 event.secret = is_personal
         place, derived, fit = f"{batch.topic}/{batch.partition}/", self._derived, publishers.fit
         return [
-            derived(one, f"{place}{offset}", fit(one.whole, one.marks[0])) if isinstance(one, _Read) else one
+            derived(one, f"{place}{offset}", fit(one.whole, one.marks[0])) if type(one) is _Read else one  # type: ignore[misc]  # else an error
             for one, offset in zip(found, batch.offsets, strict=True)
         ]
 
     def _read(self, value: bytes) -> _Read | Undecodable:
         try:
             whole = _decode_whole(value)
-            text = bytes(whole.data).decode()
+            text = str(whole.data, "utf-8")
             payload = _decode_payload(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _why_not(value) or Undecodable("bad_data", "the payload is no JSON object")
@@ -203,8 +202,8 @@ class Deriver:
             reason = _why_not(value)
             if reason is not None:
                 return reason
-        content, state = without_link(value, whole), _new_state()
-        state.update(content)
+        content = without_link(value, whole)
+        state = sha256(content)
         mark = state.hexdigest()
         state.update(value[len(content) :])
         if whole.traceparent:
@@ -222,8 +221,8 @@ class Deriver:
         audit_id, event_type = self.audit_id(whole.id), whole.type
         owner, owner_id = whole.aggregatetype, whole.aggregateid
         agent_id = agent_of(owner, owner_id, payload.get("agent_id")) or ""
-        task_id = owner_id if owner == "task" else _named(payload, "task_id")
-        workflow_id = owner_id if owner == "workflow" else _named(payload, "workflow_id")
+        task_id = owner_id if owner == "task" else _named(payload, "task_id") if "task_id" in payload else ""
+        workflow_id = owner_id if owner == "workflow" else _named(payload, "workflow_id") if "workflow_id" in payload else ""
         env = _encode(
             _Env(
                 action, audit_id, category, whole.id, whole.time, event_type, outcome, position, fit, severity, "derived", agent_id or None,
@@ -252,7 +251,7 @@ class Deriver:
             if len(self._plain) < MAX_SESSIONS and len(keys) <= _MAX_SHAPE and not any(map(self._meaning, keys)):
                 self._plain.add(keys)
             return self._people_in([(payload, 0)])
-        if "[" not in text and "{" not in text[1:]:  # most payloads are flat, and have the keys of many others
+        if "[" not in text and text.find("{", 1) < 0:  # most payloads are flat, and have the keys of many others
             return False, ()
         inner = [value for value in payload.values() if isinstance(value, (dict, list))]
         return self._people_in([(value, 1) for value in inner])
@@ -348,7 +347,6 @@ def _named(payload: Mapping[str, Any], key: str) -> str:
     return named if isinstance(named, str) else ""
 
 
-_new_state: Final = sha256().copy
 _encode: Final = msgspec.json.Encoder().encode
 _decode_whole: Final = msgspec.json.Decoder(Whole).decode
 _decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode
