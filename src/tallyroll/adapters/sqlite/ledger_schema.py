@@ -228,16 +228,25 @@ def _marks(values: Collection[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def numbers_of(connection: sqlite3.Connection, known: Mapping[Trait, int], facts: Iterable[Iterable[LedgerFacts]]) -> dict[Trait, int]:
-    """The traits that are not among the known ones, with their numbers; new ones get one."""
-    fresh: dict[Trait, int] = {}
-    for trait in {trait for some in facts for trait in map(trait_of, some)}.difference(known):
-        kind, *names, frameworks = trait
-        columns = (int(kind), *names, msgspec.json.encode(sorted(frameworks)).decode())
-        connection.execute(
-            "INSERT OR IGNORE INTO trait (kind, event_type, category, severity, outcome, frameworks) VALUES (?, ?, ?, ?, ?, ?)", columns
-        )
-        fresh[trait] = connection.execute(
-            "SELECT number FROM trait WHERE (kind, event_type, category, severity, outcome, frameworks) = (?, ?, ?, ?, ?, ?)", columns
-        ).fetchone()[0]
-    return fresh
+def traits_of(connection: sqlite3.Connection, facts: Iterable[LedgerFacts], known: dict[Trait, int]) -> list[int]:
+    """The numbers of their traits, one for each; those that are not among the known ones are added there."""
+    found = []
+    for trait in map(trait_of, facts):
+        number = known.get(trait)
+        if number is None:
+            number = known[trait] = _number_of(connection, trait)
+        found.append(number)
+    return found
+
+
+def _number_of(connection: sqlite3.Connection, trait: Trait) -> int:
+    """The trait's number; a new one gets one."""
+    kind, *names, frameworks = trait
+    columns = (int(kind), *names, msgspec.json.encode(sorted(frameworks)).decode())
+    connection.execute(
+        "INSERT OR IGNORE INTO trait (kind, event_type, category, severity, outcome, frameworks) VALUES (?, ?, ?, ?, ?, ?)", columns
+    )
+    [number] = connection.execute(
+        "SELECT number FROM trait WHERE (kind, event_type, category, severity, outcome, frameworks) = (?, ?, ?, ?, ?, ?)", columns
+    ).fetchone()
+    return int(number)

@@ -8,7 +8,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -245,9 +245,10 @@ class SqliteLedgerStore:
         The rows are made as they are taken: lists of all of them would be the collector's to look through again and again.
         """
         topics = _topic_numbers(connection, {row.source.topic for append in appends for row in append.rows if row.source})
-        traits = {**self._traits, **schema.numbers_of(connection, self._traits, (append.facts for append in appends))}
+        traits = {**self._traits}
+        named = [schema.traits_of(connection, append.facts, traits) for append in appends]
         _RECORDS.insert(connection, chain.from_iterable(map(_record_rows, appends)))
-        _FACTS.insert(connection, chain.from_iterable([_fact_rows(append, traits, topics) for append in appends]))
+        _FACTS.insert(connection, chain.from_iterable(map(_fact_rows, appends, named, repeat(topics))))
         connection.executemany("INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)", chain.from_iterable(map(_handle_rows, appends)))
         return traits
 
@@ -335,12 +336,12 @@ def _record_rows(append: LedgerAppend) -> Iterator[tuple[object, ...]]:
     return ((number, bytearray(row.leaf), bytearray(row.raw)) for number, row in enumerate(append.rows, first))
 
 
-def _fact_rows(append: LedgerAppend, traits: Mapping[schema.Trait, int], topics: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
-    trait_of, first = schema.trait_of, id_of(append.partition, append.size)
-    for number, (row, one) in enumerate(zip(append.rows, append.facts, strict=True), first):
+def _fact_rows(append: LedgerAppend, traits: Sequence[int], topics: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
+    first = id_of(append.partition, append.size)
+    for number, (row, one, trait) in enumerate(zip(append.rows, append.facts, traits, strict=True), first):
         handles, source = one.handles, row.source
         yield (
-            number, one.ts_us, traits[trait_of(one)], one.retention_class, one.keep_until_day, 1, len(handles), row.sealed_at_us,
+            number, one.ts_us, trait, one.retention_class, one.keep_until_day, 1, len(handles), row.sealed_at_us,
             bytearray().join(handles) if handles else _NO_HANDLES,
             *(("", "", "") if source is None else (topics[source.topic], source.partition, source.offset)),
             one.audit_id, one.agent_id, one.task_id, one.workflow_id,

@@ -61,7 +61,7 @@ class CompactRange:
             if len(level) & 1:
                 peaks[height] = level[-1]
             pairs = iter(level)
-            level = list(map(node_hash, pairs, pairs))
+            level = [sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]  # as ``node_hash``
             first >>= 1
             height += 1
         return made
