@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from hmac import digest
+from itertools import count, repeat
 from typing import Final
 
 import msgspec
@@ -187,24 +188,21 @@ class Writer:
 
     def _seal(self, tip: _Tip, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
         chain, ident, seq, prev = tip.chain, tip.ident, tip.seq, tip.prev
-        cores, leaves, bodies, mac_epoch = list[bytes](), list[bytes](), dict[int, Sequence[bytes]](), self._ratchet.epoch
-        marks: Sequence[bytes] = ()
+        cores, leaves, bodies, mac_epoch = list[bytes](), list[bytes](), list[Sequence[bytes]](), self._ratchet.epoch
+        marks: Sequence[bytes]
+        own: Sequence[bytes]
         for number, draft in enumerate(drafts, seq):
-            marks = ()
-            if draft.parts:
-                marks, bodies[number] = self._parts(tip, number, draft.parts)
+            marks, own = self._parts(tip, number, draft.parts) if draft.parts else ((), ())
             core = pack_core(
                 draft.kind, ident, number, ts_us, mac_epoch, draft.retention_class, draft.keep_until_day, prev,
                 sha256(draft.env).digest(), marks,
             )  # fmt: skip
-            cores.append(core)
             prev = sha256(b"\0" + core).digest()  # as ``leaf_hash``: a call less for each record
+            cores.append(core)
             leaves.append(prev)
+            bodies.append(own)
         macs = self._ratchet.macs([MAC_LABEL + leaf for leaf in leaves])
-        found = [
-            Sealed(chain, number, leaf, core, draft.env, bodies.get(number, ()), mac)
-            for number, (draft, core, leaf, mac) in enumerate(zip(drafts, cores, leaves, macs, strict=True), seq)
-        ]
+        found = list(map(Sealed, repeat(chain), count(seq), leaves, cores, [draft.env for draft in drafts], bodies, macs))
         # Last: what was sealed before something raised has left no trace, so its numbers and nonces stand for nothing yet.
         tip.seq, tip.prev = seq + len(found), prev
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count, repeat
 
 from msgspec.structs import replace
 
@@ -90,11 +91,9 @@ class Lane:
             core = unpack_core(item.core)
             opening = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day)
             self._add(item.packed(), item.leaf, opening, sources[0], now_us)
-        partition, own = self.number, sealed[len(sealed) - len(facts) :]
-        self._rows += [
-            LedgerRow(partition, number, item.packed(), item.leaf, now_us, source)
-            for number, (item, source) in enumerate(zip(own, sources, strict=True), self.end)
-        ]
+        own = sealed[len(sealed) - len(facts) :]
+        packed, leaves = [item.packed() for item in own], [item.leaf for item in own]
+        self._rows += map(LedgerRow, repeat(self.number), count(self.end), packed, leaves, repeat(now_us), sources)
         self._facts += facts
         last = sealed[-1]
         chain = (last.chain.writer, last.chain.epoch)

@@ -7,7 +7,7 @@ letters: what cannot be read, or is not what it should be, is sealed as a findin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,7 @@ from tallyroll.audit.ledger.records import Missing
 from tallyroll.audit.ledger.subjects import DrawnKeys, parts_about, text_of
 from tallyroll.audit.sealing.breaches import Breaches
 from tallyroll.audit.sealing.deriving import Derived, Deriver, Marks, Publishers, told_apart
+from tallyroll.audit.sealing.drafts import DAY_US, OWN_KEEP_DAYS, drafts_of
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.hearing import AskLog
 from tallyroll.audit.sealing.intake import Intake
@@ -38,10 +39,8 @@ from tallyroll.events.topics import AUDIT_TOPIC, Catalogue
 from tallyroll.ports import Cipher, Clock, DeadLetter, KeyRing, LedgerCommit, LedgerFacts, LedgerStore
 from tallyroll.telemetry import AUDIT_FINDINGS, AUDIT_SEALED, FOLLOW_REPEATS, Counters, Telemetry
 
-DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
-_OWN_KEEP_DAYS: Final = 365
-_ENTRY: Final = Kind.ENTRY  # looking a member up costs as much as a small hash
+_AT_ONCE: Final = 64  # entries: what is made of so many is still near the processor when the next step takes it
 _TOLD_EACH_S: Final = 0.05  # who watches in real time hears of a finding within a tenth of a second
 
 
@@ -219,7 +218,7 @@ class AuditSealer:
         lane = self._first_lane()
         if lane is not None:
             now_us = self.registrar.now_us()
-            day = now_us // DAY_US + _OWN_KEEP_DAYS
+            day = now_us // DAY_US + OWN_KEEP_DAYS
             draft = Draft(Kind.HEADS, records.heads(self.registrar.heads()), (), 0, day)
             self._take_own(lane, [draft], [LedgerFacts(Kind.HEADS, now_us, 0, day)], [None], now_us)
 
@@ -329,37 +328,34 @@ class AuditSealer:
     # Writing
 
     def _find(self, lane: Lane, finding: Finding, position: Position | None) -> None:
-        self._seal(lane, [finding], [position], _OWN_KEEP_DAYS)
+        self._seal(lane, [finding], [position], OWN_KEEP_DAYS)
 
     def _seal(self, lane: Lane, items: Sequence[Derived | Finding], sources: Sequence[Position | None], keep_days: int) -> None:
         """Entries and findings with their positions, at one moment: keys first, which may fail, then all of them."""
-        if not items:
-            return
-        now_us, log_id = self.registrar.now_us(), self.registrar.log_id
-        day, own_day = now_us // DAY_US + keep_days, now_us // DAY_US + _OWN_KEEP_DAYS
+        now_us = self.registrar.now_us()
         parts = iter(parts_about(self._ring, [sentence for item in items for sentence in item.sentences], self._drawn.take))
-        drafts, facts, findings, unstored = list[Draft](), list[LedgerFacts](), list[Finding](), dict[str, Marks]()
-        own: Sequence[Part]
-        handles: tuple[bytes, ...]
-        for item in items:
-            own, handles = (), ()
-            if item.sentences:
-                own = [next(parts) for _ in item.sentences]
-                handles = tuple([part.handle for part in own])
-            if isinstance(item, Finding):
-                item = self._breaches.judged(item) if self._breaches is not None else item  # noqa: PLW2901  # the same, and what it breaks
-                findings.append(item)
-                drafts.append(Draft(Kind.ENTRY, item.env(log_id), own, 0, own_day))
-                facts.append(LedgerFacts(0, now_us, 0, own_day, handles, *item.found_by(log_id)))
-            else:
-                drafts.append(Draft(_ENTRY, item.env, own, 0, day))
-                facts.append(LedgerFacts(0, now_us, 0, day, handles, *item.found_by))
-                unstored[item.found_by[0]] = item.marks
+        for start in range(0, len(items), _AT_ONCE):
+            stop = start + _AT_ONCE
+            self._seal_some(lane, items[start:stop], sources[start:stop], parts, now_us, keep_days)
+
+    def _seal_some(  # noqa: PLR0913  # what they are sealed with
+        self,
+        lane: Lane,
+        items: Sequence[Derived | Finding],
+        sources: Sequence[Position | None],
+        parts: Iterator[Part],
+        now_us: int,
+        keep_days: int,
+    ) -> None:
+        if self._breaches is not None:
+            items = [self._breaches.judged(item) if isinstance(item, Finding) else item for item in items]  # the same, and what it breaks
+        drafts, facts = drafts_of(items, parts, log_id=self.registrar.log_id, now_us=now_us, keep_days=keep_days)
         self._take_own(lane, drafts, facts, sources, now_us)
+        unstored = {item.found_by[0]: item.marks for item in items if isinstance(item, Derived)}
         self._unstored.update(unstored)
-        if len(items) > len(findings):
-            self._telemetry.count(AUDIT_SEALED, len(items) - len(findings), outcome="derived")
-        for finding in findings:
+        if unstored:
+            self._telemetry.count(AUDIT_SEALED, len(unstored), outcome="derived")
+        for finding in [item for item in items if isinstance(item, Finding)]:
             self._findings.append(finding)
             self._telemetry.count(AUDIT_FINDINGS, reason=finding.code)
 
