@@ -262,7 +262,7 @@ class Deriver:
             if len(self._plain) < MAX_SESSIONS and len(keys) <= _MAX_SHAPE and not any(map(self._meaning, keys)):
                 self._plain.add(keys)
             return self._people_in([(payload, 0)])
-        if "[" not in text and text.find("{", 1) < 0:  # most payloads are flat, and have the keys of many others
+        if text.find("{", 1) < 0 and text.count("[") < _MAX_DEPTH:  # most payloads have no object in them, and the keys of many others
             return False, ()
         inner = [value for value in payload.values() if isinstance(value, (dict, list))]
         return self._people_in([(value, 1) for value in inner])
