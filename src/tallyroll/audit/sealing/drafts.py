@@ -20,10 +20,7 @@ _ENTRY: Final = Kind.ENTRY  # looking a member up costs as much as a small hash
 def drafts_of(
     items: Sequence[Derived | Finding], parts: Iterator[Part], *, log_id: bytes, now_us: int, keep_days: int
 ) -> tuple[list[Draft], list[LedgerFacts]]:
-    """A draft and the facts of each; ``parts`` are those of their sentences, in order. An entry is kept so many days, a finding a year.
-
-    Column by column: the objects are then made without a step of Python for each, which is most of what they cost.
-    """
+    """A draft and the facts of each; ``parts`` are those of their sentences, in order. An entry is kept so many days, a finding a year."""
     today = now_us // DAY_US
     own: list[Sequence[Part]] = [[next(parts) for _ in item.sentences] if item.sentences else () for item in items]
     handles = [tuple([part.handle for part in some]) if some else () for some in own]
