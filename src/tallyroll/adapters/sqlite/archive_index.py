@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tallyroll.adapters.sqlite import archive_schema as schema
-from tallyroll.adapters.sqlite.binding import OPTIONAL, blob
+from tallyroll.adapters.sqlite.binding import ManyRows, blob
 from tallyroll.adapters.sqlite.schema import check_process, transaction
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
@@ -38,6 +38,9 @@ from tallyroll.ports import (
 T = TypeVar("T")
 
 _MAX_IDLE: Final = 4  # reading connections kept open; more readers at once open their own
+_TAIL_ROWS: Final = ManyRows(
+    "tail", ("at", "timestamp_ms", "time_us", "agent", "aggregate", "verdict", "reason"), optional=("key", "value", "headers")
+)
 _RUN_COLUMNS: Final = schema.RUN.count(",") + 1
 # Both tables have a column of these names.
 _OF_RUN: Final = schema.RUN.replace("first_us", "loc.first_us").replace("last_us", "loc.last_us")
@@ -142,13 +145,7 @@ class SqliteArchiveIndex:
                     "INSERT INTO mark VALUES (1, ?, ?, ?, ?, ?, x'', ?, NULL, NULL, 0, 0)",
                     (*self._partition, write.first, write.first, write.first, schema.holes_row([])),
                 )
-            connection.executemany(
-                f"INSERT INTO tail ({schema.TAIL}) VALUES (?, ?, {OPTIONAL}, {OPTIONAL}, {OPTIONAL}, ?, ?, ?, ?, ?)",  # noqa: S608  # names of our own
-                (
-                    (at, moment_ms, blob(key), blob(value), blob(headers), *rest)
-                    for at, moment_ms, key, value, headers, *rest in write.records
-                ),
-            )
+            _TAIL_ROWS.insert(connection, map(_tail_row, write.records))
             size = sum(len(one.value or b"") + len(one.key or b"") for one in write.records)
             times = [one.time_us for one in write.records if one.verdict == "first" and one.time_us is not None]
             newest = max([*times, *([mark.last_us] if mark is not None and mark.last_us is not None else [])], default=None)
@@ -384,6 +381,11 @@ class SqliteArchiveIndex:
             yield
         except (sqlite3.Error, OSError) as error:
             raise schema.unavailable(self._name, error) from error
+
+
+def _tail_row(one: Judged) -> tuple[object, ...]:
+    at, moment_ms, key, value, headers, *rest = one
+    return at, moment_ms, *rest, blob(key), blob(value), blob(headers)
 
 
 def _kept(connection: sqlite3.Connection) -> int:

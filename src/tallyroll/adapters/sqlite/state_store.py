@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from tallyroll.adapters.sqlite.binding import ManyRows
 from tallyroll.adapters.sqlite.opened import opened
 from tallyroll.adapters.sqlite.store_file import FileKind, FrozenFile, StoreFile, at_one_moment
 from tallyroll.errors import PositionConflict
@@ -38,6 +39,9 @@ _KIND: Final = FileKind(
     tables=_TABLES,
     cache_kib=32_768,  # inner pages of the index over some millions of parts
 )
+
+
+_PARTS: Final = ManyRows("part", ("view", "owner", "topic", "partition", "data"), then="ON CONFLICT DO UPDATE SET data = excluded.data")
 
 
 class SqliteStateStore:
@@ -112,11 +116,8 @@ class SqliteStateStore:
         with self._file.writing() as connection:
             for write in writes:
                 self._advance(connection, write)
-                connection.executemany(
-                    "INSERT INTO part (view, owner, topic, partition, data) VALUES (?, ?, ?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET data = excluded.data",
-                    [(view, owner, *write.partition, data) for view, owner, data in write.parts],
-                )
+            rows = ((view, owner, *write.partition, data) for write in writes for view, owner, data in write.parts)
+            _PARTS.insert(connection, rows)
 
     def _advance(self, connection: sqlite3.Connection, write: PartitionWrite) -> None:
         stored = connection.execute("SELECT fold_id, next FROM progress WHERE topic = ? AND partition = ?", write.partition).fetchone()
