@@ -16,7 +16,7 @@ from tests.patience import PATIENCE_S
 from tallyroll.adapters.sqlite.archive_index import SqliteArchiveIndexes
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import Append, Found, Owned, Tail
+from tallyroll.ports import Append, Found, Judged, Owned, Tail
 from tallyroll.testing import archive_index_contract as contract
 from tallyroll.testing.archive_index_contract import INDEX_CASES, IndexCase
 
@@ -45,6 +45,43 @@ def test_whoever_only_reads_waits_for_nobody_who_writes(tmp_path: Path) -> None:
         index.close()
     with pytest.raises(StoreUnavailable):
         reading.append(Append(4, 0, 5, b"", [], 0))
+
+
+def deed(offset: int, agent: str) -> Judged:
+    return Judged(offset, offset, b"key", b"value", None, offset, agent, f"agent:{agent}", "first", "")
+
+
+def test_an_owners_records_come_in_their_order_from_a_tail_with_holes(tmp_path: Path) -> None:
+    index = SqliteArchiveIndexes(tmp_path).open(TopicPartition("one", 0), create=True)
+    records = [deed(offset, f"a{offset % 3}") for offset in (*range(4_000, 4_200), 9_000, 10**12, 10**12 + 3)]
+    index.append(Append(None, 0, 10**12 + 4, b"", records, 0))
+    for start, end in ((0, 10**13), (4_095, 4_097), (4_100, 9_000), (9_001, 10**12), (10**12 + 4, 10**13), (9, 9)):
+        for agent in ("a0", "a1", "nobody"):
+            wanted = [one for one in records if one.agent == agent and start <= one.offset < end]
+            assert index.owned(f"@{agent}", start, end) == index.owned(f"agent:{agent}", start, end) == Owned([], wanted, 0)
+    index.close()
+
+
+def test_a_file_that_is_older_finds_owners_as_before_and_is_written_on(tmp_path: Path) -> None:
+    one, path = TopicPartition("one", 0), tmp_path / "one" / "0" / "index.db"
+    made = SqliteArchiveIndexes(tmp_path).open(one, create=True)
+    made.append(Append(None, 0, 2, b"", [deed(0, "a"), deed(1, "b")], 0))
+    made.close()
+    with contextlib.closing(sqlite3.connect(path)) as older:
+        older.executescript("""
+            DROP INDEX tail_by_agent; DROP INDEX tail_by_aggregate;
+            CREATE INDEX tail_agent ON tail (agent) WHERE verdict = 'first';
+            CREATE INDEX tail_aggregate ON tail (aggregate) WHERE verdict = 'first';
+        """)
+    index = SqliteArchiveIndexes(tmp_path).open(one, create=False)
+    index.append(Append(2, 0, 3, b"", [deed(2, "a")], 0))
+    assert index.owned("@a", 0, 9) == Owned([], [deed(0, "a"), deed(2, "a")], 0)
+    index.close()
+    with contextlib.closing(sqlite3.connect(path)) as now:
+        assert {name for (name,) in now.execute("SELECT name FROM sqlite_schema WHERE tbl_name = 'tail' AND type = 'index'")} == {
+            "tail_by_agent",
+            "tail_by_aggregate",
+        }
 
 
 class Around:

@@ -52,6 +52,7 @@ _NEWEST: Final = (
     "CROSS JOIN snap ON snap.rowid = newest"
 )
 _IS_ASKED_FOR: Final = itemgetter(-1)
+_OFFSET: Final = itemgetter(0)
 _ANY_US: Final = 2**63 - 1
 
 
@@ -251,11 +252,8 @@ class SqliteArchiveIndex:
                 for _, group in groupby(rows, key=itemgetter(_RUN_COLUMNS + 1))
                 if (of_segment := list(group))
             ]
-            tail = connection.execute(
-                f"SELECT {schema.TAIL} FROM tail WHERE {column} = ? AND verdict = 'first' AND at >= ? AND at < ? ORDER BY at",  # noqa: S608  # as above
-                (value, start, end),
-            )
-            return Owned(runs, [*map(Judged._make, tail)], _kept(connection))
+            tail = connection.execute(schema.OWNED[column], {"owner": value, "start": start, "end": end})
+            return Owned(runs, sorted(map(Judged._make, tail), key=_OFFSET), _kept(connection))
 
         return self._read(select, alone=False)
 

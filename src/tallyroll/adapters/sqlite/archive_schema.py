@@ -24,8 +24,7 @@ _PAGE_BYTES: Final = 8_192  # records of a kilobyte or so
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # what a checkpoint leaves of the write-ahead log
 
 # The partition's own row holds JSON for what is only ever read as a whole. What the checkers know is large and changes only
-# at a seal, so it has a table of its own: a row that every flush updates would be written anew with it. A first copy that
-# somebody owns is found by the two partial indexes; nobody looks for the others by owner.
+# at a seal, so it has a table of its own: a row that every flush updates would be written anew with it.
 _TABLES: Final = """
 CREATE TABLE mark (
     one INTEGER PRIMARY KEY CHECK (one = 1), topic TEXT NOT NULL, partition INTEGER NOT NULL, first INTEGER NOT NULL,
@@ -37,8 +36,6 @@ CREATE TABLE tail (
     at INTEGER PRIMARY KEY, timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB, time_us INTEGER, agent TEXT,
     aggregate TEXT, verdict TEXT NOT NULL, reason TEXT NOT NULL
 ) STRICT;
-CREATE INDEX tail_agent ON tail (agent) WHERE verdict = 'first';
-CREATE INDEX tail_aggregate ON tail (aggregate) WHERE verdict = 'first';
 CREATE TABLE segment (
     base INTEGER PRIMARY KEY, name TEXT NOT NULL, next INTEGER NOT NULL, records INTEGER NOT NULL, first_us INTEGER,
     last_us INTEGER, raw_bytes INTEGER NOT NULL, file_bytes INTEGER NOT NULL, previous TEXT NOT NULL, digest TEXT NOT NULL,
@@ -57,15 +54,35 @@ CREATE TABLE finding (
 ) STRICT;
 CREATE INDEX finding_at ON finding (at);
 """
-# Made also in files that are older than it.
-_PRUNED: Final = """
+# Made also in files that are older than it. A first copy that somebody owns is found by the two partial indexes; nobody looks for the
+# others by owner. They are sorted by owner within some thousand offsets only: a flush has records of many owners, and in an index of a
+# whole tail it would write a page for each. So it writes the last few, and who looks for an owner looks into each stretch.
+_ADDED: Final = """
 CREATE TABLE IF NOT EXISTS pruned (
     one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, kept INTEGER NOT NULL, last_us INTEGER, digest TEXT NOT NULL,
     reducers BLOB NOT NULL
-) STRICT
+) STRICT;
+DROP INDEX IF EXISTS tail_agent;
+DROP INDEX IF EXISTS tail_aggregate;
+CREATE INDEX IF NOT EXISTS tail_by_agent ON tail (at >> 12, agent) WHERE verdict = 'first';
+CREATE INDEX IF NOT EXISTS tail_by_aggregate ON tail (at >> 12, aggregate) WHERE verdict = 'first';
 """
+_LAST_ADDED: Final = "tail_by_aggregate"
 
 TAIL: Final = "at, timestamp_ms, key, value, headers, time_us, agent, aggregate, verdict, reason"
+# The stretches of offsets in which the tail has any, each found from the one before it; and what an owner has there, in no order.
+_STRETCHES: Final = """
+WITH RECURSIVE stretch (number) AS (
+    SELECT min(at) >> 12 FROM tail WHERE at >= :start AND at < :end
+    UNION ALL
+    SELECT (SELECT min(at) >> 12 FROM tail WHERE at >= (number + 1) << 12 AND at < :end) FROM stretch WHERE number IS NOT NULL
+)
+"""
+OWNED: Final = {
+    column: f"{_STRETCHES} SELECT {TAIL} FROM stretch CROSS JOIN tail ON at >> 12 = number AND {column} = :owner "  # noqa: S608  # names of our own
+    "WHERE verdict = 'first' AND at >= :start AND at < :end"
+    for column in ("agent", "aggregate")
+}
 # What nearly all have in common is not given as an object for each: with all columns reading took two thirds longer.
 SCANNED: Final = (
     "at, value, time_us, agent, nullif(verdict, 'first'), iif(verdict = 'first', NULL, reason), iif(verdict = 'first', NULL, aggregate)"
@@ -104,7 +121,8 @@ def create(connection: sqlite3.Connection, name: str, partition: TopicPartition)
             connection.execute(f"PRAGMA user_version = {_FORMAT}")
         elif application_id != _APPLICATION_ID or connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
             raise StoreUnavailable(name, "the file is no archive index of this version; run 'tallyroll archive rebuild'")
-        connection.execute(_PRUNED)
+        for statement in _ADDED.split(";")[:-1]:
+            connection.execute(statement)
         stored = connection.execute("SELECT topic, partition FROM mark").fetchone()
         if stored is not None and TopicPartition(*stored) != partition:
             raise StoreUnavailable(name, f"it is the index of {TopicPartition(*stored)}; a folder was moved")
@@ -127,7 +145,7 @@ def is_made(connection: sqlite3.Connection, partition: TopicPartition) -> bool:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != _APPLICATION_ID or connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
         return False
-    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'pruned'").fetchone() is None:
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (_LAST_ADDED,)).fetchone() is None:
         return False
     stored = connection.execute("SELECT topic, partition FROM mark").fetchone()
     return stored is None or TopicPartition(*stored) == partition
