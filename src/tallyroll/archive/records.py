@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch, Headers
-from tallyroll.events.codec import HEADERS, Head, decode_heads, timestamp_us
+from tallyroll.events.codec import HEADERS, Head, decode_heads, micros_of
 from tallyroll.events.event import agent_of
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.repeats import RepeatFilter
@@ -20,6 +20,8 @@ from tallyroll.replay.judge import agent_in
 
 _USUAL: Final = tuple(HEADERS)
 _MAX_SUBJECTS: Final = 10_000  # shared only to save memory
+# As Judged._make, without a step of Python for each record.
+_judged: Final[Callable[[tuple[Any, ...]], Judged]] = partial(tuple.__new__, Judged)
 _encode: Final = msgspec.json.Encoder().encode
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]]).decode
@@ -30,34 +32,29 @@ def judge(batch: Batch, repeats: RepeatFilter) -> list[Judged]:
 
     A record whose event time cannot be read is poison, but its number and id count as met.
     """
-    judged = []
+    found: list[tuple[Any, ...]] = []
     heads = batch.heads()
     copies = repeats.copies(*batch.readable())
+    verdict: Verdict
     readable = -1
-    columns = zip(batch.offsets, batch.timestamps_ms, batch.keys, batch.values, heads, strict=True)
-    for index, (offset, timestamp_ms, key, value, head) in enumerate(columns):
-        headers = pack_headers(batch.headers(index))
+    columns = zip(batch.offsets, batch.timestamps_ms, batch.keys, batch.values, batch.each_headers(), heads, strict=True)
+    for offset, timestamp_ms, key, value, headers, head in columns:
+        packed = None if headers == HEADERS else pack_headers(headers)
         if isinstance(head, Undecodable):
-            judged.append(Judged(offset, timestamp_ms, key, value, headers, None, None, None, "poison", head.reason))
+            found.append((offset, timestamp_ms, key, value, packed, None, None, None, "poison", head.reason))
             continue
         readable += 1
-        verdict: Verdict = copies.get(readable, "first")
-        time_us, reason = _time_of(head)
-        if verdict == "first" and time_us is None:
-            verdict = "poison"
-        else:
-            reason = ""
+        verdict, reason, time_us = "first", "", None
+        try:
+            time_us = micros_of(head.time)
+        except Undecodable as error:
+            verdict, reason = "poison", error.reason
+        if copies and readable in copies:
+            verdict, reason = copies[readable], ""
         kind, name = head.aggregatetype, head.aggregateid
-        agent = agent_of(kind, name, None if kind == "agent" else agent_in(head.data))
-        judged.append(Judged(offset, timestamp_ms, key, value, headers, time_us, agent, f"{kind}:{name}", verdict, reason))
-    return judged
-
-
-def _time_of(head: Head) -> tuple[int | None, str]:
-    try:
-        return timestamp_us(head), ""
-    except Undecodable as error:
-        return None, error.reason
+        agent = name if kind == "agent" else agent_of(kind, name, agent_in(head.data))
+        found.append((offset, timestamp_ms, key, value, packed, time_us, agent, f"{kind}:{name}", verdict, reason))
+    return [*map(_judged, found)]
 
 
 def pack_headers(headers: Headers) -> bytes | None:

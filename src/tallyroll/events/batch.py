@@ -6,7 +6,7 @@ Raw bytes are kept as read. Decoded views are made when first asked for, once, a
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Final
 
@@ -95,6 +95,10 @@ class Batch:
     def headers(self, index: int) -> Headers:
         """The headers of one record, in order."""
         return self._headers[index] if self._headers is not None else _NO_HEADERS
+
+    def each_headers(self) -> Iterable[Headers]:
+        """The headers of every record; cheaper than one by one."""
+        return repeat(_NO_HEADERS, len(self)) if self._headers is None else self._headers
 
     @property
     def has_heads(self) -> bool:

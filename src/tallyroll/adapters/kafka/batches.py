@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TypeVar, cast, overload
+from operator import itemgetter
+from typing import Final, TypeVar, cast, overload
 
 from confluent_kafka import Message
 
 from tallyroll.events.batch import Batch, Headers
 
 T = TypeVar("T")
+_SECOND: Final = itemgetter(1)
 
 
 class _Lazy(Sequence[T]):
-    """A column that is read from the messages when asked for: most folds never look at it, and each call has its price."""
+    """A column that is read from the messages when asked for: most folds never look at it, and each call has its price.
+
+    ``read`` takes any run of them, so that all are read without a step of Python for each.
+    """
 
     __slots__ = ("_messages", "_read")
 
-    def __init__(self, messages: Sequence[Message], read: Callable[[Message], T]) -> None:
+    def __init__(self, messages: Sequence[Message], read: Callable[[Iterable[Message]], Iterator[T]]) -> None:
         self._messages = messages
         self._read = read
 
@@ -26,7 +31,7 @@ class _Lazy(Sequence[T]):
         return len(self._messages)
 
     def __iter__(self) -> Iterator[T]:
-        return map(self._read, self._messages)
+        return self._read(self._messages)
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -35,19 +40,19 @@ class _Lazy(Sequence[T]):
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         if isinstance(index, slice):
             return _Lazy(self._messages[index], self._read)
-        return self._read(self._messages[index])
+        return next(self._read((self._messages[index],)))
 
 
-def _key(message: Message) -> bytes | None:
-    return message.key()
+def _keys(messages: Iterable[Message]) -> Iterator[bytes | None]:
+    return cast("Iterator[bytes | None]", map(Message.key, messages))
 
 
-def _timestamp_ms(message: Message) -> int:
-    return message.timestamp()[1]
+def _timestamps_ms(messages: Iterable[Message]) -> Iterator[int]:
+    return map(_SECOND, map(Message.timestamp, messages))
 
 
-def _headers(message: Message) -> Headers:
-    return cast("Headers", message.headers() or ())
+def _headers(messages: Iterable[Message]) -> Iterator[Headers]:
+    return (cast("Headers", headers or ()) for headers in map(Message.headers, messages))
 
 
 def to_batches(messages: Sequence[Message]) -> list[Batch]:
@@ -65,9 +70,9 @@ def to_batches(messages: Sequence[Message]) -> list[Batch]:
             topic,
             partition,
             offsets=cast("list[int]", [*map(Message.offset, group)]),
-            keys=_Lazy(group, _key),
+            keys=_Lazy(group, _keys),
             values=cast("list[bytes | None]", [*map(Message.value, group)]),
-            timestamps_ms=_Lazy(group, _timestamp_ms),
+            timestamps_ms=_Lazy(group, _timestamps_ms),
             headers=_Lazy(group, _headers),
             leader_epoch=group[-1].leader_epoch(),
         )

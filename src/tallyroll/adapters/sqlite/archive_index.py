@@ -146,10 +146,14 @@ class SqliteArchiveIndex:
                     "INSERT INTO mark VALUES (1, ?, ?, ?, ?, ?, x'', ?, NULL, NULL, 0, 0)",
                     (*self._partition, write.first, write.first, write.first, schema.holes_row([])),
                 )
-            _TAIL_ROWS.insert(connection, map(_tail_row, write.records))
-            size = sum(len(one.value or b"") + len(one.key or b"") for one in write.records)
-            times = [one.time_us for one in write.records if one.verdict == "first" and one.time_us is not None]
-            newest = max([*times, *([mark.last_us] if mark is not None and mark.last_us is not None else [])], default=None)
+            size, newest = 0, mark.last_us if mark is not None else None
+            if write.records:
+                offsets, moments_ms, keys, values, headers, *judged = zip(*write.records, strict=True)
+                blobs = (map(blob, column) for column in (keys, values, headers))
+                _TAIL_ROWS.insert(connection, zip(offsets, moments_ms, *judged, *blobs, strict=True))
+                size = sum(len(one) for column in (keys, values) for one in column if one)
+                times = (one.time_us for one in write.records if one.verdict == "first")
+                newest = max((one for one in (newest, *times) if one is not None), default=None)
             connection.execute(
                 "UPDATE mark SET next = ?, repeats = ?, tail_records = tail_records + ?, tail_bytes = tail_bytes + ?, "
                 "since_us = coalesce(since_us, ?), last_us = ?",
@@ -379,11 +383,6 @@ class SqliteArchiveIndex:
             yield
         except (sqlite3.Error, OSError) as error:
             raise schema.unavailable(self._name, error) from error
-
-
-def _tail_row(one: Judged) -> tuple[object, ...]:
-    at, moment_ms, key, value, headers, *rest = one
-    return at, moment_ms, *rest, blob(key), blob(value), blob(headers)
 
 
 def _kept(connection: sqlite3.Connection) -> int:

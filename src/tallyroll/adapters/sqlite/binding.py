@@ -45,7 +45,8 @@ class ManyRows:
 
 
 def _place(number: int, *, is_optional: bool) -> str:
-    return f"CASE ?{number} WHEN '' THEN NULL ELSE ?{number} END" if is_optional else f"?{number}"
+    # A place with a number has a name, which the binding looks for among all the others.
+    return f"CASE ?{number} WHEN '' THEN NULL ELSE ?{number} END" if is_optional else "?"
 
 
 # How many at once: SQLite takes 32,766 values in one statement, and of more rows none is quicker. What is left goes in fewer, since
