@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -41,6 +41,10 @@ _MAX_IDLE: Final = 4  # reading connections kept open; more readers at once open
 _TAIL_ROWS: Final = ManyRows(
     "tail", ("at", "timestamp_ms", "time_us", "agent", "aggregate", "verdict", "reason"), optional=("key", "value", "headers")
 )
+_SEGMENT_ROWS: Final = ManyRows("segment", schema.SEGMENT.split(", "))
+_RUN_ROWS: Final = ManyRows("loc", ("base", *schema.RUN.split(", ")))
+_SNAP_ROWS: Final = ManyRows("snap", schema.SNAP.split(", "))
+_FINDING_ROWS: Final = ManyRows("finding", schema.FINDING.split(", "))
 _RUN_COLUMNS: Final = schema.RUN.count(",") + 1
 # Both tables have a column of these names.
 _OF_RUN: Final = schema.RUN.replace("first_us", "loc.first_us").replace("last_us", "loc.last_us")
@@ -167,11 +171,12 @@ class SqliteArchiveIndex:
             there = mark is not None and mark.sealed == segment.base and mark.next >= segment.next and mark.kept == sealed.kept
             if mark is None or not there or not is_whole():
                 raise PositionConflict(f"archive {self._partition}", stored=mark.sealed if mark else None, expected=segment.base)
-            self._insert(connection, "segment", schema.SEGMENT, [schema.segment_row(segment)])
+            _SEGMENT_ROWS.insert(connection, iter([schema.segment_row(segment)]))
             connection.execute("INSERT OR REPLACE INTO checks VALUES (1, ?)", (sealed.checks,))
-            self._insert(connection, "loc", f"base, {schema.RUN}", [(segment.base, *run) for run in sealed.runs])
-            self._insert(connection, "snap", schema.SNAP, map(schema.part_row, sealed.parts))
-            self._insert(connection, "finding", schema.FINDING, sealed.findings)
+            # In the order of the table, which has those of all segments: what is near each other goes into the same page.
+            _RUN_ROWS.insert(connection, ((segment.base, *run) for run in sorted(sealed.runs)))
+            _SNAP_ROWS.insert(connection, map(schema.part_row, sealed.parts))
+            _FINDING_ROWS.insert(connection, iter(sealed.findings))
             # Without a condition SQLite drops the whole table at once; that is the usual case.
             connection.execute("DELETE FROM tail" if mark.next == segment.next else f"DELETE FROM tail WHERE at < {segment.next}")  # noqa: S608  # an integer
             left, size, since = connection.execute(
@@ -197,7 +202,7 @@ class SqliteArchiveIndex:
                 connection.execute("INSERT INTO checks VALUES (1, ?)", (pruned.checks,))
             for table, condition in (("loc", "base < ?"), ("segment", "base < ?"), ("snap", "until <= ?"), ("finding", "at < ?")):
                 connection.execute(f"DELETE FROM {table} WHERE {condition}", (kept,))  # noqa: S608  # names of our own
-            self._insert(connection, "snap", schema.SNAP, map(schema.part_row, pruned.parts))
+            _SNAP_ROWS.insert(connection, map(schema.part_row, pruned.parts))
             connection.execute("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?, ?, ?, ?)", schema.pruned_row(pruned))
 
     def replace(self, old: Segment, new: Segment) -> None:
@@ -339,11 +344,6 @@ class SqliteArchiveIndex:
     @staticmethod
     def _tail(connection: sqlite3.Connection, columns: str, start: int, end: int, limit: int) -> sqlite3.Cursor:
         return connection.execute(f"SELECT {columns} FROM tail WHERE at >= ? AND at < ? ORDER BY at LIMIT ?", (start, end, limit))  # noqa: S608  # as above
-
-    @staticmethod
-    def _insert(connection: sqlite3.Connection, table: str, columns: str, rows: Any) -> None:  # noqa: ANN401  # rows of that table
-        places = ", ".join("?" * (columns.count(",") + 1))
-        connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", rows)  # noqa: S608  # as above
 
     def _read(self, select: Callable[[sqlite3.Connection], T], *, alone: bool = True) -> T:
         """What a question finds; ``alone``: it is one statement, which sees one moment by itself."""
