@@ -24,6 +24,7 @@ from services.stack import Stack
 from bench import analytics_alerts, analytics_kafka, analytics_steps
 from bench.report import ROOT, save, table
 from bench.workload import drop_topics
+from tallyroll.adapters.system.interpreter import serve_calmly
 from tallyroll.events.topics import catalogue_of
 from tallyroll.settings import Settings
 
@@ -61,6 +62,7 @@ def _worker(*arguments: str) -> dict[str, Any]:
 
 def _work(options: argparse.Namespace) -> dict[str, Any]:
     if options.worker in ALONE:
+        serve_calmly()  # as every process that follows does
         return ALONE[options.worker][1](options.count)
     settings = Settings(url=options.url, topic_prefix=options.prefix, data_dir=Path(options.folder))
     if options.worker == "quix":

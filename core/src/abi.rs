@@ -1,14 +1,15 @@
-//! The interface for C, version 4. All that `unsafe` has to trust is said here; all that can be checked is.
+//! The interface for C, version 5. All that `unsafe` has to trust is said here; all that can be checked is.
 //!
 //! A scanner is used by one thread at a time. A fault in here is caught and looks like an odd first record.
 
+use std::ffi::{c_int, c_void};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::slice;
 
 use crate::scan::{Columns, Scanner};
 use crate::spec::Spec;
 
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 const MOST: usize = i32::MAX as usize;
 
 /// Where results go, with room for `n` records, `texts` text slots and `values` number slots.
@@ -62,22 +63,50 @@ pub unsafe extern "C" fn tr_scanner_free(scanner: *mut Scanner) {
     }
 }
 
-/// Reads `count` records, of which number `i` is what lies between `ends[i - 1]`, or 0, and `ends[i]`, into the rows from `first` on.
+/// Where the bytes of each of `count` objects in a list of Python's lie, and how many they are. Gives of how many it said so:
+/// all, or up to the first that is no bytes, for which `bytes` has then set an exception.
 ///
-/// A scan begins with `first` 0; what is read behind that in other calls belongs to the same scan, and shares its names.
+/// So that nothing here is linked to Python, the two functions of its interface come from the caller: `PyList_GetItem` and
+/// `PyBytes_AsStringAndSize`.
+///
+/// # Safety
+/// The caller has the interpreter's lock; `list` is a list with at least `count` objects; `starts` and `lengths` have room for
+/// as many.
+#[no_mangle]
+pub unsafe extern "C" fn tr_borrow(
+    list: *mut c_void,
+    count: usize,
+    item: unsafe extern "C" fn(*mut c_void, isize) -> *mut c_void,
+    bytes: unsafe extern "C" fn(*mut c_void, *mut *const u8, *mut isize) -> c_int,
+    starts: *mut *const u8,
+    lengths: *mut isize,
+) -> i64 {
+    for place in 0..count {
+        // SAFETY: as the caller promises; the places lie inside the list and the room.
+        let failed = unsafe {
+            let item = item(list, place as isize);
+            item.is_null() || bytes(item, starts.add(place), lengths.add(place)) != 0
+        };
+        if failed {
+            return place as i64;
+        }
+    }
+    count as i64
+}
+
+/// Reads `count` records, of which number `i` has `lengths[i]` bytes from `starts[i]` on.
+///
 /// Gives how many it has read: `count`, or up to the first record that is odd. What has been written of others means nothing.
 ///
 /// # Safety
-/// `scanner` is from `tr_scanner_new` and nobody else's now; `data` has `length` bytes, `ends` `count` numbers; `out` has the
-/// room that it says.
+/// `scanner` is from `tr_scanner_new` and nobody else's now; `starts` and `lengths` have `count` numbers each, and say where
+/// there are bytes that nobody changes; `out` has the room that it says.
 #[no_mangle]
 pub unsafe extern "C" fn tr_scan(
     scanner: *mut Scanner,
-    data: *const u8,
-    length: usize,
-    ends: *const i64,
+    starts: *const *const u8,
+    lengths: *const isize,
     count: usize,
-    first: usize,
     out: *const Out,
 ) -> i64 {
     // SAFETY: as the caller promises.
@@ -86,17 +115,16 @@ pub unsafe extern "C" fn tr_scan(
         return 0;
     };
     let n = out.room;
-    if n == 0 || n > MOST || length > MOST || first > n || count > n - first {
+    if n == 0 || n > MOST || count > n {
         return 0;
     }
     // SAFETY: as the caller promises.
-    let (Some(data), Some(ends)) = (unsafe { (borrowed(data, length), borrowed(ends, count)) }) else {
+    let (Some(starts), Some(lengths)) = (unsafe { (borrowed(starts, count), borrowed(lengths, count)) }) else {
         return 0;
     };
-    let ascend = ends.windows(2).all(|two| two[0] <= two[1]);
-    if !ascend || ends.first().is_some_and(|first| *first < 0) || ends.last().is_some_and(|last| *last as usize > length) {
-        return 0;
-    }
+    // SAFETY: as the caller promises. What has no length, or less, is no record.
+    let record = |(start, length): (&*const u8, &isize)| unsafe { borrowed(*start, usize::try_from(*length).unwrap_or(0)) };
+    let records = starts.iter().zip(lengths).map(|one| record(one).unwrap_or_default());
     let (texts, values) = (scanner.spec().texts, scanner.spec().numbers);
     // SAFETY: as the caller promises; each is an array of its own.
     let columns = unsafe {
@@ -116,7 +144,7 @@ pub unsafe extern "C" fn tr_scan(
     let Some(mut columns) = columns else {
         return 0;
     };
-    catch_unwind(AssertUnwindSafe(|| scanner.scan(data, ends, first, &mut columns))).unwrap_or(0) as i64
+    catch_unwind(AssertUnwindSafe(|| scanner.scan(records, &mut columns))).unwrap_or(0) as i64
 }
 
 /// How many distinct texts the last scan met, and how many bytes they have.

@@ -21,27 +21,25 @@ impl Quotes {
         &self.bits
     }
 
-    /// Looks at the first `len` bytes; what lies behind them is only there to be loaded. Gives whether strings have escapes.
+    /// Looks at a record. Gives whether strings have escapes.
     ///
     /// Odd: not UTF-8, a string without an end, a control character or a wrong escape in one.
     #[inline(always)]
-    pub(crate) fn find(&mut self, wide: &[u8], len: usize) -> Plain<bool> {
-        let record = wide.get(..len).ok_or(Odd)?;
+    pub(crate) fn find(&mut self, record: &[u8]) -> Plain<bool> {
         self.bits.clear();
         let mut seen = block::Seen::new();
         let mut odd = 0; // has an odd number of bits where all words together have one
-        let mut base = 0;
-        while base < len {
-            let mut bits = match wide.get(base..base + BLOCK) {
-                Some(bytes) => seen.quotes(bytes.try_into().map_err(|_| Odd)?),
-                None => seen.quotes(&last(&record[base..])),
-            };
-            if len - base < BLOCK {
-                bits &= (1 << (len - base)) - 1;
-            }
+        let blocks = record.chunks_exact(BLOCK);
+        let rest = blocks.remainder();
+        for bytes in blocks {
+            let bits = seen.quotes(bytes.try_into().map_err(|_| Odd)?);
             odd ^= bits;
             self.bits.push(bits);
-            base += BLOCK;
+        }
+        if !rest.is_empty() {
+            let bits = seen.quotes(&last(rest));
+            odd ^= bits;
+            self.bits.push(bits);
         }
         if seen.beyond_ascii() && std::str::from_utf8(record).is_err() {
             return Err(Odd);
@@ -94,9 +92,8 @@ impl Quotes {
     }
 }
 
-/// The end of the data, filled up with what is nothing.
-#[cold]
-#[inline(never)]
+/// The end of a record, filled up with what is nothing.
+#[inline(always)]
 fn last(bytes: &[u8]) -> [u8; BLOCK] {
     let mut block = [b' '; BLOCK];
     block[..bytes.len()].copy_from_slice(bytes);

@@ -78,7 +78,7 @@ SCANNER: Final = Scanner(SLOTS)
 
 def scanned(values: Sequence[bytes | None]) -> Scan | None:
     """A scan of all; None where one of them is odd."""
-    scan = SCANNER.scan(values)
+    scan = SCANNER.scan(list(values))
     return scan if len(scan.times_us) == len(values) else None
 
 
@@ -445,32 +445,46 @@ def test_members_beyond_what_is_learnt_are_skipped():
         assert odd_or_equal(record(data={**payload, "status": "x", "y" * 100: 1}))
 
 
-@pytest.mark.parametrize("ends", [[-1, 5], [5, 3], [0, 10**6], [10**6, 10**6], [-(2**63), 2**63 - 1], [2**63 - 1, -(2**63)]])
-def test_records_that_do_not_lie_in_the_data_are_not_looked_at(ends):
-    data, at = record() * 2, np.array(ends, np.int64)
-    assert SCANNER._library.tr_scan(SCANNER._made, data, len(data), at.ctypes.data, 2, 0, ctypes.byref(SCANNER._room.out)) == 0
+def borrowed(value: bytes) -> tuple[np.ndarray[Any, np.dtype[np.uintp]], np.ndarray[Any, np.dtype[np.intp]]]:
+    """Where a record lies, and how long it is, as the library wants it."""
+    starts, lengths = np.empty(1, np.uintp), np.empty(1, np.intp)
+    assert SCANNER._borrow([value], 1, starts.ctypes.data, lengths.ctypes.data) == 1
+    return starts, lengths
+
+
+@pytest.mark.parametrize("length", [0, -1, -(2**63)])
+def test_what_has_no_length_is_not_looked_at(length):
+    starts, _ = borrowed(record())
+    told = np.array([length], np.intp)
+    out = ctypes.byref(SCANNER._room.out)
+    assert SCANNER._library.tr_scan(SCANNER._made, starts.ctypes.data, told.ctypes.data, 1, out) == 0
 
 
 def test_nothing_is_no_fault():
     library, room = SCANNER._library, SCANNER._room
-    at = np.array([len(record())], np.int64)
-    for made, ends, out in (
-        (None, at.ctypes.data, ctypes.byref(room.out)),
-        (SCANNER._made, None, ctypes.byref(room.out)),
-        (SCANNER._made, at.ctypes.data, None),
-    ):
-        assert library.tr_scan(made, record(), len(record()), ends, 1, 0, out) == 0
-    assert library.tr_scan(SCANNER._made, None, len(record()), at.ctypes.data, 1, 0, ctypes.byref(room.out)) == 0
+    value = record()
+    starts, lengths = borrowed(value)
+    nowhere, out = np.zeros(1, np.uintp), ctypes.byref(room.out)
+    given = (SCANNER._made, starts.ctypes.data, lengths.ctypes.data, 1, out)
+    assert library.tr_scan(*given) == 1
+    for missing in (0, 1, 2, 4):
+        assert library.tr_scan(*given[:missing], None, *given[missing + 1 :]) == 0
+    assert library.tr_scan(SCANNER._made, nowhere.ctypes.data, lengths.ctypes.data, 1, out) == 0
     assert library.tr_ids_size(None) == 0
     library.tr_scanner_free(None)
 
 
-@pytest.mark.parametrize("first", [-1, 0, 1])
-def test_beyond_the_room_nothing_is_written(first):
-    room = SCANNER._room
-    count = room.rows + (first == 0)  # one more than there is room for, or as many and not from the first row on
-    data, at = record() * (room.rows + 1), np.arange(1, room.rows + 2, dtype=np.int64) * len(record())
-    assert SCANNER._library.tr_scan(SCANNER._made, data, len(data), at.ctypes.data, count, first % 2**64, ctypes.byref(room.out)) == 0
+def test_beyond_the_room_nothing_is_written():
+    room, value = SCANNER._room, record()
+    starts, lengths = (np.repeat(one, room.rows + 1) for one in borrowed(value))
+    out = ctypes.byref(room.out)
+    assert SCANNER._library.tr_scan(SCANNER._made, starts.ctypes.data, lengths.ctypes.data, room.rows + 1, out) == 0
+    assert SCANNER._library.tr_scan(SCANNER._made, starts.ctypes.data, lengths.ctypes.data, room.rows, out) == room.rows
+
+
+@pytest.mark.parametrize("other", [None, "text", 7, bytearray(record()), memoryview(record())])
+def test_what_is_no_bytes_is_left_to_the_reader(other):
+    assert len(SCANNER.scan([record(), other, record()]).times_us) == 1
 
 
 @given(st.integers(0, 3_000), st.integers(0, 3_000))

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from importlib import import_module
-from typing import Any, Final, Literal, NamedTuple, cast, overload
+from typing import Any, Final, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ FIXED: Final = ("type", "aggregatetype", "aggregateid", "schemaversion", "tenant
 """Members of the envelope, which are the first text slots of every scan."""
 
 Kind = Literal["text", "number", "truth"]
-_ABI: Final = 4
+_ABI: Final = 5
 _LETTERS: Final[dict[Kind, str]] = {"text": "t", "number": "n", "truth": "b"}
 _MODULE: Final = "tallyroll_core"
 _POINTER: Final = ctypes.c_void_p
@@ -27,14 +27,13 @@ _SIZE: Final = ctypes.c_size_t
 _FUNCTIONS: Final[Sequence[tuple[Any, ...]]] = (  # names, results, arguments
     ("tr_scanner_new", _POINTER, ctypes.c_char_p, _SIZE),
     ("tr_scanner_free", None, _POINTER),
-    ("tr_scan", ctypes.c_int64, _POINTER, ctypes.c_char_p, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER),
+    ("tr_scan", ctypes.c_int64, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER),
     ("tr_names_size", None, _POINTER, _POINTER, _POINTER),
     ("tr_names_copy", None, _POINTER, _POINTER, _POINTER),
     ("tr_ids_size", ctypes.c_int64, _POINTER),
     ("tr_ids_copy", None, _POINTER, _POINTER),
 )
 _ROOM: Final = 512  # records, to begin with
-_PIECE: Final = 1_024  # records handed over in one call: they are read again at once, and stay in the processor's cache until then
 
 
 class Ids(Sequence[str]):
@@ -100,6 +99,8 @@ class _Room:
 
     def __init__(self, texts: int, values: int, rows: int) -> None:
         self.rows = rows
+        self.starts = np.empty(rows, np.uintp)
+        self.lengths = np.empty(rows, np.intp)
         self.times = np.empty(rows, np.int64)
         self.numbers = np.empty(rows, np.int64)
         self.prints = np.empty(rows, np.int64)
@@ -126,22 +127,23 @@ class Scanner:
         if not made or spec.count(b"\n") != len(slots) or spec.count(b"\t") != len(slots):
             library.tr_scanner_free(made)
             raise ValueError("there is a path that the library cannot take, or one twice")
-        self._library, self._made = library, made
+        self._library, self._made, self._borrow = library, made, _borrowing(library)
         self._texts = len(FIXED) + sum(kind == "text" for kind, _ in slots)
         self._values = sum(kind != "text" for kind, _ in slots)
         self._room = _Room(self._texts, self._values, _ROOM)
         weakref.finalize(self, library.tr_scanner_free, made)
 
-    def scan(self, values: Sequence[bytes | None]) -> Scan:
+    def scan(self, values: list[bytes | None]) -> Scan:
         """What the records hold, up to the first that is not plain. What is given stays as it is."""
         if len(values) > self._room.rows:
             self._room = _Room(self._texts, self._values, 1 << (len(values) - 1).bit_length())
-        room, plain = self._room, 0
-        for first in range(0, max(1, len(values)), _PIECE):  # once for none, too, so that nothing is left of another scan
-            some = values[first : first + _PIECE]
-            plain += self._piece(some, first)
-            if plain < first + len(some):
-                break
+        room, count = self._room, len(values)
+        starts, lengths = room.starts.ctypes.data, room.lengths.ctypes.data
+        try:
+            self._borrow(values, count, starts, lengths)
+        except TypeError:
+            count = next(at for at, value in enumerate(values) if not isinstance(value, bytes))
+        plain: int = self._library.tr_scan(self._made, starts, lengths, count, ctypes.byref(room.out))
         return Scan(
             room.times[:plain].copy(),
             room.numbers[:plain].copy(),
@@ -151,17 +153,6 @@ class Scanner:
             room.prints[:plain].copy(),
             [(room.at[slot, :some].copy(), room.values[slot, :some].copy()) for slot, some in enumerate(room.counts.tolist())],
         )
-
-    def _piece(self, values: Sequence[bytes | None], first: int) -> int:
-        try:
-            data = b"".join(cast("Sequence[bytes]", values))
-        except TypeError:  # one has no value: seldom, and to look for it costs as much as a tenth of the scan
-            values = values[: values.index(None)]
-            data = b"".join(cast("Sequence[bytes]", values))
-        ends = np.fromiter(map(len, cast("Sequence[bytes]", values)), np.int64, len(values)).cumsum()
-        out, size = ctypes.byref(self._room.out), len(data)
-        read: int = self._library.tr_scan(self._made, data, size, ends.ctypes.data, len(values), first, out)
-        return read
 
     def _names(self) -> Sequence[str]:
         count, size = ctypes.c_int64(), ctypes.c_int64()
@@ -201,6 +192,14 @@ def _library() -> ctypes.CDLL | None:
     except (ImportError, OSError, AttributeError):
         return None
     return library
+
+
+def _borrowing(library: ctypes.CDLL) -> Callable[[list[bytes | None], int, int, int], int]:
+    """``tr_borrow`` with the interpreter's own functions; it keeps the lock. TypeError where something is no bytes."""
+    borrow = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.py_object, _SIZE, *[_POINTER] * 4)(("tr_borrow", library))
+    python = ctypes.pythonapi
+    item, data = (ctypes.cast(function, _POINTER) for function in (python.PyList_GetItem, python.PyBytes_AsStringAndSize))
+    return lambda values, count, starts, lengths: borrow(values, count, item, data, starts, lengths)
 
 
 def scanner(slots: Sequence[tuple[Kind, str]]) -> Scanner | None:
