@@ -63,7 +63,7 @@ async def test_a_closed_store_is_unavailable_and_can_be_closed_again() -> None:
 async def test_a_commit_that_fails_half_way_leaves_nothing() -> None:
     store = await SqliteWindowStore.open(None)
     at = PaneAt("agent", "a", 60, 0)
-    write = WindowWrite(TopicPartition("t", 0), None, WindowProgress("specs", 0, 1, 0), [(at, 0, b"1"), (at._replace(key="b"), 0, None)])
+    write = WindowWrite(TopicPartition("t", 0), None, WindowProgress("specs", 0, 1, 0), [(at, 0, b"1"), (at._replace(key=None), 0, b"1")])
     with pytest.raises(StoreUnavailable):
         await store.commit([write])
     assert await store.load_progress() == {}

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from tallyroll.adapters.sqlite.binding import ManyRows
 from tallyroll.adapters.sqlite.store_file import FileKind
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import PaneAt, PaneRow
@@ -60,6 +61,18 @@ INSERT INTO waiting SELECT number, pair, id, start_us, start_us FROM pair;
 DROP TABLE pair;
 ALTER TABLE waiting RENAME TO pair;
 """
+
+_PANES: Final = ManyRows(
+    "pane",
+    ("series", "key", "start", "number", "revision", "data"),
+    then="ON CONFLICT DO UPDATE SET revision = excluded.revision, data = excluded.data",
+)
+_DUE: Final = ManyRows("due", ("wide", "start", "key", "number"), then="ON CONFLICT DO NOTHING")
+_PAIRS: Final = ManyRows(
+    "pair",
+    ("number", "pair", "id", "start_us", "since_us"),
+    then="ON CONFLICT DO UPDATE SET start_us = excluded.start_us, since_us = excluded.since_us",
+)
 
 KIND: Final = FileKind(
     "window store",
@@ -111,26 +124,38 @@ def _series_id(connection: sqlite3.Connection, known: dict[Series, int], series:
     return known[series]
 
 
-def write_rows(connection: sqlite3.Connection, known: dict[Series, int], number: int, rows: Sequence[tuple[PaneAt, int, bytes]]) -> None:
-    """Writes rows whole, and notes the wider ones that have to be made again."""
-    ids = {place: _series_id(connection, known, Series(*place)) for place in {(at.dimension, at.width_s) for at, _, _ in rows}}
-    connection.executemany(
-        "INSERT INTO pane (series, key, start, number, revision, data) VALUES (?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET revision = excluded.revision, data = excluded.data",
-        [(ids[at.dimension, at.width_s], at.key, at.start, number, revision, data) for at, revision, data in rows],
+def write_rows(connection: sqlite3.Connection, rows: Sequence[tuple[int, Sequence[tuple[PaneAt, int, bytes]]]]) -> None:
+    """Writes the rows of some partitions, with the number of each, whole; and notes the wider ones that have to be made again."""
+    known = read_series(connection)
+    wanted = {(at.dimension, at.width_s) for _, some in rows for at, _, _ in some}
+    ids = {place: _series_id(connection, known, Series(*place)) for place in wanted}
+    _PANES.insert(
+        connection,
+        (
+            (ids[at.dimension, at.width_s], at.key, at.start, number, revision, bytearray(data))
+            for number, some in rows
+            for at, revision, data in some
+        ),
     )
-    rolled = connection.execute(
-        "SELECT narrow, wide, width_s, through FROM rolled JOIN series ON id = wide WHERE number = ?", (number,)
-    ).fetchall()
-    for narrow, wide, into_s, through in rolled:
-        connection.executemany(
-            "INSERT OR IGNORE INTO due (wide, start, key, number) VALUES (?, ?, ?, ?)",
-            [
-                (wide, at.start // into_s * into_s, at.key, number)
-                for at, _, _ in rows
-                if at.start < through and ids[at.dimension, at.width_s] == narrow
-            ],
-        )
+    for number, some in rows:
+        rolled = connection.execute(
+            "SELECT narrow, wide, width_s, through FROM rolled JOIN series ON id = wide WHERE number = ?", (number,)
+        ).fetchall()
+        for narrow, wide, into_s, through in rolled:
+            _DUE.insert(
+                connection,
+                (
+                    (wide, at.start // into_s * into_s, at.key, number)
+                    for at, _, _ in some
+                    if at.start < through and ids[at.dimension, at.width_s] == narrow
+                ),
+            )
+
+
+def write_pairs(connection: sqlite3.Connection, opened: Iterable[Sequence[object]], closed: Iterable[Sequence[object]]) -> None:
+    """Writes pairs that are open, and removes those that are not any more; each begins with the number of its partition."""
+    _PAIRS.insert(connection, iter(opened))
+    connection.executemany("DELETE FROM pair WHERE number = ? AND pair = ? AND id = ?", closed)
 
 
 def forget(connection: sqlite3.Connection, number: int) -> None:

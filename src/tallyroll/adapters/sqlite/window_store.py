@@ -143,14 +143,13 @@ class SqliteWindowStore:
 
     def _commit(self, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite]) -> None:
         with self._file.writing() as connection:
-            series = schema.read_series(connection)
-            for write in writes:
-                number = _advance(connection, write)
-                schema.write_rows(connection, series, number, write.rows)
-                connection.executemany("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", [(number, *pair) for pair in write.opened])
-                connection.executemany(
-                    "DELETE FROM pair WHERE number = ? AND pair = ? AND id = ?", [(number, *pair) for pair in write.closed]
-                )
+            written = [(_advance(connection, write), write) for write in writes]
+            schema.write_rows(connection, [(number, write.rows) for number, write in written])
+            schema.write_pairs(
+                connection,
+                ((number, *pair) for number, write in written for pair in write.opened),
+                ((number, *pair) for number, write in written for pair in write.closed),
+            )
             for document in documents:
                 _write_document(connection, document)
             _next_version(connection)
@@ -195,7 +194,7 @@ def _advance(connection: sqlite3.Connection, write: WindowWrite) -> int:
             "INSERT INTO progress (topic, partition, spec_id, first, next, watermark_us, repeats) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO UPDATE SET spec_id = excluded.spec_id, first = excluded.first, next = excluded.next, "
             "watermark_us = excluded.watermark_us, repeats = excluded.repeats RETURNING number",
-            (*write.partition, *write.progress),
+            (*write.partition, *write.progress[:-1], bytearray(write.progress.repeats)),
         ).fetchone()[0]
     )
 
