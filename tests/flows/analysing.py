@@ -120,6 +120,7 @@ class Book:
 class Quiet:
     """An observer that has nothing to store."""
 
+    goes_ahead = False
     is_urgent = False
 
     def observed(self, run: KernelRun) -> None:

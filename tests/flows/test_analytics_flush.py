@@ -13,7 +13,7 @@ from tests.unit.analytics_reference import Reference
 
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.run import KernelRun
-from tallyroll.errors import PositionConflict
+from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.ports import DocumentWrite, WindowWrite
 from tallyroll.testing.clock import FakeClock
 
@@ -36,11 +36,23 @@ class Gated(SqliteWindowStore):
         self._commit(writes, documents)
 
 
-class Caller(Quiet):
-    """An observer with a document whenever it is told to have one, which by default cannot wait."""
+class Away(SqliteWindowStore):
+    """Stores panes, but nothing that comes by itself, while it is said to be away."""
 
-    def __init__(self, name: str) -> None:
+    is_away = False
+
+    async def commit(self, writes: Sequence[WindowWrite], documents: Sequence[DocumentWrite] = ()) -> None:
+        if self.is_away and not writes:
+            raise StoreUnavailable("the store", "is away")
+        await super().commit(writes, documents)
+
+
+class Caller(Quiet):
+    """An observer with a document whenever it is told to have one, which by default goes ahead and cannot wait."""
+
+    def __init__(self, name: str, *, goes_ahead: bool = True) -> None:
         self.name = name
+        self.goes_ahead = goes_ahead
         self.can_wait = False
         self.runs = 0
         self.has: int | None = None
@@ -98,7 +110,7 @@ async def begun(store: Gated, follower) -> asyncio.Task:
     return flush
 
 
-@pytest.mark.parametrize(("takes_s", "rest_s"), [(0.002, 0.006), (0.5, 0.02)])
+@pytest.mark.parametrize(("takes_s", "rest_s"), [(0.002, 0.004), (0.5, 0.02)])
 async def test_events_are_counted_as_they_come_and_those_behind_them_after_a_rest(takes_s, rest_s):
     store, clock = await memory_store(Gated), FakeClock(NOW)
     finder = Finder(clock, takes_s)
@@ -156,20 +168,36 @@ async def test_events_are_counted_during_a_flush_and_are_not_in_it():
 
 async def test_alerts_are_stored_ahead_while_panes_are_being_written():
     store, clock = await memory_store(Gated), FakeClock(NOW)
-    free, asked = Caller("free"), Caller("asked")
-    follower = follower_on(store, clock=clock, observers=[free, asked])
+    free, asked, kept = Caller("free"), Caller("asked"), Caller("kept", goes_ahead=False)
+    follower = follower_on(store, clock=clock, observers=[free, asked, kept])
     await follower.positions([PLACE])
     follower.apply(batch(PLACE, RECORDS[:20], 0))
-    asked.has, asked.can_wait = 1, True
+    asked.has, asked.can_wait, kept.has = 1, True, 1
     flush = await begun(store, follower)
+    assert await store.documents("call") == {"asked": b"1"}, "what goes ahead is there before the panes it followed from"
     free.has, asked.has, asked.can_wait = 1, 2, False
     await turns(clock, follower)
-    assert await store.documents("call") == {"free": b"1"}, "who gave nothing to the flush need not wait for it"
+    assert await store.documents("call") == {"free": b"1", "asked": b"2"}, "who gave something to the flush need not wait for it"
     store.gate.set()
     await flush
-    assert await store.documents("call") == {"free": b"1", "asked": b"1"}
-    await turns(clock, follower)
-    assert await store.documents("call") == {"free": b"1", "asked": b"2"}
+    assert await store.documents("call") == {"free": b"1", "asked": b"2", "kept": b"1"}
+
+
+async def test_no_panes_are_stored_while_what_goes_ahead_cannot_be():
+    store, clock = await memory_store(Away), FakeClock(NOW)
+    caller = Caller("one")
+    follower = follower_on(store, clock=clock, observers=[caller])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    caller.has, caller.can_wait, store.is_away = 1, True, True
+    with pytest.raises(StoreUnavailable):
+        await follower.flush()
+    assert (caller.has, caller.asked) == (1, None)
+    assert await store.load_progress() == {}
+    store.is_away = False
+    assert await follower.flush() == {PLACE: 20}
+    assert await store.documents("call") == {"one": b"1"}
+    assert differences((await stored(store))[PLACE], Reference(SPECS, NOW_US).feed(RECORDS[:20])) == []
 
 
 async def test_what_is_urgent_when_a_flush_begins_does_not_wait_for_its_panes():
@@ -210,7 +238,7 @@ async def test_who_is_being_stored_ahead_when_a_flush_begins_is_asked_after_that
 @pytest.mark.slow
 async def test_after_a_conflict_everything_is_void_and_everybody_has_been_answered():
     store, clock = await memory_store(Gated), FakeClock(NOW)
-    asked, free = Caller("asked"), Caller("free")
+    asked, free = Caller("asked", goes_ahead=False), Caller("free")
     follower = follower_on(store, clock=clock, observers=[asked, free])
     await follower.positions([PLACE])
     follower.apply(batch(PLACE, RECORDS[:20], 0))

@@ -72,6 +72,10 @@ class Exposition:
     # Nothing of it is stored: a scraper keeps the history.
 
     @property
+    def goes_ahead(self) -> bool:
+        return False
+
+    @property
     def is_urgent(self) -> bool:
         return False
 

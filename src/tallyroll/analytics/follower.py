@@ -31,9 +31,9 @@ from tallyroll.telemetry import FLUSH_SECONDS, HELD_ROWS, PAIRS_EXPIRED, PANES_C
 log: Final = logging.getLogger("tallyroll.analytics")
 
 RUN_S: Final = 0.02  # how long records may wait for their run at most: part of an alert's 100 ms
-_REST: Final = 3.0  # after a run the next one waits so many times as long as it took, within that: few records cost as much as some
+_REST: Final = 2.0  # after a run the next one waits so many times as long as it took, within that: few records cost as much as some
 AWAY_S: Final = 0.2  # how long a store that was away is left alone
-TURN_S: Final = 0.005  # how long a flush may hold up others that share the event loop
+TURN_S: Final = 0.001  # how long a flush may hold up others that share the event loop; an alert needs it some times on its way
 MAX_ROWS: Final = 150_000  # rows in memory that need not be there; some 3 KB each
 KEYS: Final = "analytics-keys"
 
@@ -43,7 +43,7 @@ _decode: Final = msgspec.msgpack.Decoder(_Kept).decode
 
 
 class _Flush:
-    """What one flush stores: taken at one moment, but for documents of observers that were just being stored ahead then."""
+    """What one flush stores, taken at one moment. ``asked``: the observers whose documents are in it."""
 
     def __init__(self, cut: Cut) -> None:
         self.cut = cut
@@ -59,8 +59,9 @@ class AnalyticsFollower:
     and left out; it is never put aside, since the state follower does that with the same record. Its place is counted as read.
     ``flush`` stores changed pane rows, open pairs, keys, positions and the documents of the observers in one transaction.
     Panes made by other metrics are made anew, as far back as the log goes. The store and the observers stay the caller's.
-    ``wants_flush`` runs the kernel, at most 20 ms after the last run, so it has to be asked. What an observer cannot wait with
-    is stored at once and by itself, ahead of the panes it was seen in: after a crash these are read again, and so is it.
+    ``wants_flush`` runs the kernel, at most 20 ms after the last run, so it has to be asked. What an observer that goes ahead has
+    is stored by itself, ahead of the panes it was seen in, and at once if it cannot wait: after a crash these are read again,
+    and so is it.
     Records are read by the compiled scanner where it is installed, unless ``compiled`` says no; panes are the same. Without it,
     and where another follower of the loop reads whole heads, give that one the batches first: then they are decoded once.
     Values that come late count as long as panes of their time are kept, which ``retention`` says; what came
@@ -88,6 +89,7 @@ class AnalyticsFollower:
         self._clock = clock
         self._telemetry = telemetry or Counters()
         self._observers = observers
+        self._leading = [observer for observer in observers if observer.goes_ahead]
         self._schemas = schemas
         self._max_rows = max_rows
         self._spec_id = spec_id(specs)
@@ -97,10 +99,8 @@ class AnalyticsFollower:
         self._lanes: dict[TopicPartition, Lane] = {}
         self._waiting = 0
         self._run_due = 0.0
-        self._urgent: asyncio.Task[None] | None = None
-        self._urgent_due = 0.0
-        self._ahead_of: Sequence[Observer] = ()  # who is being stored ahead
-        self._busy: list[Observer] = []  # whom a flush has asked and not answered
+        self._ahead: asyncio.Task[StoreUnavailable | None] | None = None
+        self._ahead_due = 0.0
         self.rebuilding: set[TopicPartition] = set()
         announce(self._telemetry, [catalogue[base].name for base in self.topics], specs)
 
@@ -167,11 +167,10 @@ class AnalyticsFollower:
         self._go_ahead()
         flush = self._begin()
         try:
+            await asyncio.sleep(0)  # noqa: TID251  # what goes ahead has begun then
             await self._in_turns(flush.cut)
             await self._read_missing(flush.cut)
-            self._go_ahead()
-            await self._ahead()
-            self._ask(flush, [observer for observer in self._observers if observer not in flush.asked])
+            await self._store_leading()
             writes = [lane.write(progressed, flush.cut.rows[lane]) for lane, progressed in flush.lanes.items()]
             if writes or flush.documents:
                 await self._store.commit(writes, flush.documents)
@@ -191,7 +190,7 @@ class AnalyticsFollower:
 
     async def close(self) -> None:
         """Forgets everything in memory."""
-        await self._ahead()
+        await self._settle_ahead()
         self.drop(list(self._lanes))
 
     # Taking over
@@ -246,7 +245,7 @@ class AnalyticsFollower:
     # Storing
 
     def _begin(self) -> _Flush:
-        """Takes what is to be stored. Observers that go ahead, now or next, are asked last: who is asked waits for the flush."""
+        """Takes what is to be stored."""
         flush = _Flush(self._kernel.cut())
         for lane in self._lanes.values():
             if lane.next != (lane.expected or 0):
@@ -255,19 +254,11 @@ class AnalyticsFollower:
                     flush.documents.append(self._keys_of(lane))
                 if progressed.left_out is not None:
                     flush.documents.append(DocumentWrite(LEFT_OUT, str(lane.partition), progressed.left_out))
-        self._ask(flush, [one for one in self._observers if one not in self._ahead_of and not one.is_urgent])
+        for observer in self._observers:
+            if not observer.goes_ahead:
+                flush.documents += observer.take_documents()
+                flush.asked.append(observer)
         return flush
-
-    def _ask(self, flush: _Flush, observers: Sequence[Observer]) -> None:
-        """Takes the documents of observers; who has none waits for no answer."""
-        for observer in observers:
-            documents = observer.take_documents()
-            flush.asked.append(observer)
-            flush.documents += documents
-            if documents:
-                self._busy.append(observer)
-            else:
-                observer.stored()
 
     async def _read_missing(self, cut: Cut) -> None:
         """Late values whose panes are not in memory any more: reads these, and counts into them."""
@@ -289,56 +280,65 @@ class AnalyticsFollower:
         return held_rows(wanted, self._store.load_rows(partition, wanted))
 
     def _go_ahead(self) -> None:
-        """Begins to store what cannot wait, unless that is under way, or the store is away."""
-        if (self._urgent is None or self._urgent.done()) and self._clock.monotonic() >= self._urgent_due:
-            self._ahead_of = urgent = [one for one in self._observers if one.is_urgent and one not in self._busy]
-            self._urgent = asyncio.create_task(self._store_ahead(urgent), name="analytics, ahead") if urgent else None
+        """Begins to store what cannot wait, unless something is under way, or the store is away."""
+        if (self._ahead is None or self._ahead.done()) and self._clock.monotonic() >= self._ahead_due:
+            urgent = [observer for observer in self._leading if observer.is_urgent]
+            self._ahead = self._go(urgent) if urgent else None
 
-    async def _store_ahead(self, urgent: Sequence[Observer]) -> None:
-        """Stores the documents of these observers. One at a time, and none that a flush has asked: who takes has to answer first."""
-        documents = [document for observer in urgent for document in observer.take_documents()]
+    async def _store_leading(self) -> None:
+        """Stores all that goes ahead: what followed from these records has to be there before they count as read."""
+        await self._settle_ahead()
+        self._ahead = self._go(self._leading)
+        failed = await self._ahead
+        if failed is not None:
+            raise failed
+
+    def _go(self, observers: Sequence[Observer]) -> asyncio.Task[StoreUnavailable | None]:
+        return asyncio.create_task(self._store_ahead(observers), name="analytics, ahead")
+
+    async def _store_ahead(self, observers: Sequence[Observer]) -> StoreUnavailable | None:
+        """Stores the documents of these observers by themselves. One at a time: who was asked has to be answered first."""
+        documents = [document for observer in observers for document in observer.take_documents()]
         try:
-            await self._store.commit([], documents)
+            if documents:
+                await self._store.commit([], documents)
         except BaseException as error:
-            for observer in urgent:
+            for observer in observers:
                 observer.give_back()
             if not isinstance(error, StoreUnavailable):
                 raise
-            self._urgent_due = self._clock.monotonic() + AWAY_S  # the loop's own flush tells of it, and tries again
-        else:
-            for observer in urgent:
-                observer.stored()
-        finally:
-            self._ahead_of = ()
+            self._ahead_due = self._clock.monotonic() + AWAY_S  # the loop's own flush tells of it, and tries again
+            return error
+        for observer in observers:
+            observer.stored()
+        return None
 
-    async def _ahead(self) -> None:
-        """Waits for what is being stored ahead; raises what came of it."""
-        while (task := self._urgent) is not None:  # the next may have begun since it ended
+    async def _settle_ahead(self) -> None:
+        """Waits for what is being stored ahead; raises what came of it, but that the store is away."""
+        while (task := self._ahead) is not None:  # the next may have begun since it ended
             try:
                 await task
             finally:
-                if self._urgent is task:
-                    self._urgent = None
+                if self._ahead is task:
+                    self._ahead = None
 
     async def _give_back(self, flush: _Flush, error: BaseException) -> None:
         flush.cut.give_back()
         self._kernel.end_cut()
         for lane, progressed in flush.lanes.items():
             lane.give_back(progressed, flush.cut.rows[lane])
-        for observer in self._busy:
+        for observer in flush.asked:
             observer.give_back()
-        self._busy.clear()
         if isinstance(error, PositionConflict):
-            await self._ahead()
+            await self._settle_ahead()
             self.drop(list(self._lanes))
             for observer in self._observers:
                 observer.forget()
 
     def _stored(self, flush: _Flush) -> None:
         self._kernel.end_cut()
-        for observer in self._busy:
+        for observer in flush.asked:
             observer.stored()
-        self._busy.clear()
         for lane, progressed in flush.lanes.items():
             lane.stored(progressed)
             self.rebuilding.discard(lane.partition)

@@ -85,7 +85,7 @@ class KernelRun(Protocol):
 
 
 class Observer(Protocol):
-    """Looks at every run, and keeps small documents beside the panes, written in the same transaction unless they are urgent.
+    """Looks at every run, and keeps small documents beside the panes, written in the same transaction unless it goes ahead.
 
     Called by the follower, from the task of the follow loop, never by two at a time. It must be quick, and it must not raise:
     an error would stop the follower. Not promised: that a run is seen once. After a crash or a conflict the records behind
@@ -96,14 +96,18 @@ class Observer(Protocol):
         """Takes one run."""
 
     @property
-    def is_urgent(self) -> bool:
-        """Whether its documents should be stored at once, ahead of the panes they followed from: an alert may leave only then.
+    def goes_ahead(self) -> bool:
+        """Whether its documents are stored by themselves, before the panes of the runs they followed from. Always the same.
 
-        Only for an observer whose documents, all of them, are the same however often the records are read.
+        Only for an observer whose documents, all of them, are the same however often the records are read. It waits for no flush.
         """
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether its documents should be stored at once; asked of one that goes ahead. An alert may leave only then."""
+
     def take_documents(self) -> Sequence[DocumentWrite]:
-        """What is to be stored with the panes of the runs so far; the observer holds it to be stored from here on.
+        """What is to be stored with the panes of the runs so far, or ahead of them; the observer holds it to be stored from here on.
 
         Either ``stored`` or ``give_back`` follows before it is asked again; more runs may come before that.
         """

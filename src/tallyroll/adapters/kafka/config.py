@@ -21,7 +21,7 @@ _FETCH_WAIT_MS: Final = 100  # a partition that is resumed or sought waits for t
 # Who follows gets some records at a time. With an answer for each, broker and client spend more on answers than the follower on
 # records: at 10,000 a second the broker took a third more for 16 KiB. That long an event may be late: part of an alert's 100 ms.
 _FOLLOW_WAIT_MS: Final = 20
-_FOLLOW_BYTES: Final = 131_072
+_FOLLOW_BYTES: Final = 65_536
 _QUEUE_SLACK: Final = 2  # the publisher's own bound is met first, so that the client's queue is never the one that is full
 _HEARTBEATS_PER_SESSION: Final = 3  # two may get lost
 _HEARTBEAT_MS: Final = 1_000  # members hear with it that somebody came or left: a hand-over takes three of them

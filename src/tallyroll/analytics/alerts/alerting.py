@@ -93,6 +93,10 @@ class Alerting:
             self._add(settle(self._book, found, self._rules, self._silences, self._now()), self._pack)
 
     @property
+    def goes_ahead(self) -> bool:
+        return True
+
+    @property
     def is_urgent(self) -> bool:
         return bool(self._pack.notices)
 

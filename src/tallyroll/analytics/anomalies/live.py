@@ -64,6 +64,10 @@ class LiveDetector:
             self._offer(found)
 
     @property
+    def goes_ahead(self) -> bool:
+        return False
+
+    @property
     def is_urgent(self) -> bool:
         return False  # who was offered something is
 
