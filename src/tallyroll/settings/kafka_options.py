@@ -40,7 +40,7 @@ PRODUCER_OPTIONS: Final[Mapping[str, Option]] = {
 
 CONSUMER_OPTIONS: Final[Mapping[str, Option]] = {
     "fetch_min_bytes": Option(
-        "fetch.min.bytes", "bytes", "The broker answers once it has that much, or after fetch_max_wait_ms; 131072 for followers, else 1."
+        "fetch.min.bytes", "bytes", "The broker answers once it has that much, or after fetch_max_wait_ms; 65536 for followers, else 1."
     ),
     "fetch_max_wait_ms": Option("fetch.wait.max.ms", "ms", "The longest the broker lets a fetch wait; 20 for followers, else 100."),
     "max_partition_fetch_bytes": Option("max.partition.fetch.bytes", "bytes", "Most bytes of one partition in one answer."),
