@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain, islice, pairwise
 
 import numpy as np
@@ -69,15 +69,22 @@ def _copies(scan: Scan, bounds: Mapping[Lane, int], offsets: Sequence[Sequence[i
     named = [scan.names[code] if code >= 0 else "" for code in sessions[begins].tolist()]
     firsts, places = numbers[begins].tolist(), begins.tolist()
     lengths = np.diff(begins, append=len(numbers)).tolist()
-    prints = scan.prints.tolist()
+    prints, distinct = scan.prints.tolist(), _distinct(scan, bounds)
     copies: list[int] = []
     for lane, (start, stop) in zip(bounds, pairwise([0, *bounds.values()]), strict=True):
         left, right = bisect_left(places, start), bisect_left(places, stop)
         runs = list(zip(named[left:right], firsts[left:right], lengths[left:right], strict=True))
-        if expects[start:stop].any() or not lane.repeats.all_count(runs, scan.ids[start:stop], prints[start:stop]):
+        if expects[start:stop].any() or not lane.repeats.all_count(runs, scan.ids[start:stop], prints[start:stop], distinct=distinct):
             own = list(islice(chain.from_iterable(offsets), start, stop))
             copies += [start + index for index in sorted(lane.repeats.copies_told(_told(scan, start, stop), own))]
     return copies
+
+
+def _distinct(scan: Scan, lanes: Iterable[Lane]) -> bool:
+    """Whether no two ids are alike, nor is one like a recent one of any lane: one sorting for all says it, as a rule."""
+    recent = np.fromiter(chain.from_iterable(lane.repeats.recent_prints for lane in lanes), np.int64)
+    prints = np.sort(np.append(scan.prints, recent))
+    return not (prints[1:] == prints[:-1]).any()
 
 
 def _told(scan: Scan, start: int, stop: int) -> Told:

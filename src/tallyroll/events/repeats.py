@@ -59,7 +59,7 @@ class RepeatFilter:
         self._contest = Contest()
         self._sessions: OrderedDict[str, _Run] = OrderedDict()
         self._recent: dict[str, None] | Sequence[str] = {}  # a sequence, as long as nobody has to look at the ids
-        self._prints: set[int] | None = set()  # of the recent ids, where they are known
+        self._prints: Sequence[int] | None = ()  # of the recent ids, where they are known
 
     def copies(self, heads: Sequence[Counted], offsets: Sequence[int]) -> dict[int, Copy]:
         """Which records of a batch do not count, by index, usually none; remembers all.
@@ -94,12 +94,18 @@ class RepeatFilter:
                     found[index] = "conflict"
         return found
 
-    def all_count(self, runs: Sequence[tuple[str, int, int]], ids: Sequence[str], prints: Sequence[int]) -> bool:
+    @property
+    def recent_prints(self) -> Sequence[int]:
+        """Of the recent ids the numbers that ``all_count`` was given; none where it was not given all."""
+        return self._prints or ()
+
+    def all_count(self, runs: Sequence[tuple[str, int, int]], ids: Sequence[str], prints: Sequence[int], *, distinct: bool = False) -> bool:
         """Whether all records of a batch that expects nothing count, by the usual case; remembers them then, and else nothing.
 
         ``runs``: session (empty for none), first number and how many numbers that follow it, in order. ``prints``: of each id a
-        number, the same for the same id in every batch, so that ids, which may be made when asked for, are seldom looked at.
-        Of False ``copies_told`` has to find which, if any, do not.
+        number, the same for the same id in every batch, so that ids, which may be made when asked for, are seldom looked at;
+        ``distinct``: no two of these and of ``recent_prints`` are alike. Of False ``copies_told`` has to find which, if any, do
+        not.
         """
         highs: dict[str, int] = {}
         for session, first, count in runs:
@@ -109,7 +115,7 @@ class RepeatFilter:
                     return False
                 highs[session] = first + count - 1  # behind those that it was silent for
         opened = len(highs.keys() - self._sessions.keys())
-        if (opened and len(self._sessions) + opened > MAX_SESSIONS) or not self._are_new_by(prints, ids):
+        if (opened and len(self._sessions) + opened > MAX_SESSIONS) or not self._are_new_by(prints, ids, distinct=distinct):
             return False  # which one has to go depends on the order
         for session, high in highs.items():
             known = self._sessions.get(session)
@@ -162,14 +168,14 @@ class RepeatFilter:
             self._recent = dict.fromkeys(self._recent)
         return self._recent
 
-    def _are_new_by(self, prints: Sequence[int], event_ids: Sequence[str]) -> bool:
+    def _are_new_by(self, prints: Sequence[int], event_ids: Sequence[str], *, distinct: bool) -> bool:
         """As ``_are_new``, by numbers where those say it; two ids with one number are looked at."""
-        fresh, many = set(prints), len(prints) >= MAX_RECENT_IDS
-        if many and self._prints is not None and len(fresh) == len(prints) and fresh.isdisjoint(self._prints):
+        many, known = len(prints) >= MAX_RECENT_IDS, self._prints
+        if many and known is not None and (distinct or len({*prints, *known}) == len(prints) + len(known)):
             self._recent = event_ids[-MAX_RECENT_IDS:]
         elif not self._are_new(event_ids):
             return False
-        self._prints = set(prints[-MAX_RECENT_IDS:]) if many else None
+        self._prints = prints[-MAX_RECENT_IDS:] if many else None
         return True
 
     def _are_new(self, event_ids: Sequence[str]) -> bool:
