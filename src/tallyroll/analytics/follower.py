@@ -33,7 +33,9 @@ log: Final = logging.getLogger("tallyroll.analytics")
 RUN_S: Final = 0.02  # how long records may wait for their run at most: part of an alert's 100 ms
 _REST: Final = 2.0  # after a run the next one waits so many times as long as it took, within that: few records cost as much as some
 AWAY_S: Final = 0.2  # how long a store that was away is left alone
-TURN_S: Final = 0.001  # how long a flush may hold up others that share the event loop; an alert needs it some times on its way
+TURN_S: Final = 0.005  # how long a flush may hold up others that share the event loop
+_SHORT_TURN_S: Final = 0.001  # the same while an alert is on its way, which needs the loop some times
+_ON_ITS_WAY_S: Final = 0.05  # since its storing began
 MAX_ROWS: Final = 150_000  # rows in memory that need not be there; some 3 KB each
 KEYS: Final = "analytics-keys"
 
@@ -101,6 +103,7 @@ class AnalyticsFollower:
         self._run_due = 0.0
         self._ahead: asyncio.Task[StoreUnavailable | None] | None = None
         self._ahead_due = 0.0
+        self._on_its_way_until = 0.0
         self.rebuilding: set[TopicPartition] = set()
         announce(self._telemetry, [catalogue[base].name for base in self.topics], specs)
 
@@ -272,7 +275,8 @@ class AnalyticsFollower:
         """Does the steps, and lets others have the event loop now and then: records are read and looked at between."""
         turn = self._clock.monotonic()
         for _ in steps:
-            if self._clock.monotonic() - turn >= TURN_S:
+            now = self._clock.monotonic()
+            if now - turn >= (_SHORT_TURN_S if now < self._on_its_way_until else TURN_S):
                 await asyncio.sleep(0)  # noqa: TID251  # as said
                 turn = self._clock.monotonic()
 
@@ -284,6 +288,8 @@ class AnalyticsFollower:
         if (self._ahead is None or self._ahead.done()) and self._clock.monotonic() >= self._ahead_due:
             urgent = [observer for observer in self._leading if observer.is_urgent]
             self._ahead = self._go(urgent) if urgent else None
+            if urgent:
+                self._on_its_way_until = self._clock.monotonic() + _ON_ITS_WAY_S
 
     async def _store_leading(self) -> None:
         """Stores all that goes ahead: what followed from these records has to be there before they count as read."""
