@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_INVALID, Consumer, IsolationLevel, KafkaError, KafkaException
@@ -30,6 +31,8 @@ log: Final = logging.getLogger("tallyroll.kafka")
 
 _LOOK_S: Final = 2.0  # how long an opening process waits for a broker; it goes on without one
 _REQUEST_S: Final = 5.0  # one administrative request; a healthy broker answers in milliseconds
+_COORDINATOR_S: Final = 0.1  # between two questions while a group's coordinator moves
+_MOVING: Final = frozenset((KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS))
 _STALE: Final = frozenset(
     {
         KafkaError.FENCED_LEADER_EPOCH,
@@ -123,11 +126,14 @@ class KafkaLog:
                 self._askers[group] = Consumer(consumer_config(self._settings, group))
             asker = self._askers[group]
             asker.poll(0)  # what it has to say goes to its logger
-            found: list[ClientPartition] = asker.committed(wanted, timeout=_REQUEST_S)
-        for item in found:
-            if item.error is not None:
-                raise KafkaException(item.error)
-        return found
+            until = time.monotonic() + _REQUEST_S
+            while True:
+                try:
+                    return _answers(asker.committed(wanted, timeout=_REQUEST_S))
+                except KafkaException as error:
+                    if not _is_one_of(_MOVING, error) or time.monotonic() > until:
+                        raise
+                asker.poll(_COORDINATOR_S)  # the client looks for the new one meanwhile
 
     async def close(self) -> None:
         await asyncio.to_thread(self._producer.close)
@@ -173,7 +179,7 @@ class KafkaLog:
         if not request:
             return {}
         found = await self._list_offsets(request)
-        if isinstance(found, KafkaException) and _is_stale(found):
+        if isinstance(found, KafkaException) and _is_one_of(_STALE, found):
             found = await self._list_offsets(request)
         if isinstance(found, KafkaException):
             raise self._translated(found)
@@ -210,6 +216,14 @@ class KafkaLog:
         return unavailable(self._settings.bootstrap_servers, error)
 
 
-def _is_stale(error: KafkaException) -> bool:
+def _answers(found: list[ClientPartition]) -> list[ClientPartition]:
+    """What was found of each partition. Raises KafkaException for the first of which nothing was."""
+    failed = next((item.error for item in found if item.error is not None), None)
+    if failed is not None:
+        raise KafkaException(failed)
+    return found
+
+
+def _is_one_of(codes: Collection[int], error: KafkaException) -> bool:
     inner = error.args[0] if error.args else None
-    return isinstance(inner, KafkaError) and inner.code() in _STALE
+    return isinstance(inner, KafkaError) and inner.code() in codes
