@@ -200,6 +200,25 @@ async def test_no_panes_are_stored_while_what_goes_ahead_cannot_be():
     assert differences((await stored(store))[PLACE], Reference(SPECS, NOW_US).feed(RECORDS[:20])) == []
 
 
+async def test_a_flush_that_is_given_up_while_something_goes_ahead_leaves_nothing_behind():
+    store, clock = await memory_store(Gated), FakeClock(NOW)
+    caller = Caller("one")
+    follower = follower_on(store, clock=clock, observers=[caller])
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    caller.has, caller.can_wait = 1, True
+    store.ahead.clear()
+    flush = asyncio.create_task(follower.flush())
+    while caller.asked is None:
+        await breathe()
+    flush.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await flush
+    assert (caller.has, caller.asked) == (1, None), "it was given back"
+    await follower.close()  # and nobody hears of it again
+    assert await store.documents("call") == {}
+
+
 async def test_what_is_urgent_when_a_flush_begins_does_not_wait_for_its_panes():
     store, clock = await memory_store(Gated), FakeClock(NOW)
     caller = Caller("one")

@@ -295,7 +295,7 @@ class AnalyticsFollower:
         """Stores all that goes ahead: what followed from these records has to be there before they count as read."""
         await self._settle_ahead()
         self._ahead = self._go(self._leading)
-        failed = await self._ahead
+        failed = await self._settle_ahead()
         if failed is not None:
             raise failed
 
@@ -319,14 +319,16 @@ class AnalyticsFollower:
             observer.stored()
         return None
 
-    async def _settle_ahead(self) -> None:
-        """Waits for what is being stored ahead; raises what came of it, but that the store is away."""
+    async def _settle_ahead(self) -> StoreUnavailable | None:
+        """Waits for what is being stored ahead, and gives why it was not; raises whatever else came of it, once."""
+        failed = None
         while (task := self._ahead) is not None:  # the next may have begun since it ended
             try:
-                await task
+                failed = await task or failed
             finally:
                 if self._ahead is task:
                     self._ahead = None
+        return failed
 
     async def _give_back(self, flush: _Flush, error: BaseException) -> None:
         flush.cut.give_back()
