@@ -95,6 +95,15 @@ class Finder(Caller):
         self.clock.advance(self.takes_s)
 
 
+async def counting(clock: FakeClock, *observers: Quiet, count: int = 20, kind: type[SqliteWindowStore] = Gated):
+    """A store in memory, and a follower on it that has been handed the first records."""
+    store = await memory_store(kind)
+    follower = follower_on(store, clock=clock, observers=observers)
+    await follower.positions([PLACE])
+    follower.apply(batch(PLACE, RECORDS[:count], 0))
+    return store, follower
+
+
 async def turns(clock: FakeClock, follower, count: int = 30) -> None:
     """As the loop does between two polls."""
     for _ in range(count):
@@ -112,11 +121,9 @@ async def begun(store: Gated, follower) -> asyncio.Task:
 
 @pytest.mark.parametrize(("takes_s", "rest_s"), [(0.002, 0.004), (0.5, 0.02)])
 async def test_events_are_counted_as_they_come_and_those_behind_them_after_a_rest(takes_s, rest_s):
-    store, clock = await memory_store(Gated), FakeClock(NOW)
+    clock = FakeClock(NOW)
     finder = Finder(clock, takes_s)
-    follower = follower_on(store, clock=clock, observers=[finder])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:50], 0))
+    _, follower = await counting(clock, finder, count=50)
     follower.wants_flush(interval_over=False)
     assert finder.runs == 1
     follower.apply(batch(PLACE, RECORDS[50:], 50))
@@ -130,11 +137,9 @@ async def test_events_are_counted_as_they_come_and_those_behind_them_after_a_res
 
 
 async def test_what_is_found_just_before_a_flush_is_stored_before_any_panes_are_made():
-    store, clock = await memory_store(Gated), FakeClock(NOW)
+    clock = FakeClock(NOW)
     finder = Finder(clock, 0.5)
-    follower = follower_on(store, clock=clock, observers=[finder])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:50], 0))
+    store, follower = await counting(clock, finder, count=50)
     follower.wants_flush(interval_over=False)
     await breathe()
     follower.apply(batch(PLACE, RECORDS[50:], 50))
@@ -145,11 +150,9 @@ async def test_what_is_found_just_before_a_flush_is_stored_before_any_panes_are_
 
 @pytest.mark.slow
 async def test_events_are_counted_during_a_flush_and_are_not_in_it():
-    store, clock = await memory_store(Gated), FakeClock(NOW)
+    clock = FakeClock(NOW)
     caller = Caller("one")
-    follower = follower_on(store, clock=clock, observers=[caller])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:50], 0))
+    store, follower = await counting(clock, caller, count=50)
     flush = await begun(store, follower)
     seen = caller.runs
     follower.apply(batch(PLACE, RECORDS[50:], 50))
@@ -167,11 +170,9 @@ async def test_events_are_counted_during_a_flush_and_are_not_in_it():
 
 
 async def test_alerts_are_stored_ahead_while_panes_are_being_written():
-    store, clock = await memory_store(Gated), FakeClock(NOW)
+    clock = FakeClock(NOW)
     free, asked, kept = Caller("free"), Caller("asked"), Caller("kept", goes_ahead=False)
-    follower = follower_on(store, clock=clock, observers=[free, asked, kept])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    store, follower = await counting(clock, free, asked, kept)
     asked.has, asked.can_wait, kept.has = 1, True, 1
     flush = await begun(store, follower)
     assert await store.documents("call") == {"asked": b"1"}, "what goes ahead is there before the panes it followed from"
@@ -184,11 +185,9 @@ async def test_alerts_are_stored_ahead_while_panes_are_being_written():
 
 
 async def test_no_panes_are_stored_while_what_goes_ahead_cannot_be():
-    store, clock = await memory_store(Away), FakeClock(NOW)
+    clock = FakeClock(NOW)
     caller = Caller("one")
-    follower = follower_on(store, clock=clock, observers=[caller])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    store, follower = await counting(clock, caller, kind=Away)
     caller.has, caller.can_wait, store.is_away = 1, True, True
     with pytest.raises(StoreUnavailable):
         await follower.flush()
@@ -201,11 +200,9 @@ async def test_no_panes_are_stored_while_what_goes_ahead_cannot_be():
 
 
 async def test_a_flush_that_is_given_up_while_something_goes_ahead_leaves_nothing_behind():
-    store, clock = await memory_store(Gated), FakeClock(NOW)
+    clock = FakeClock(NOW)
     caller = Caller("one")
-    follower = follower_on(store, clock=clock, observers=[caller])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    store, follower = await counting(clock, caller)
     caller.has, caller.can_wait = 1, True
     store.ahead.clear()
     flush = asyncio.create_task(follower.flush())
@@ -220,11 +217,9 @@ async def test_a_flush_that_is_given_up_while_something_goes_ahead_leaves_nothin
 
 
 async def test_what_is_urgent_when_a_flush_begins_does_not_wait_for_its_panes():
-    store, clock = await memory_store(Gated), FakeClock(NOW)
+    clock = FakeClock(NOW)
     caller = Caller("one")
-    follower = follower_on(store, clock=clock, observers=[caller])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    store, follower = await counting(clock, caller)
     caller.has = 1
     flush = await begun(store, follower)
     assert await store.documents("call") == {"one": b"1"}
@@ -236,11 +231,9 @@ async def test_what_is_urgent_when_a_flush_begins_does_not_wait_for_its_panes():
 
 
 async def test_who_is_being_stored_ahead_when_a_flush_begins_is_asked_after_that():
-    store, clock = await memory_store(Gated), FakeClock(NOW)
+    clock = FakeClock(NOW)
     caller = Caller("one")
-    follower = follower_on(store, clock=clock, observers=[caller])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    store, follower = await counting(clock, caller)
     caller.has = 1
     store.ahead.clear()
     follower.wants_flush(interval_over=False)
@@ -256,11 +249,9 @@ async def test_who_is_being_stored_ahead_when_a_flush_begins_is_asked_after_that
 
 @pytest.mark.slow
 async def test_after_a_conflict_everything_is_void_and_everybody_has_been_answered():
-    store, clock = await memory_store(Gated), FakeClock(NOW)
+    clock = FakeClock(NOW)
     asked, free = Caller("asked", goes_ahead=False), Caller("free")
-    follower = follower_on(store, clock=clock, observers=[asked, free])
-    await follower.positions([PLACE])
-    follower.apply(batch(PLACE, RECORDS[:20], 0))
+    store, follower = await counting(clock, asked, free)
     asked.has, asked.can_wait = 1, True
     flush = await begun(store, follower)
     other = follower_on(store, clock=clock)

@@ -39,7 +39,7 @@ def judge(batch: Batch, repeats: RepeatFilter) -> list[Judged]:
     readable = -1
     columns = zip(batch.offsets, batch.timestamps_ms, batch.keys, batch.values, batch.each_headers(), heads, strict=True)
     for offset, timestamp_ms, key, value, headers, head in columns:
-        packed = None if headers == HEADERS else pack_headers(headers)
+        packed = pack_headers(headers)
         if isinstance(head, Undecodable):
             found.append((offset, timestamp_ms, key, value, packed, None, None, None, "poison", head.reason))
             continue
@@ -59,7 +59,7 @@ def judge(batch: Batch, repeats: RepeatFilter) -> list[Judged]:
 
 def pack_headers(headers: Headers) -> bytes | None:
     """Headers as bytes, None for those that every event has."""
-    return None if tuple(headers) == _USUAL else _pack(headers)
+    return None if headers == HEADERS or tuple(headers) == _USUAL else _pack(headers)
 
 
 def unpack_headers(packed: bytes | None) -> Headers:

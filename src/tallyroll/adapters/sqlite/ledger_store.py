@@ -43,6 +43,7 @@ _FACTS: Final = ManyRows(
     "fact", ("id", "ts_us", "trait", "class", "day", "body", "parts", "sealed_us", "handles"),
     optional=("topic", "log_partition", "log_offset", "audit_id", "agent_id", "task_id", "workflow_id"),
 )  # fmt: skip
+_HANDLES: Final = ManyRows("handle", ("handle", "id", "part"))
 _NO_HANDLES: Final = bytearray()
 _HASH: Final = 32
 _RUN: Final = 1_024  # leaves of pruned records in one row
@@ -249,7 +250,7 @@ class SqliteLedgerStore:
         named = [schema.traits_of(connection, append.facts, traits) for append in appends]
         _RECORDS.insert(connection, chain.from_iterable(map(_record_rows, appends)))
         _FACTS.insert(connection, chain.from_iterable(map(_fact_rows, appends, named, repeat(topics))))
-        connection.executemany("INSERT INTO handle (handle, id, part) VALUES (?, ?, ?)", chain.from_iterable(map(_handle_rows, appends)))
+        _HANDLES.insert(connection, chain.from_iterable(map(_handle_rows, appends)))
         return traits
 
     def _remove(self, removals: Sequence[LedgerRemoval]) -> int:
