@@ -170,6 +170,8 @@ BROKEN = [
     (ForgetsCommits, group_contract.a_group_goes_on_where_it_committed),
     (DropsCommits, group_contract.a_group_goes_on_where_it_committed),
     (DropsCommits, group_contract.members_share_partitions_and_hand_them_over),
+    (IgnoresSeek, group_contract.groups_of_one_client_do_not_touch_each_other),
+    (RepeatsBatches, group_contract.groups_of_one_client_do_not_touch_each_other),
     (IgnoresPause, group_contract.a_paused_partition_waits_while_the_others_go_on),
     (PausesForGood, group_contract.a_partition_that_comes_back_is_not_paused),
     (IgnoresPause, group_contract.a_partition_that_comes_back_is_not_paused),

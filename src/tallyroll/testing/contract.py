@@ -190,6 +190,10 @@ class Member:
         """What it has received, in order."""
         return [item.number for item in self.received]
 
+    def next_in(self, partition: TopicPartition) -> int | None:
+        """The offset that comes next; None while nothing has come."""
+        return self._next.get(partition)
+
     async def join(self, log: EventLog, group: str, *topics: str, max_records: int = 500) -> Member:
         """Subscribes; partitions come with a later step."""
         self._max_records = max_records

@@ -7,6 +7,7 @@ import multiprocessing
 from collections.abc import Awaitable, Callable
 from itertools import chain
 from multiprocessing.connection import Connection
+from random import Random
 from typing import Final
 
 from tallyroll.events.ids import new_id
@@ -101,6 +102,32 @@ async def two_groups_each_get_everything(under_test: LogUnderTest) -> None:
             expect_equal(sorted(member.numbers), list(range(200)), f"group {member.name} gets every record once")
         await one.subscription.close()
         await two.subscription.close()
+
+
+async def groups_of_one_client_do_not_touch_each_other(under_test: LogUnderTest) -> None:
+    """Whatever one of them does at the same time: goes back, waits, stays away for long. Each gets what comes next for it."""
+    chance, partitions, sent = Random(11), under_test.partitions, 0  # noqa: S311  # the same each time
+    async with under_test.client() as log:
+        members = [await Member(name).join(log, _group(under_test), under_test.topic.name, max_records=40) for name in "abc"]
+        everything_there = set(partitions)
+        settled = "each holds everything"
+        await until(lambda: all(one.held == everything_there for one in members), *members, timeout_s=under_test.timeout_s, what=settled)
+        for _ in range(60):
+            count = chance.randrange(60)
+            await deliver(under_test, log, under_test.numbered(count, first=sent))
+            sent += count
+            one, where = chance.choice(members), chance.choice(partitions)
+            if (come := one.next_in(where)) and chance.random() < 0.3:  # noqa: PLR2004  # not each time
+                await one.seek(where, chance.randrange(come + 1))
+            (one.subscription.pause if chance.random() < 0.3 else one.subscription.resume)(where)  # noqa: PLR2004  # as above
+            await asyncio.gather(*[member.step() for member in members if chance.random() < 0.6])  # noqa: PLR2004  # as above
+        for member in members:
+            for where in partitions:
+                member.subscription.resume(where)
+        done = "each has every record"
+        await until(lambda: all({*one.numbers} == {*range(sent)} for one in members), *members, timeout_s=under_test.timeout_s, what=done)
+        for member in members:
+            await member.subscription.close()
 
 
 async def a_paused_partition_waits_while_the_others_go_on(under_test: LogUnderTest) -> None:
@@ -340,6 +367,7 @@ GROUP_CASES: Final[tuple[Case, ...]] = (
     a_group_goes_on_where_it_committed,
     what_the_listener_says_wins_over_the_commit,
     two_groups_each_get_everything,
+    groups_of_one_client_do_not_touch_each_other,
     a_paused_partition_waits_while_the_others_go_on,
     a_partition_that_comes_back_is_not_paused,
     seek_goes_back_and_forward,

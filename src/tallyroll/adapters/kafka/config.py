@@ -81,16 +81,18 @@ def producer_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def consumer_config(settings: Settings, group: str | None) -> dict[str, Any]:
+def consumer_config(settings: Settings, group: str | None, *, follows: bool = False) -> dict[str, Any]:
     """For a consumer: a member of ``group`` (the full name), or with None one that is assigned, reads and commits nothing.
+
+    ``follows``: it reads in the stead of members, and waits for records as they do.
 
     The loop stores and commits offsets itself, after results are flushed: committing by the client's own clock lost 167
     of 600 events when a process was killed.
     """
-    config = client_config(settings)
+    config, follows = client_config(settings), follows or group is not None
     config |= {
-        "fetch.wait.max.ms": _FETCH_WAIT_MS if group is None else _FOLLOW_WAIT_MS,
-        "fetch.min.bytes": 1 if group is None else _FOLLOW_BYTES,
+        "fetch.wait.max.ms": _FOLLOW_WAIT_MS if follows else _FETCH_WAIT_MS,
+        "fetch.min.bytes": _FOLLOW_BYTES if follows else 1,
         "fetch.error.backoff.ms": 100,  # a partition whose leader moved is asked again soon; the default is 500
         "fetch.queue.backoff.ms": 50,  # a drained queue is filled again at once; the default waits a second
     }

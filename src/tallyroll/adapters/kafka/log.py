@@ -14,6 +14,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tallyroll.adapters.kafka.config import client_config, consumer_config, producer_config
+from tallyroll.adapters.kafka.feed import MOST_BYTES, Feed
 from tallyroll.adapters.kafka.outcomes import unavailable
 from tallyroll.adapters.kafka.producer import KafkaProducer, PendingRecords
 from tallyroll.adapters.kafka.reader import SpanReader
@@ -53,26 +54,32 @@ class KafkaLog:
     Not promised: anything of that with ``acks`` 0 or 1; survival of all replicas losing power at once.
     """
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry, feed_bytes: int = MOST_BYTES
+    ) -> None:
         self._settings = settings
+        self._feed_bytes = feed_bytes
         self._catalogue = catalogue
         self._producer = KafkaProducer(
             producer_config(settings), clock=clock, telemetry=telemetry, max_records=settings.max_in_flight * _QUEUE_SLACK
         )
         self._admin: AdminClient | None = None
+        self._feed: Feed | None = None
         self._askers: dict[str, Consumer] = {}
         self._asking = threading.Lock()
         self._closed = False
 
     @classmethod
-    async def open(cls, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry) -> KafkaLog:
-        """Checks TLS, and the topics if a broker answers within two seconds.
+    async def open(
+        cls, settings: Settings, catalogue: Catalogue, *, clock: Clock, telemetry: Telemetry, feed_bytes: int = MOST_BYTES
+    ) -> KafkaLog:
+        """Checks TLS, and the topics if a broker answers within two seconds. ``feed_bytes``: see ``Feed``.
 
         Raises SettingsError, and TopicConflict for a topic with another partition count than the catalogue's: keys would
         lie elsewhere than readers look. Never LogUnavailable: a broker may come later.
         """
         await asyncio.to_thread(probe_tls, settings)
-        opened = cls(settings, catalogue, clock=clock, telemetry=telemetry)
+        opened = cls(settings, catalogue, clock=clock, telemetry=telemetry, feed_bytes=feed_bytes)
         await asyncio.to_thread(opened._check_topics)
         return opened
 
@@ -92,7 +99,9 @@ class KafkaLog:
     async def subscribe(
         self, group: str, topics: Sequence[str], listener: AssignmentListener, *, max_records: int = 500
     ) -> KafkaSubscription:
-        subscription = KafkaSubscription(consumer_config(self._settings, group), topics, listener, max_records=max_records)
+        if self._feed is None or not self._feed.is_here:
+            self._feed = Feed(consumer_config(self._settings, None, follows=True), max_records=max_records, most_bytes=self._feed_bytes)
+        subscription = KafkaSubscription(consumer_config(self._settings, group), topics, listener, self._feed, max_records=max_records)
         await subscription.start()
         return subscription
 

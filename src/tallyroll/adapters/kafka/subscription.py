@@ -1,5 +1,7 @@
 """Membership in a consumer group. One thread owns the consumer; rebalances wait for the event loop to flush.
 
+What it holds is read by the process's ``Feed`` as long as it can be, and by its own consumer else.
+
 No other thread calls the consumer: its client lets one in at a time, and whoever waits outside may wait for as long as the first
 one polls. And nothing there waits for the answer to a commit: the client may never give one where the coordinator goes away.
 
@@ -13,13 +15,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from tallyroll.adapters.kafka.batches import to_batches
+from tallyroll.adapters.kafka.feed import LINGER_S, Feed, Place
 from tallyroll.adapters.kafka.outcomes import reason_of, unavailable
 from tallyroll.adapters.kafka.owner import Owner
 from tallyroll.errors import LogUnavailable, SettingsError, SpanGone, TopicConflict
@@ -30,7 +33,8 @@ from tallyroll.ports import AssignmentListener
 log: Final = logging.getLogger("tallyroll.kafka")
 
 _REBALANCE_S: Final = 60.0  # a flush that takes longer is a broken store; the group must not wait for it for ever
-_LINGER_S: Final = 0.005  # a batch costs each follower more than a record does; a slow stream comes in batches, too, if it may wait
+_MIXED_S: Final = 0.01  # how long its own consumer is waited for while the feed may have something, too
+_ATTEND_S: Final = 0.05  # how often the group is attended to while everything comes from the feed
 _WATERMARK_S: Final = 10.0  # one look-up of where a partition begins
 _COMMITTED_S: Final = 2.0  # one look-up at the coordinator; the whole group waits for it
 _COMMIT_S: Final = 5.0  # until a commit is confirmed; a healthy broker takes milliseconds
@@ -46,7 +50,9 @@ class KafkaSubscription:
     Not promised: that a callback is seen at all when the client loses its assignment; hence the fencing by position.
     """
 
-    def __init__(self, config: Mapping[str, Any], topics: Sequence[str], listener: AssignmentListener, *, max_records: int) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], topics: Sequence[str], listener: AssignmentListener, feed: Feed, *, max_records: int
+    ) -> None:
         self._topics = list(topics)
         self._servers = config["bootstrap.servers"]
         self._listener = listener
@@ -58,6 +64,12 @@ class KafkaSubscription:
         self._pause_changes: dict[TopicPartition, bool] = {}
         self._epochs: dict[TopicPartition, int | None] = {}
         self._held: set[TopicPartition] = set()
+        self._feed = feed
+        self._place = Place()
+        self._turns: deque[tuple[TopicPartition, int | None]] = deque()  # where partitions begin that came, None for those that went
+        self._waiting: set[TopicPartition] = set()  # what the caller has paused
+        self._unplaced: set[TopicPartition] = set()  # what begins where the log does, at an offset that is known with its first record
+        self._attended_s = float("-inf")
         self._early: deque[Message] = deque()  # what came while the answer to a commit was looked for
         self._to_commit: dict[TopicPartition, int] = {}
         self._answers: dict[TopicPartition, tuple[int, bool]] = {}  # the last commit that was answered, and whether it is stored
@@ -67,22 +79,112 @@ class KafkaSubscription:
     async def start(self) -> None:
         """Joins the group; partitions come with a later poll."""
         await self._call(self._consumer.subscribe, self._topics, self._on_assign, self._on_revoke, self._on_lost)
+        self._feed.join(self._place)
 
     async def poll(self, timeout_ms: int) -> Sequence[Batch]:
-        messages = await self._call(self._poll, timeout_ms / 1000)
-        batches = to_batches(messages)
-        for batch in batches:
-            self._epochs[batch.topic_partition] = batch.leader_epoch
-        return [batch for batch in batches if batch.topic_partition in self._held]
+        until = self._loop.time() + timeout_ms / 1000
+        while True:
+            batches = await self._read(until)
+            await self._choose()
+            batches += self._fed(self._max_records - sum(map(len, batches)), {batch.topic_partition for batch in batches})
+            left = until - self._loop.time()
+            if batches or left <= 0:
+                return batches
+            if self._served and not self._reads_itself:
+                await self._feed.more(min(left, _ATTEND_S))
 
     def pause(self, partition: TopicPartition) -> None:
+        self._settle_turns()
+        self._waiting.add(partition)
         self._pause_changes[partition] = True
 
     def resume(self, partition: TopicPartition) -> None:
-        self._pause_changes[partition] = False
+        self._settle_turns()
+        self._waiting.discard(partition)
+        self._pause_changes[partition] = partition in self._place.fed
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
-        await self._call(self._seek, partition, offset)
+        self._settle_turns()
+        if partition not in self._place.fed:
+            await self._call(self._seek, partition, offset)
+        if partition in self._place.next:
+            self._place.next[partition] = offset
+
+    # From where records come
+
+    @property
+    def _served(self) -> set[TopicPartition]:
+        """What comes from the feed now."""
+        return self._place.fed - self._waiting
+
+    @property
+    def _reads_itself(self) -> bool:
+        """Whether something comes from its own consumer."""
+        return not self._unplaced <= self._waiting or not self._place.next.keys() <= self._place.fed | self._waiting
+
+    async def _read(self, until: float) -> list[Batch]:
+        """What its own consumer has. It is asked now and then in any case: the group is attended to there."""
+        now = self._loop.time()
+        wait_s = max(0.0, until - now)
+        if served := self._served:
+            if not self._reads_itself and now - self._attended_s < _ATTEND_S:
+                await asyncio.sleep(0)  # noqa: TID251  # lets the others have their turn, waits for nothing
+                return []
+            news = not self._reads_itself or any(self._feed.has(partition, self._place.next[partition]) for partition in served)
+            wait_s = 0.0 if news else min(wait_s, _MIXED_S)
+        batches = to_batches(await self._call(self._poll, wait_s))
+        self._attended_s = self._loop.time()
+        self._settle_turns()
+        batches = [batch for batch in batches if batch.topic_partition in self._held and batch.topic_partition not in self._place.fed]
+        for batch in batches:
+            self._passed(batch)
+        return batches
+
+    async def _choose(self) -> None:
+        """Which partitions come from the feed from here on, and which no longer."""
+        self._settle_turns()
+        place, feed = self._place, self._feed
+        if feed.is_shared:
+            for partition, position in place.next.items():
+                if partition not in place.fed and partition not in self._waiting:
+                    serves = self._pause_changes[partition] = feed.serves(partition, position)
+                    if serves:
+                        place.fed.add(partition)
+        for partition in [one for one in place.fed if not feed.keeps(one, place.next[one])]:
+            await self._call(self._begin_at, partition, place.next[partition])
+            place.fed.discard(partition)
+            self._pause_changes[partition] = partition in self._waiting
+
+    def _fed(self, most: int, without: Collection[TopicPartition]) -> list[Batch]:
+        """What the feed has for this member, at most so many records; those who got something last come first the next time."""
+        self._settle_turns()
+        found, place = list[Batch](), self._place
+        for partition in [one for one in place.next if one in place.fed and one not in self._waiting and one not in without]:
+            if most > 0 and (batch := self._feed.take(partition, place.next[partition], most)) is not None:
+                most -= len(batch)
+                found.append(batch)
+                self._passed(batch)
+        return found
+
+    def _passed(self, batch: Batch) -> None:
+        partition = batch.topic_partition
+        self._place.next.pop(partition, None)  # to the end
+        self._place.next[partition] = batch.next_offset
+        self._unplaced.discard(partition)
+        self._epochs[partition] = batch.leader_epoch
+
+    def _settle_turns(self) -> None:
+        """Takes in what has come and gone, as the consumer's thread was told."""
+        while self._turns:
+            partition, start = self._turns.popleft()
+            if start is None:
+                for known in (self._waiting, self._place.fed, self._unplaced):
+                    known.discard(partition)
+                self._place.next.pop(partition, None)
+            elif start < 0:
+                self._unplaced.add(partition)
+            else:
+                self._place.next[partition] = start
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         """As the port says; stored when it returns. Inside a rebalance it goes out when the listener is done, and nobody waits for it.
@@ -117,6 +219,7 @@ class KafkaSubscription:
         """As the port says; a broker that does not answer is left without a word, after some seconds."""
         if not self._closed:
             self._closed = True
+            await self._feed.leave(self._place)
             leaving = asyncio.ensure_future(self._call(self._leave))
             await asyncio.wait({leaving}, timeout=_LEAVE_S)
             self._owner.retire()
@@ -160,7 +263,7 @@ class KafkaSubscription:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        return [first, *self._consumer.consume(self._max_records - 1, _LINGER_S)] if self._max_records > 1 else [first]
+        return [first, *self._consumer.consume(self._max_records - 1, LINGER_S)] if self._max_records > 1 else [first]
 
     def _serve(self) -> None:
         """Sends commits, and looks for answers; records that come meanwhile, a few seconds of them at most, are for the next poll."""
@@ -170,6 +273,13 @@ class KafkaSubscription:
     def _seek(self, partition: TopicPartition, offset: int) -> None:
         self._consumer.seek(ClientPartition(partition.topic, partition.partition, offset))
         self._early = deque(message for message in self._early if _place(message) != partition)
+
+    def _begin_at(self, partition: TopicPartition, offset: int) -> None:
+        """As if the partition had come just now: there is no seeking where its last fetch has failed, maybe long ago and unseen."""
+        if partition in self._held:
+            self._consumer.incremental_unassign([ClientPartition(*partition)])
+            self._consumer.incremental_assign([ClientPartition(*partition, offset)])
+            self._early = deque(message for message in self._early if _place(message) != partition)
 
     def _leave(self) -> None:
         self._send_commits()
@@ -216,10 +326,15 @@ class KafkaSubscription:
         starts = dict(self._ask(self._listener.assigned(ours)) or {})
         starts.update(self._committed(consumer, [partition for partition in ours if partition not in starts]))
         self._held.update(ours)
-        consumer.incremental_assign([ClientPartition(*partition, starts.get(partition, OFFSET_BEGINNING)) for partition in ours])
-        # The client keeps a pause for as long as it lives, also of what it has given up meanwhile.
-        consumer.resume([ClientPartition(*partition) for partition in ours if partition in self._paused])
+        begins = [(partition, starts.get(partition, OFFSET_BEGINNING)) for partition in ours]
+        consumer.incremental_assign([ClientPartition(*partition, start) for partition, start in begins])
+        # The client keeps a pause for as long as it lives, also of what it has given up meanwhile. What the feed will have is not fetched.
+        fed = {partition for partition, start in begins if start >= 0 and self._feed.is_shared}
+        consumer.resume([ClientPartition(*partition) for partition in self._paused.intersection(ours) - fed])
+        consumer.pause([ClientPartition(*partition) for partition in fed])
         self._paused.difference_update(ours)
+        self._paused |= fed
+        self._turns.extend(begins)
 
     def _committed(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """What the group has committed, as far as the coordinator says it.
@@ -249,6 +364,7 @@ class KafkaSubscription:
 
     def _forget(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._held.difference_update(partitions)
+        self._turns.extend((partition, None) for partition in partitions)
         self._early = deque(message for message in self._early if _place(message) in self._held)
         for partition in partitions:
             self._epochs.pop(partition, None)

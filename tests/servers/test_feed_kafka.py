@@ -1,0 +1,152 @@
+"""All members of a process read the log together, as long as they can; each of them gets what it would have read by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient
+from tests.patience import PATIENCE_S
+from tests.servers.faulting import create_topics
+
+from tallyroll.adapters.kafka.log import KafkaLog
+from tallyroll.adapters.system import SystemClock
+from tallyroll.errors import SpanGone
+from tallyroll.events.topics import Catalogue
+from tallyroll.settings import Settings
+from tallyroll.telemetry import Counters
+from tallyroll.testing.builders import numbered
+from tallyroll.testing.contract import Member, until
+
+pytestmark = pytest.mark.server
+
+SMALL = 20_000
+"""Bytes that are kept for those who are behind: some fifty of the records here."""
+
+
+class Keeps(Member):
+    """Keeps the batches as they came."""
+
+    def __init__(self, name, **kwargs):
+        super().__init__(name, **kwargs)
+        self.batches = []
+
+    async def join(self, log, group, *topics, max_records=500):
+        await super().join(log, group, *topics, max_records=max_records)
+        poll = self.subscription.poll
+
+        async def kept(timeout_ms):
+            batches = await poll(timeout_ms)
+            self.batches += batches
+            return batches
+
+        self.subscription.poll = kept
+        return self
+
+
+@pytest.fixture
+async def catalogue(kafka_settings: Settings) -> Catalogue:
+    return await create_topics(kafka_settings)
+
+
+@pytest.fixture
+async def log(kafka_settings: Settings, catalogue: Catalogue) -> AsyncIterator[KafkaLog]:
+    log = await KafkaLog.open(kafka_settings, catalogue, clock=SystemClock(), telemetry=Counters(), feed_bytes=SMALL)
+    yield log
+    await log.close()
+
+
+@pytest.fixture
+async def both(log, catalogue, prefix):
+    """Two members of groups of their own, who stand at the end of an empty topic; closed at the end."""
+    topic = catalogue["task-events"].name
+    partitions = catalogue.partitions(["task-events"])
+    members = [await Keeps(name, starts=dict.fromkeys(partitions, 0)).join(log, prefix + name, topic) for name in "ab"]
+    await all_of(lambda: all(one.held == {*partitions} for one in members), *members)
+    yield members
+    for one in members:
+        await one.subscription.close()
+
+
+async def all_of(condition, *members):
+    await until(condition, *members, timeout_s=PATIENCE_S, what="what was waited for")
+
+
+async def send(log, catalogue, count, first=0):
+    await log.append(numbered(catalogue, count, first=first, timestamp_ms=SystemClock().now_us() // 1_000)).settled()
+
+
+def shared(one, other):
+    """How many batches both have got, the very same ones."""
+    return len({id(batch) for batch in one.batches} & {id(batch) for batch in other.batches})
+
+
+async def test_members_of_one_process_get_the_same_batches(log, catalogue, both):
+    one, other = both
+    await send(log, catalogue, 300)
+    await all_of(lambda: len(one.numbers) == len(other.numbers) == 300, one, other)
+    assert shared(one, other) == len(one.batches) == len(other.batches)
+
+
+async def test_who_stays_away_reads_by_himself_until_he_is_there_again(log, catalogue, both):
+    one, other = both
+    await send(log, catalogue, 20)
+    await all_of(lambda: len(one.numbers) == len(other.numbers) == 20, one, other)
+    for first in range(20, 1_020, 100):  # ten times what is kept; the other one is not asked meanwhile
+        await send(log, catalogue, 100, first)
+        await all_of(lambda end=first + 100: len(one.numbers) == end, one)
+    other.batches.clear()
+    await all_of(lambda: len(other.numbers) == 1_020, one, other)
+    assert shared(one, other) < len(other.batches)
+    assert {*other.numbers} == {*range(1_020)}
+    # Both stand at the end now, and each record makes a batch of its own.
+    one.batches.clear()
+    other.batches.clear()
+    sent = 1_020
+    while not shared(one, other):
+        await send(log, catalogue, 10, sent)
+        sent += 10
+        await all_of(lambda: len(one.numbers) == len(other.numbers) == sent, one, other)  # noqa: B023  # of this round
+
+
+async def test_who_goes_back_far_gets_what_is_there_and_the_other_one_goes_on(log, catalogue, both):
+    one, other = both
+    await send(log, catalogue, 400)
+    await all_of(lambda: len(one.numbers) == len(other.numbers) == 400, one, other)
+    where = max(catalogue.partitions(["task-events"]), key=lambda one_of: one.next_in(one_of) or 0)
+    again = one.next_in(where)
+    await one.seek(where, 0)
+    await send(log, catalogue, 100, 400)
+    await all_of(lambda: len(one.numbers) == 500 + again and len(other.numbers) == 500, one, other)
+
+
+async def test_the_last_one_goes_on_by_himself(log, catalogue, both):
+    one, other = both
+    await send(log, catalogue, 50)
+    await all_of(lambda: len(one.numbers) == len(other.numbers) == 50, one, other)
+    await send(log, catalogue, 50, 50)
+    await other.subscription.close()
+    await send(log, catalogue, 50, 100)
+    await all_of(lambda: len(one.numbers) == 150, one)
+    assert sorted(one.numbers) == [*range(150)]
+
+
+async def test_what_retention_takes_is_told_to_each(log, catalogue, both, kafka):
+    one, other = both
+    await send(log, catalogue, 100)
+    await all_of(lambda: len(one.numbers) == len(other.numbers) == 100, one, other)
+    place = max(catalogue.partitions(["task-events"]), key=lambda one_of: one.next_in(one_of) or 0)
+    await send(log, catalogue, 200, 100)
+    await asyncio.to_thread(_delete_everything, kafka, place)
+    for member in both:
+        await member.seek(place, 0)
+        with pytest.raises(SpanGone):
+            await all_of(lambda: False, member)
+
+
+def _delete_everything(kafka, place):
+    client = AdminClient({"bootstrap.servers": kafka})
+    for future in client.delete_records([ClientPartition(*place, -1)]).values():
+        future.result(PATIENCE_S)
