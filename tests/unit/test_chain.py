@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tallyroll.events.chain import GENESIS, MAX_MISSING, MAX_SESSIONS, Chain, ChainChecker
 from tallyroll.events.codec import Head, decode_head
-from tallyroll.events.repeats import RepeatFilter, RepeatState
+from tallyroll.events.links import Told
+from tallyroll.events.repeats import Counting, RepeatFilter, RepeatState
 
 BODY = '{"specversion":"1.0","id":"%s","source":"s","type":"task.started","aggregatetype":"task","aggregateid":"t"}'
 
@@ -375,6 +376,16 @@ def test_a_batch_in_which_all_count_is_known_by_its_runs(heads, size, tells):
             assert usual.dump() == before, "nothing is remembered of what is to be judged again"
             usual.copies(some, range(start, start + len(some)))
         assert usual.dump() == other.dump()
+
+
+@given(ORDERLY | HEADS | STEADY, st.integers(1, 500))
+def test_heads_that_were_looked_at_for_several_filters_are_judged_as_for_one(heads, size):
+    one, other = RepeatFilter(), RepeatFilter()
+    for start in range(0, len(heads), size):
+        some = heads[start : start + size]
+        offsets = range(start, start + len(some))
+        assert one.copies_among(Counting.of(Told.by(some)), offsets) == other.copies(some, offsets)
+        assert one.dump() == other.dump()
 
 
 @given(ORDERLY)

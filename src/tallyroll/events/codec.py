@@ -250,9 +250,30 @@ def micros_of(time: str) -> int:
     return (days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+def times_of(heads: Sequence[Head | Undecodable]) -> list[int | Undecodable]:
+    """As ``timestamp_us`` of each, with the error in place of a time; where there is no head, why there is none."""
+    try:
+        # The usual case without a call for each.
+        deltas = [_from_iso(head.time) - EPOCH for head in heads]  # type: ignore[union-attr]  # of an error it raises AttributeError
+        times = [(delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds for delta in deltas]
+        if not times or (min(times) >= _FIRST_DAY * _DAY_US and max(times) < (_LAST_DAY + 1) * _DAY_US):
+            return [*times]
+    except (ValueError, TypeError, AttributeError):
+        pass
+    return [_time_or_error(head) for head in heads]
+
+
+def _time_or_error(head: Head | Undecodable) -> int | Undecodable:
+    try:
+        return head if isinstance(head, Undecodable) else micros_of(head.time)
+    except Undecodable as error:
+        return error
+
+
 _from_iso: Final = datetime.fromisoformat
 _FIRST_DAY: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH).days
 _LAST_DAY: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH).days
+_DAY_US: Final = 86_400_000_000
 
 
 def decode(value: bytes | None) -> AgentEvent:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import groupby, islice
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -29,6 +30,44 @@ _decode_repeats: Final = msgspec.json.Decoder(RepeatState).decode
 
 
 Copy = Literal["repeat", "duplicate", "conflict"]
+
+
+class Counting(NamedTuple):
+    """What some heads tell of whether their records count, looked at once for all filters that they are shown to.
+
+    ``runs``: of each session, in the order of their last records, its first number and how many follow it; None where numbers do
+    not follow each other as they are written. ``ids``: those that are told; None where two are alike. ``asks``: some
+    record expects something.
+    """
+
+    told: Told
+    runs: Sequence[tuple[str, int, int]] | None
+    ids: AbstractSet[str] | None
+    asks: bool
+
+    @classmethod
+    def of(cls, told: Told) -> Self:
+        """What these columns tell."""
+        ids = frozenset(told.ids)
+        return cls(told, _runs(told.sessions, told.numbers), ids if len(ids) == len(told.ids) else None, any(told.expects))
+
+
+def _runs(sessions: Sequence[str], numbers: Sequence[str]) -> list[tuple[str, int, int]] | None:
+    found: dict[str, tuple[int, int]] = {}  # first number, and the one that follows the last
+    start = 0
+    for session, same in groupby(sessions):
+        stop = start + len(list(same))
+        if session:
+            text = numbers[start]
+            first = int(text) if text.isdecimal() and len(text) <= MAX_NUMBER_DIGITS else 0
+            begun, follows = found.pop(session, (first, first))
+            end = first + stop - start
+            # All of it in C.
+            if not first or first != follows or list(numbers[start:stop]) != list(map(str, range(first, end))):
+                return None
+            found[session] = (begun, end)
+        start = stop
+    return [(session, first, end - first) for session, (first, end) in found.items()]
 
 
 class _Run:
@@ -94,6 +133,15 @@ class RepeatFilter:
                     found[index] = "conflict"
         return found
 
+    def copies_among(self, counting: Counting, offsets: Sequence[int]) -> dict[int, Copy]:
+        """As ``copies``, of heads that were looked at for several filters."""
+        if not counting.asks and counting.runs is not None and counting.ids is not None:
+            highs = self._following(counting.runs)
+            if highs is not None and self._are_new(counting.told.ids, counting.ids):
+                self._reach(highs)
+                return {}
+        return self.copies_told(counting.told, offsets)
+
     @property
     def recent_prints(self) -> Sequence[int]:
         """Of the recent ids the numbers that ``all_count`` was given; none where it was not given all."""
@@ -107,23 +155,32 @@ class RepeatFilter:
         ``distinct``: no two of these and of ``recent_prints`` are alike. Of False ``copies_told`` has to find which, if any, do
         not.
         """
+        highs = self._following(runs)
+        if highs is None or not self._are_new_by(prints, ids, distinct=distinct):
+            return False
+        self._reach(highs)
+        return True
+
+    def _following(self, runs: Sequence[tuple[str, int, int]]) -> Mapping[str, int] | None:
+        """The highest numbers once these runs are met, if each begins with the number that comes next; changes nothing."""
         highs: dict[str, int] = {}
         for session, first, count in runs:
             if session:
                 known = self._sessions.get(session)
                 if first != highs.pop(session, 0 if known is None else known.high) + 1:
-                    return False
+                    return None
                 highs[session] = first + count - 1  # behind those that it was silent for
         opened = len(highs.keys() - self._sessions.keys())
-        if (opened and len(self._sessions) + opened > MAX_SESSIONS) or not self._are_new_by(prints, ids, distinct=distinct):
-            return False  # which one has to go depends on the order
+        # Which one has to go depends on the order.
+        return None if opened and len(self._sessions) + opened > MAX_SESSIONS else highs
+
+    def _reach(self, highs: Mapping[str, int]) -> None:
         for session, high in highs.items():
             known = self._sessions.get(session)
             if known is not None:
                 known.high = high
             self._sessions[session] = known or _Run(high, None)
             self._sessions.move_to_end(session)
-        return True
 
     def wins(self, head: Counted, offset: int) -> bool:
         """Whether a first copy that expects something counts; remembers it if it does."""
@@ -178,15 +235,16 @@ class RepeatFilter:
         self._prints = prints[-MAX_RECENT_IDS:] if many else None
         return True
 
-    def _are_new(self, event_ids: Sequence[str]) -> bool:
-        """Whether no id is a duplicate; only then they are remembered."""
+    def _are_new(self, event_ids: Sequence[str], distinct: AbstractSet[str] | None = None) -> bool:
+        """Whether no id is a duplicate; only then they are remembered. ``distinct``: a set of them, if no two are alike."""
+        fresh = set(event_ids) if distinct is None else distinct
         self._prints = None
-        recent, fresh = self._ids(), set(event_ids)
-        if len(fresh) < len(event_ids) or not fresh.isdisjoint(recent):
+        if len(fresh) < len(event_ids) or not fresh.isdisjoint(self._recent):
             return False
         if len(fresh) >= MAX_RECENT_IDS:
-            self._recent = dict.fromkeys(event_ids[-MAX_RECENT_IDS:])
+            self._recent = event_ids[-MAX_RECENT_IDS:]
             return True
+        recent = self._ids()
         recent.update(dict.fromkeys(event_ids))
         for event_id in list(islice(recent, max(0, len(recent) - MAX_RECENT_IDS))):
             del recent[event_id]

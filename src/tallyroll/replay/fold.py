@@ -202,8 +202,8 @@ class Unfoldable(Exception):
         super().__init__(reason)
 
 
-def old_facts(program: Program, event_type: str, version: str, data: bytes | msgspec.Raw, schemas: Schemas) -> Sequence[Any]:
-    """The facts that a payload of another version than the current one amounts to. Raises Unfoldable, or as decoding does."""
+def upcast(event_type: str, version: str, data: bytes | msgspec.Raw, schemas: Schemas) -> Sequence[msgspec.Raw]:
+    """The payloads of the current version that one of another amounts to. Raises Unfoldable, or as decoding does."""
     payload = _decode_payload(data)
     try:
         payloads = schemas.upcast(event_type, version, payload)
@@ -212,7 +212,7 @@ def old_facts(program: Program, event_type: str, version: str, data: bytes | msg
     except Exception as error:  # an upcaster is foreign code, and live and replay must put its record aside alike
         raise Unfoldable("upcast_failed", type(error).__name__) from error
     # Through JSON again, so that old and new payloads are held to the same types.
-    return [program.decode(msgspec.Raw(_encode(one))) for one in payloads]
+    return [msgspec.Raw(_encode(one)) for one in payloads]
 
 
 def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.codec import timestamp_us
+from tallyroll.events.codec import Head
 from tallyroll.events.event import agent_of
 from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows, Subject
@@ -39,20 +40,16 @@ class Judge:
         self.found = []
         kept: list[tuple[int, int, str, str, Subject, bytes, str | None, str, bytes]] = []
         heads = batch.heads()
-        copies = self.repeats.copies(*batch.readable())
-        place = -1
-        for index, head in enumerate(heads):
+        copies = batch.copies(self.repeats)
+        for index, (head, time_us) in enumerate(zip(heads, batch.times_us(), strict=True)):
             if isinstance(head, Undecodable):
                 self.found.append(Found(index, "poison", head.reason, "Undecodable"))
                 continue
-            place += 1
-            if place in copies:
-                self.found.append(Found(index, copies[place]))
+            if index in copies:
+                self.found.append(Found(index, copies[index]))
                 continue
-            try:
-                time_us = timestamp_us(head)
-            except Undecodable as error:
-                self.found.append(Found(index, "poison", error.reason, "Undecodable"))
+            if isinstance(time_us, Undecodable):
+                self.found.append(Found(index, "poison", time_us.reason, "Undecodable"))
                 continue
             of, data = self._subject(head.aggregatetype, head.aggregateid), bytes(head.data)
             agent = agent_of(of.aggregatetype, of.aggregateid, agent_in(data))
@@ -80,3 +77,11 @@ def agent_in(data: bytes | msgspec.Raw) -> object:
         return _decode_deed(data).agent_id
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None  # no object: no fold can read it either, and says so
+
+
+def agents_of(heads: Iterable[Head]) -> list[str | None]:
+    """Whose deed each event is."""
+    return [
+        head.aggregateid if head.aggregatetype == "agent" else agent_of(head.aggregatetype, head.aggregateid, agent_in(head.data))
+        for head in heads
+    ]

@@ -1,38 +1,39 @@
 """One partition's parts, kept in memory while its records are folded in offset order.
 
 Two passes over a batch: the first only reads (decode, take values out, find the parts), so that it can fail without a
-trace; the second drops repeats and changes the parts, and cannot fail.
+trace; the second drops repeats and changes the parts, and cannot fail. What a record says whatever was before it is read once for
+all who fold the batch, see ``readings``.
 """
 
 from __future__ import annotations
 
 import gc
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
+from itertools import count, filterfalse
+from operator import attrgetter, itemgetter
 from typing import Final
 
 import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.codec import Head, micros_of, timestamp_us
+from tallyroll.events.codec import micros_of
 from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows
 from tallyroll.replay.applied import Applied, Cut, Found
 from tallyroll.replay.fields import INT_MAX, Of
-from tallyroll.replay.fold import Fold, Part, Unfoldable, old_facts
-from tallyroll.replay.program import Program, Recall, Target
+from tallyroll.replay.fold import Fold, Part, Unfoldable
+from tallyroll.replay.program import Program, Recall, Values
+from tallyroll.replay.readings import UNFOLDABLE, Reading, Readings, TopicReader, read_old, unfoldable
 
 Load = Callable[[int, Sequence[str]], Mapping[str, bytes]]
 """Stored parts by view number and owners; owners without one are left out. May raise StoreUnavailable."""
 
 PartOf = tuple[int, str]
 """Which part: number of the view, and owner."""
-
-_Entry = tuple[int, Head, int, Sequence[Target] | Unfoldable]
-# A plain tuple of a record's index, head, time_us or 0, and targets, since there is one per record: a named one costs 0.2 µs more.
 
 
 @contextmanager
@@ -75,6 +76,7 @@ class PartitionFold:
         self.aggregates: set[str] = set()
         self._fold = fold
         self._programs = fold.programs(base, view)
+        self._reader = TopicReader(fold, base, view)
         self._young: list[dict[str, Part]] = [{} for _ in fold.views]
         self._old: list[dict[str, Part]] = [{} for _ in fold.views]
         self._owner = owner
@@ -82,19 +84,22 @@ class PartitionFold:
         self._needle = msgspec.json.encode(owner)[1:-1] if owner is not None else b""
         self._cut = cut
         self._awaited: dict[PartOf, Part] = {}
-        self._left: list[tuple[Sequence[Target], int]] = []
+        self._left: list[Sequence[Reading]] = []
         self._ahead: dict[PartOf, int] = {}
 
     def apply(self, batch: Batch, load: Load | None = None) -> Applied:
-        """Folds a batch; ``load`` gives the parts that are not in memory. What it raises leaves everything as it was."""
+        """Folds a batch; ``load`` gives the parts that are not in memory. What it raises leaves everything as it was.
+
+        Without ``load`` nobody else folds the batch, and all that is not in memory begins here.
+        """
         applied = Applied()
-        missing: list[Part] = []
         with no_collecting():
             if load is None:
                 self._fold_at_once(batch, applied)
                 return applied
+            readings = self._read(batch)
+            missing = self._find(readings)
             try:
-                entries = self._read(batch, applied, missing)
                 if missing:
                     self._fill(missing, load)
             except BaseException:
@@ -102,23 +107,17 @@ class PartitionFold:
                 for part in missing:
                     del self._young[part.view][part.owner]
                 raise
-            self._change(batch.offsets, entries, applied, self._hit)
-            del entries
+            self._hit(self._counting(batch, readings, applied))
         return applied
 
     def take(self, batch: Batch) -> Applied:
         """Reads a batch as ``apply`` does and leaves the changes for ``settle``: for a store that must be awaited."""
         applied = Applied()
-        missing: list[Part] = []
         with no_collecting():
-            try:
-                entries = self._read(batch, applied, missing)
-            except BaseException:
-                for part in missing:
-                    del self._young[part.view][part.owner]
-                raise
-            self._awaited.update({(part.view, part.owner): part for part in missing})
-            self._change(batch.offsets, entries, applied, self._leave)
+            readings = self._read(batch)
+            self._awaited.update({(part.view, part.owner): part for part in self._find(readings)})
+            if counting := self._counting(batch, readings, applied):
+                self._left.append(counting)
         return applied
 
     def awaited(self) -> list[PartOf]:
@@ -137,13 +136,18 @@ class PartitionFold:
             self._ahead[where] = end
         for where in awaited:
             del self._awaited[where]
-        left = [one for one in self._left if one[1] < before]
-        self._left = self._left[len(left) :]
+        left, self._left = self._left, []
+        last = -1
         with no_collecting():
-            for targets, offset in left:
-                self._hit(self._behind(targets, offset) if self._ahead else targets, offset)
-        if left:
-            self._ahead = {where: end for where, end in self._ahead.items() if end > left[-1][1] + 1}
+            for readings in left:
+                at = len(readings) if readings[-1][0] < before else bisect_left(readings, before, key=_OFFSET)
+                if at < len(readings):
+                    self._left.append(readings[at:])
+                if at:
+                    last = readings[at - 1][0]
+                    self._hit([*map(self._behind, readings[:at])] if self._ahead else readings[:at])
+        if last >= 0:
+            self._ahead = {where: end for where, end in self._ahead.items() if end > last + 1}
 
     def apply_rows(self, rows: Rows, *, owned: bool = False) -> Applied:
         """Folds rows that were judged before; they come before the batches that follow them in the log.
@@ -170,8 +174,8 @@ class PartitionFold:
                         counts = program.fold(data, of, time_us, offset, young, recall, dirty)
                     else:
                         counts = self._count_old(program, version, data, of, time_us, offset, recall)
-                except _UNFOLDABLE as error:
-                    applied.found.append(_found(index, _unfoldable(error)))
+                except UNFOLDABLE as error:
+                    applied.found.append(_found(index, unfoldable(error)))
                     continue
                 if counts:
                     applied.changed += 1
@@ -218,13 +222,10 @@ class PartitionFold:
         self._old = self._young
         self._young = [{} for _ in self._young]
 
-    def _fold_at_once(self, batch: Batch, applied: Applied) -> None:  # noqa: C901  # one loop over every record of a log
+    def _fold_at_once(self, batch: Batch, applied: Applied) -> None:
         """Reads and changes record by record: no part has to be waited for, so nothing can fail but the records themselves."""
         heads, found, cut, narrow = batch.heads(), applied.found, self._cut, self._owner is not None
-        copies = self.repeats.copies(*batch.readable())
-        if copies:
-            readable = [index for index, head in enumerate(heads) if not isinstance(head, Undecodable)]
-            copies = {readable[at]: kind for at, kind in copies.items()}
+        copies = batch.copies(self.repeats)
         programs, young, recall, dirty = self._programs, self._young, partial(self._recall, []), self.dirty
         for index, head, offset in zip(count(), heads, batch.offsets):
             if isinstance(head, Undecodable):
@@ -244,55 +245,51 @@ class PartitionFold:
                     counts = program.fold(head.data, head, time_us, offset, young, recall, dirty)
                 else:
                     counts = self._count_old(program, head.schemaversion, head.data, head, time_us, offset, recall)
-            except _UNFOLDABLE as error:
-                found.append(_found(index, _unfoldable(error)))
+            except UNFOLDABLE as error:
+                found.append(_found(index, unfoldable(error)))
                 continue
             if counts:
                 applied.changed += 1
                 if narrow:
                     self.aggregates.add(f"{head.aggregatetype}:{head.aggregateid}")
 
-    def _read(self, batch: Batch, applied: Applied, missing: list[Part]) -> list[_Entry]:
-        entries: list[_Entry] = []
-        programs, young, cut, owner = self._programs, self._young, self._cut, self._owner
-        recall = partial(self._recall, missing)
-        targets: Sequence[Target] | Unfoldable
-        for index, head in enumerate(batch.heads()):
-            if isinstance(head, Undecodable):
-                applied.found.append(Found(index, "poison", head.reason, "Undecodable"))
-                continue
-            targets = ()
-            time_us = 0
-            program = programs.get(head.type)
-            if program is not None:
-                wanted = owner is None or self._may_be_owned(head, head.data)
-                try:
-                    if wanted or cut is not None:
-                        time_us = timestamp_us(head)
-                    if wanted:
-                        if head.schemaversion == program.current_version:
-                            targets = program.aim(program.decode(head.data), head, time_us, young, recall)
-                        else:
-                            targets = self._aim_old(program, head.schemaversion, head.data, head, time_us, recall)
-                        if targets and owner is not None:
-                            self.aggregates.add(f"{head.aggregatetype}:{head.aggregateid}")
-                except _UNFOLDABLE as error:
-                    targets = _unfoldable(error)
-            entries.append((index, head, time_us, targets))
-        return entries
+    def _read(self, batch: Batch) -> Readings:
+        if self._owner is not None or self._cut is not None:
+            raise ValueError("a fold that is narrowed to an owner or a time begins with nothing, and waits for no part")
+        return batch.made(self._reader)
 
-    def _aim_old(  # noqa: PLR0913  # what a record says, in pieces, since heads and rows keep them differently
-        self, program: Program, version: str, data: bytes | msgspec.Raw, of: Of, time_us: int, recall: Recall
-    ) -> list[Target]:
-        many = old_facts(program, program.event_type, version, data, self._fold.schemas)
-        return [target for facts in many for target in program.aim(facts, of, time_us, self._young, recall)]
+    def _find(self, readings: Readings) -> list[Part]:
+        """Has all parts in memory that the readings concern; gives those that are blank and have to be filled."""
+        missing: list[Part] = []
+        for view, (owners, young) in enumerate(zip(readings.owners, self._young, strict=True)):
+            for owner in [*filterfalse(young.__contains__, owners)]:
+                self._recall(missing, view, owner)
+        return missing
 
-    def _count_old(  # noqa: PLR0913  # as above
+    def _counting(self, batch: Batch, readings: Readings, applied: Applied) -> Sequence[Reading]:
+        """Those readings that count; notes what was found in others."""
+        copies = batch.copies(self.repeats)
+        applied.found += [Found(index, "poison", error.reason, "Undecodable") for index, error in batch.unreadable().items()]
+        applied.changed = readings.records
+        if not copies and not readings.refused:
+            return readings.readings
+        index_of = {offset: index for index, offset in enumerate(batch.offsets)}
+        found = [Found(index, kind) for index, kind in copies.items()]
+        found += [_found(index, why) for offset, why in readings.refused if (index := index_of[offset]) not in copies]
+        applied.found += sorted(found, key=_INDEX)
+        counting = [one for one in readings.readings if index_of[one[0]] not in copies]
+        applied.changed = len({offset for offset, _, _ in counting})
+        return counting
+
+    def _count_old(  # noqa: PLR0913  # what a record says, in pieces, since heads and rows keep them differently
         self, program: Program, version: str, data: bytes | msgspec.Raw, of: Of, time_us: int, offset: int, recall: Recall
     ) -> bool:
-        targets = self._aim_old(program, version, data, of, time_us, recall)
-        self._hit(targets, offset)
-        return bool(targets)
+        counts = False
+        for values in read_old(program, version, data, of, time_us, self._fold, [{} for _ in self._young]):
+            own = _without(program, values, lambda view, owner: not (self._young[view].get(owner) or recall(view, owner)))
+            program.hit(own, offset, self._young, self.dirty)
+            counts = counts or any(own[at] is not None for _, at in program.owners_at)
+        return counts
 
     def _recall(self, missing: list[Part], view: int, owner: str) -> Part | None:
         if self._owner is not None and owner != self._owner:
@@ -310,46 +307,23 @@ class PartitionFold:
             for owner, dumped in load(view, list(blanks)).items():
                 self._fold.load(blanks[owner], dumped)
 
-    def _change(
-        self, offsets: Sequence[int], entries: Sequence[_Entry], applied: Applied, hit: Callable[[Sequence[Target], int], None]
-    ) -> None:
-        read = offsets if len(entries) == len(offsets) else [offsets[index] for index, _, _, _ in entries]
-        copies = self.repeats.copies([head for _, head, _, _ in entries], read)
-        cut, found = self._cut, applied.found
-        for place, (index, _, time_us, targets) in enumerate(entries):
-            if copies and place in copies:
-                found.append(Found(index, copies[place]))
-                continue
-            if cut is not None and time_us and not self._within_cut(cut, index, time_us, found):
-                continue
-            if not targets:
-                continue
-            if isinstance(targets, Unfoldable):
-                found.append(_found(index, targets))
-                continue
-            hit(targets, offsets[index])
-            applied.changed += 1
+    def _hit(self, readings: Sequence[Reading]) -> None:
+        """Changes the parts that records concern."""
+        young, dirty = self._young, self.dirty
+        for offset, program, values in readings:
+            program.hit(values, offset, young, dirty)
 
-    def _leave(self, targets: Sequence[Target], offset: int) -> None:
-        self._left.append((targets, offset))
+    def _behind(self, reading: Reading) -> Reading:
+        """The reading for those parts that do not have the record yet; the others are marked as changed."""
+        offset, program, values = reading
 
-    def _behind(self, targets: Sequence[Target], offset: int) -> list[Target]:
-        """Those targets whose part does not have the record yet; the others are marked as changed."""
-        behind = []
-        for target in targets:
-            if offset >= self._ahead.get((target[0].view, target[0].owner), 0):
-                behind.append(target)
-            else:
-                self.give_back([target[0]])
-        return behind
+        def has_it(view: int, owner: str) -> bool:
+            ahead = offset < self._ahead.get((view, owner), 0)
+            if ahead:
+                self.give_back([self._young[view][owner]])
+            return ahead
 
-    def _hit(self, targets: Sequence[Target], offset: int) -> None:
-        """Changes the parts that a record concerns."""
-        for part, apply, values in targets:
-            apply(part, values, offset)
-            if not part.dirty:
-                part.dirty = True
-                self.dirty.append(part)
+        return offset, program, _without(program, values, has_it)
 
     def _within_cut(self, cut: Cut, index: int, time_us: int, found: list[Found]) -> bool:
         """Whether the record counts; notes one that came later than the expected disorder allows."""
@@ -373,13 +347,16 @@ class PartitionFold:
         return self._needle in data or b"\\" in data
 
 
-_UNFOLDABLE: Final = (Unfoldable, Undecodable, msgspec.MsgspecError, ValueError, RecursionError)
+_OFFSET: Final = itemgetter(0)
+_INDEX: Final = attrgetter("index")
 
 
-def _unfoldable(error: Exception) -> Unfoldable:
-    if isinstance(error, Unfoldable):
-        return error
-    return Unfoldable(error.reason if isinstance(error, Undecodable) else "bad_payload", type(error).__name__)
+def _without(program: Program, values: Values, left_out: Callable[[int, str], bool]) -> Values:
+    """The values without owners that are left out, by view and owner."""
+    for view, at in program.owners_at:
+        if values[at] is not None and left_out(view, values[at]):
+            values = (*values[:at], None, *values[at + 1 :])
+    return values
 
 
 def _found(index: int, why: Unfoldable) -> Found:

@@ -28,23 +28,31 @@ if TYPE_CHECKING:
 Take = Callable[[Any, Of, int, str | None], tuple[Any, ...]]
 """The values of an event, of its facts, whose it is, time in µs and agent. Raises ValueError when the facts make no sense."""
 
-Apply = Callable[["Part", tuple[Any, ...], int], None]
-"""Counts an event at an offset into a part, by its values. Never raises."""
+Values = tuple[Any, ...]
+"""What ``Take`` gives, and behind it for each step of the program whose part it changes, None where that is nobody's."""
 
-Target = tuple["Part", Apply, tuple[Any, ...]]
-"""A part, and what an event does to it. A plain tuple: a named one costs 0.2 µs more, and each record makes some."""
+Met = Sequence[dict[str, None]]
+"""By view the owners that were met, in the order of the records."""
+
+Read = Callable[[Any, Of, int, Met], Values | None]
+"""The values of a payload of the current version, of whose it is and time in µs; None if it concerns nobody.
+
+Its owners are added to those met. Raises as decoding does, and ValueError, before it adds any.
+"""
+
+Hit = Callable[[Values, int, Sequence[Mapping[str, "Part"]], list["Part"]], None]
+"""Counts an event at an offset, by its values, into the parts that it concerns, which are all among those by view.
+
+Parts that become dirty are appended to the list. Never raises.
+"""
 
 Recall = Callable[[int, str], "Part | None"]
 """The part of a view and owner that is not among the young ones; None if that owner does not count."""
 
-Aim = Callable[[Any, Of, int, Sequence[Mapping[str, "Part"]], Recall], Sequence[Target]]
-"""As ``Take``, and which parts the values change, of the young ones by view or as recalled. Raises ValueError before it recalls."""
-
-
 FoldOne = Callable[[Any, Of, int, int, Sequence[Mapping[str, "Part"]], Recall, list["Part"]], bool]
 """Counts a payload of the current version, of whose it is, time in µs and offset, into the parts that it concerns; whether any.
 
-As ``aim`` and ``apply`` one after the other, in a third of the time; parts that become dirty are appended to the list. Raises as
+As ``read`` and ``hit`` one after the other, in less time; parts that become dirty are appended to the list. Raises as
 decoding does, and ValueError, before it changes anything.
 """
 
@@ -88,9 +96,19 @@ class Program:
         return _take(self.values)
 
     @cached_property
-    def aim(self) -> Aim:
-        """See ``Aim``."""
-        return _aim(self.values, self.steps)
+    def read(self) -> Read:
+        """See ``Read``."""
+        return _read(self.decode, self.values, self.steps)
+
+    @cached_property
+    def hit(self) -> Hit:
+        """See ``Hit``."""
+        return _hit(self.values, self.steps)
+
+    @cached_property
+    def owners_at(self) -> Sequence[tuple[int, int]]:
+        """Of each step the number of its view, and where its owner stands in what ``read`` gives."""
+        return [(step.view, len(self.values) + number) for number, step in enumerate(self.steps)]
 
     @cached_property
     def fold(self) -> FoldOne:
@@ -165,54 +183,68 @@ def _take(values: Sequence[Value]) -> Take:
     return take
 
 
-def _aim(values: Sequence[Value], steps: Sequence[Step]) -> Aim:
+def _read(decode: Callable[[Any], Any], values: Sequence[Value], steps: Sequence[Step]) -> Read:
     taken, names = _taken(values)
-    names["agent_of"] = agent_of
-    lines = [
-        "kind, aggregate = head.aggregatetype, head.aggregateid",
-        "agent = agent_of(kind, aggregate, facts.agent_id)",
-        *taken,
-        f"values = {_locals(values)}",
-        "targets = ()",
-    ]
+    names |= {"agent_of": agent_of, "decode": decode}
+    lines = ["facts = decode(data)", *_WHOSE, "aggregate = head.aggregateid", *taken]
     for number, step in enumerate(steps):
-        names[f"apply{number}"] = _function("apply", "part, values, offset", [f"{_locals(values)} = values", *step.lines], dict(step.names))
-        then = [f"targets {'+' if number else ''}= ((part, apply{number}, values),)"]
-        lines += _found(number, step, names, then)
-    aim: Aim = _function("aim", "facts, head, time_us, young, recall", [*lines, "return targets"], names)
-    return aim
+        owned = [f"o{number} = {_owner(step)}", f"met[{step.view}][o{number}] = None"]
+        lines += [*_owned(number, step, names, owned), f"else: o{number} = None"]
+    nobody = " and ".join(f"o{number} is None" for number in range(len(steps))) or "True"
+    lines.append(f"return None if {nobody} else ({_locals(values)}, {_owners(steps)})")
+    read: Read = _function("read", "data, head, time_us, met", lines, names)
+    return read
+
+
+def _hit(values: Sequence[Value], steps: Sequence[Step]) -> Hit:
+    names: dict[str, Any] = {}
+    lines = [f"{_locals(values)}, {_owners(steps)} = values"]
+    for number, step in enumerate(steps):
+        names |= step.names
+        lines += [
+            f"if o{number} is not None:",
+            *(f"    {line}" for line in (f"part = young[{step.view}][o{number}]", *step.lines, *_MARKED)),
+        ]
+    hit: Hit = _function("hit", "values, offset, young, dirty", lines, names)
+    return hit
 
 
 def _fold(decode: Callable[[Any], Any], values: Sequence[Value], steps: Sequence[Step]) -> FoldOne:
     taken, names = _taken(values)
     names |= {"agent_of": agent_of, "decode": decode}
-    lines = [
-        "facts, kind = decode(data), head.aggregatetype",
-        "agent = head.aggregateid if kind == 'agent' else facts.agent_id",
-        "if agent.__class__ is not str or not agent: agent = agent_of(kind, head.aggregateid, agent)",
-        *taken,
-        "counts = False",
-    ]
+    lines = ["facts = decode(data)", *_WHOSE, *taken, "counts = False"]
     if any(step.aggregate != "agent" for step in steps):
         lines.append("aggregate = head.aggregateid")
     for number, step in enumerate(steps):
         names |= step.names
-        then = [*step.lines, "counts = True", "if not part.dirty:", "    part.dirty = True", "    dirty.append(part)"]
-        lines += _found(number, step, names, then)
+        lines += _owned(
+            number,
+            step,
+            names,
+            [
+                f"part = young[{step.view}].get({_owner(step)}) or recall({step.view}, {_owner(step)})",
+                "if part is not None:",
+                *(f"    {line}" for line in (*step.lines, "counts = True", *_MARKED)),
+            ],
+        )
     fold: FoldOne = _function("fold", "data, head, time_us, offset, young, recall, dirty", [*lines, "return counts"], names)
     return fold
 
 
-def _found(number: int, step: Step, names: dict[str, Any], then: Sequence[str]) -> list[str]:
-    """The source that finds the part of a step, if there is one, and goes on with it."""
+def _owned(number: int, step: Step, names: dict[str, Any], then: Sequence[str]) -> list[str]:
+    """The source that goes on where the event has an owner in the view of a step."""
     names[f"kind{number}"] = step.aggregate
-    owner, counts = _OWNERS.get(step.aggregate, ("aggregate", f"kind == kind{number}"))
-    return [
-        f"if {counts}:",
-        f"    part = young[{step.view}].get({owner}) or recall({step.view}, {owner})",
-        "    if part is not None:",
-        *(f"        {line}" for line in then),
-    ]
+    counts = _COUNTS.get(step.aggregate, f"kind == kind{number}")
+    return [f"if {counts}:", *(f"    {line}" for line in then)]
+
+
+def _owners(steps: Sequence[Step]) -> str:
+    """The names under which the source knows the owners."""
+    return ", ".join(f"o{number}" for number in range(len(steps)))
+
+
+def _owner(step: Step) -> str:
+    return _OWNERS.get(step.aggregate, "aggregate")
 
 
 def _step(view: int, owned_by: str, changes: Sequence[_Change], place: dict[str, int]) -> Step:
@@ -266,7 +298,15 @@ def _compiled(source: str) -> CodeType:
 
 
 # By rule: the owner's source, and whether there is one. Any other word is a type of aggregate.
-_OWNERS: Final = {"agent": ("agent", "agent is not None"), "aggregate": ("f'{kind}:{aggregate}'", "True")}
+_OWNERS: Final = {"agent": "agent", "aggregate": "f'{kind}:{aggregate}'"}
+_COUNTS: Final = {"agent": "agent is not None", "aggregate": "True"}
+# ``agent_of`` without the call, of what is usual.
+_WHOSE: Final = (
+    "kind = head.aggregatetype",
+    "agent = head.aggregateid if kind == 'agent' else facts.agent_id",
+    "if agent.__class__ is not str or not agent: agent = agent_of(kind, head.aggregateid, agent)",
+)
+_MARKED: Final = ("if not part.dirty:", "    part.dirty = True", "    dirty.append(part)")
 _GIVEN: Final = (EVENT_TIME, AGENT_ID)
 _FILE: Final = "<compiled from a view>"
 _FEW: Final = 2  # looks at a member that cost no more than a local does

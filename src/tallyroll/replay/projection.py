@@ -16,7 +16,7 @@ import msgspec
 from tallyroll.events.event import agent_of
 from tallyroll.events.rows import Subject
 from tallyroll.replay.fields import Value
-from tallyroll.replay.fold import Fold, Unfoldable, old_facts
+from tallyroll.replay.fold import Fold, Unfoldable, upcast
 from tallyroll.replay.judge import agent_in
 from tallyroll.replay.program import Program
 from tallyroll.replay.values import AGENT_ID, EVENT_TIME
@@ -65,7 +65,7 @@ class Projection:
             if version == program.current_version:
                 facts = program.decode(data)
             else:
-                many = old_facts(program, event_type, version, data, self._schemas)
+                many = [program.decode(one) for one in upcast(event_type, version, data, self._schemas)]
                 if len(many) != 1:
                     return None
                 facts = many[0]

@@ -102,9 +102,9 @@ class StateFollower:
             partition, views = batch.topic_partition, self._fold.views
 
             def load(view: int, owners: Sequence[str]) -> Mapping[str, bytes]:
-                return self._store.load_parts(partition, views[view].name, owners)
+                return self._store.load_parts(partition, views[view].name, owners) if lane.expected is not None else {}
 
-            applied = lane.fold.apply(fresh, load if lane.expected is not None else None)
+            applied = lane.fold.apply(fresh, load)
             skipped = len(batch) - len(fresh)
             letters = [DeadLetter(skipped + one.index, one.reason, one.error) for one in applied.found if one.error]
             if repeats := len(applied.found) - len(letters):
