@@ -10,13 +10,12 @@ import msgspec
 
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch, Headers
-from tallyroll.events.codec import HEADERS, Head, decode_heads, micros_of
-from tallyroll.events.event import agent_of
+from tallyroll.events.codec import HEADERS, Head, decode_heads
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.repeats import RepeatFilter
 from tallyroll.events.rows import Rows, Subject
 from tallyroll.ports import Judged, TailColumns, Verdict
-from tallyroll.replay.judge import agent_in
+from tallyroll.replay.judge import agents_of
 
 _USUAL: Final = tuple(HEADERS)
 _MAX_SUBJECTS: Final = 10_000  # shared only to save memory
@@ -32,29 +31,24 @@ def judge(batch: Batch, repeats: RepeatFilter) -> list[Judged]:
 
     A record whose event time cannot be read is poison, but its number and id count as met.
     """
-    found: list[tuple[Any, ...]] = []
-    heads = batch.heads()
-    copies = repeats.copies(*batch.readable())
-    verdict: Verdict
-    readable = -1
-    columns = zip(batch.offsets, batch.timestamps_ms, batch.keys, batch.values, batch.each_headers(), heads, strict=True)
-    for offset, timestamp_ms, key, value, headers, head in columns:
-        packed = pack_headers(headers)
-        if isinstance(head, Undecodable):
-            found.append((offset, timestamp_ms, key, value, packed, None, None, None, "poison", head.reason))
-            continue
-        readable += 1
-        verdict, reason, time_us = "first", "", None
-        try:
-            time_us = micros_of(head.time)
-        except Undecodable as error:
-            verdict, reason = "poison", error.reason
-        if copies and readable in copies:
-            verdict, reason = copies[readable], ""
-        kind, name = head.aggregatetype, head.aggregateid
-        agent = name if kind == "agent" else agent_of(kind, name, agent_in(head.data))
-        found.append((offset, timestamp_ms, key, value, packed, time_us, agent, f"{kind}:{name}", verdict, reason))
-    return [*map(_judged, found)]
+    copies, (heads, _) = batch.copies(repeats), batch.readable()
+    agents: list[str | None] = agents_of(heads)
+    aggregates: list[str | None] = [f"{head.aggregatetype}:{head.aggregateid}" for head in heads]
+    for index in batch.unreadable():
+        agents.insert(index, None)
+        aggregates.insert(index, None)
+    times_us: list[int | Undecodable | None] = [*batch.times_us()]
+    verdicts: list[Verdict] = ["first"] * len(batch)
+    reasons = [""] * len(batch)
+    if Undecodable in set(map(type, times_us)):
+        for index, time_us in enumerate(times_us):
+            if isinstance(time_us, Undecodable):
+                times_us[index], verdicts[index], reasons[index] = None, "poison", time_us.reason
+    for index, kind in copies.items():
+        verdicts[index], reasons[index] = kind, ""
+    packed = [None if headers == HEADERS else pack_headers(headers) for headers in batch.each_headers()]
+    columns = (batch.offsets, batch.timestamps_ms, batch.keys, batch.values, packed, times_us, agents, aggregates, verdicts, reasons)
+    return [*map(_judged, zip(*columns, strict=True))]
 
 
 def pack_headers(headers: Headers) -> bytes | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from operator import attrgetter
 from typing import Final, Protocol
 
 import msgspec
@@ -98,25 +99,25 @@ class Forwarder:
     def apply(self, batch: Batch) -> Sequence[DeadLetter]:
         """As the port says; records that cannot be read are put aside."""
         lane = self._lanes.setdefault(batch.topic_partition, _Lane())
-        letters: list[DeadLetter] = []
-        heads, offsets = batch.readable()
-        outrun = {offsets[place] for place, kind in lane.repeats.copies(heads, offsets).items() if kind == "conflict"}
-        for index, head in enumerate(batch.heads()):
-            if isinstance(head, Undecodable):
-                letters.append(DeadLetter(index, head.reason, "Undecodable"))
-            elif head.type in self._types and batch.offsets[index] not in outrun:
-                try:
-                    event = batch.event(index)
-                except Undecodable as error:
-                    letters.append(DeadLetter(index, error.reason, "Undecodable"))
-                    continue
-                headers = {POSITION_HEADER: str(batch.position(index))}
-                if event.metadata.traceparent is not None:
-                    headers["traceparent"] = event.metadata.traceparent
-                body = _encode(event.to_kafka_message())
-                lane.waiting.append((batch.offsets[index], Message(event.event_id, subject_of(self._subject, event), body, headers)))
+        letters = [DeadLetter(index, error.reason, "Undecodable") for index, error in batch.unreadable().items()]
+        copies, types = batch.copies(lane.repeats), self._types
+        for index in [at for at, event_type in enumerate(batch.types()) if event_type in types]:
+            if copies.get(index) == "conflict":  # outrun
+                continue
+            try:
+                lane.waiting.append((batch.offsets[index], self._message(batch, index)))
+            except Undecodable as error:
+                letters.append(DeadLetter(index, error.reason, "Undecodable"))
+        letters.sort(key=attrgetter("index"))
         lane.next = batch.next_offset
         return letters
+
+    def _message(self, batch: Batch, index: int) -> Message:
+        event = batch.event(index)
+        headers = {POSITION_HEADER: str(batch.position(index))}
+        if event.metadata.traceparent is not None:
+            headers["traceparent"] = event.metadata.traceparent
+        return Message(event.event_id, subject_of(self._subject, event), _encode(event.to_kafka_message()), headers)
 
     def wants_flush(self, *, interval_over: bool) -> bool:
         """At once when there is something to send, and at the beginning: whether it can be sent is said before the first event."""
