@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -270,7 +271,7 @@ async def test_parts_of_another_fold_are_made_anew_and_never_mixed(caplog: pytes
     log = log_of([event("task.created", "task:t", event_id=str(number)) for number in range(4)])
     partition, values = next((one, values) for one, values in log.items() if values)
     store = await store_with({**empty_log(), partition: values[:3]})
-    changed = type(FOLD)([AGENT, type(TASK)(**{**vars(TASK), "version": 2})], FOLD.schemas)
+    changed = type(FOLD)([AGENT, replace(TASK, version=2)], FOLD.schemas)
     assert changed.fold_id != FOLD.fold_id
     follower = StateFollower(store, CATALOGUE, fold=changed)
     assert await follower.positions([partition]) == {}

@@ -354,7 +354,7 @@ class StateSync:
                 part = own[where]
             else:
                 part = Part(view, "", [])
-                part.load(data)
+                self._fold.load(part, data)
             parts.append((_place(where), part))
         state = join(self._views[view], parts)
         return b"" if state is None else _encode(state)

@@ -20,6 +20,7 @@ import msgspec
 
 from tallyroll.errors import UnknownSchema
 from tallyroll.replay.fields import INT_MAX, Field, Place, Slots
+from tallyroll.replay.joining import Joining, joining_of
 from tallyroll.replay.program import Program, program_of
 
 State = Mapping[str, Any]
@@ -55,6 +56,11 @@ class View:
     topics: tuple[str, ...]
     types: tuple[str, ...]
     fields: Mapping[str, Field]
+
+    @cached_property
+    def joining(self) -> Joining:
+        """How slots become a state."""
+        return joining_of(self.fields)
 
     def describe(self) -> list[Any]:
         """The declaration as plain values."""
@@ -225,12 +231,10 @@ def join(view: View, parts: Iterable[tuple[Place, Part]]) -> State | None:
         return None
     if len(met) == 1:
         [(place, only)] = met
-        state = {name: field.alone(slot, place) for (name, field), slot in zip(view.fields.items(), only.slots, strict=True)}
+        state = view.joining.alone(only.slots, place)
         state["version"], state["last_updated_us"] = only.version, only.order_us
     else:
-        places = [place for place, _ in met]
-        columns = zip(*(part.slots for _, part in met), strict=True)
-        state = {name: field.settle(slots, places) for (name, field), slots in zip(view.fields.items(), columns, strict=True)}
+        state = view.joining.together([part.slots for _, part in met], [place for place, _ in met])
         state["version"], state["last_updated_us"] = sum([part.version for _, part in met]), max([part.order_us for _, part in met])
     check_canonical(state)
     return state

@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from types import CodeType
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from tallyroll.events.event import agent_of
 from tallyroll.replay.by_name import CountBy
+from tallyroll.replay.compiling import function
 from tallyroll.replay.fields import COUNT, LAST, SUM, Change, Of, Value
 from tallyroll.replay.values import AGENT_ID, EVENT_TIME, NULL
 
@@ -179,7 +179,7 @@ def _looked_at_once(line: str) -> list[str]:
 
 def _take(values: Sequence[Value]) -> Take:
     lines, names = _taken(values)
-    take: Take = _function("take", "facts, head, time_us, agent", [*lines, f"return {_locals(values)}"], names)
+    take: Take = function("take", "facts, head, time_us, agent", [*lines, f"return {_locals(values)}"], names)
     return take
 
 
@@ -192,7 +192,7 @@ def _read(decode: Callable[[Any], Any], values: Sequence[Value], steps: Sequence
         lines += [*_owned(number, step, names, owned), f"else: o{number} = None"]
     nobody = " and ".join(f"o{number} is None" for number in range(len(steps))) or "True"
     lines.append(f"return None if {nobody} else ({_locals(values)}, {_owners(steps)})")
-    read: Read = _function("read", "data, head, time_us, met", lines, names)
+    read: Read = function("read", "data, head, time_us, met", lines, names)
     return read
 
 
@@ -205,7 +205,7 @@ def _hit(values: Sequence[Value], steps: Sequence[Step]) -> Hit:
             f"if o{number} is not None:",
             *(f"    {line}" for line in (f"part = young[{step.view}][o{number}]", *step.lines, *_MARKED)),
         ]
-    hit: Hit = _function("hit", "values, offset, young, dirty", lines, names)
+    hit: Hit = function("hit", "values, offset, young, dirty", lines, names)
     return hit
 
 
@@ -227,7 +227,7 @@ def _fold(decode: Callable[[Any], Any], values: Sequence[Value], steps: Sequence
                 *(f"    {line}" for line in (*step.lines, "counts = True", *_MARKED)),
             ],
         )
-    fold: FoldOne = _function("fold", "data, head, time_us, offset, young, recall, dirty", [*lines, "return counts"], names)
+    fold: FoldOne = function("fold", "data, head, time_us, offset, young, recall, dirty", [*lines, "return counts"], names)
     return fold
 
 
@@ -283,20 +283,6 @@ def _locals(values: Sequence[Value]) -> str:
     return ", ".join(f"v{at}" for at in range(len(values)))
 
 
-def _function(name: str, arguments: str, lines: Sequence[str], names: dict[str, Any]) -> Any:  # noqa: ANN401  # made at run time
-    source = f"def {name}({arguments}):\n" + "\n".join(f"    {line}" for line in lines)
-    exec(_compiled(source), names)  # noqa: S102  # as dataclasses do; see the docstring for what it is made of
-    made = names[name]
-    made.__code__ = made.__code__.replace()  # one of its own, for the interpreter learns what types it meets there
-    return made
-
-
-@cache
-def _compiled(source: str) -> CodeType:
-    """Three of four functions are the same text as another, with other things behind the names."""
-    return compile(source, _FILE, "exec")
-
-
 # By rule: the owner's source, and whether there is one. Any other word is a type of aggregate.
 _OWNERS: Final = {"agent": "agent", "aggregate": "f'{kind}:{aggregate}'"}
 _COUNTS: Final = {"agent": "agent is not None", "aggregate": "True"}
@@ -308,5 +294,4 @@ _WHOSE: Final = (
 )
 _MARKED: Final = ("if not part.dirty:", "    part.dirty = True", "    dirty.append(part)")
 _GIVEN: Final = (EVENT_TIME, AGENT_ID)
-_FILE: Final = "<compiled from a view>"
 _FEW: Final = 2  # looks at a member that cost no more than a local does
