@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from string import Formatter
 from typing import Final
 
@@ -50,6 +51,7 @@ def subject_of(template: str, event: AgentEvent) -> str:
     )
 
 
+@lru_cache(maxsize=4_096)  # the same agents over and over
 def token(text: str) -> str:
     """The text as one token of a subject; ``urllib.parse.unquote`` gives it back."""
     return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
