@@ -23,6 +23,7 @@ _MAX_SUBJECTS: Final = 10_000  # shared only to save memory
 _judged: Final[Callable[[tuple[Any, ...]], Judged]] = partial(tuple.__new__, Judged)
 _encode: Final = msgspec.json.Encoder().encode
 _pack: Final = msgspec.msgpack.Encoder().encode
+_BARE: Final = _pack(())
 _unpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]]).decode
 
 
@@ -46,7 +47,7 @@ def judge(batch: Batch, repeats: RepeatFilter) -> list[Judged]:
                 times_us[index], verdicts[index], reasons[index] = None, "poison", time_us.reason
     for index, kind in copies.items():
         verdicts[index], reasons[index] = kind, ""
-    packed = [None if headers == HEADERS else pack_headers(headers) for headers in batch.each_headers()]
+    packed = [None if headers == HEADERS else pack_headers(headers) if headers else _BARE for headers in batch.each_headers()]
     columns = (batch.offsets, batch.timestamps_ms, batch.keys, batch.values, packed, times_us, agents, aggregates, verdicts, reasons)
     return [*map(_judged, zip(*columns, strict=True))]
 
