@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, cast
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -21,6 +23,7 @@ Reading = tuple[int, Program, Values]
 Refused = tuple[int, Unfoldable]
 """The offset of a record that cannot be folded, and why."""
 
+_OFFSET: Final[Callable[[tuple[Any, ...]], int]] = itemgetter(0)
 UNFOLDABLE: Final = (Unfoldable, Undecodable, msgspec.MsgspecError, ValueError, RecursionError)
 """What reading a record may raise."""
 
@@ -73,9 +76,9 @@ class TopicReader:
 
     def part(self, made: Readings, of: Batch) -> Readings:
         """What a part of it says."""
-        first, last = of.offsets[0], of.offsets[-1]
-        readings = [one for one in made.readings if first <= one[0] <= last]
-        refused = [one for one in made.refused if first <= one[0] <= last]
+        first, end = of.offsets[0], of.offsets[-1] + 1
+        readings = made.readings[bisect_left(made.readings, first, key=_OFFSET) : bisect_left(made.readings, end, key=_OFFSET)]
+        refused = made.refused[bisect_left(made.refused, first, key=_OFFSET) : bisect_left(made.refused, end, key=_OFFSET)]
         met: Met = [{} for _ in self.fold.views]
         for _, program, values in readings:
             for view, at in program.owners_at:
