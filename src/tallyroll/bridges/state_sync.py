@@ -348,16 +348,16 @@ class StateSync:
     def _joined(self, own: Mapping[TopicPartition, Part], dumped: Mapping[TopicPartition, bytes], merged: Merged) -> bytes:
         """The view of one owner; parts that are in memory need not be read again."""
         view = next(iter(own.values())).view
-        parts = []
-        for where, data in merged.parts.items():
-            if data is dumped.get(where):
-                part = own[where]
-            else:
-                part = Part(view, "", [])
-                self._fold.load(part, data)
-            parts.append((_place(where), part))
+        parts = [
+            (_place(where), own[where] if data is dumped.get(where) else self._loaded(view, data)) for where, data in merged.parts.items()
+        ]
         state = join(self._views[view], parts)
         return b"" if state is None else _encode(state)
+
+    def _loaded(self, view: int, data: bytes) -> Part:
+        part = Part(view, "", [])
+        self._fold.load(part, data)
+        return part
 
 
 @lru_cache(maxsize=4_096)  # the same few partitions, once for every part

@@ -92,6 +92,7 @@ class Part:
 
 _TEXT: Final = frozenset((str,))
 _PLAIN: Final = frozenset((str, bool, type(None)))
+_CONTAINERS: Final = frozenset((dict, list))
 _encode: Final = msgspec.json.Encoder().encode
 _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 _decode_part: Final = msgspec.json.Decoder(tuple[int, int, list[Any]]).decode
@@ -253,7 +254,7 @@ def check_canonical(value: Any, path: str = "state") -> None:  # noqa: ANN401  #
     elif isinstance(value, dict) and (_TEXT.issuperset(map(type, value)) or all(isinstance(key, str) for key in value)):
         for key, item in value.items():
             kind = type(item)  # a call and a path for each would cost more than all the rest of a join
-            if kind not in _PLAIN and not (kind is int and -INT_MAX <= item <= INT_MAX):
+            if kind not in _PLAIN and not (kind is int and -INT_MAX <= item <= INT_MAX) and (item or kind not in _CONTAINERS):
                 check_canonical(item, f"{path}.{key}")
     else:
         raise TypeError(f"{path}: {type(value).__name__} has no canonical form; a state holds integers, text, lists and maps")
