@@ -62,26 +62,84 @@ def test_an_owners_records_come_in_their_order_from_a_tail_with_holes(tmp_path: 
     index.close()
 
 
-def test_a_file_that_is_older_finds_owners_as_before_and_is_written_on(tmp_path: Path) -> None:
+VERSION_1 = """
+    DROP TABLE tail_record; DROP TABLE tail_owner; DROP TABLE pruned;
+    CREATE TABLE tail (
+        at INTEGER PRIMARY KEY, timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB, time_us INTEGER, agent TEXT,
+        aggregate TEXT, verdict TEXT NOT NULL, reason TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX tail_by_agent ON tail (at >> 12, agent) WHERE verdict = 'first';
+    CREATE INDEX tail_by_aggregate ON tail (at >> 12, aggregate) WHERE verdict = 'first';
+    PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_the_first_version_says_the_same_and_is_written_on(tmp_path: Path) -> None:
     one, path = TopicPartition("one", 0), tmp_path / "one" / "0" / "index.db"
+    records = [deed(offset, f"a{offset % 3}") for offset in range(4_000, 9_000)]
+    records[7] = Judged(4_007, 5, None, None, b"\x90", None, None, None, "poison", "why")
+    records[8] = deed(4_008, "a0")._replace(verdict="repeat", key=b"", time_us=None)
     made = SqliteArchiveIndexes(tmp_path).open(one, create=True)
-    made.append(Append(None, 0, 2, b"", [deed(0, "a"), deed(1, "b")], 0))
+    made.append(Append(None, 0, 9_000, b"repeats", records, 5))
+    tail, mark = made.tail(), made.mark()
     made.close()
     with contextlib.closing(sqlite3.connect(path)) as older:
-        older.executescript("""
-            DROP INDEX tail_by_agent; DROP INDEX tail_by_aggregate;
-            CREATE INDEX tail_agent ON tail (agent) WHERE verdict = 'first';
-            CREATE INDEX tail_aggregate ON tail (aggregate) WHERE verdict = 'first';
-        """)
-    index = SqliteArchiveIndexes(tmp_path).open(one, create=False)
-    index.append(Append(2, 0, 3, b"", [deed(2, "a")], 0))
-    assert index.owned("@a", 0, 9) == Owned([], [deed(0, "a"), deed(2, "a")], 0)
-    index.close()
+        older.executescript(VERSION_1)
+        older.executemany("INSERT INTO tail VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", records)
+        older.commit()
+    for more in ([], [deed(9_000, "a0")]):
+        index = SqliteArchiveIndexes(tmp_path).open(one, create=False)
+        assert (index.tail(), index.mark()) == (tail, mark)
+        if more:
+            index.append(Append(9_000, 0, 9_001, b"repeats", more, 6))
+        assert index.find(0, 10_000, 10_000).records == [*records, *more]
+        wanted = [each for each in [*records, *more] if each.agent == "a0" and each.verdict == "first"]
+        assert index.owned("@a0", 0, 10_000) == index.owned("agent:a0", 0, 10_000) == Owned([], wanted, 0)
+        index.close()
     with contextlib.closing(sqlite3.connect(path)) as now:
-        assert {name for (name,) in now.execute("SELECT name FROM sqlite_schema WHERE tbl_name = 'tail' AND type = 'index'")} == {
-            "tail_by_agent",
-            "tail_by_aggregate",
-        }
+        assert now.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'tail'").fetchone() == (0,)
+
+
+def test_a_newer_file_is_left_to_who_knows_it(tmp_path: Path) -> None:
+    one, path = TopicPartition("one", 0), tmp_path / "one" / "0" / "index.db"
+    SqliteArchiveIndexes(tmp_path).open(one, create=True).close()
+    with contextlib.closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 3")
+    with pytest.raises(StoreUnavailable, match="archive rebuild"):
+        SqliteArchiveIndexes(tmp_path).open(one, create=False)
+
+
+def test_what_is_left_behind_a_seal_is_found_by_owner(tmp_path: Path) -> None:
+    index = SqliteArchiveIndexes(tmp_path).open(TopicPartition("one", 0), create=True)
+    for start, end in ((0, 5_000), (5_000, 9_000), (9_000, 9_010)):
+        index.append(Append(start or None, 0, end, b"", [deed(offset, f"a{offset % 3}") for offset in range(start, end)], 0))
+    index.seal(contract._sealed(0, 7_000), lambda: True)
+    for agent, first in (("a0", 7_002), ("a1", 7_000), ("a2", 7_001)):
+        assert [one.offset for one in index.owned(f"@{agent}", 0, 10_000).records] == [*range(first, 9_010, 3)]
+    assert index.tail()[:2] == (2_010, 2_010 * len(b"keyvalue"))
+    index.close()
+
+
+def test_a_record_that_cannot_be_read_is_said_and_not_quoted(tmp_path: Path) -> None:
+    index = SqliteArchiveIndexes(tmp_path).open(TopicPartition("one", 0), create=True)
+    index.append(Append(None, 0, 1, b"", [deed(0, "a")._replace(reason="canary")], 0))
+    with contextlib.closing(sqlite3.connect(tmp_path / "one" / "0" / "index.db")) as other:
+        other.execute("UPDATE tail_record SET record = CAST(x'91' || record AS BLOB)")
+        other.commit()
+    for ask in (lambda: index.find(0, 9, 9), lambda: index.scan(0, 9, 9), lambda: index.owned("@a", 0, 9)):
+        with pytest.raises(StoreUnavailable, match="archive rebuild") as caught:
+            ask()
+        assert "canary" not in str(caught.value)
+    index.close()
+
+
+def test_no_name_of_an_aggregate_is_taken_for_an_agent(tmp_path: Path) -> None:
+    index = SqliteArchiveIndexes(tmp_path).open(TopicPartition("one", 0), create=True)
+    records = [deed(0, "a:b"), deed(1, "c")._replace(aggregate="@a:b"), deed(2, "")._replace(aggregate="")]
+    index.append(Append(None, 0, 3, b"", records, 0))
+    assert index.owned("@a:b", 0, 9).records == records[:1]
+    assert index.owned("@", 0, 9).records == index.owned("", 0, 9).records == records[2:]
+    index.close()
 
 
 class Around:

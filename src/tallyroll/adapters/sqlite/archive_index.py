@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from tallyroll.adapters.sqlite import archive_schema as schema
-from tallyroll.adapters.sqlite.binding import ManyRows, blob
+from tallyroll.adapters.sqlite import archive_tail
+from tallyroll.adapters.sqlite.binding import ManyRows
 from tallyroll.adapters.sqlite.schema import check_process, transaction
 from tallyroll.errors import PositionConflict, StoreUnavailable
 from tallyroll.events.position import TopicPartition
@@ -24,7 +25,6 @@ from tallyroll.ports import (
     ArchivedFinding,
     ArchiveMark,
     Found,
-    Judged,
     Owned,
     Pruned,
     Scanned,
@@ -38,9 +38,6 @@ from tallyroll.ports import (
 T = TypeVar("T")
 
 _MAX_IDLE: Final = 4  # reading connections kept open; more readers at once open their own
-_TAIL_ROWS: Final = ManyRows(
-    "tail", ("at", "timestamp_ms", "time_us", "agent", "aggregate", "verdict", "reason"), optional=("key", "value", "headers")
-)
 _SEGMENT_ROWS: Final = ManyRows("segment", schema.SEGMENT.split(", "))
 _RUN_ROWS: Final = ManyRows("loc", ("base", *schema.RUN.split(", ")))
 _SNAP_ROWS: Final = ManyRows("snap", schema.SNAP.split(", "))
@@ -56,7 +53,6 @@ _NEWEST: Final = (
     "CROSS JOIN snap ON snap.rowid = newest"
 )
 _IS_ASKED_FOR: Final = itemgetter(-1)
-_OFFSET: Final = itemgetter(0)
 _ANY_US: Final = 2**63 - 1
 
 
@@ -152,12 +148,8 @@ class SqliteArchiveIndex:
                 )
             size, newest = 0, mark.last_us if mark is not None else None
             if write.records:
-                offsets, moments_ms, keys, values, headers, *judged = zip(*write.records, strict=True)
-                blobs = (map(blob, column) for column in (keys, values, headers))
-                _TAIL_ROWS.insert(connection, zip(offsets, moments_ms, *judged, *blobs, strict=True))
-                size = sum(len(one) for column in (keys, values) for one in column if one)
-                times = (one.time_us for one in write.records if one.verdict == "first")
-                newest = max((one for one in (newest, *times) if one is not None), default=None)
+                size, met = archive_tail.insert(connection, write.records)
+                newest = max((one for one in (newest, met) if one is not None), default=None)
             connection.execute(
                 "UPDATE mark SET next = ?, repeats = ?, tail_records = tail_records + ?, tail_bytes = tail_bytes + ?, "
                 "since_us = coalesce(since_us, ?), last_us = ?",
@@ -177,14 +169,10 @@ class SqliteArchiveIndex:
             _RUN_ROWS.insert(connection, ((segment.base, *run) for run in sorted(sealed.runs)))
             _SNAP_ROWS.insert(connection, map(schema.part_row, sealed.parts))
             _FINDING_ROWS.insert(connection, iter(sealed.findings))
-            # Without a condition SQLite drops the whole table at once; that is the usual case.
-            connection.execute("DELETE FROM tail" if mark.next == segment.next else f"DELETE FROM tail WHERE at < {segment.next}")  # noqa: S608  # an integer
-            left, size, since = connection.execute(
-                "SELECT count(*), coalesce(sum(coalesce(length(value), 0) + coalesce(length(key), 0)), 0), min(at) FROM tail"
-            ).fetchone()
+            left, size = archive_tail.drop(connection, segment.next, following=mark.next)
             connection.execute(
-                "UPDATE mark SET sealed = ?, tail_records = ?, tail_bytes = ?, since_us = iif(? IS NULL, NULL, max(since_us, ?))",
-                (segment.next, left, size, since, sealed.since_us),
+                "UPDATE mark SET sealed = ?, tail_records = ?, tail_bytes = ?, since_us = iif(?, max(since_us, ?), NULL)",
+                (segment.next, left, size, left, sealed.since_us),
             )
 
     def prune(self, pruned: Pruned, is_whole: Callable[[], bool]) -> None:
@@ -234,22 +222,20 @@ class SqliteArchiveIndex:
     def find(self, start: int, end: int, limit: int) -> Found:
         def select(connection: sqlite3.Connection) -> Found:
             segment = self._next(connection, start, end)
-            rows = () if segment is not None else self._tail(connection, schema.TAIL, start, end, limit)
-            return Found(segment, [*map(Judged._make, rows)], _kept(connection))
+            records = [] if segment is not None else archive_tail.read(connection, start, end, limit)
+            return Found(segment, records, _kept(connection))
 
         return self._read(select, alone=False)
 
     def scan(self, start: int, end: int, limit: int) -> Scanned:
         def select(connection: sqlite3.Connection) -> Scanned:
             segment = self._next(connection, start, end)
-            rows = [] if segment is not None else self._tail(connection, schema.SCANNED, start, end, limit).fetchall()
-            return Scanned(segment, schema.columns_of(rows) if rows else None, _kept(connection))
+            tail = None if segment is not None else archive_tail.scan(connection, start, end, limit)
+            return Scanned(segment, tail, _kept(connection))
 
         return self._read(select, alone=False)
 
     def owned(self, key: str, start: int, end: int) -> Owned:
-        column, value = ("agent", key[1:]) if key.startswith("@") else ("aggregate", key)
-
         def select(connection: sqlite3.Connection) -> Owned:
             rows = connection.execute(
                 f"SELECT {_OF_RUN}, {_OF_SEGMENT} FROM loc JOIN segment USING (base) "  # noqa: S608  # as above
@@ -261,8 +247,7 @@ class SqliteArchiveIndex:
                 for _, group in groupby(rows, key=itemgetter(_RUN_COLUMNS + 1))
                 if (of_segment := list(group))
             ]
-            tail = connection.execute(schema.OWNED[column], {"owner": value, "start": start, "end": end})
-            return Owned(runs, sorted(map(Judged._make, tail), key=_OFFSET), _kept(connection))
+            return Owned(runs, archive_tail.owned(connection, key, start, end), _kept(connection))
 
         return self._read(select, alone=False)
 
@@ -341,10 +326,6 @@ class SqliteArchiveIndex:
         segments = self._segments(connection, "WHERE next > ? AND base < ? ORDER BY base LIMIT 1", start, end)
         return segments[0] if segments else None
 
-    @staticmethod
-    def _tail(connection: sqlite3.Connection, columns: str, start: int, end: int, limit: int) -> sqlite3.Cursor:
-        return connection.execute(f"SELECT {columns} FROM tail WHERE at >= ? AND at < ? ORDER BY at LIMIT ?", (start, end, limit))  # noqa: S608  # as above
-
     def _read(self, select: Callable[[sqlite3.Connection], T], *, alone: bool = True) -> T:
         """What a question finds; ``alone``: it is one statement, which sees one moment by itself."""
         check_process(self._pid, self._name)
@@ -381,7 +362,7 @@ class SqliteArchiveIndex:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
             raise schema.unavailable(self._name, error) from error
 
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from tallyroll.adapters.sqlite import archive_tail
 from tallyroll.adapters.sqlite.schema import advised, enter_wal, transaction
 from tallyroll.errors import StoreUnavailable
 from tallyroll.events.position import TopicPartition
-from tallyroll.ports import ArchivedFinding, ArchiveMark, Odd, Pruned, Run, Segment, Span, StoredPart, TailColumns
+from tallyroll.ports import ArchivedFinding, ArchiveMark, Pruned, Run, Segment, Span, StoredPart
 
 FILE_NAME: Final = "index.db"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_OLDER: Final = 1  # it had the tail in columns
 _APPLICATION_ID: Final = 0x74726178  # "trax": tells the file from other SQLite files
 _LOCK_TIMEOUT_S: Final = 10.0  # another process's commit takes well below a second, also that of a seal
-_PAGE_BYTES: Final = 8_192  # records of a kilobyte or so
+_PAGE_BYTES: Final = 16_384  # records of a kilobyte or so
 _JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # what a checkpoint leaves of the write-ahead log
 
 # The partition's own row holds JSON for what is only ever read as a whole. What the checkers know is large and changes only
@@ -32,10 +33,6 @@ CREATE TABLE mark (
     since_us INTEGER, tail_records INTEGER NOT NULL, tail_bytes INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE checks (one INTEGER PRIMARY KEY CHECK (one = 1), state BLOB NOT NULL) STRICT;
-CREATE TABLE tail (
-    at INTEGER PRIMARY KEY, timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB, time_us INTEGER, agent TEXT,
-    aggregate TEXT, verdict TEXT NOT NULL, reason TEXT NOT NULL
-) STRICT;
 CREATE TABLE segment (
     base INTEGER PRIMARY KEY, name TEXT NOT NULL, next INTEGER NOT NULL, records INTEGER NOT NULL, first_us INTEGER,
     last_us INTEGER, raw_bytes INTEGER NOT NULL, file_bytes INTEGER NOT NULL, previous TEXT NOT NULL, digest TEXT NOT NULL,
@@ -54,39 +51,15 @@ CREATE TABLE finding (
 ) STRICT;
 CREATE INDEX finding_at ON finding (at);
 """
-# Made also in files that are older than it. A first copy that somebody owns is found by the two partial indexes; nobody looks for the
-# others by owner. They are sorted by owner within some thousand offsets only: a flush has records of many owners, and in an index of a
-# whole tail it would write a page for each. So it writes the last few, and who looks for an owner looks into each stretch.
-_ADDED: Final = """
+# Made also in files that are older than it.
+_ADDED: Final = f"""
 CREATE TABLE IF NOT EXISTS pruned (
     one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, kept INTEGER NOT NULL, last_us INTEGER, digest TEXT NOT NULL,
     reducers BLOB NOT NULL
 ) STRICT;
-DROP INDEX IF EXISTS tail_agent;
-DROP INDEX IF EXISTS tail_aggregate;
-CREATE INDEX IF NOT EXISTS tail_by_agent ON tail (at >> 12, agent) WHERE verdict = 'first';
-CREATE INDEX IF NOT EXISTS tail_by_aggregate ON tail (at >> 12, aggregate) WHERE verdict = 'first';
+{archive_tail.TABLES}
 """
-_LAST_ADDED: Final = "tail_by_aggregate"
 
-TAIL: Final = "at, timestamp_ms, key, value, headers, time_us, agent, aggregate, verdict, reason"
-# The stretches of offsets in which the tail has any, each found from the one before it; and what an owner has there, in no order.
-_STRETCHES: Final = """
-WITH RECURSIVE stretch (number) AS (
-    SELECT min(at) >> 12 FROM tail WHERE at >= :start AND at < :end
-    UNION ALL
-    SELECT (SELECT min(at) >> 12 FROM tail WHERE at >= (number + 1) << 12 AND at < :end) FROM stretch WHERE number IS NOT NULL
-)
-"""
-OWNED: Final = {
-    column: f"{_STRETCHES} SELECT {TAIL} FROM stretch CROSS JOIN tail ON at >> 12 = number AND {column} = :owner "  # noqa: S608  # names of our own
-    "WHERE verdict = 'first' AND at >= :start AND at < :end"
-    for column in ("agent", "aggregate")
-}
-# What nearly all have in common is not given as an object for each: with all columns reading took two thirds longer.
-SCANNED: Final = (
-    "at, value, time_us, agent, nullif(verdict, 'first'), iif(verdict = 'first', NULL, reason), iif(verdict = 'first', NULL, aggregate)"
-)
 SEGMENT: Final = "name, base, next, records, first_us, last_us, raw_bytes, file_bytes, previous, digest, projection, reducers"
 RUN: Final = "key, row, rows, first_offset, last_offset, first_us, last_us"
 SNAP: Final = "view, owner, reducer_id, until, order_us, version, part, checksum"
@@ -118,11 +91,16 @@ def create(connection: sqlite3.Connection, name: str, partition: TopicPartition)
             for statement in _TABLES.split(";")[:-1]:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_FORMAT}")
-        elif application_id != _APPLICATION_ID or connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
-            raise StoreUnavailable(name, "the file is no archive index of this version; run 'tallyroll archive rebuild'")
+            version = _FORMAT
+        else:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if application_id != _APPLICATION_ID or version not in (_OLDER, _FORMAT):
+                raise StoreUnavailable(name, "the file is no archive index of this version; run 'tallyroll archive rebuild'")
         for statement in _ADDED.split(";")[:-1]:
             connection.execute(statement)
+        if version == _OLDER:
+            archive_tail.move(connection)
+        connection.execute(f"PRAGMA user_version = {_FORMAT}")
         stored = connection.execute("SELECT topic, partition FROM mark").fetchone()
         if stored is not None and TopicPartition(*stored) != partition:
             raise StoreUnavailable(name, f"it is the index of {TopicPartition(*stored)}; a folder was moved")
@@ -145,15 +123,15 @@ def is_made(connection: sqlite3.Connection, partition: TopicPartition) -> bool:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != _APPLICATION_ID or connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
         return False
-    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (_LAST_ADDED,)).fetchone() is None:
-        return False
     stored = connection.execute("SELECT topic, partition FROM mark").fetchone()
     return stored is None or TopicPartition(*stored) == partition
 
 
 def unavailable(name: str, error: Exception) -> StoreUnavailable:
     """SQLite's error as ours. Only SQLite's own code: its text may quote values."""
-    return StoreUnavailable(name, advised(error, "the index is damaged; run 'tallyroll archive rebuild'"))
+    damaged = "the index is damaged; run 'tallyroll archive rebuild'"
+    unread = isinstance(error, msgspec.MsgspecError)
+    return StoreUnavailable(name, f"{damaged} ({type(error).__name__})" if unread else advised(error, damaged))
 
 
 @contextlib.contextmanager
@@ -233,11 +211,3 @@ def part_from(row: Columns, partition: TopicPartition) -> StoredPart:
 def finding_from(row: Columns) -> ArchivedFinding:
     """A finding, selected as FINDING."""
     return ArchivedFinding(*row)
-
-
-def columns_of(rows: Sequence[Columns]) -> TailColumns:
-    """Records of the tail, at least one, selected as SCANNED."""
-    offsets, values, times_us, agents, verdicts, reasons, aggregates = zip(*rows, strict=True)
-    told = zip(verdicts, reasons, aggregates, strict=True)
-    odd = {index: Odd._make(one) for index, one in enumerate(told) if one[0] is not None} if any(verdicts) else {}
-    return TailColumns(offsets, values, times_us, agents, odd)
