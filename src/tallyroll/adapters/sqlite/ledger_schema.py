@@ -18,8 +18,18 @@ from tallyroll.ports import LedgerFacts, LedgerIndexed, LedgerRow, LedgerWanted
 # A record's id holds its partition and its number, so that a partition lies together and grows at its end. What a record is
 # found by lies apart from it: searches read a tenth of the pages. What few values have (type, category, severity, outcome,
 # frameworks, kind) is a trait, so that one index serves questions about any of them. Leaves are kept with their records;
-# nodes above them in runs, as they became complete. A pruned record leaves its leaf, as a run of height 0.
-_TABLES: Final = """
+# nodes above them in runs, as they became complete. A pruned record leaves its leaf, as a run of height 0. A name that a record does
+# not have is the empty text, in older rows none. By owner records are sorted within some thousand numbers of a partition only: a
+# commit has those of many owners, and in an index of the whole ledger it would write a page for each. So it writes the last few, and
+# who looks for an owner looks into each stretch.
+_STRETCH_BITS: Final = 14
+_INDEXES: Final = f"""
+CREATE INDEX fact_audit_id ON fact (audit_id) WHERE audit_id > '';
+CREATE INDEX fact_agent ON fact (id >> {_STRETCH_BITS}, agent_id, ts_us) WHERE agent_id > '';
+CREATE INDEX fact_task ON fact (id >> {_STRETCH_BITS}, task_id, ts_us) WHERE task_id > '';
+CREATE INDEX fact_workflow ON fact (id >> {_STRETCH_BITS}, workflow_id, ts_us) WHERE workflow_id > '';
+"""
+_TABLES: Final = f"""
 CREATE TABLE record (id INTEGER PRIMARY KEY, leaf BLOB NOT NULL, raw BLOB NOT NULL) STRICT;
 CREATE TABLE fact (
     id INTEGER PRIMARY KEY, ts_us INTEGER NOT NULL, trait INTEGER NOT NULL, class INTEGER NOT NULL, day INTEGER NOT NULL,
@@ -27,11 +37,7 @@ CREATE TABLE fact (
     log_offset INTEGER, handles BLOB NOT NULL, audit_id TEXT, agent_id TEXT, task_id TEXT, workflow_id TEXT
 ) STRICT;
 CREATE INDEX fact_trait ON fact (trait, ts_us);
-CREATE INDEX fact_time ON fact (ts_us);
-CREATE INDEX fact_audit_id ON fact (audit_id) WHERE audit_id IS NOT NULL;
-CREATE INDEX fact_agent ON fact (agent_id, ts_us) WHERE agent_id IS NOT NULL;
-CREATE INDEX fact_task ON fact (task_id, ts_us) WHERE task_id IS NOT NULL;
-CREATE INDEX fact_workflow ON fact (workflow_id, ts_us) WHERE workflow_id IS NOT NULL;
+{_INDEXES}
 CREATE TABLE trait (
     number INTEGER PRIMARY KEY, kind INTEGER NOT NULL, event_type TEXT NOT NULL, category TEXT NOT NULL, severity TEXT NOT NULL,
     outcome TEXT NOT NULL, frameworks TEXT NOT NULL, UNIQUE (kind, event_type, category, severity, outcome, frameworks)
@@ -64,19 +70,28 @@ INSERT OR IGNORE INTO handle
     WHERE instr(handles, zeroblob(16)) AND substr(handles, part * 16 + 1, 16) = zeroblob(16);
 DROP INDEX fact_plain;
 """
+# Version 2 sorted the whole ledger by owner, and by time whatever the trait, which no question went by.
+_FROM_2: Final = f"""
+DROP INDEX fact_time;
+DROP INDEX fact_audit_id;
+DROP INDEX fact_agent;
+DROP INDEX fact_task;
+DROP INDEX fact_workflow;
+{_INDEXES}
+"""
 
 KIND: Final = FileKind(
     "audit ledger",
     application_id=0x74726C67,  # "trlg": tells the file from other SQLite files
-    version=2,
+    version=3,
     tables=_TABLES,
-    page_bytes=8_192,
+    page_bytes=16_384,
     cache_kib=65_536,  # inner pages of the indexes over some tens of millions of records
     synchronous="FULL",
     erasing=True,
     private=True,
     remedy="keep it as it is, it may be evidence, and start the version that wrote it",
-    upgrades={1: _FROM_1},
+    upgrades={1: _FROM_1, 2: _FROM_2},
 )
 
 HANDLE: Final = 16  # bytes
@@ -89,6 +104,16 @@ _FACTS: Final = (
     "coalesce(task_id, ''), coalesce(workflow_id, ''), frameworks"
 )
 
+_NEWEST: Final = "ORDER BY ts_us DESC, fact.id DESC"
+# Stretches in which there are any records, each found from the one before it.
+_STRETCHES: Final = f"""
+WITH RECURSIVE stretch (number) AS (
+    SELECT min(id) >> {_STRETCH_BITS} FROM fact
+    UNION ALL
+    SELECT (SELECT min(id) >> {_STRETCH_BITS} FROM fact WHERE id >= (number + 1) << {_STRETCH_BITS}) FROM stretch WHERE number IS NOT NULL
+)
+SELECT number FROM stretch
+"""  # noqa: S608  # made here
 STRETCH: Final = "fact.id BETWEEN ? AND ? ORDER BY fact.id LIMIT ?"
 _ABOUT: Final = """
 WITH RECURSIVE
@@ -176,14 +201,45 @@ def _facts(columns: Sequence[Any]) -> LedgerFacts:
     return LedgerFacts(kind, ts_us, retention_class, day, each, *named)
 
 
+def find(connection: sqlite3.Connection, where: str, values: Sequence[object], limit: int, offset: int) -> tuple[int, list[LedgerRow]]:
+    """How many records are as ``where`` says, and a page of them, the newest first."""
+    page = f"{where} {_NEWEST} LIMIT ? OFFSET ?"
+    return _count(connection, where, values), select_rows(connection, page, [*values, limit, offset])
+
+
+def find_owned(
+    connection: sqlite3.Connection, where: str, values: Sequence[object], limit: int, offset: int
+) -> tuple[int, list[LedgerRow]]:
+    """As ``find``, where no index has them in that order: all are looked at, but once."""
+    found = connection.execute(
+        f"WITH hit AS MATERIALIZED (SELECT fact.id, ts_us FROM fact WHERE {where}) "  # noqa: S608  # made here
+        f"SELECT id, (SELECT count(*) FROM hit) FROM hit ORDER BY ts_us DESC, id DESC LIMIT ? OFFSET ?",
+        [*values, limit, offset],
+    ).fetchall()
+    ids = [record_id for record_id, _ in found]
+    page = f"fact.id IN (SELECT value FROM json_each(?)) {_NEWEST}"  # noqa: S608  # made here
+    rows = select_rows(connection, page, [msgspec.json.encode(ids).decode()])
+    return (found[0][1] if found else _count(connection, where, values)), rows
+
+
+def _count(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> int:
+    [[total]] = connection.execute(f"SELECT count(*) FROM fact WHERE {where}", values)  # noqa: S608  # made here
+    return int(total)
+
+
 def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapping[int, int] | None) -> tuple[str, list[object]]:
     """What is looked for, as a condition on facts and its parameters."""
     found: list[tuple[str, Sequence[object]]] = []
-    if (traits := _traits(connection, wanted)) is not None:
-        found.append((f"trait IN ({_marks(traits)})", traits))
-    for column, value in (("agent_id", wanted.agent_id), ("task_id", wanted.task_id), ("workflow_id", wanted.workflow_id)):
-        if value is not None:
-            found.append((f"{column} = ?", [value]))
+    named = (("agent_id", wanted.agent_id), ("task_id", wanted.task_id), ("workflow_id", wanted.workflow_id))
+    owners = [(column, value) for column, value in named if value is not None]
+    traits = _traits(connection, wanted)
+    # The plus keeps SQLite from reading all of a trait where an owner has few.
+    found.append((f"{'+' if owners else ''}trait IN ({_marks(traits)})", traits))
+    for column, value in owners:
+        # An index may be used where its own condition is said; without the hint SQLite takes that for the narrower of the two.
+        found.append((f"{column} = ? AND likely({column} > '')", [value]))
+    if owners:
+        found.append((f"fact.id >> {_STRETCH_BITS} IN ({_STRETCHES})", []))
     if wanted.start_us is not None:
         found.append(("ts_us >= ?", [wanted.start_us]))
     if wanted.end_us is not None:
@@ -201,14 +257,12 @@ def conditions(connection: sqlite3.Connection, wanted: LedgerWanted, as_of: Mapp
     return condition, [value for _, values in found for value in values]
 
 
-def _traits(connection: sqlite3.Connection, wanted: LedgerWanted) -> list[int] | None:
+def _traits(connection: sqlite3.Connection, wanted: LedgerWanted) -> list[int]:
     named = {
         "kind": wanted.kind, "event_type": wanted.event_type, "category": wanted.category, "severity": wanted.severity,
         "outcome": wanted.outcome,
     }  # fmt: skip
     asked = {column: value for column, value in named.items() if value is not None}
-    if not asked and wanted.framework is None:
-        return None
     where = " AND ".join(f"{column} = ?" for column in asked) or "TRUE"
     return [
         number
@@ -250,3 +304,9 @@ def _number_of(connection: sqlite3.Connection, trait: Trait) -> int:
         "SELECT number FROM trait WHERE (kind, event_type, category, severity, outcome, frameworks) = (?, ?, ?, ?, ?, ?)", columns
     ).fetchone()
     return int(number)
+
+
+def topics_of(connection: sqlite3.Connection, names: Collection[str]) -> dict[str, int]:
+    """The numbers of topics; those that are new get one."""
+    connection.executemany("INSERT OR IGNORE INTO topic (name) VALUES (?)", [(name,) for name in sorted(names)])
+    return {name: number for number, name in connection.execute("SELECT number, name FROM topic") if name in names}

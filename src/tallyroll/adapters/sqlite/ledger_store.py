@@ -40,8 +40,12 @@ T = TypeVar("T")
 
 _RECORDS: Final = ManyRows("record", ("id", "leaf", "raw"))
 _FACTS: Final = ManyRows(
-    "fact", ("id", "ts_us", "trait", "class", "day", "body", "parts", "sealed_us", "handles"),
-    optional=("topic", "log_partition", "log_offset", "audit_id", "agent_id", "task_id", "workflow_id"),
+    "fact",
+    (
+        "id", "ts_us", "trait", "class", "day", "body", "parts", "sealed_us", "handles", "audit_id", "agent_id", "task_id",
+        "workflow_id",
+    ),
+    optional=("topic", "log_partition", "log_offset"),
 )  # fmt: skip
 _HANDLES: Final = ManyRows("handle", ("handle", "id", "part"))
 _NO_HANDLES: Final = bytearray()
@@ -117,7 +121,7 @@ class SqliteLedgerStore:
             # One statement for all ids: SQLite walks the list itself. The hint keeps it from walking the entries instead.
             found = connection.execute(
                 "SELECT audit_id, fact.id FROM json_each(?) CROSS JOIN fact INDEXED BY fact_audit_id ON audit_id = value "
-                "WHERE audit_id IS NOT NULL ORDER BY fact.id DESC",
+                "WHERE audit_id > '' ORDER BY fact.id DESC",
                 (msgspec.json.encode(audit_ids).decode(),),
             ).fetchall()
             return {audit_id: schema.select_rows(connection, "fact.id = ?", [record_id])[0] for audit_id, record_id in found}
@@ -146,14 +150,13 @@ class SqliteLedgerStore:
     ) -> tuple[int, Sequence[LedgerRow]]:
         def select(connection: sqlite3.Connection) -> tuple[int, list[LedgerRow]]:
             where, values = schema.conditions(connection, wanted, as_of)
-            total = connection.execute(f"SELECT count(*) FROM fact WHERE {where}", values).fetchone()[0]  # noqa: S608  # made from parts
-            page = f"{where} ORDER BY ts_us DESC, fact.id DESC LIMIT ? OFFSET ?"
-            return total, schema.select_rows(connection, page, [*values, limit, offset])
+            is_owned = (wanted.agent_id, wanted.task_id, wanted.workflow_id) != (None, None, None)
+            return (schema.find_owned if is_owned else schema.find)(connection, where, values, limit, offset)
 
         return await self._select(select)
 
     async def entry(self, audit_id: str) -> LedgerRow | None:
-        where = "audit_id = ? ORDER BY fact.id LIMIT 1"
+        where = "audit_id = ? AND likely(audit_id > '') ORDER BY fact.id LIMIT 1"
         return next(iter(await self._select(lambda connection: schema.select_rows(connection, where, [audit_id]))), None)
 
     async def about(self, handles: Collection[bytes]) -> Sequence[tuple[int, int, int]]:
@@ -245,7 +248,7 @@ class SqliteLedgerStore:
 
         The rows are made as they are taken: lists of all of them would be the collector's to look through again and again.
         """
-        topics = _topic_numbers(connection, {row.source.topic for append in appends for row in append.rows if row.source})
+        topics = schema.topics_of(connection, {row.source.topic for append in appends for row in append.rows if row.source})
         traits = {**self._traits}
         named = [schema.traits_of(connection, append.facts, traits) for append in appends]
         _RECORDS.insert(connection, chain.from_iterable(map(_record_rows, appends)))
@@ -333,20 +336,28 @@ def _grow(connection: sqlite3.Connection, append: LedgerAppend, by: int) -> None
 
 
 def _record_rows(append: LedgerAppend) -> Iterator[tuple[object, ...]]:
-    first = id_of(append.partition, append.size)
-    return ((number, bytearray(row.leaf), bytearray(row.raw)) for number, row in enumerate(append.rows, first))
+    leaves, raws = (map(bytearray, column) for column in ([row.leaf for row in append.rows], [row.raw for row in append.rows]))
+    return zip(_ids(append), leaves, raws, strict=True)
 
 
 def _fact_rows(append: LedgerAppend, traits: Sequence[int], topics: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
+    # Made by columns: a step of Python for each row took as long as handing it over.
+    facts = append.facts
+    sources = [row.source for row in append.rows]
+    return zip(
+        _ids(append), [one.ts_us for one in facts], traits, [one.retention_class for one in facts],
+        [one.keep_until_day for one in facts], repeat(1, len(facts)), [len(one.handles) for one in facts],
+        [row.sealed_at_us for row in append.rows],
+        [bytearray().join(one.handles) if one.handles else _NO_HANDLES for one in facts],
+        [one.audit_id for one in facts], [one.agent_id for one in facts], [one.task_id for one in facts],
+        [one.workflow_id for one in facts], [topics[one.topic] if one else "" for one in sources],
+        [one.partition if one else "" for one in sources], [one.offset if one else "" for one in sources], strict=True,
+    )  # fmt: skip
+
+
+def _ids(append: LedgerAppend) -> range:
     first = id_of(append.partition, append.size)
-    for number, (row, one, trait) in enumerate(zip(append.rows, append.facts, traits, strict=True), first):
-        handles, source = one.handles, row.source
-        yield (
-            number, one.ts_us, trait, one.retention_class, one.keep_until_day, 1, len(handles), row.sealed_at_us,
-            bytearray().join(handles) if handles else _NO_HANDLES,
-            *(("", "", "") if source is None else (topics[source.topic], source.partition, source.offset)),
-            one.audit_id, one.agent_id, one.task_id, one.workflow_id,
-        )  # fmt: skip
+    return range(first, first + len(append.rows))
 
 
 def _handle_rows(append: LedgerAppend) -> list[tuple[object, ...]]:
@@ -367,11 +378,6 @@ def _node(connection: sqlite3.Connection, partition: int, height: int, number: i
     if found is None or found[0] is None or len(found[0]) != _HASH:
         raise LookupError(f"node {number} of height {height} in ledger partition {partition}")
     return bytes(found[0])
-
-
-def _topic_numbers(connection: sqlite3.Connection, names: Collection[str]) -> dict[str, int]:
-    connection.executemany("INSERT OR IGNORE INTO topic (name) VALUES (?)", [(name,) for name in sorted(names)])
-    return {name: number for number, name in connection.execute("SELECT number, name FROM topic") if name in names}
 
 
 def _tip(columns: Sequence[object]) -> LedgerTip:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -17,6 +18,8 @@ from typing import Final, Literal, TypeVar
 from tallyroll.adapters.sqlite.folding import MOST_BYTES, Folding
 from tallyroll.adapters.sqlite.schema import advised, check_process, enter_wal, is_damage, transaction
 from tallyroll.errors import StoreDamaged, StoreUnavailable
+
+log: Final = logging.getLogger("tallyroll.sqlite")
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -261,6 +264,7 @@ def _create(connection: sqlite3.Connection, name: str, kind: FileKind, lock_time
             return
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         while application_id == kind.application_id and version in kind.upgrades:
+            log.warning("%s is brought from version %d to the next; of a large file that takes minutes", name, version)
             _run(connection, kind.upgrades[version])
             version += 1
             connection.execute(f"PRAGMA user_version = {version}")
