@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from bench.analytics_load import START, Load, batches
 from bench.analytics_naive import NaiveEngine
 from bench.workload import resident_mib
+from tallyroll import compiled as core
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.adapters.system import SystemClock
-from tallyroll.analytics import scanner
 from tallyroll.analytics.columns import Layout
 from tallyroll.analytics.follower import AnalyticsFollower
 from tallyroll.analytics.gathered import Tally
@@ -98,7 +98,7 @@ def _panes(some: Sequence[Batch], *, compiled: bool = True) -> dict[str, Any]:
     _fold(some[:40], compiled=compiled)
     whole, read = _fold(some, compiled=compiled)
     return {
-        "core": scanner.version() if compiled else None,
+        "core": core.version() if compiled else None,
         "events": count, "cpu_us_per_event": whole / count * 1e6, "read_us_per_event": read / count * 1e6,
         "events_per_s_and_core": count / whole, "update_to_read": (whole - read) / read,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-//! The interface for C, version 5. All that `unsafe` has to trust is said here; all that can be checked is.
+//! The interface for C, version 6. All that `unsafe` has to trust is said here; all that can be checked is.
 //!
 //! A scanner is used by one thread at a time. A fault in here is caught and looks like an odd first record.
 
@@ -9,7 +9,7 @@ use std::slice;
 use crate::scan::{Columns, Scanner};
 use crate::spec::Spec;
 
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 const MOST: usize = i32::MAX as usize;
 
 /// Where results go, with room for `n` records, `texts` text slots and `values` number slots.
@@ -119,12 +119,9 @@ pub unsafe extern "C" fn tr_scan(
         return 0;
     }
     // SAFETY: as the caller promises.
-    let (Some(starts), Some(lengths)) = (unsafe { (borrowed(starts, count), borrowed(lengths, count)) }) else {
+    let Some(records) = (unsafe { records(starts, lengths, count) }) else {
         return 0;
     };
-    // SAFETY: as the caller promises. What has no length, or less, is no record.
-    let record = |(start, length): (&*const u8, &isize)| unsafe { borrowed(*start, usize::try_from(*length).unwrap_or(0)) };
-    let records = starts.iter().zip(lengths).map(|one| record(one).unwrap_or_default());
     let (texts, values) = (scanner.spec().texts, scanner.spec().numbers);
     // SAFETY: as the caller promises; each is an array of its own.
     let columns = unsafe {
@@ -206,8 +203,24 @@ unsafe fn copy<T: Copy>(from: &[T], to: *mut T) {
     }
 }
 
+/// Records that lie somewhere else. What has no length, or less, is an empty one.
+///
+/// # Safety
+/// `starts` and `lengths` have `count` numbers each, and say where there are bytes that nobody changes.
+pub(crate) unsafe fn records<'a>(
+    starts: *const *const u8,
+    lengths: *const isize,
+    count: usize,
+) -> Option<impl ExactSizeIterator<Item = &'a [u8]> + Clone> {
+    // SAFETY: as the caller promises.
+    let (starts, lengths) = unsafe { (borrowed(starts, count)?, borrowed(lengths, count)?) };
+    // SAFETY: as the caller promises.
+    let record = |(start, length): (&*const u8, &isize)| unsafe { borrowed(*start, usize::try_from(*length).unwrap_or(0)) };
+    Some(starts.iter().zip(lengths).map(move |one| record(one).unwrap_or_default()))
+}
+
 /// What lies at a pointer; nothing at null, unless nothing is asked for.
-unsafe fn borrowed<'a, T>(pointer: *const T, length: usize) -> Option<&'a [T]> {
+pub(crate) unsafe fn borrowed<'a, T>(pointer: *const T, length: usize) -> Option<&'a [T]> {
     if length == 0 {
         return Some(&[]);
     }
@@ -216,7 +229,7 @@ unsafe fn borrowed<'a, T>(pointer: *const T, length: usize) -> Option<&'a [T]> {
 }
 
 /// The same to be written to.
-unsafe fn lent<'a, T>(pointer: *mut T, length: usize) -> Option<&'a mut [T]> {
+pub(crate) unsafe fn lent<'a, T>(pointer: *mut T, length: usize) -> Option<&'a mut [T]> {
     if length == 0 {
         return Some(&mut []);
     }

@@ -77,6 +77,24 @@ impl Names {
         }
     }
 
+    /// The code of a text that has one.
+    #[inline(always)]
+    pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
+        let hash = self.hash(text);
+        let mask = self.entries.len() - 1;
+        let mut place = (hash >> 32) as usize & mask;
+        loop {
+            let entry = self.entries[place];
+            if entry.code == 0 {
+                return None;
+            }
+            if entry.hash == hash as u32 && self.text(entry.code - 1) == Some(text) {
+                return Some(entry.code - 1);
+            }
+            place = (place + 1) & mask;
+        }
+    }
+
     #[inline(never)]
     fn add(&mut self, text: &[u8], hash: u64, place: usize) -> u32 {
         let code = self.ends.len() as u32;

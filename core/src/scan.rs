@@ -1,15 +1,12 @@
 //! The walk over the members of records.
 
-use std::slice;
-
+use crate::cursor::{fetch, Cursor, Span, DEEPEST};
 use crate::moment::Moments;
 use crate::names::Names;
-use crate::number::{self, Number};
-use crate::quotes::{Quotes, BLOCK};
+use crate::quotes::Quotes;
 use crate::spec::{Spec, Take, Value, REQUIRED, SKIPPED};
 use crate::{text, Odd, Plain};
 
-const DEEPEST: usize = 64;
 const ENVELOPE: usize = 0;
 const NONE: i32 = -1;
 
@@ -109,11 +106,7 @@ impl Scanner {
         let escapes = self.quotes.find(bytes)?;
         columns.numbers[row] = 0;
         let mut walk = Walk {
-            bytes,
-            at: 0,
-            quotes: self.quotes.bits().first().copied().unwrap_or(0),
-            block: 0,
-            blocks: self.quotes.bits().get(1..).unwrap_or(&[]).iter(),
+            cursor: Cursor::new(bytes, &self.quotes),
             escapes,
             row,
             required: 0,
@@ -126,10 +119,9 @@ impl Scanner {
             ids: &mut self.ids,
             columns,
         };
-        walk.expect(b'{')?;
+        walk.cursor.expect(b'{')?;
         walk.envelope(ENVELOPE, 1)?;
-        let rest = bytes.get(walk.at..).ok_or(Odd)?;
-        if walk.required != REQUIRED || !rest.iter().all(|one| is_blank(*one)) {
+        if walk.required != REQUIRED || !walk.cursor.is_over() {
             return Err(Odd);
         }
         Ok(())
@@ -137,12 +129,7 @@ impl Scanner {
 }
 
 struct Walk<'a, 'b> {
-    bytes: &'a [u8],
-    at: usize,
-    /// The quotes of a block that have not been reached, where it begins, and the blocks behind it.
-    quotes: u64,
-    block: usize,
-    blocks: slice::Iter<'a, u64>,
+    cursor: Cursor<'a>,
     escapes: bool,
     row: usize,
     required: usize,
@@ -156,113 +143,30 @@ struct Walk<'a, 'b> {
     columns: &'a mut Columns<'b>,
 }
 
-/// Where a string stands, without its quotes.
-#[derive(Clone, Copy)]
-struct Span {
-    start: usize,
-    end: usize,
-}
-
 impl Walk<'_, '_> {
-    /// The next byte that is no white space; 0 at the end of the data.
-    #[inline(always)]
-    fn token(&mut self) -> u8 {
-        loop {
-            match self.bytes.get(self.at) {
-                Some(one) if *one > b' ' => return *one,
-                Some(one) if is_blank(*one) => self.at += 1,
-                _ => return 0,
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn expect(&mut self, token: u8) -> Plain<()> {
-        if self.token() != token {
-            return Err(Odd);
-        }
-        self.at += 1;
-        Ok(())
-    }
-
-    /// A string that begins here.
-    #[inline(always)]
-    fn string(&mut self) -> Plain<Span> {
-        let start = self.quote()?;
-        if start != self.at {
-            return Err(Odd);
-        }
-        let end = self.quote()?;
-        self.at = end + 1;
-        Ok(Span { start: start + 1, end })
-    }
-
-    /// Where the next quote is.
-    #[inline(always)]
-    fn quote(&mut self) -> Plain<usize> {
-        while self.quotes == 0 {
-            self.quotes = *self.blocks.next().ok_or(Odd)?;
-            self.block += BLOCK;
-        }
-        let place = self.block + self.quotes.trailing_zeros() as usize;
-        self.quotes &= self.quotes - 1;
-        Ok(place)
-    }
-
-    #[inline(always)]
-    fn literal(&mut self, word: &[u8]) -> Plain<()> {
-        let end = self.at + word.len();
-        if self.bytes.get(self.at..end) != Some(word) {
-            return Err(Odd);
-        }
-        self.at = end;
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn number(&mut self) -> Plain<Number> {
-        let number = number::read(self.bytes, self.at)?;
-        self.at = number.end;
-        Ok(number)
-    }
-
-    /// What follows a member or an item: whether another does.
-    #[inline(always)]
-    fn more(&mut self, closing: u8) -> Plain<bool> {
-        let token = self.token();
-        self.at += 1;
-        if token == b',' {
-            Ok(true)
-        } else if token == closing {
-            Ok(false)
-        } else {
-            Err(Odd)
-        }
-    }
-
     /// The members of an object whose brace has been read.
     #[inline(always)]
     fn members(&mut self, node: usize, depth: usize, take: impl Fn(&mut Self, usize, usize) -> Plain<()>) -> Plain<()> {
         if depth > DEEPEST {
             return Err(Odd);
         }
-        if self.token() == b'}' {
-            self.at += 1;
+        if self.cursor.token() == b'}' {
+            self.cursor.at += 1;
             return Ok(());
         }
         let mut last = self.spec.members.before(node);
         loop {
-            self.token();
-            let name = self.string()?;
+            self.cursor.token();
+            let name = self.cursor.string()?;
             if self.escapes && self.has_escapes(name) {
                 return Err(Odd);
             }
-            self.expect(b':')?;
-            self.token();
+            self.cursor.expect(b':')?;
+            self.cursor.token();
             let member;
-            (last, member) = self.spec.members.find(node, last, self.bytes, name.start, name.end);
+            (last, member) = self.spec.members.find(node, last, self.cursor.bytes, name.start, name.end);
             match member {
-                SKIPPED => self.skip(depth)?,
+                SKIPPED => self.cursor.skip(depth, &mut |_| Ok(()))?,
                 member => {
                     let member = member as usize;
                     let record = self.row as u32 + 1;
@@ -273,7 +177,7 @@ impl Walk<'_, '_> {
                     take(self, member, depth)?;
                 }
             }
-            if !self.more(b'}')? {
+            if !self.cursor.more(b'}')? {
                 return Ok(());
             }
         }
@@ -294,10 +198,10 @@ impl Walk<'_, '_> {
     fn envelope_member(&mut self, member: usize, depth: usize) -> Plain<()> {
         match self.spec.takes[member] {
             Take::Text { slot, filled, nullable, required } => {
-                if nullable && self.bytes.get(self.at) == Some(&b'n') {
-                    return self.literal(b"null");
+                if nullable && self.cursor.here() == b'n' {
+                    return self.cursor.literal(b"null");
                 }
-                let span = self.string()?;
+                let span = self.cursor.string()?;
                 if filled && span.start == span.end {
                     return Err(Odd);
                 }
@@ -305,39 +209,39 @@ impl Walk<'_, '_> {
                 self.text(slot, span)?;
             }
             Take::SpecVersion => {
-                let span = self.string()?;
+                let span = self.cursor.string()?;
                 self.required += 1;
-                if self.bytes.get(span.start..span.end) != Some(b"1.0") {
+                if self.cursor.text(span)? != b"1.0" {
                     return Err(Odd);
                 }
             }
             Take::Id => {
-                let span = self.string()?;
+                let span = self.cursor.string()?;
                 self.required += 1;
                 if self.escapes && self.has_escapes(span) {
                     return Err(Odd);
                 }
-                let id = self.bytes.get(span.start..span.end).ok_or(Odd)?;
+                let id = self.cursor.text(span)?;
                 self.columns.prints[self.row] = self.names.hash(id) as i64;
                 self.ids.extend_from_slice(id);
                 self.ids.push(b'\n');
             }
             Take::Source => {
-                self.string()?;
+                self.cursor.string()?;
                 self.required += 1;
             }
             Take::Time => {
-                let span = self.string()?;
+                let span = self.cursor.string()?;
                 self.required += 1;
-                self.columns.times[self.row] = self.moments.read(self.bytes.get(span.start..span.end).ok_or(Odd)?)?;
+                self.columns.times[self.row] = self.moments.read(self.cursor.text(span)?)?;
             }
             Take::Number => {
-                let span = self.string()?;
-                self.columns.numbers[self.row] = chain_number(self.bytes.get(span.start..span.end).ok_or(Odd)?)?;
+                let span = self.cursor.string()?;
+                self.columns.numbers[self.row] = chain_number(self.cursor.text(span)?)?;
             }
-            Take::Absent => self.literal(b"null")?,
+            Take::Absent => self.cursor.literal(b"null")?,
             Take::Data => {
-                self.expect(b'{')?;
+                self.cursor.expect(b'{')?;
                 self.required += 1;
                 self.payload(self.spec.payload, depth + 1)?;
             }
@@ -349,16 +253,16 @@ impl Walk<'_, '_> {
     /// A member of the payload. One that has members that are looked for may be anything: it is no fault that it has none.
     #[inline(always)]
     fn value(&mut self, value: Value, depth: usize) -> Plain<()> {
-        let taken = match self.bytes.get(self.at).copied().unwrap_or(0) {
+        let taken = match self.cursor.here() {
             b'"' => {
-                let span = self.string()?;
+                let span = self.cursor.string()?;
                 if let Some(slot) = value.text {
                     self.text(slot, span)?;
                 }
                 value.text.is_some()
             }
             b'-' | b'0'..=b'9' => {
-                let number = self.number()?;
+                let number = self.cursor.number()?;
                 if let Some(slot) = value.number {
                     if number.too_long {
                         return Err(Odd);
@@ -369,16 +273,16 @@ impl Walk<'_, '_> {
                 false
             }
             b't' => {
-                self.literal(b"true")?;
+                self.cursor.literal(b"true")?;
                 self.truth(value, 1.0)
             }
             b'f' => {
-                self.literal(b"false")?;
+                self.cursor.literal(b"false")?;
                 self.truth(value, 0.0)
             }
-            b'n' => return self.literal(b"null"),
+            b'n' => return self.cursor.literal(b"null"),
             b'{' => {
-                self.at += 1;
+                self.cursor.at += 1;
                 match value.node {
                     Some(node) => self.payload(node, depth + 1)?,
                     None => return Err(Odd),
@@ -386,7 +290,7 @@ impl Walk<'_, '_> {
                 false
             }
             b'[' if value.node.is_some() => {
-                self.skip(depth)?;
+                self.cursor.skip(depth, &mut |_| Ok(()))?;
                 false
             }
             _ => return Err(Odd),
@@ -419,7 +323,7 @@ impl Walk<'_, '_> {
 
     #[inline(always)]
     fn text(&mut self, slot: usize, span: Span) -> Plain<()> {
-        let mut text = self.bytes.get(span.start..span.end).ok_or(Odd)?;
+        let mut text = self.cursor.text(span)?;
         if self.escapes && text.contains(&b'\\') {
             text::unescape(text, self.unescaped)?;
             text = self.unescaped;
@@ -432,72 +336,13 @@ impl Walk<'_, '_> {
     }
 
     fn has_escapes(&self, span: Span) -> bool {
-        self.bytes.get(span.start..span.end).is_none_or(|text| text.contains(&b'\\'))
+        self.cursor.text(span).map_or(true, |text| text.contains(&b'\\'))
     }
-
-    /// Goes past a value that nobody asks for, as strictly as past others.
-    #[inline(always)]
-    fn skip(&mut self, depth: usize) -> Plain<()> {
-        match self.bytes.get(self.at).copied().unwrap_or(0) {
-            b'"' => self.string().map(|_| ()),
-            b'-' | b'0'..=b'9' => self.number().map(|_| ()),
-            b'{' | b'[' => self.skip_inside(depth + 1),
-            b't' => self.literal(b"true"),
-            b'f' => self.literal(b"false"),
-            b'n' => self.literal(b"null"),
-            _ => Err(Odd),
-        }
-    }
-
-    #[inline(never)]
-    fn skip_inside(&mut self, depth: usize) -> Plain<()> {
-        if depth > DEEPEST {
-            return Err(Odd);
-        }
-        let is_object = self.bytes.get(self.at) == Some(&b'{');
-        let closing = if is_object { b'}' } else { b']' };
-        self.at += 1;
-        if self.token() == closing {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            self.token();
-            if is_object {
-                self.string()?;
-                self.expect(b':')?;
-                self.token();
-            }
-            self.skip(depth)?;
-            if !self.more(closing)? {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Asks for the beginning of a record that will be read soon.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn fetch(bytes: &[u8]) {
-    use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-    for line in bytes.chunks(64).take(32) {
-        // SAFETY: SSE is part of x86-64; nothing is read.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn fetch(_: &[u8]) {}
-
-#[inline(always)]
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\n' | b'\t' | b'\r')
 }
 
 /// The place in a publisher's chain, 0 for none.
 #[inline(always)]
-fn chain_number(text: &[u8]) -> Plain<i64> {
+pub(crate) fn chain_number(text: &[u8]) -> Plain<i64> {
     if text.first() == Some(&b'0') || text.len() > 18 {
         return Err(Odd);
     }

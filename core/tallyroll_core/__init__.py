@@ -1,4 +1,4 @@
-"""The compiled scanner of tallyroll: where its library lies. What it does is called from ``tallyroll.analytics.scanner``."""
+"""The compiled core of tallyroll: where its library lies. ``tallyroll.compiled`` opens it."""
 
 from __future__ import annotations
 

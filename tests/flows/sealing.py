@@ -37,6 +37,7 @@ from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.events.topics import Catalogue
 from tallyroll.ports import Enrolment, KeyRing, LedgerWanted, Witness
+from tallyroll.telemetry import Counters
 from tallyroll.testing.builders import EventBuilder
 from tallyroll.testing.clock import FakeClock
 from tallyroll.testing.ledger import DAY_US, NonceWatch
@@ -81,12 +82,18 @@ class Running:
         rules: Sequence[ComplianceRule] = (),
         deriver: Deriver | None = None,
     ) -> None:
-        registrar = Registrar(house.store, house.ring, house.aes, LOG_ID, clock=house.clock, rule_set="1", classes=CLASSES, epoch_s=epoch_s)
+        registrar = Registrar(
+            house.store, house.ring, house.aes, LOG_ID, clock=house.clock, rule_set="1", classes=CLASSES, epoch_s=epoch_s,
+            compiled=house.compiled,
+        )  # fmt: skip
+        deriver = deriver or Deriver(LOG_ID, subject_fields=["customer_id"], compiled=house.compiled)
         self.house = house
+        self.counters = Counters()
         self.checkpoints = Checkpoints(house.store, house.signer, house.ring, witnesses, refused=house.refusals.append, forged=self._forged)
         self.sealer = AuditSealer(
-            house.store, house.ring, AesGcm(), registrar, deriver or Deriver(LOG_ID, subject_fields=["customer_id"]), Catalogue(),
+            house.store, house.ring, AesGcm(), registrar, deriver, Catalogue(),
             clock=house.clock, publish=house.publish, check=self._check, committed=self._committed, log_spans=house.log_spans,
+            telemetry=self.counters,
             separating=Separating(rules, house.store, house.ring, AesGcm(), clock=house.clock),
             breaches=Breaches(rules, ["iso27001"], house.store, self._told),
         )  # fmt: skip
@@ -142,10 +149,11 @@ class Running:
 
 
 class House:
-    """A ledger in a folder, its log, and whoever writes into it."""
+    """A ledger in a folder, its log, and whoever writes into it; with the compiled core, where it is installed, or without it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, compiled: bool = True) -> None:
         self.folder = folder
+        self.compiled = compiled
         self.path = folder / "ledger.sqlite"
         self.clock = FakeClock()
         self.ring: KeyRing = self.open_ring()
@@ -161,8 +169,8 @@ class House:
         self.events = EventBuilder()
 
     @classmethod
-    async def open(cls, folder: Path) -> House:
-        house = cls(folder)
+    async def open(cls, folder: Path, *, compiled: bool = True) -> House:
+        house = cls(folder, compiled=compiled)
         house.store = await SqliteLedgerStore.open(house.path, take_out)
         return house
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ from tallyroll.audit.ledger.partition import Tip, pack_tip, unpack_tip
 from tallyroll.audit.ledger.subjects import part_about, text_of
 from tallyroll.audit.ledger.tree import CompactRange
 from tallyroll.audit.sealing.checkpointing import Checkpoints
-from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers
+from tallyroll.audit.sealing.deriving import Derived, Deriver
 from tallyroll.audit.sealing.finding import FINDING_EVENT
+from tallyroll.audit.sealing.publishers import Publishers
 from tallyroll.errors import LedgerTampered, PositionConflict, StoreUnavailable, Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import Chain
@@ -31,12 +33,15 @@ from tallyroll.events.codec import encode
 from tallyroll.events.event import AgentEvent
 from tallyroll.events.position import TopicPartition
 from tallyroll.ports import Enrolment, LedgerAppend, LedgerCommit, LedgerRow, LedgerWanted
+from tallyroll.simulate import Fleet
+from tallyroll.telemetry import FOLLOW_REPEATS
+from tallyroll.testing.builders import EventBuilder
 from tallyroll.testing.ledger import DAY_US
 
 
-@pytest.fixture
-async def house(tmp_path: Path) -> House:
-    house = await House.open(tmp_path)
+@pytest.fixture(params=[True, False], ids=["core", "python"])
+async def house(tmp_path: Path, request: pytest.FixtureRequest) -> House:
+    house = await House.open(tmp_path, compiled=request.param)
     yield house
     await house.store.close()
 
@@ -855,6 +860,67 @@ async def test_events_for_which_there_was_no_key_are_sealed_when_they_come_again
     assert len(await house.found()) == 3
     await running.note()
     assert await house.findings() == {}
+
+
+class Failing:
+    """A cipher that goes away after so many calls."""
+
+    def __init__(self) -> None:
+        self._inner = AesGcm()
+        self.left = 1 << 30
+
+    def seal(self, key: bytes, nonce: bytes, plain: bytes, aad: bytes) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise StoreUnavailable("cipher", "away")
+        return self._inner.seal(key, nonce, plain, aad)
+
+    def open(self, key: bytes, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
+        return self._inner.open(key, nonce, sealed, aad)
+
+
+async def test_of_a_batch_whose_sealing_fails_in_its_middle_nothing_is_sealed_until_it_comes_again(house: House) -> None:
+    house.aes = cipher = Failing()
+    running = await started(house)
+    house.log[TASKS].append(b"[")  # a finding of this is another one each time
+    for number in range(100):
+        house.say(customer_id=f"cust-{number}")
+        house.say()
+    cipher.left = 90
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            running.take()
+        assert not running.sealer.lanes[TASKS].has_pending
+        assert running.sealer.lanes[TASKS].next == 0
+        await running.sealer.flush()
+    cipher.left = 1 << 30
+    await running.seal()
+    assert running.counters.value(FOLLOW_REPEATS, follower="audit") == 0
+    assert sorted(await house.found()) == ["completed"] * 200 + ["unreadable"]
+    await running.note()
+    assert await house.findings() == {}
+
+
+async def test_a_ledger_says_the_same_with_the_compiled_core_and_without_it(tmp_path: Path) -> None:
+    said = []
+    events = list(Fleet(seed=3, agents=5, start=datetime(2026, 1, 5, tzinfo=UTC)).run(events=200))
+    chain = Chain("a" * 32)
+    values = [chain.link(encode(event), 1) for event in events]
+    personal = encode(EventBuilder().event(payload={"agent_id": "agent-1", "customer_id": "cust-1"}))
+    values[60:60] = [b"[", personal, values[7], values[7].replace(b"simulate", b"emulated"), b'{"a":1}']
+    for compiled in (True, False):
+        house = await House.open(tmp_path / str(compiled), compiled=compiled)
+        running = await started(house)
+        for start in range(0, len(values), 90):
+            house.log[TASKS] += values[start : start + 90]
+            await running.seal()
+        await running.note()
+        assert await house.findings() == {}
+        rows = [row for number in await house.store.sizes() if number != REGISTRY for row in await house.store.rows(number, 0, 1_000)]
+        said.append([unpack_record(row.raw).env for row in rows if unpack_core(unpack_record(row.raw).core).kind == Kind.ENTRY])
+        await house.store.close()
+    assert said[0] == said[1]
+    assert len(said[0]) == len(values) - 1
 
 
 POISON = [

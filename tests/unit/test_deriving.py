@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from tallyroll.audit.compliance.pii import PiiScanner, ReFinder
-from tallyroll.audit.sealing.deriving import Derived, Deriver, Publishers
+from tallyroll.audit.sealing.deriving import Derived, Deriver
+from tallyroll.audit.sealing.publishers import Publishers
 from tallyroll.errors import Undecodable
 from tallyroll.events.batch import Batch
 from tallyroll.events.chain import Chain

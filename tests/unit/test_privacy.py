@@ -14,7 +14,8 @@ from tallyroll import Roll
 from tallyroll.adapters.crypto import AesGcm, FileKeyRing
 from tallyroll.adapters.re2 import Re2Finder
 from tallyroll.audit.compliance.pii import PATTERNS, PiiScanner, people_named
-from tallyroll.audit.sealing.deriving import Deriver, Publishers
+from tallyroll.audit.sealing.deriving import Deriver
+from tallyroll.audit.sealing.publishers import Publishers
 from tallyroll.errors import SealBroken
 from tallyroll.events.batch import Batch
 from tallyroll.events.codec import encode

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.json_texts import anything, blanks, numbers, objects, scalars, strings, wire
 
 from tallyroll.analytics.moments import moments
 from tallyroll.analytics.reading import Reader, envelope_of
@@ -137,40 +138,8 @@ def odd_or_equal(value: bytes) -> bool:
 
 # What may stand in a record --------------------------------------------------------------------------------------------------------
 
-numbers = st.one_of(
-    st.integers(-(2**70), 2**70).map(str),
-    st.integers(-(2**53) - 3, 2**53 + 3).map(str),
-    st.floats(allow_nan=False, allow_infinity=False).map(repr),
-    st.floats(0, 1e6).map(lambda one: f"{one:.3f}"),
-    st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
-    st.from_regex(r"[-+]?[0-9]{0,3}\.?[0-9]{0,3}([eE][+-]?[0-9]{0,3})?", fullmatch=True),
-    st.sampled_from(["-0", "-0.0", "0e0", "1e308", "1.8e308", "1e-400", "9007199254740993", "-9007199254740992", "01", "1.", "-", "NaN"]),
-)
-strings = st.one_of(
-    st.text(max_size=40).map(json.dumps),
-    st.text(max_size=40).map(lambda one: json.dumps(one, ensure_ascii=False)),
-    st.from_regex(r'"([a-zé😀]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}|\\[a-z]|[\x00-\x1f]){0,12}"', fullmatch=True),
-    st.text("abc", max_size=80).map(json.dumps),
-    st.sampled_from(['""', '"1.0"', '"\\u006f"', '"\\ud83d\\ude00"', '"\\ud800"', '"x', '"\x7f"']),
-)
-scalars = st.one_of(numbers, strings, st.sampled_from(["true", "false", "null", "tru", "nul", ""]))
-blanks = st.one_of(st.just(""), st.just(""), st.text(" \t\r\n", max_size=3), st.sampled_from(["\v", "\x00", "\ufeff"]))
-
-
-@st.composite
-def objects(draw: st.DrawFn, values: st.SearchStrategy[str]) -> str:
-    names = st.one_of(st.sampled_from(NAMES).map(lambda one: json.dumps(one, ensure_ascii=False)), strings)
-    names_ = draw(st.lists(names, max_size=6, unique=draw(st.integers(0, 7)) > 0))
-    blank = draw(blanks) if draw(st.booleans()) else ""
-    return "{" + blank + f"{blank},{blank}".join(f"{name}{blank}:{blank}{draw(values)}" for name in names_) + blank + "}"
-
-
-def arrays(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.lists(values, max_size=4).map(lambda some: f"[{','.join(some)}]")
-
-
-anything = st.recursive(scalars, lambda some: arrays(some) | objects(some), max_leaves=8)
-payloads = objects(anything)
+anywhere = anything(NAMES)
+payloads = objects(anywhere, NAMES)
 times = st.one_of(
     st.datetimes().map(lambda one: one.isoformat(timespec="microseconds") + "Z"),
     st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
@@ -183,7 +152,7 @@ some_envelope = {
     **dict.fromkeys(("specversion", "id", "source", "type", "aggregatetype", "aggregateid", "schemaversion"), strings),
     **dict.fromkeys(("tenantid", "expects", "chainsession", "data_base64", "subject", "sequence", "x"), scalars),
     "time": times,
-    "data": payloads | anything,
+    "data": payloads | anywhere,
     "chainnumber": st.one_of(st.integers(-1, 10**19).map(lambda one: f'"{one}"'), st.sampled_from(['"01"', '""', '"²"', "7", "null"])),
 }
 
@@ -201,10 +170,6 @@ def records(draw: st.DrawFn) -> str:
             members.insert(draw(st.integers(0, len(members))), (name, draw(some_envelope[name])))
     blank = draw(blanks) if draw(st.booleans()) else ""
     return draw(blanks) + "{" + f",{blank}".join(f'"{name}":{blank}{held}' for name, held in members) + "}" + draw(blanks)
-
-
-def wire(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 def record(**changed: Any) -> bytes:
@@ -447,9 +412,9 @@ def test_members_beyond_what_is_learnt_are_skipped():
 
 def borrowed(value: bytes) -> tuple[np.ndarray[Any, np.dtype[np.uintp]], np.ndarray[Any, np.dtype[np.intp]]]:
     """Where a record lies, and how long it is, as the library wants it."""
-    starts, lengths = np.empty(1, np.uintp), np.empty(1, np.intp)
-    assert SCANNER._borrow([value], 1, starts.ctypes.data, lengths.ctypes.data) == 1
-    return starts, lengths
+    places = SCANNER._places
+    assert places.find([value]) == 1
+    return np.array(places.starts[:1], np.uintp), np.array(places.lengths[:1], np.intp)
 
 
 @pytest.mark.parametrize("length", [0, -1, -(2**63)])

@@ -9,29 +9,26 @@ import ctypes
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from importlib import import_module
-from typing import Any, Final, Literal, NamedTuple, overload
+from typing import Final, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tallyroll.compiled import MODULE, POINTER, SIZE, Function, Places, library
 
 FIXED: Final = ("type", "aggregatetype", "aggregateid", "schemaversion", "tenantid", "expects", "chainsession")
 """Members of the envelope, which are the first text slots of every scan."""
 
 Kind = Literal["text", "number", "truth"]
-_ABI: Final = 5
 _LETTERS: Final[dict[Kind, str]] = {"text": "t", "number": "n", "truth": "b"}
-_MODULE: Final = "tallyroll_core"
-_POINTER: Final = ctypes.c_void_p
-_SIZE: Final = ctypes.c_size_t
-_FUNCTIONS: Final[Sequence[tuple[Any, ...]]] = (  # names, results, arguments
-    ("tr_scanner_new", _POINTER, ctypes.c_char_p, _SIZE),
-    ("tr_scanner_free", None, _POINTER),
-    ("tr_scan", ctypes.c_int64, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER),
-    ("tr_names_size", None, _POINTER, _POINTER, _POINTER),
-    ("tr_names_copy", None, _POINTER, _POINTER, _POINTER),
-    ("tr_ids_size", ctypes.c_int64, _POINTER),
-    ("tr_ids_copy", None, _POINTER, _POINTER),
+_FUNCTIONS: Final[tuple[Function, ...]] = (  # names, results, arguments
+    ("tr_scanner_new", POINTER, ctypes.c_char_p, SIZE),
+    ("tr_scanner_free", None, POINTER),
+    ("tr_scan", ctypes.c_int64, POINTER, POINTER, POINTER, SIZE, POINTER),
+    ("tr_names_size", None, POINTER, POINTER, POINTER),
+    ("tr_names_copy", None, POINTER, POINTER, POINTER),
+    ("tr_ids_size", ctypes.c_int64, POINTER),
+    ("tr_ids_copy", None, POINTER, POINTER),
 )
 _ROOM: Final = 512  # records, to begin with
 
@@ -89,7 +86,7 @@ class Scan(NamedTuple):
 
 class _Out(ctypes.Structure):
     _fields_ = (
-        ("room", _SIZE),
+        ("room", SIZE),
         *((name, ctypes.c_void_p) for name in ("times", "numbers", "prints", "texts", "rows", "values", "counts")),
     )
 
@@ -99,8 +96,6 @@ class _Room:
 
     def __init__(self, texts: int, values: int, rows: int) -> None:
         self.rows = rows
-        self.starts = np.empty(rows, np.uintp)
-        self.lengths = np.empty(rows, np.intp)
         self.times = np.empty(rows, np.int64)
         self.numbers = np.empty(rows, np.int64)
         self.prints = np.empty(rows, np.int64)
@@ -119,31 +114,27 @@ class Scanner:
     """
 
     def __init__(self, slots: Sequence[tuple[Kind, str]]) -> None:
-        library = _library()
-        if library is None:
-            raise ValueError(f"{_MODULE} is not installed, or is another version's")
+        found = library(_FUNCTIONS)
+        if found is None:
+            raise ValueError(f"{MODULE} is not installed, or is another version's")
         spec = "".join(f"{_LETTERS[kind]}\t{path}\n" for kind, path in slots).encode()
-        made = library.tr_scanner_new(spec, len(spec))
+        made = found.tr_scanner_new(spec, len(spec))
         if not made or spec.count(b"\n") != len(slots) or spec.count(b"\t") != len(slots):
-            library.tr_scanner_free(made)
+            found.tr_scanner_free(made)
             raise ValueError("there is a path that the library cannot take, or one twice")
-        self._library, self._made, self._borrow = library, made, _borrowing(library)
+        self._library, self._made, self._places = found, made, Places(found)
         self._texts = len(FIXED) + sum(kind == "text" for kind, _ in slots)
         self._values = sum(kind != "text" for kind, _ in slots)
         self._room = _Room(self._texts, self._values, _ROOM)
-        weakref.finalize(self, library.tr_scanner_free, made)
+        weakref.finalize(self, found.tr_scanner_free, made)
 
     def scan(self, values: list[bytes | None]) -> Scan:
         """What the records hold, up to the first that is not plain. What is given stays as it is."""
         if len(values) > self._room.rows:
             self._room = _Room(self._texts, self._values, 1 << (len(values) - 1).bit_length())
-        room, count = self._room, len(values)
-        starts, lengths = room.starts.ctypes.data, room.lengths.ctypes.data
-        try:
-            self._borrow(values, count, starts, lengths)
-        except TypeError:
-            count = next(at for at, value in enumerate(values) if not isinstance(value, bytes))
-        plain: int = self._library.tr_scan(self._made, starts, lengths, count, ctypes.byref(room.out))
+        room, count = self._room, self._places.find(values)
+        places = self._places.starts, self._places.lengths
+        plain: int = self._library.tr_scan(self._made, *places, count, ctypes.byref(room.out))
         return Scan(
             room.times[:plain].copy(),
             room.numbers[:plain].copy(),
@@ -176,41 +167,9 @@ def _lines(blob: NDArray[np.uint8]) -> Sequence[str]:
     return blob.tobytes().decode().split("\n")[:-1]
 
 
-@cache
-def _library() -> ctypes.CDLL | None:
-    """The library with the types of its functions; None where it is not installed, or has another interface."""
-    try:
-        package = import_module(_MODULE)
-        library = ctypes.CDLL(str(package.library()))
-        version = library.tallyroll_core_abi
-        version.restype = ctypes.c_uint32
-        if version() != _ABI:
-            return None
-        for name, result, *arguments in _FUNCTIONS:
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-    except (ImportError, OSError, AttributeError):
-        return None
-    return library
-
-
-def _borrowing(library: ctypes.CDLL) -> Callable[[list[bytes | None], int, int, int], int]:
-    """``tr_borrow`` with the interpreter's own functions; it keeps the lock. TypeError where something is no bytes."""
-    borrow = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.py_object, _SIZE, *[_POINTER] * 4)(("tr_borrow", library))
-    python = ctypes.pythonapi
-    item, data = (ctypes.cast(function, _POINTER) for function in (python.PyList_GetItem, python.PyBytes_AsStringAndSize))
-    return lambda values, count, starts, lengths: borrow(values, count, item, data, starts, lengths)
-
-
 def scanner(slots: Sequence[tuple[Kind, str]]) -> Scanner | None:
     """A scanner; None where there is no library, or one that does not know of these slots. Records are read without one, too."""
     try:
         return Scanner(slots)
     except ValueError:
         return None
-
-
-def version() -> str | None:
-    """Of the library that is in use; None where none is."""
-    found: str | None = import_module(_MODULE).__version__ if _library() is not None else None
-    return found

@@ -113,6 +113,14 @@ class PiiScanner:
                 personal[at] = personal[at] or _is_one(joined, item)
         return personal
 
+    def in_lines(self, text: str) -> Collection[int]:
+        """Which lines have something personal, counted from 0: as ``in_any`` of them, for who has them together."""
+        candidates = self._finder.candidates(text)
+        if not candidates:
+            return ()
+        ends = list(accumulate(len(line) + 1 for line in text.split("\n")))
+        return {bisect_right(ends, item.start) for item in candidates if _is_one(text, item)}
+
     def in_value(self, value: object) -> list[PersonalField]:
         """The fields that hold personal data: texts, numbers, and what stands under a personal key, at any depth.
 

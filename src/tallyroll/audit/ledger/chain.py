@@ -7,12 +7,15 @@ Pure: key custody, encryption, time and randomness come in as arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from hashlib import sha256
 from hmac import digest
-from typing import Final
+from itertools import accumulate, groupby, pairwise
+from typing import Final, NamedTuple
 
 import msgspec
 
+from tallyroll.audit.compiled import RunSealer, run_sealer
 from tallyroll.audit.ledger import layout, records
 from tallyroll.audit.ledger.layout import MAC_LABEL, ChainId, Kind, PartType, Record, pack_core, pack_pieces
 from tallyroll.audit.ledger.records import Head
@@ -21,8 +24,10 @@ from tallyroll.ports import Cipher, Enrolment
 _INNER: Final = bytes(0x36 ^ value for value in range(256))
 _OUTER: Final = bytes(0x5C ^ value for value in range(256))
 _BLOCK: Final = 64
+_ENTRY: Final = Kind.ENTRY
 _PLAIN: Final = PartType.PLAIN  # looking a member up costs as much as a small hash
 _UNKNOWN: Final = PartType.UNKNOWN
+_NO_HASH: Final = bytes(32)
 _DERIVED: Final = 4_096  # keys of subjects, as used in one chain; deriving one costs two hashes
 
 
@@ -52,6 +57,19 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     keep_until_day: int = 0
 
 
+class Drafts(NamedTuple):
+    """Entries before they have their places, one in each column; there is no retention class."""
+
+    envs: Sequence[bytes]
+    parts: Sequence[Sequence[Part]]
+    days: Sequence[int]
+
+    def cut(self, start: int, stop: int) -> list[Draft]:
+        """Some of them."""
+        columns = (column[start:stop] for column in self)
+        return [Draft(_ENTRY, env, parts, 0, day) for env, parts, day in zip(*columns, strict=True)]
+
+
 class Sealed(msgspec.Struct, frozen=True, gc=False):
     """A sealed record, and its leaf. It is final: whatever happens to its sending, these bytes are sent, never others."""
 
@@ -73,16 +91,33 @@ class Sealed(msgspec.Struct, frozen=True, gc=False):
         return pack_pieces(self.core, self.env, self.bodies, self.mac)
 
 
+class Run(NamedTuple):
+    """Records of one chain behind each other, as they are stored and sent, and their leaves; ``last`` is the number of the last."""
+
+    chain: ChainId
+    last: int
+    packed: Sequence[bytes]
+    leaves: Sequence[bytes]
+
+    @classmethod
+    def of(cls, sealed: Sequence[Sealed]) -> Run:
+        """These, one or more, packed."""
+        last = sealed[-1]
+        return cls(last.chain, last.seq, [item.packed() for item in sealed], [item.leaf for item in sealed])
+
+
 class Ratchet:
     """The MAC key of now. Each second the next one is derived and the old one forgotten, so that who steals it cannot go back.
 
-    Not promised: that the old key is overwritten in memory; Python does not say when.
+    ``block`` is the key filled up with zeros to a block; the next one takes its place there.
+    Not promised: that nothing of the old key is left in memory; Python does not say when.
     """
 
-    __slots__ = ("_inner", "_outer", "epoch")
+    __slots__ = ("_inner", "_outer", "block", "epoch")
 
     def __init__(self, k0: bytes) -> None:
         self.epoch = 0
+        self.block = bytearray()
         self._set(k0)
 
     def advance(self, epoch: int) -> None:
@@ -102,6 +137,7 @@ class Ratchet:
 
     def _set(self, key: bytes) -> None:
         padded = key.ljust(_BLOCK, b"\0")
+        self.block[:] = padded
         self._inner = sha256(padded.translate(_INNER))
         self._outer = sha256(padded.translate(_OUTER))
 
@@ -126,11 +162,19 @@ class Writer:
 
     ``previous`` is the epoch before of the same writer, and its last heads. Ordered: numbers rise by one per chain, and a
     number is never given twice, also not after a failed send: send the same bytes again, or have the loss recorded as a gap.
+    Runs are sealed by the compiled core where it is installed, unless ``compiled`` says no; the bytes are the same.
     Not promised: that anything is stored; whoever calls ``seal`` puts the result on disk before it does anything else.
     """
 
-    def __init__(
-        self, log_id: bytes, enrolment: Enrolment, cipher: Cipher, *, rule_set: str, previous: tuple[int, Sequence[Head]] | None = None
+    def __init__(  # noqa: PLR0913  # what a writer writes with
+        self,
+        log_id: bytes,
+        enrolment: Enrolment,
+        cipher: Cipher,
+        *,
+        rule_set: str,
+        previous: tuple[int, Sequence[Head]] | None = None,
+        compiled: bool = True,
     ) -> None:
         self.writer = enrolment.writer
         self.epoch = enrolment.epoch
@@ -142,6 +186,8 @@ class Writer:
         self._ratchet = Ratchet(enrolment.k0)
         self._tips: dict[int, _Tip] = {}
         self._derived: dict[tuple[bytes, int], bytes] = {}
+        self._compiled = compiled
+        self._core: RunSealer | None = None  # until entries come together: who records them one by one needs none
 
     @property
     def mac_epoch(self) -> int:
@@ -173,6 +219,24 @@ class Writer:
         self._tips[partition] = tip
         return found
 
+    def seal_entries(self, partition: int, drafts: Drafts, ts_us: int) -> Run:
+        """As ``seal_all``, for who wants nothing but the records as they are stored; of one draft or more."""
+        if self._core is None and self._compiled:
+            self._core = run_sealer()
+        if partition not in self._tips or self._core is None:
+            return Run.of(self.seal_all(partition, drafts.cut(0, len(drafts.envs)), ts_us))
+        tip, packed, leaves = copy(self._tips[partition]), list[bytes](), list[bytes]()
+        for start, stop in _stretches(drafts):
+            if drafts.parts[start]:
+                sealed = Run.of(self._seal(tip, drafts.cut(start, stop), ts_us))
+                some, own = sealed.packed, sealed.leaves
+            else:
+                some, own = self._seal_bare(tip, self._core, drafts.envs[start:stop], drafts.days[start], ts_us)
+            packed += some
+            leaves += own
+        self._tips[partition] = tip
+        return Run(tip.chain, tip.seq - 1, packed, leaves)
+
     def forget(self, key: bytes) -> None:
         """Drops what was derived from a subject's key."""
         for derived in [known for known in self._derived if known[0] == key]:
@@ -196,6 +260,15 @@ class Writer:
         tip.seq, tip.prev = seq, prev
         return found
 
+    def _seal_bare(
+        self, tip: _Tip, core: RunSealer, envs: Sequence[bytes], day: int, ts_us: int
+    ) -> tuple[Sequence[bytes], Sequence[bytes]]:
+        """Entries without parts that are kept to the same day."""
+        first = pack_core(_ENTRY, tip.ident, tip.seq, ts_us, self._ratchet.epoch, 0, day, tip.prev, _NO_HASH, ())
+        packed, leaves = core.seal(list(envs), first, self._ratchet.block)
+        tip.seq, tip.prev = tip.seq + len(envs), leaves[-1]
+        return packed, leaves
+
     def _parts(self, tip: _Tip, seq: int, parts: Sequence[Part]) -> tuple[list[bytes], list[bytes]]:
         """What the core says of each part, and the parts as they are stored."""
         marks, bodies = [], []
@@ -216,6 +289,15 @@ class Writer:
                 del self._derived[next(iter(self._derived))]
             self._derived[part.key, tip.chain.partition] = derived
         return derived
+
+
+def _stretches(drafts: Drafts) -> list[tuple[int, int]]:
+    """Where those begin and end that have parts, and those that have none and are kept to the same day."""
+    count = len(drafts.envs)
+    if not any(drafts.parts) and drafts.days.count(drafts.days[0]) == count:
+        return [(0, count)]  # the usual case
+    ends = accumulate(len(list(same)) for _, same in groupby(zip(map(bool, drafts.parts), drafts.days, strict=True)))
+    return list(pairwise([0, *ends]))
 
 
 def part_key(dek: bytes, chain: ChainId) -> bytes:

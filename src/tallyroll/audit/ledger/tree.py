@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
+from tallyroll.audit import compiled
+
 EMPTY_ROOT: Final = sha256(b"").digest()
 _new_node: Final = sha256(b"\1").copy
 
@@ -25,6 +27,18 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     state = _new_node()
     state.update(left + right)
     return state.digest()
+
+
+def parents(nodes: Sequence[bytes]) -> list[bytes]:
+    """``node_hash`` of each two of some nodes that stand beside each other; a last one without a right one has no parent yet.
+
+    By the compiled core where it is installed.
+    """
+    made = compiled.parents(nodes)
+    if made is None:
+        pairs = iter(nodes)
+        made = [sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]
+    return made
 
 
 class CompactRange:
@@ -60,8 +74,7 @@ class CompactRange:
                 first -= 1
             if len(level) & 1:
                 peaks[height] = level[-1]
-            pairs = iter(level)
-            level = [sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]  # as ``node_hash``
+            level = parents(level)
             first >>= 1
             height += 1
         return made

@@ -8,23 +8,25 @@ guessed. Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any, Final, Literal, NamedTuple
+from itertools import repeat
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
+from tallyroll.audit.compiled import ODD, Entries, plain_deriver
 from tallyroll.audit.compliance.derived import CATEGORIES, PAYLOAD_TYPES
 from tallyroll.audit.compliance.pii import PERSONAL_KEYS, PiiScanner, is_name, plain_key
 from tallyroll.audit.entry import AuditEventCategory, AuditSeverity
 from tallyroll.audit.ledger.contents import part_text
 from tallyroll.audit.ledger.layout import Record
 from tallyroll.audit.ledger.stored import record_in
+from tallyroll.audit.sealing.publishers import FITS, SAID, Fit, Publishers
 from tallyroll.errors import AuditError, Undecodable
 from tallyroll.events.batch import Batch
-from tallyroll.events.chain import GENESIS, MAX_NUMBER_DIGITS, MAX_SESSIONS
+from tallyroll.events.chain import MAX_SESSIONS
 from tallyroll.events.codec import Head, decode_head, without_link, without_trace
 from tallyroll.events.event import agent_of
 from tallyroll.ports import LedgerRow
@@ -32,6 +34,7 @@ from tallyroll.ports import LedgerRow
 _SEVERITIES: Final[Mapping[str, str]] = {"success": AuditSeverity.INFO.value, "failure": AuditSeverity.MEDIUM.value}
 _FAILURES: Final = frozenset({"failed", "failure", "denied", "exhausted", "cancelled", "violated", "violation"})
 _AT_ONCE: Final = 64  # records: what is read of so many is still near the processor when their entries are made, a sixth of the work
+_MADE_AT_ONCE: Final = 256  # the same where the core makes most of them, and a call of it costs as much as some records
 _MAX_SUBJECTS: Final = 32
 _MAX_DEPTH: Final = 32
 _MAX_SHAPE: Final = 64  # keys of a payload that is remembered by them
@@ -39,11 +42,7 @@ _MAX_SHAPE: Final = 64  # keys of a payload that is remembered by them
 Marks = tuple[str, str | None]
 """The SHA-256 in hex of a record's value, and of the same without link and trace; entries of before have the first alone."""
 
-Fit = Literal["linked", "first", "unlinked", "gap", "altered", "repeated"]
-"""How a record fits into its publisher's chain: it continues what was read before it, nothing of its session was read before it,
-it has no link, something is missing before it, it links to other bytes, or its number was read already."""
-
-_FITS: Final[frozenset[Fit]] = frozenset({"linked", "first", "unlinked"})
+_MEMBER: Final = {fit: f',"publisher_chain":"{fit}",'.encode() for fit in get_args(Fit)}  # no text in an env of the core has a quote
 _SECRET: Final = (None, None)
 
 
@@ -122,37 +121,13 @@ class _Read(msgspec.Struct, gc=False):
     secret: bool
 
 
-class Publishers:
-    """The publishers' chains of one partition, as far as they can be told from what was read since this process began with it."""
-
-    def __init__(self) -> None:
-        self._sessions: OrderedDict[str, tuple[int, str]] = OrderedDict()
-
-    def fit(self, head: Head, digest: str) -> Fit:
-        """How a record fits; remembers it."""
-        session, text, sessions = head.chainsession, head.chainnumber, self._sessions
-        if not session or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
-            return "unlinked"
-        number, known = int(text), sessions.get(session)
-        if known is None:
-            sessions[session] = (number, digest)
-            if len(sessions) > MAX_SESSIONS:
-                sessions.popitem(last=False)
-            return ("linked" if head.chainprev == GENESIS else "altered") if number == 1 else "first"
-        high, before = known
-        if number <= high:
-            return "repeated"
-        sessions[session] = (number, digest)
-        sessions.move_to_end(session)
-        if number > high + 1:
-            return "gap"
-        return "linked" if head.chainprev == before else "altered"
-
-
 class Deriver:
-    """Makes the entries of one ledger. ``subject_fields`` are names of payload fields whose values name people."""
+    """Makes the entries of one ledger. ``subject_fields`` are names of payload fields whose values name people.
 
-    def __init__(
+    Entries of plain records come from the compiled core where it is installed, unless ``compiled`` says no; they are the same.
+    """
+
+    def __init__(  # noqa: PLR0913  # what entries are made by
         self,
         log_id: bytes,
         *,
@@ -160,6 +135,7 @@ class Deriver:
         payload_types: Collection[str] = PAYLOAD_TYPES,
         categories: Mapping[str, AuditEventCategory] = CATEGORIES,
         scanner: PiiScanner | None = None,
+        compiled: bool = True,
     ) -> None:
         self._mixed_with = b"aud1/derived" + log_id
         self._subject_keys = frozenset(map(plain_key, subject_fields))
@@ -170,6 +146,9 @@ class Deriver:
         self._keys: dict[str, Literal["", "names", "personal"]] = {}
         self._plain: set[tuple[str, ...]] = set()
         self._types: dict[str, _Type] = {}
+        self._at_once = _AT_ONCE
+        self._core = plain_deriver(self._mixed_with) if compiled else None
+        self._told: list[tuple[str, str, str, str]] = []  # of types, by their codes there, what their entries are found by
 
     def audit_id(self, event_id: str) -> str:
         """The id of an event's entry: the same each time, and near those of its time where the event's id is a UUIDv7."""
@@ -183,24 +162,57 @@ class Deriver:
         """Of each record its entry, or why it is no event."""
         place, offsets, values = f"{batch.topic}/{batch.partition}/", batch.offsets, batch.values
         derived: list[Derived | Undecodable] = []
-        for start in range(0, len(values), _AT_ONCE):
-            stop = start + _AT_ONCE
+        while len(derived) < len(values):
+            start, stop = len(derived), len(derived) + self._at_once
             derived += self._derive_some(place, offsets[start:stop], values[start:stop], publishers)
         return derived
 
     def _derive_some(
         self, place: str, offsets: Sequence[int], values: Sequence[bytes | None], publishers: Publishers
     ) -> list[Derived | Undecodable]:
-        found = [self._read(value or b"") for value in values]
-        if self._scanner is not None:
-            undecided = [event for event in found if isinstance(event, _Read) and not event.secret]
+        plain = Entries(bytes(len(values))) if self._core is None else self._core.derive(place, offsets, values)
+        self._at_once = _MADE_AT_ONCE if len(plain.envs) * 2 > len(values) else _AT_ONCE
+        personal = self._scanner.in_lines(plain.payloads) if plain.envs and self._scanner is not None else ()
+        if len(plain.envs) == len(values) and not personal:  # the usual case
+            return [*self._made(plain, publishers.fits(plain, (), values))]
+        found = [None if how else self._read(value or b"") for how, value in zip(plain.fits, values, strict=True)]
+        self._look_into([event for event in found if isinstance(event, _Read) and not event.secret])
+        odd = [(event.whole, event.marks[0]) if isinstance(event, _Read) else None for event in found]
+        fits = publishers.fits(plain, odd, values)
+        made = iter(self._made(plain, [fit for fit, how in zip(fits, plain.fits, strict=True) if how]))
+        if personal:
+            rows = [at for at, event in enumerate(found) if event is None]
+            for at in map(rows.__getitem__, personal):
+                found[at] = event = self._read(values[at] or b"")
+                if isinstance(event, _Read):
+                    event.secret = True
+            made = iter([entry for number, entry in enumerate(made) if number not in personal])
+        return [
+            next(made) if event is None else self._derived(event, f"{place}{offset}", fit) if isinstance(event, _Read) else event
+            for event, offset, fit in zip(found, offsets, fits, strict=True)
+        ]
+
+    def _made(self, plain: Entries, fits: Sequence[Fit]) -> Sequence[Derived]:
+        """What the core made, as if every text were nothing personal."""
+        if not plain.envs:
+            return ()
+        ids, told, envs = plain.ids, self._told, plain.envs
+        said = [SAID[how] for how in plain.fits if how != ODD]
+        if said != fits:
+            envs = [
+                env if fit == other else env.replace(_MEMBER[other], _MEMBER[fit], 1)
+                for env, fit, other in zip(envs, fits, said, strict=True)
+            ]
+        types = zip(*[told[code] for code in plain.types], strict=True)
+        found_by = zip(ids[0::6], *types, ids[3::6], ids[4::6], ids[5::6], repeat(()), strict=False)
+        fitting = [fit in FITS for fit in fits]
+        return list(map(Derived, found_by, envs, repeat(()), zip(ids[1::6], ids[2::6], strict=True), fitting))
+
+    def _look_into(self, undecided: Sequence[_Read]) -> None:
+        """Finds what is personal in texts."""
+        if undecided and self._scanner is not None:
             for event, is_personal in zip(undecided, self._scanner.in_any([event.text for event in undecided]), strict=True):
                 event.secret = is_personal
-        derived, fit = self._derived, publishers.fit
-        return [
-            derived(one, f"{place}{offset}", fit(one.whole, one.marks[0])) if isinstance(one, _Read) else one
-            for one, offset in zip(found, offsets, strict=True)
-        ]
 
     def _read(self, value: bytes) -> _Read | Undecodable:
         try:
@@ -242,7 +254,7 @@ class Deriver:
         )  # fmt: skip
         sentences = _sentences(whole, payload if keeps else None, event.names, marks) if event.secret else ()
         return Derived(
-            (audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id, ()), env, sentences, marks, fit in _FITS
+            (audit_id, event_type, category, severity, outcome, agent_id, task_id, workflow_id, ()), env, sentences, marks, fit in FITS
         )
 
     def _type(self, name: str) -> _Type:
@@ -253,6 +265,8 @@ class Deriver:
         found = _Type(category.value, outcome, _SEVERITIES[outcome], words[-1], keeps)
         if len(self._types) < MAX_SESSIONS:  # names are the publishers' to choose
             self._types[name] = found
+            if self._core is not None and not keeps and self._core.tell_type(name, *found[:4]) is not None:
+                self._told.append((name, found.category, found.severity, found.outcome))
         return found
 
     def _people(self, payload: dict[str, Any], text: str) -> tuple[bool, tuple[str, ...]]:
@@ -293,6 +307,8 @@ class Deriver:
             known = "names" if plain in self._subject_keys else "personal" if plain in PERSONAL_KEYS else ""
             if len(self._keys) < MAX_SESSIONS:
                 self._keys[key] = known
+                if self._core is not None and not known:
+                    self._core.tell_name(key)
         return known
 
 
@@ -306,19 +322,22 @@ def _sentences(whole: Whole, kept: dict[str, Any] | None, names: tuple[str, ...]
 
 
 def told_apart(
-    derived: Sequence[Derived], stored: Mapping[str, LedgerRow], unstored: Mapping[str, Marks], text_of: Callable[[Record, int], bytes]
+    derived: Sequence[Derived],
+    stored: Mapping[str, LedgerRow],
+    unstored: Sequence[Mapping[str, Marks]],
+    text_of: Callable[[Record, int], bytes],
 ) -> list[Literal["repeat", "same_id"] | None]:
     """Which are to be sealed (None), are here already, or are here with another content or a link that does not fit.
 
     ``stored`` and ``unstored`` are those that are sealed, by audit id; ``text_of`` opens a part.
     """
-    ids = [item.found_by[0] for item in derived]
-    if not stored and len({*ids}) == len(ids) and unstored.keys().isdisjoint(ids):
-        return [None] * len(ids)  # the usual case
+    ids = {item.found_by[0] for item in derived}
+    if not stored and len(ids) == len(derived) and all(some.keys().isdisjoint(ids) for some in unstored):
+        return [None] * len(derived)  # the usual case
     seen, verdicts = dict[str, Marks](), list[Literal["repeat", "same_id"] | None]()
     for item in derived:
         audit_id, marks = item.found_by[0], item.marks
-        before = seen.get(audit_id) or unstored.get(audit_id)
+        before = next((some[audit_id] for some in (seen, *unstored) if audit_id in some), None)
         if before is None and audit_id in stored:  # where nobody can read its hashes any more, nobody can compare
             before = _marks_of(stored[audit_id], text_of) or marks
         seen[audit_id] = before or marks

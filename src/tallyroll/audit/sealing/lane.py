@@ -7,11 +7,11 @@ from itertools import count, repeat
 
 from msgspec.structs import replace
 
-from tallyroll.audit.ledger.chain import Sealed
-from tallyroll.audit.ledger.layout import Kind, unpack_core
+from tallyroll.audit.ledger.chain import Run
+from tallyroll.audit.ledger.layout import Kind, unpack_core, unpack_record
 from tallyroll.audit.ledger.partition import LedgerPartition, Offered, Tip, pack_tip, unpack_tip
 from tallyroll.audit.ledger.tree import CompactRange
-from tallyroll.audit.sealing.deriving import Publishers
+from tallyroll.audit.sealing.publishers import Publishers
 from tallyroll.audit.sealing.registry import ChainKey, Registry
 from tallyroll.errors import LedgerTampered
 from tallyroll.events.position import Position, TopicPartition
@@ -83,21 +83,17 @@ class Lane:
         self._moved.add((core.chain.writer, core.chain.epoch))
         self._add(raw, offered.leaf, facts, source, now_us)
 
-    def take_own(
-        self, sealed: Sequence[Sealed], facts: Sequence[LedgerFacts], sources: Sequence[Position | None], now_us: int, mac_epoch: int
-    ) -> None:
+    def take_own(self, run: Run, facts: Sequence[LedgerFacts], sources: Sequence[Position | None], now_us: int, mac_epoch: int) -> None:
         """Records of this process's writer, the genesis of its chain before them where there is one: it has no facts and no source."""
-        for item in sealed[: len(sealed) - len(facts)]:
-            core = unpack_core(item.core)
+        own = len(run.packed) - len(facts)
+        for raw, leaf in zip(run.packed[:own], run.leaves, strict=False):
+            core = unpack_core(unpack_record(raw).core)
             opening = LedgerFacts(core.kind, core.ts_us, core.retention_class, core.keep_until_day)
-            self._add(item.packed(), item.leaf, opening, sources[0], now_us)
-        own = sealed[len(sealed) - len(facts) :]
-        packed, leaves = [item.packed() for item in own], [item.leaf for item in own]
-        self._rows += map(LedgerRow, repeat(self.number), count(self.end), packed, leaves, repeat(now_us), sources)
+            self._add(raw, leaf, opening, sources[0], now_us)
+        self._rows += map(LedgerRow, repeat(self.number), count(self.end), run.packed[own:], run.leaves[own:], repeat(now_us), sources)
         self._facts += facts
-        last = sealed[-1]
-        chain = (last.chain.writer, last.chain.epoch)
-        self.ledger.tips[chain] = Tip(last.seq, last.leaf, mac_epoch, facts[-1].kind == Kind.CLOSE, (), now_us)
+        chain = (run.chain.writer, run.chain.epoch)
+        self.ledger.tips[chain] = Tip(run.last, run.leaves[-1], mac_epoch, facts[-1].kind == Kind.CLOSE, (), now_us)
         self._moved.add(chain)
 
     def pending(self) -> Sequence[LedgerAppend]:

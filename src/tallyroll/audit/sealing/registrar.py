@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tallyroll.audit.ledger import records
-from tallyroll.audit.ledger.chain import Draft, Sealed, Writer
+from tallyroll.audit.ledger.chain import Draft, Drafts, Run, Sealed, Writer
 from tallyroll.audit.ledger.epoch_clock import EPOCH_S, EpochClock
 from tallyroll.audit.ledger.layout import REGISTRY, Kind, unpack_core
 from tallyroll.audit.ledger.partition import Tip, pack_tip, unpack_tip
@@ -47,6 +47,7 @@ class Registrar:
         classes: Mapping[int, int | None] | None = None,
         heartbeat_s: int = 5,
         epoch_s: int = EPOCH_S,
+        compiled: bool = True,
     ) -> None:
         self.registry = Registry()
         self.log_id = log_id
@@ -58,6 +59,7 @@ class Registrar:
         self._classes = {0: None} if classes is None else dict(classes)
         self._heartbeat_s = heartbeat_s
         self._epoch_s = epoch_s
+        self._compiled = compiled
         self._writer: Writer | None = None
         self._time = EpochClock(clock, epoch_s)
         self._pending: list[_Pending] = []
@@ -105,13 +107,13 @@ class Registrar:
         """The moment for what this writer seals now: the wall clock, but where that was set back in the epoch."""
         return self._clock.now_us() if self._writer is None else self._time.now_us()
 
-    def seal(self, partition: int, drafts: Sequence[Draft], ts_us: int) -> list[Sealed]:
-        """Records of this writer, its chain's genesis before the first one of it. Enrols where there is no epoch yet."""
-        if partition in self._burnt:
-            raise RuntimeError(f"the epoch is over for ledger partition {partition}; begin() comes first")
-        writer = self._writer or self._begin()
-        writer.advance(self._time.second)
-        return writer.seal_all(partition, drafts, ts_us)
+    def seal(self, partition: int, draft: Draft, ts_us: int) -> list[Sealed]:
+        """A record of this writer, its chain's genesis before the first one of it. Enrols where there is no epoch yet."""
+        return self._ready(partition).seal(partition, draft, ts_us)
+
+    def seal_entries(self, partition: int, drafts: Drafts, ts_us: int) -> Run:
+        """The same of entries, one or more: all of them or none."""
+        return self._ready(partition).seal_entries(partition, drafts, ts_us)
 
     def record(self, kind: Kind, env: bytes) -> None:
         """Says something in the registry; stored with the next ``commit``."""
@@ -192,12 +194,22 @@ class Registrar:
         enrolment = self._ring.enrol(opened_us) if before is None else self._ring.enrol(opened_us, writer=before[0], after=before[1])
         same = before is not None and enrolment.writer == before[0]
         previous = (before[1], ends) if before is not None and same and ends else None
-        writer = self._writer = Writer(self.log_id, enrolment, self._cipher, rule_set=self._rule_set, previous=previous)
+        writer = self._writer = Writer(
+            self.log_id, enrolment, self._cipher, rule_set=self._rule_set, previous=previous, compiled=self._compiled
+        )
         self._known_as, self._time = (writer.writer, writer.epoch), time
         self._burnt.clear()
         self._record(Kind.KEY, records.writer_key(writer.writer, writer.epoch, writer.commitment, writer.opened_us, self._heartbeat_s))
         if self._rule_set not in self.registry.rule_sets:
             self._record(Kind.KEY, records.rule_set(self._rule_set, self._classes))
+        return writer
+
+    def _ready(self, partition: int) -> Writer:
+        """The writer, under the MAC key of now."""
+        if partition in self._burnt:
+            raise RuntimeError(f"the epoch is over for ledger partition {partition}; begin() comes first")
+        writer = self._writer or self._begin()
+        writer.advance(self._time.second)
         return writer
 
     def _stored_heads(self) -> list[Head]:
@@ -213,7 +225,7 @@ class Registrar:
         return found
 
     def _record(self, kind: Kind, env: bytes) -> None:
-        for sealed in self.seal(REGISTRY, [Draft(kind, env)], self.now_us()):
+        for sealed in self.seal(REGISTRY, Draft(kind, env), self.now_us()):
             core = unpack_core(sealed.core)
             self._pending.append(_Pending(sealed, core.kind, sealed.env))
             self.registry.learn(core.kind, sealed.env, (core.chain.writer, core.chain.epoch), core.seq)

@@ -7,12 +7,12 @@ letters: what cannot be read, or is not what it should be, is sealed as a findin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from tallyroll.audit.ledger import records
-from tallyroll.audit.ledger.chain import Draft, Part
+from tallyroll.audit.ledger.chain import Draft, Run
 from tallyroll.audit.ledger.envelope import record_in
 from tallyroll.audit.ledger.facts import facts_of
 from tallyroll.audit.ledger.layout import CLOCK_BOUND_S, REGISTRY, Kind
@@ -20,7 +20,7 @@ from tallyroll.audit.ledger.partition import GAP, REPEAT, TAKEN, Offered, Verdic
 from tallyroll.audit.ledger.records import Missing
 from tallyroll.audit.ledger.subjects import DrawnKeys, parts_about, text_of
 from tallyroll.audit.sealing.breaches import Breaches
-from tallyroll.audit.sealing.deriving import Derived, Deriver, Marks, Publishers, told_apart
+from tallyroll.audit.sealing.deriving import Derived, Deriver, Marks, told_apart
 from tallyroll.audit.sealing.drafts import DAY_US, OWN_KEEP_DAYS, drafts_of
 from tallyroll.audit.sealing.finding import Finding
 from tallyroll.audit.sealing.hearing import AskLog
@@ -28,6 +28,7 @@ from tallyroll.audit.sealing.intake import Intake
 from tallyroll.audit.sealing.lane import Lane
 from tallyroll.audit.sealing.lost import look_for_lost, look_for_lost_log, rewound
 from tallyroll.audit.sealing.options import SealerOptions
+from tallyroll.audit.sealing.publishers import Publishers
 from tallyroll.audit.sealing.registrar import Registrar
 from tallyroll.audit.sealing.registry import Admission, ChainKey, partition_counts
 from tallyroll.audit.sealing.separating import Separating
@@ -40,7 +41,6 @@ from tallyroll.ports import Cipher, Clock, DeadLetter, KeyRing, LedgerCommit, Le
 from tallyroll.telemetry import AUDIT_FINDINGS, AUDIT_SEALED, FOLLOW_REPEATS, Counters, Telemetry
 
 _SECOND_US: Final = 1_000_000
-_AT_ONCE: Final = 64  # entries: what is made of so many is still near the processor when the next step takes it
 _TOLD_EACH_S: Final = 0.05  # who watches in real time hears of a finding within a tenth of a second
 
 
@@ -88,7 +88,8 @@ class AuditSealer:
         self._check, self._committed, self._log_spans = check, committed, log_spans
         self._separating, self._breaches = separating, breaches
         self._findings, self._told_s = list[Finding](), float("-inf")
-        self._unstored: dict[str, Marks] = {}
+        self._unstored: dict[str, Marks] = {}  # by audit id, of what was taken in since the commit of those that are being stored
+        self._storing: Mapping[str, Marks] = {}
         self._conflict: PositionConflict | None = None
         self._drifting: set[ChainKey] = set()
         self._latest_us = 0  # of the wall clock: where that is set back, what was sealed before is not ahead
@@ -220,7 +221,8 @@ class AuditSealer:
             now_us = self.registrar.now_us()
             day = now_us // DAY_US + OWN_KEEP_DAYS
             draft = Draft(Kind.HEADS, records.heads(self.registrar.heads()), (), 0, day)
-            self._take_own(lane, [draft], [LedgerFacts(Kind.HEADS, now_us, 0, day)], [None], now_us)
+            run = Run.of(self.registrar.seal(lane.number, draft, now_us))
+            lane.take_own(run, [LedgerFacts(Kind.HEADS, now_us, 0, day)], [None], now_us, self.registrar.mac_epoch)
 
     def is_behind(self, by_us: int) -> bool:
         """Whether records that come in now were sealed longer ago: then a silence is the log's, not a writer's."""
@@ -305,15 +307,19 @@ class AuditSealer:
 
     def _derive(self, lane: Lane, batch: Batch, base: str) -> None:
         """All of a batch, or nothing where a key or the store cannot be had."""
-        found = self._deriver.derive(batch, lane.publishers)
+        found, places = self._deriver.derive(batch, lane.publishers), batch.positions()
         derived = [item for item in found if isinstance(item, Derived)]
         known = self._store.known([item.found_by[0] for item in derived]) if derived else {}
-        verdicts = iter(told_apart(derived, known, self._unstored, partial(text_of, self._ring, self._cipher)))
+        verdicts = told_apart(derived, known, (self._unstored, self._storing), partial(text_of, self._ring, self._cipher))
+        if len(derived) == len(found) and not any(verdicts):  # the usual case
+            self._seal(lane, derived, places, self._options.days(base))
+            return
+        verdict_of = iter(verdicts)
         fresh, sources, repeats = list[Derived | Finding](), list[Position](), 0
-        for item, place, value in zip(found, batch.positions(), batch.values, strict=True):
+        for item, place, value in zip(found, places, batch.values, strict=True):
             if isinstance(item, Undecodable):
                 fresh.append(Finding("unreadable", str(place), item.reason, value or b""))
-            elif (verdict := next(verdicts)) is None:
+            elif (verdict := next(verdict_of)) is None:
                 fresh.append(item)
             elif verdict == "same_id":
                 fresh.append(Finding("same_id", str(place), f"entry {item.found_by[0]}", value or b""))
@@ -331,58 +337,43 @@ class AuditSealer:
         self._seal(lane, [finding], [position], OWN_KEEP_DAYS)
 
     def _seal(self, lane: Lane, items: Sequence[Derived | Finding], sources: Sequence[Position | None], keep_days: int) -> None:
-        """Entries and findings with their positions, at one moment: keys first, which may fail, then all of them."""
+        """Entries and findings with their positions, at one moment: keys first, which may fail, then all of them or none."""
+        if not items:
+            return
+        findings = [item for item in items if isinstance(item, Finding)]
+        if findings and self._breaches is not None:
+            items = [self._breaches.judged(item) if isinstance(item, Finding) else item for item in items]  # the same, and what it breaks
+            findings = [item for item in items if isinstance(item, Finding)]
         now_us = self.registrar.now_us()
         parts = iter(parts_about(self._ring, [sentence for item in items for sentence in item.sentences], self._drawn.take))
-        for start in range(0, len(items), _AT_ONCE):
-            stop = start + _AT_ONCE
-            self._seal_some(lane, items[start:stop], sources[start:stop], parts, now_us, keep_days)
-
-    def _seal_some(  # noqa: PLR0913  # what they are sealed with
-        self,
-        lane: Lane,
-        items: Sequence[Derived | Finding],
-        sources: Sequence[Position | None],
-        parts: Iterator[Part],
-        now_us: int,
-        keep_days: int,
-    ) -> None:
-        if self._breaches is not None:
-            items = [self._breaches.judged(item) if isinstance(item, Finding) else item for item in items]  # the same, and what it breaks
         drafts, facts = drafts_of(items, parts, log_id=self.registrar.log_id, now_us=now_us, keep_days=keep_days)
-        self._take_own(lane, drafts, facts, sources, now_us)
-        unstored = {item.found_by[0]: item.marks for item in items if isinstance(item, Derived)}
-        self._unstored.update(unstored)
-        if unstored:
-            self._telemetry.count(AUDIT_SEALED, len(unstored), outcome="derived")
-        for finding in [item for item in items if isinstance(item, Finding)]:
+        lane.take_own(self.registrar.seal_entries(lane.number, drafts, now_us), facts, sources, now_us, self.registrar.mac_epoch)
+        self._unstored.update([(item.found_by[0], item.marks) for item in items if isinstance(item, Derived)])
+        if len(items) > len(findings):
+            self._telemetry.count(AUDIT_SEALED, len(items) - len(findings), outcome="derived")
+        for finding in findings:
             self._findings.append(finding)
             self._telemetry.count(AUDIT_FINDINGS, reason=finding.code)
-
-    def _take_own(
-        self, lane: Lane, drafts: Sequence[Draft], facts: Sequence[LedgerFacts], sources: Sequence[Position | None], now_us: int
-    ) -> None:
-        lane.take_own(self.registrar.seal(lane.number, drafts, now_us), facts, sources, now_us, self.registrar.mac_epoch)
 
     async def _commit(self) -> None:
         lanes = [lane for lane in self.lanes.values() if lane.has_pending or lane.next != (lane.stored or 0)]
         positions = {lane.where: (lane.stored, lane.next) for lane in lanes}
         appends = [append for lane in lanes for append in lane.pending()]
-        findings, unstored = self._findings, self._unstored
-        self._findings, self._unstored, self._told_s = [], {**self._unstored}, self._clock.monotonic()
+        findings, storing = self._findings, self._unstored
+        self._findings, self._unstored, self._storing, self._told_s = [], {}, storing, self._clock.monotonic()
         try:
             await self.registrar.commit(LedgerCommit(appends, positions))
         except BaseException as error:
-            self._findings = [*findings, *self._findings]
+            self._findings, self._unstored = [*findings, *self._findings], {**storing, **self._unstored}
             if isinstance(error, PositionConflict):
                 self.lanes.clear()
                 self._findings.clear()
                 self._unstored.clear()
             raise
+        finally:
+            self._storing = {}
         for lane in lanes:
             lane.taken(positions[lane.where][1])
-        for audit_id in unstored:
-            self._unstored.pop(audit_id, None)
         self._telling.tell(findings)
         if self._breaches is not None and findings:
             await self._breaches.say(findings, self.registrar.log_id)

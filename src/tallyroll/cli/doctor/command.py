@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from tallyroll import compiled
 from tallyroll.adapters.extras import EXTRAS, available, require
 from tallyroll.adapters.sqlite.log import SqliteLog
 from tallyroll.adapters.sqlite.spool_report import spool_report
@@ -105,11 +106,8 @@ def _versions() -> Check:
             said.append(f"{module} {version(module)}")
         except PackageNotFoundError:
             said.append(module)
-    if available("analytics"):
-        from tallyroll.analytics import scanner  # noqa: PLC0415  # needs the extra
-
-        core = scanner.version()
-        said.append(f"tallyroll-core {core}" if core else "no compiled core")
+    core = compiled.version()
+    said.append(f"tallyroll-core {core}" if core else "no compiled core")
     return Check("versions", "ok", ", ".join(said))
 
 
