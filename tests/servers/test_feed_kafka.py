@@ -22,7 +22,7 @@ from tallyroll.testing.contract import Member, until
 
 pytestmark = pytest.mark.server
 
-SMALL = 20_000
+SMALL = 60_000
 """Bytes that are kept for those who are behind: some fifty of the records here."""
 
 

@@ -32,6 +32,9 @@ log: Final = logging.getLogger("tallyroll.analytics")
 
 RUN_S: Final = 0.02  # how long records may wait for their run at most: part of an alert's 100 ms
 _REST: Final = 2.0  # after a run the next one waits so many times as long as it took, within that: few records cost as much as some
+_LATE: Final = 0.05  # who is behind the log rests for such a part of how late he is, too: one run for many records costs the least
+_LATE_MOST_S: Final = 0.25
+_MANY: Final = 300  # records of a run, for which one is behind if they are late
 AWAY_S: Final = 0.2  # how long a store that was away is left alone
 TURN_S: Final = 0.005  # how long a flush may hold up others that share the event loop
 _SHORT_TURN_S: Final = 0.001  # the same while an alert is on its way, which needs the loop some times
@@ -61,7 +64,7 @@ class AnalyticsFollower:
     and left out; it is never put aside, since the state follower does that with the same record. Its place is counted as read.
     ``flush`` stores changed pane rows, open pairs, keys, positions and the documents of the observers in one transaction.
     Panes made by other metrics are made anew, as far back as the log goes. The store and the observers stay the caller's.
-    ``wants_flush`` runs the kernel, at most 20 ms after the last run, so it has to be asked. What an observer that goes ahead has
+    ``wants_flush`` runs the kernel, at most 20 ms after the last run, so it has to be asked; more seldom where records are late anyway. What an observer that goes ahead has
     is stored by itself, ahead of the panes it was seen in, and at once if it cannot wait: after a crash these are read again,
     and so is it.
     Records are read by the compiled scanner where it is installed, unless ``compiled`` says no; panes are the same. Without it,
@@ -100,6 +103,7 @@ class AnalyticsFollower:
         self._kernel = Kernel(specs, schemas, retention, compiled=compiled)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._waiting = 0
+        self._newest_ms = -1
         self._run_due = 0.0
         self._ahead: asyncio.Task[StoreUnavailable | None] | None = None
         self._ahead_due = 0.0
@@ -151,6 +155,7 @@ class AnalyticsFollower:
                 lane.first = fresh.offsets[0]
             lane.batches.append(fresh)
             self._waiting += len(fresh)
+            self._newest_ms = fresh.timestamps_ms[-1]
             if self._waiting >= self._kernel.run_rows:
                 self._run()
         lane.next = max(lane.next, batch.next_offset)
@@ -234,15 +239,16 @@ class AnalyticsFollower:
     def _run(self) -> None:
         if not self._waiting:
             return
-        begin = self._clock.monotonic()
+        begin, now_us = self._clock.monotonic(), self._clock.now_us()
+        late_s = now_us / 1_000_000 - self._newest_ms / 1_000 if self._waiting >= _MANY and self._newest_ms >= 0 else 0.0
         self._waiting = 0
-        run = self._kernel.run(self._clock.now_us(), observe=bool(self._observers))
+        run = self._kernel.run(now_us, observe=bool(self._observers))
         if run is not None:
             for observer in self._observers:
                 observer.observed(run)
             count_run(self._telemetry, run.tally)
         end = self._clock.monotonic()
-        self._run_due = end + min(RUN_S, _REST * (end - begin))
+        self._run_due = end + max(min(RUN_S, _REST * (end - begin)), min(_LATE * late_s, _LATE_MOST_S))
         self._telemetry.observe(RUN_SECONDS, end - begin)
 
     # Storing

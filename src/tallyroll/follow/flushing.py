@@ -23,17 +23,24 @@ _MOST_RECORDS: Final = 4 * _FLUSH_RECORDS  # the same beside a flush that is und
 _KEEPING_UP: Final = 1.0
 _BEHIND: Final = 4.0
 
+# Who is behind by the clock as well rests for a tenth of how late he is: what is late is hardly later for it, and more records come
+# to each result.
+_LATE: Final = 0.1
+_LATE_MOST_S: Final = 1.0
+
 Stored = Callable[[Follower, Mapping[TopicPartition, int]], Awaitable[None]]
 """Takes what a flush has stored: the next offsets of a follower."""
 
 
-def rest_s(interval_s: float, took_s: float, before_s: float, *, behind: bool) -> float:
+def rest_s(interval_s: float, took_s: float, before_s: float, *, behind: bool, late_s: float = 0.0) -> float:
     """How long a follower rests after a flush that took so long, and the one before it ``before_s``.
 
     Flushes begin an interval apart, and further where storing is slow. One slow flush among quick ones is an accident: what came
-    meanwhile has waited for it already.
+    meanwhile has waited for it already. ``late_s`` is how old the newest record is that was applied.
     """
-    return max(interval_s - took_s, (_BEHIND if behind else _KEEPING_UP) * min(took_s, before_s))
+    if not behind:
+        return max(interval_s - took_s, _KEEPING_UP * min(took_s, before_s))
+    return max(interval_s - took_s, _BEHIND * min(took_s, before_s), min(_LATE * late_s, _LATE_MOST_S))
 
 
 class Flushes:
@@ -50,6 +57,7 @@ class Flushes:
         self._clock = clock
         self._telemetry = telemetry
         self._fresh = {follower.name: 0 for follower in followers}
+        self._newest_ms = dict.fromkeys(self._fresh, -1)
         self._last = {follower.name: 0.0 for follower in followers}
         self._took_s = dict.fromkeys(self._last, (0.0, 0.0))  # the last flush, and the one before it
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -59,9 +67,10 @@ class Flushes:
         self._failing: set[str] = set()  # whose last flush has failed, and may pass
         self.conflicted: set[str] = set()
 
-    def applied(self, follower: Follower, count: int) -> None:
-        """So many records more are not stored."""
+    def applied(self, follower: Follower, count: int, newest_ms: int) -> None:
+        """So many records more are not stored; when the last of them was written, -1 where the log does not know."""
         self._fresh[follower.name] += count
+        self._newest_ms[follower.name] = newest_ms
 
     def forget(self, follower: Follower) -> None:
         """The follower begins anew."""
@@ -119,7 +128,9 @@ class Flushes:
     def _wants(self, follower: Follower, now: float, *, behind: bool) -> bool:
         """Asks the follower, also during its flush; its interval is over, too, when memory holds as much as it should."""
         fresh, waited, runs = self._fresh[follower.name], now - self._last[follower.name], follower.name in self._tasks
-        rest = rest_s(self._interval_s, *self._took_s[follower.name], behind=behind)
+        newest_ms = self._newest_ms[follower.name]
+        late_s = self._clock.now_us() / 1_000_000 - newest_ms / 1_000 if newest_ms >= 0 else 0.0
+        rest = rest_s(self._interval_s, *self._took_s[follower.name], behind=behind, late_s=late_s)
         over = not runs and fresh > 0 and (waited >= rest or fresh >= _FLUSH_RECORDS)
         return follower.wants_flush(interval_over=over)
 

@@ -245,7 +245,7 @@ class FollowLoop:
         await self._begin_late(self._subscription)
         await self._retry_held()
         asked, self._flush_asked = self._flush_asked, False
-        if not await self._flushes.begin(asked=asked, behind=sum(map(len, batches)) >= self._settings.batch_records) and asked:
+        if not await self._flushes.begin(asked=asked, behind=2 * sum(map(len, batches)) >= self._settings.batch_records) and asked:
             self._flush_asked = True
         for follower in [one for one in self._followers if one.name in self._flushes.conflicted]:
             await self._start_over(follower)
@@ -304,7 +304,7 @@ class FollowLoop:
             await self._start_over(follower)
             raise
         self._applied[follower.name][batch.topic_partition] = batch.next_offset
-        self._flushes.applied(follower, len(batch))
+        self._flushes.applied(follower, len(batch), batch.timestamps_ms[-1])
         self._telemetry.count(FOLLOWED, len(batch), follower=follower.name)
 
     def _hold(self, follower: Follower, batch: Batch, held: Held | None, *, retried: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, Message
@@ -18,14 +18,15 @@ from confluent_kafka import TopicPartition as ClientPartition
 from tallyroll.adapters.kafka.batches import to_batches
 from tallyroll.adapters.kafka.outcomes import unavailable
 from tallyroll.adapters.kafka.owner import Owner
+from tallyroll.adapters.kafka.place import Place
 from tallyroll.adapters.kafka.window import Window
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
 
 log: Final = logging.getLogger("tallyroll.kafka")
 
-MOST_BYTES: Final = 16 * 1024 * 1024
-"""What all windows keep for those who are behind; further behind a member reads by itself."""
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""What all windows keep for those who are behind, with all that was made of it; further behind a member reads by itself."""
 
 LINGER_S: Final = 0.005
 """A batch costs each follower more than a record does; a slow stream comes in batches, too, if it may wait."""
@@ -33,17 +34,8 @@ LINGER_S: Final = 0.005
 _AHEAD: Final = 1_000  # records a member may be ahead of what was read; beyond that the reading goes on from the member's place
 _LOOK_S: Final = 0.05  # one look for records
 _AWAY_S: Final = 5.0  # how long everybody reads a partition by himself that could not be read here
+_GATHER_S: Final = 10.0  # for so long after somebody has joined everything is kept for members that have no partitions yet
 _CLOSE_S: Final = 10.0  # as a member waits for a broker that does not answer
-
-
-class Place:
-    """How far one member is: its next offsets, and which of its partitions it gets from the feed."""
-
-    __slots__ = ("fed", "next")
-
-    def __init__(self) -> None:
-        self.next: dict[TopicPartition, int] = {}
-        self.fed: set[TopicPartition] = set()
 
 
 class Feed:
@@ -67,6 +59,7 @@ class Feed:
         self._assigned: set[TopicPartition] = set()
         self._look: asyncio.Task[None] | None = None
         self._looks = 0
+        self._joined_s = 0.0
 
     @property
     def is_shared(self) -> bool:
@@ -81,42 +74,54 @@ class Feed:
     def join(self, place: Place) -> None:
         """One more member."""
         self._places.append(place)
+        self._joined_s = self._loop.time()
 
     async def leave(self, place: Place) -> None:
         """The member is gone; the consumer ends with the last but one."""
         self._places.remove(place)
         if not self.is_shared:
-            self._windows.clear()
+            for partition in list(self._windows):
+                self._forget(partition)
             await self._close()
 
-    def serves(self, partition: TopicPartition, position: int) -> bool:
-        """Whether the partition can be taken from here on; it is read from now on if it was not.
+    def serve(self, place: Place, partition: TopicPartition) -> bool:
+        """Feeds the partition to a member, if it can be taken from where he stands; it is read from now on if it was not.
 
         The member who is furthest leads. Who is behind what is kept has to come nearer by himself.
         """
         if not self.is_shared or self._refused.get(partition, 0.0) > self._loop.time():
             return False
-        window = self._windows.get(partition)
-        if window is None or position > window.end + _AHEAD or not self._is_taken(partition):
+        window, position = self._windows.get(partition), place.next[partition]
+        if window is None or position > window.end + _AHEAD or not any(partition in one.fed for one in self._places):
+            self._forget(partition)
             self._windows[partition] = Window(position, self._looks + 1)
             self._changes.append((partition, position))
-            return True
-        return window.start <= position
+        elif position < window.start:
+            return False
+        place.feed(partition)
+        return True
 
-    def keeps(self, partition: TopicPartition, position: int) -> bool:
-        """Whether a member at ``position`` finds its records here, now or later."""
-        window = self._windows.get(partition)
-        return self.is_shared and window is not None and window.start <= position
+    def seek(self, place: Place, partition: TopicPartition, offset: int) -> None:
+        """A member that is fed goes on elsewhere."""
+        place.moved(partition, offset)
+        place.news.add(partition)
+        self._lose(partition, self._windows.get(partition))
 
-    def has(self, partition: TopicPartition, position: int) -> bool:
-        """Whether something was read behind ``position``."""
-        window = self._windows.get(partition)
-        return window is not None and window.end > position
-
-    def take(self, partition: TopicPartition, position: int, most: int) -> Batch | None:
-        """What comes at ``position``, at most so many records: the same batch for all, unless it has to be cut."""
-        window = self._windows.get(partition)
-        return None if window is None else window.at(position, most)
+    def take(self, place: Place, most: int, *, but: Collection[TopicPartition]) -> list[Batch]:
+        """What comes next for a member, at most so many records, nothing of ``but``. The same batches for all, unless they must be cut."""
+        found, left = list[Batch](), most
+        for partition in place.ready if most > 0 else ():
+            window = self._windows.get(partition)
+            batch = None if window is None or partition in but else window.at(place.next[partition], most)
+            if batch is not None:
+                if len(batch) > left:
+                    continue  # the next time, as a whole: what is made of a part is not there for the others
+                left -= len(batch)
+                found.append(batch)
+                place.passed(partition, batch.next_offset)
+            if window is None or window.end <= place.next[partition]:
+                place.news.discard(partition)
+        return found
 
     async def more(self, timeout_s: float) -> None:
         """Waits until something was looked for, or so long."""
@@ -141,25 +146,27 @@ class Feed:
             window = self._windows.get(batch.topic_partition)
             if window is not None and window.read <= number:
                 window.add(batch)
+                for place in self._places:
+                    if batch.topic_partition in place.fed:
+                        place.news.add(batch.topic_partition)
         self._refuse([partition for partition in self._windows if partition.topic in failed])
         self._settle()
 
     def _settle(self) -> None:
         """Forgets what everybody has, partitions that nobody takes from here any more, and the oldest of what is too much."""
-        for partition in list(self._windows):
-            if self._is_taken(partition):
-                self._windows[partition].drop_to(min(place.next[partition] for place in self._places if partition in place.next))
-            else:
+        gathering = self._loop.time() - self._joined_s < _GATHER_S and not all(place.next for place in self._places)
+        for partition, window in list(self._windows.items()):
+            if not any(partition in place.fed for place in self._places):
                 self._forget(partition)
+            elif not gathering:
+                window.drop_to(min(place.next[partition] for place in self._places if partition in place.next))
         held = sum(window.size for window in self._windows.values())
         while held > self._most_bytes:
-            largest = max(self._windows.values(), key=lambda window: window.size)
-            held -= largest.size
-            largest.drop_first()
-            held += largest.size
-
-    def _is_taken(self, partition: TopicPartition) -> bool:
-        return any(partition in place.fed for place in self._places)
+            partition, window = max(self._windows.items(), key=lambda item: item[1].size)
+            held -= window.size
+            window.drop_first()
+            held += window.size
+            self._lose(partition, window)
 
     def _refuse(self, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
@@ -169,6 +176,13 @@ class Feed:
     def _forget(self, partition: TopicPartition) -> None:
         if self._windows.pop(partition, None) is not None:
             self._changes.append((partition, None))
+            self._lose(partition, None)
+
+    def _lose(self, partition: TopicPartition, window: Window | None) -> None:
+        """Whoever stands before what is kept cannot go on here."""
+        for place in self._places:
+            if partition in place.fed and (window is None or place.next[partition] < window.start):
+                place.lost.add(partition)
 
     async def _close(self) -> None:
         owner, self._owner = self._owner, None

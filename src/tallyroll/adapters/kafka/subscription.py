@@ -15,16 +15,17 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from tallyroll.adapters.kafka.batches import to_batches
-from tallyroll.adapters.kafka.feed import LINGER_S, Feed, Place
+from tallyroll.adapters.kafka.feed import LINGER_S, Feed
 from tallyroll.adapters.kafka.outcomes import reason_of, unavailable
 from tallyroll.adapters.kafka.owner import Owner
+from tallyroll.adapters.kafka.place import Place
 from tallyroll.errors import LogUnavailable, SettingsError, SpanGone, TopicConflict
 from tallyroll.events.batch import Batch
 from tallyroll.events.position import TopicPartition
@@ -67,8 +68,6 @@ class KafkaSubscription:
         self._feed = feed
         self._place = Place()
         self._turns: deque[tuple[TopicPartition, int | None]] = deque()  # where partitions begin that came, None for those that went
-        self._waiting: set[TopicPartition] = set()  # what the caller has paused
-        self._unplaced: set[TopicPartition] = set()  # what begins where the log does, at an offset that is known with its first record
         self._attended_s = float("-inf")
         self._early: deque[Message] = deque()  # what came while the answer to a commit was looked for
         self._to_commit: dict[TopicPartition, int] = {}
@@ -86,105 +85,73 @@ class KafkaSubscription:
         while True:
             batches = await self._read(until)
             await self._choose()
-            batches += self._fed(self._max_records - sum(map(len, batches)), {batch.topic_partition for batch in batches})
+            self._settle_turns()
+            fed = self._feed.take(self._place, self._max_records - sum(map(len, batches)), but={one.topic_partition for one in batches})
+            self._epochs.update((batch.topic_partition, batch.leader_epoch) for batch in fed)
+            batches += fed
             left = until - self._loop.time()
             if batches or left <= 0:
                 return batches
-            if self._served and not self._reads_itself:
+            if self._place.is_served and not self._place.reads_itself:
                 await self._feed.more(min(left, _ATTEND_S))
 
     def pause(self, partition: TopicPartition) -> None:
         self._settle_turns()
-        self._waiting.add(partition)
+        self._place.waiting.add(partition)
         self._pause_changes[partition] = True
 
     def resume(self, partition: TopicPartition) -> None:
         self._settle_turns()
-        self._waiting.discard(partition)
+        self._place.waiting.discard(partition)
         self._pause_changes[partition] = partition in self._place.fed
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
         self._settle_turns()
-        if partition not in self._place.fed:
+        if partition in self._place.fed:
+            self._feed.seek(self._place, partition, offset)
+        else:
             await self._call(self._seek, partition, offset)
-        if partition in self._place.next:
-            self._place.next[partition] = offset
+            self._place.moved(partition, offset)
 
     # From where records come
 
-    @property
-    def _served(self) -> set[TopicPartition]:
-        """What comes from the feed now."""
-        return self._place.fed - self._waiting
-
-    @property
-    def _reads_itself(self) -> bool:
-        """Whether something comes from its own consumer."""
-        return not self._unplaced <= self._waiting or not self._place.next.keys() <= self._place.fed | self._waiting
-
     async def _read(self, until: float) -> list[Batch]:
         """What its own consumer has. It is asked now and then in any case: the group is attended to there."""
-        now = self._loop.time()
+        place, now = self._place, self._loop.time()
         wait_s = max(0.0, until - now)
-        if served := self._served:
-            if not self._reads_itself and now - self._attended_s < _ATTEND_S:
+        if place.is_served:
+            if not place.reads_itself and now - self._attended_s < _ATTEND_S:
                 await asyncio.sleep(0)  # noqa: TID251  # lets the others have their turn, waits for nothing
                 return []
-            news = not self._reads_itself or any(self._feed.has(partition, self._place.next[partition]) for partition in served)
-            wait_s = 0.0 if news else min(wait_s, _MIXED_S)
+            wait_s = 0.0 if place.news or not place.reads_itself else min(wait_s, _MIXED_S)
         batches = to_batches(await self._call(self._poll, wait_s))
         self._attended_s = self._loop.time()
         self._settle_turns()
-        batches = [batch for batch in batches if batch.topic_partition in self._held and batch.topic_partition not in self._place.fed]
+        batches = [batch for batch in batches if batch.topic_partition in place.own]
         for batch in batches:
-            self._passed(batch)
+            place.passed(batch.topic_partition, batch.next_offset)
+            self._epochs[batch.topic_partition] = batch.leader_epoch
         return batches
 
     async def _choose(self) -> None:
         """Which partitions come from the feed from here on, and which no longer."""
         self._settle_turns()
-        place, feed = self._place, self._feed
-        if feed.is_shared:
-            for partition, position in place.next.items():
-                if partition not in place.fed and partition not in self._waiting:
-                    serves = self._pause_changes[partition] = feed.serves(partition, position)
-                    if serves:
-                        place.fed.add(partition)
-        for partition in [one for one in place.fed if not feed.keeps(one, place.next[one])]:
+        place = self._place
+        for partition in place.undecided:
+            self._pause_changes[partition] = self._feed.serve(place, partition)
+        for partition in list(place.lost):
             await self._call(self._begin_at, partition, place.next[partition])
-            place.fed.discard(partition)
-            self._pause_changes[partition] = partition in self._waiting
-
-    def _fed(self, most: int, without: Collection[TopicPartition]) -> list[Batch]:
-        """What the feed has for this member, at most so many records; those who got something last come first the next time."""
-        self._settle_turns()
-        found, place = list[Batch](), self._place
-        for partition in [one for one in place.next if one in place.fed and one not in self._waiting and one not in without]:
-            if most > 0 and (batch := self._feed.take(partition, place.next[partition], most)) is not None:
-                most -= len(batch)
-                found.append(batch)
-                self._passed(batch)
-        return found
-
-    def _passed(self, batch: Batch) -> None:
-        partition = batch.topic_partition
-        self._place.next.pop(partition, None)  # to the end
-        self._place.next[partition] = batch.next_offset
-        self._unplaced.discard(partition)
-        self._epochs[partition] = batch.leader_epoch
+            place.unfeed(partition)
+            self._pause_changes[partition] = partition in place.waiting
 
     def _settle_turns(self) -> None:
         """Takes in what has come and gone, as the consumer's thread was told."""
         while self._turns:
             partition, start = self._turns.popleft()
             if start is None:
-                for known in (self._waiting, self._place.fed, self._unplaced):
-                    known.discard(partition)
-                self._place.next.pop(partition, None)
-            elif start < 0:
-                self._unplaced.add(partition)
+                self._place.went(partition)
             else:
-                self._place.next[partition] = start
+                self._place.came(partition, start if start >= 0 else None)
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         """As the port says; stored when it returns. Inside a rebalance it goes out when the listener is done, and nobody waits for it.

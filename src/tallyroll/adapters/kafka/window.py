@@ -9,7 +9,7 @@ from typing import Final
 
 from tallyroll.events.batch import Batch
 
-_RECORD_BYTES: Final = 200  # of memory beside the value: key, offset, what is decoded of it
+_RECORD_BYTES: Final = 1_000  # of memory beside the value: key, offset, and what followers have made of it
 _end_of: Final = attrgetter("next_offset")
 
 
