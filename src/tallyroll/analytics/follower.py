@@ -64,9 +64,9 @@ class AnalyticsFollower:
     and left out; it is never put aside, since the state follower does that with the same record. Its place is counted as read.
     ``flush`` stores changed pane rows, open pairs, keys, positions and the documents of the observers in one transaction.
     Panes made by other metrics are made anew, as far back as the log goes. The store and the observers stay the caller's.
-    ``wants_flush`` runs the kernel, at most 20 ms after the last run, so it has to be asked; more seldom where records are late anyway. What an observer that goes ahead has
-    is stored by itself, ahead of the panes it was seen in, and at once if it cannot wait: after a crash these are read again,
-    and so is it.
+    ``wants_flush`` runs the kernel, at most 20 ms after the last run, so it has to be asked; more seldom where records are late
+    anyway. What an observer that goes ahead has is stored by itself, ahead of the panes it was seen in, and at once if it cannot
+    wait: after a crash these are read again, and so is it.
     Records are read by the compiled scanner where it is installed, unless ``compiled`` says no; panes are the same. Without it,
     and where another follower of the loop reads whole heads, give that one the batches first: then they are decoded once.
     Values that come late count as long as panes of their time are kept, which ``retention`` says; what came

@@ -126,7 +126,7 @@ class Feed:
     async def more(self, timeout_s: float) -> None:
         """Waits until something was looked for, or so long."""
         if self._look is None or self._look.done():
-            self._look = asyncio.ensure_future(self._read())
+            self._look = asyncio.create_task(self._read(), name="feed")
         await asyncio.wait({self._look}, timeout=timeout_s)
         if self._look.done():
             self._look.result()
