@@ -14,6 +14,7 @@ from tests.unit.analytics_reference import Reference
 from tallyroll.adapters.sqlite.window_store import SqliteWindowStore
 from tallyroll.analytics.run import KernelRun
 from tallyroll.errors import PositionConflict, StoreUnavailable
+from tallyroll.events.batch import Batch
 from tallyroll.ports import DocumentWrite, WindowWrite
 from tallyroll.testing.clock import FakeClock
 
@@ -133,6 +134,36 @@ async def test_events_are_counted_as_they_come_and_those_behind_them_after_a_res
     clock.advance(0.002)
     follower.wants_flush(interval_over=False)
     assert finder.runs == 2
+    await follower.close()
+
+
+async def test_while_many_records_are_late_runs_are_further_apart():
+    clock = FakeClock(NOW)
+    finder = Finder(clock, 0.001)
+    _, follower = await counting(clock, finder, count=50)
+
+    def come(at: int, count: int, *, late_s: float) -> None:
+        """Some events, and records that are none."""
+        written_ms = clock.now_us() // 1_000 - round(late_s * 1_000)
+        values = ([value for value, _ in RECORDS[at : at + 15]] + [b"no event"] * count)[:count]
+        offsets = [*range(come.offset, come.offset + count)]
+        follower.apply(Batch(*PLACE, offsets=offsets, keys=[None] * count, values=values, timestamps_ms=[written_ms] * count))
+        come.offset += count
+
+    def runs_after(rest_s: float) -> int:
+        clock.advance(rest_s)
+        follower.wants_flush(interval_over=False)
+        return finder.runs
+
+    assert runs_after(0.0) == 1
+    come.offset = 50
+    come(50, 400, late_s=2.0)
+    assert runs_after(0.03) == 2
+    come(65, 15, late_s=2.0)
+    assert runs_after(0.09) == 2, "a twentieth of two seconds"
+    assert runs_after(0.02) == 3
+    come(80, 15, late_s=2.0)
+    assert runs_after(0.02) == 4, "few that are late come from a clock that is, as a rule"
     await follower.close()
 
 

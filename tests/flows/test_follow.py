@@ -609,12 +609,12 @@ async def test_beside_a_flush_that_does_not_end_memory_stays_bounded():
             pass
 
         flushes = flushing.Flushes([follower], interval_s=1, stored=stored, clock=desk.clock, telemetry=desk.telemetry)
-        flushes.applied(follower, flushing._FLUSH_RECORDS)
+        flushes.applied(follower, flushing._FLUSH_RECORDS, -1)
         assert await flushes.begin(asked=False, behind=True)
         assert follower.flushing
-        flushes.applied(follower, flushing._MOST_RECORDS - 1)
+        flushes.applied(follower, flushing._MOST_RECORDS - 1, -1)
         assert not flushes.overfull
-        flushes.applied(follower, 1)
+        flushes.applied(follower, 1, -1)
         assert flushes.overfull
         follower.gate.set()
         await flushes.everything()
@@ -632,8 +632,8 @@ async def timed_flushes(interval_s):
 
         flushes = flushing.Flushes([follower], interval_s=interval_s, stored=stored, clock=clock, telemetry=desk.telemetry)
 
-        async def begins_after(rest_s: float, *, takes_s: float, behind: bool = False) -> bool:
-            flushes.applied(follower, 1)
+        async def begins_after(rest_s: float, *, takes_s: float, behind: bool = False, late_s: float = 0.0) -> bool:
+            flushes.applied(follower, 1, (clock.now_us() - round((late_s + rest_s) * 1_000_000)) // 1_000 if late_s else -1)
             clock.advance(rest_s)
             await flushes.begin(asked=False, behind=behind)
             began = follower.flushing
@@ -963,3 +963,13 @@ async def test_a_read_that_cannot_wait_for_what_was_published_says_so_once(caplo
                 await roll.publish(AgentEvent("agent.started", "a", "agent"))
                 await roll.agent_state("a")
     assert caplog.messages == ["a read has waited 0 s (TALLYROLL_READ_WAIT_MS); 'state' has not all that this process has published"]
+
+
+async def test_who_is_behind_rests_for_a_tenth_of_how_old_what_he_reads_is():
+    async with timed_flushes(interval_s=0.1) as begins_after:
+        assert await begins_after(0.2, takes_s=0.01)
+        assert not await begins_after(0.4, takes_s=0.01, behind=True, late_s=6.0)
+        assert await begins_after(0.3, takes_s=0.01, behind=True, late_s=6.0)
+        assert await begins_after(0.2, takes_s=0.01, late_s=6.0), "who keeps up does not, whatever a clock says"
+        assert not await begins_after(0.9, takes_s=0.01, behind=True, late_s=3_600.0)
+        assert await begins_after(0.2, takes_s=0.01, behind=True, late_s=3_600.0), "a second at the most"

@@ -41,7 +41,7 @@ _CLOSE_S: Final = 10.0  # as a member waits for a broker that does not answer
 class Feed:
     """The one reading. Used on one event loop; its consumer belongs to a thread of its own.
 
-    Not promised: anything about a partition that nobody has asked for with ``serves``. What goes wrong here is nobody's error:
+    Not promised: anything about a partition that nobody has asked for with ``serve``. What goes wrong here is nobody's error:
     who was served reads by himself, and gets it told by his own consumer.
     """
 
