@@ -123,6 +123,9 @@ SELECT stretch.id, place.part FROM stretch CROSS JOIN place CROSS JOIN handle
     ON handle.handle = substr(handles, place.part * 16 + 1, 16) AND handle.id = stretch.id AND handle.part = place.part
     WHERE place.part < length(handles) / 16
 """
+KNOWN: Final = "SELECT audit_id, fact.id FROM json_each(?) CROSS JOIN fact INDEXED BY fact_audit_id ON audit_id = value WHERE audit_id > ''"
+"""One statement for all ids: SQLite walks the list itself. The hint keeps it from walking the entries instead."""
+
 _STRAYS: Final = f"""
 SELECT id FROM (
     SELECT fact.id FROM fact LEFT JOIN tail ON tail.partition = fact.id >> {NUMBER_BITS}

@@ -49,10 +49,6 @@ _FACTS: Final = ManyRows(
 )  # fmt: skip
 _HANDLES: Final = ManyRows("handle", ("handle", "id", "part"))
 _NO_HANDLES: Final = bytearray()
-# One statement for all ids: SQLite walks the list itself. The hint keeps it from walking the entries instead.
-_KNOWN: Final = (
-    "SELECT audit_id, fact.id FROM json_each(?) CROSS JOIN fact INDEXED BY fact_audit_id ON audit_id = value WHERE audit_id > ''"
-)
 _HASH: Final = 32
 _RUN: Final = 1_024  # leaves of pruned records in one row
 
@@ -122,11 +118,11 @@ class SqliteLedgerStore:
 
     def known(self, audit_ids: Sequence[str]) -> Mapping[str, LedgerRow]:
         wanted = (msgspec.json.encode(audit_ids).decode(),)
-        if not self._file.ask(_KNOWN, wanted):  # the usual case, for each batch that is sealed
+        if not self._file.ask(schema.KNOWN, wanted):  # the usual case, for each batch that is sealed
             return {}
 
         def select(connection: sqlite3.Connection) -> dict[str, LedgerRow]:
-            found = connection.execute(f"{_KNOWN} ORDER BY fact.id DESC", wanted).fetchall()
+            found = connection.execute(f"{schema.KNOWN} ORDER BY fact.id DESC", wanted).fetchall()
             return {audit_id: schema.select_rows(connection, "fact.id = ?", [record_id])[0] for audit_id, record_id in found}
 
         return self._file.read(select)
