@@ -148,9 +148,21 @@ pub unsafe extern "C" fn tr_seal(
     let (Some(envs), Some(core), Some(key), Some(packed), Some(leaves)) = told else {
         return 0;
     };
-    let sealed = catch_unwind(AssertUnwindSafe(|| seal::seal(envs, *core, &Mac::new(key), packed, leaves)));
+    let sealed = catch_unwind(AssertUnwindSafe(|| sealed_under(key, envs, *core, packed, leaves)));
     scrub();
     i64::from(matches!(sealed, Ok(Some(()))))
+}
+
+/// With a frame of its own, so that what is made of the key lies where ``scrub`` comes afterwards.
+#[inline(never)]
+fn sealed_under<'a>(
+    key: &[u8; BLOCK],
+    envs: impl Iterator<Item = &'a [u8]>,
+    core: [u8; CORE],
+    packed: &mut [u8],
+    leaves: &mut [Digest],
+) -> Option<()> {
+    seal::seal(envs, core, &Mac::new(key), packed, leaves)
 }
 
 /// The parents of `count` nodes that stand beside each other, the first of them a left one: half as many, rounded down.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -865,30 +866,33 @@ async def test_events_for_which_there_was_no_key_are_sealed_when_they_come_again
 class Failing:
     """A cipher that goes away after so many calls."""
 
-    def __init__(self) -> None:
-        self._inner = AesGcm()
+    def __init__(self, error: Exception) -> None:
+        self._inner, self._error = AesGcm(), error
         self.left = 1 << 30
 
     def seal(self, key: bytes, nonce: bytes, plain: bytes, aad: bytes) -> bytes:
         self.left -= 1
         if self.left < 0:
-            raise StoreUnavailable("cipher", "away")
+            raise self._error
         return self._inner.seal(key, nonce, plain, aad)
 
     def open(self, key: bytes, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
         return self._inner.open(key, nonce, sealed, aad)
 
 
-async def test_of_a_batch_whose_sealing_fails_in_its_middle_nothing_is_sealed_until_it_comes_again(house: House) -> None:
-    house.aes = cipher = Failing()
+@pytest.mark.parametrize("error", [StoreUnavailable("cipher", "away"), RuntimeError("a fault of our own")], ids=["away", "fault"])
+async def test_of_a_batch_whose_sealing_fails_in_its_middle_nothing_is_sealed_until_it_comes_again(house: House, error: Exception) -> None:
+    house.aes = cipher = Failing(error)
     running = await started(house)
     house.log[TASKS].append(b"[")  # a finding of this is another one each time
     for number in range(100):
         house.say(customer_id=f"cust-{number}")
         house.say()
+    chain = Chain("b" * 32)
+    house.log[TASKS][1:] = [chain.link(value, 1) for value in house.log[TASKS][1:]]
     cipher.left = 90
     for _ in range(2):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(type(error)):
             running.take()
         assert not running.sealer.lanes[TASKS].has_pending
         assert running.sealer.lanes[TASKS].next == 0
@@ -897,6 +901,9 @@ async def test_of_a_batch_whose_sealing_fails_in_its_middle_nothing_is_sealed_un
     await running.seal()
     assert running.counters.value(FOLLOW_REPEATS, follower="audit") == 0
     assert sorted(await house.found()) == ["completed"] * 200 + ["unreadable"]
+    rows = [row for number in await house.store.sizes() for row in await house.store.rows(number, 0, 1_000)]
+    fits = Counter(found for row in rows for found in re.findall(rb'"publisher_chain":"(\w+)"', row.raw))
+    assert fits == {b"linked": 200}
     await running.note()
     assert await house.findings() == {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from random import Random
 
 import pytest
 from confluent_kafka import TopicPartition as ClientPartition
@@ -109,6 +110,42 @@ async def test_who_stays_away_reads_by_himself_until_he_is_there_again(log, cata
         await send(log, catalogue, 10, sent)
         sent += 10
         await all_of(lambda: len(one.numbers) == len(other.numbers) == sent, one, other)  # noqa: B023  # of this round
+
+
+async def test_under_a_backlog_that_no_window_holds_nobody_misses_anything(log, catalogue, both, prefix):
+    """Members check themselves that nothing is left out: partitions fall out of what is kept while others are handed back."""
+    chance, topic = Random(5), catalogue["task-events"].name  # noqa: S311  # the same each time
+    partitions = catalogue.partitions(["task-events"])
+    third = await Keeps("c", starts=dict.fromkeys(partitions, 0)).join(log, prefix + "c", topic, max_records=40)
+    members = [*both, third]
+    sent = 0
+    for _ in range(5):
+        await send(log, catalogue, 500, sent)
+        sent += 500
+        for _ in range(20):
+            await asyncio.gather(*[member.step() for member in members if chance.random() < 0.6])
+            one, where = chance.choice(members), chance.choice(partitions)
+            if where in one.held and chance.random() < 0.2:
+                (one.subscription.pause if chance.random() < 0.5 else one.subscription.resume)(where)
+    for member in members:
+        for where in partitions:
+            member.subscription.resume(where)
+    await all_of(lambda: all(len(member.numbers) == sent for member in members), *members)
+    await third.subscription.close()
+
+
+async def test_a_partition_of_which_nobody_knows_the_start_keeps_no_other_waiting(log, catalogue, prefix):
+    topic, partitions = catalogue["task-events"].name, catalogue.partitions(["task-events"])
+    starts = dict.fromkeys(partitions[1:], 0)  # the first one begins where the log does, and stays empty
+    members = [await Keeps(name, starts=starts).join(log, prefix + name, topic) for name in "ab"]
+    await all_of(lambda: all(one.held == {*partitions} for one in members), *members)
+    records = [
+        record for place in partitions[1:] for record in numbered(catalogue, 20, first=20 * place.partition, partition=place.partition)
+    ]
+    await log.append(records).settled()
+    await all_of(lambda: all(len(one.numbers) == len(records) for one in members), *members)
+    for one in members:
+        await one.subscription.close()
 
 
 async def test_who_goes_back_far_gets_what_is_there_and_the_other_one_goes_on(log, catalogue, both):

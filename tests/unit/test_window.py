@@ -68,3 +68,13 @@ def test_who_takes_whole_batches_gets_the_same_ones():
     window = Window(0, 0)
     window.add(batch([0, 1, 2]))
     assert window.at(0, 3) is window.at(0, 500)
+
+
+def test_what_is_no_longer_kept_is_not_given_nor_what_lies_behind_it_in_its_stead():
+    window = Window(0, 0)
+    window.add(batch([0, 1, 2]))
+    window.add(batch([3, 4, 5]))
+    window.drop_first()
+    assert window.at(1, 500) is None
+    window.drop_first()
+    assert window.at(1, 500) is window.at(6, 500) is None

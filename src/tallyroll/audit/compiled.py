@@ -96,7 +96,9 @@ class PlainDeriver:
         return self._told - 1
 
     def derive(self, place: str, offsets: Sequence[int], values: Sequence[bytes | None]) -> Entries:
-        """The entries of the records at ``place`` and these offsets."""
+        """The entries of the records at ``place`` and these offsets. Raises ValueError where there are not as many of both."""
+        if len(offsets) != len(values):
+            raise ValueError("there are not as many offsets as records")
         self._tell()
         records, out, where = list(values) if None not in values else [value or b"" for value in values], self._out, place.encode()
         count = self._places.find(records) if _is_plain(place) else 0
@@ -165,8 +167,10 @@ def parents(nodes: Sequence[bytes]) -> list[bytes] | None:
     found = library(_FUNCTIONS) if len(nodes) >= _FEW else None
     if found is None:
         return None
-    made = bytearray(len(nodes) // 2 * _HASH.size)
-    found.tr_parents(b"".join(nodes), len(nodes), _at(made))
+    joined, made = b"".join(nodes), bytearray(len(nodes) // 2 * _HASH.size)
+    if len(joined) != len(nodes) * _HASH.size:  # a store was tampered with: what comes of it fits no checkpoint, whoever computes it
+        return None
+    found.tr_parents(joined, len(nodes), _at(made))
     return _hashes(made)
 
 

@@ -174,6 +174,7 @@ class FollowLoop:
         """Results are stored and committed before somebody else goes on; at the end that was done, or tried, before it leaves."""
         if not self._has_stored_last:
             await self._flush_everything()
+        await self._flushes.settled()  # one may have begun while positions were committed
         self._release(partitions)
 
     async def lost(self, partitions: Sequence[TopicPartition]) -> None:

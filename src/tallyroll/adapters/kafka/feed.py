@@ -54,9 +54,7 @@ class Feed:
         self._windows: dict[TopicPartition, Window] = {}
         self._refused: dict[TopicPartition, float] = {}  # until when
         self._changes: list[tuple[TopicPartition, int | None]] = []  # what is read from now on, None for no longer
-        self._owner: Owner | None = None
-        self._consumer: Consumer | None = None
-        self._assigned: set[TopicPartition] = set()
+        self._reading: _Reading | None = None
         self._look: asyncio.Task[None] | None = None
         self._looks = 0
         self._joined_s = 0.0
@@ -112,33 +110,42 @@ class Feed:
         found, left = list[Batch](), most
         for partition in place.ready if most > 0 else ():
             window = self._windows.get(partition)
-            batch = None if window is None or partition in but else window.at(place.next[partition], most)
+            if window is None or place.next[partition] < window.start:
+                place.lost.add(partition)
+                continue
+            batch = None if partition in but else window.at(place.next[partition], most)
             if batch is not None:
                 if len(batch) > left:
                     continue  # the next time, as a whole: what is made of a part is not there for the others
                 left -= len(batch)
                 found.append(batch)
                 place.passed(partition, batch.next_offset)
-            if window is None or window.end <= place.next[partition]:
+            if window.end <= place.next[partition]:
                 place.news.discard(partition)
         return found
 
-    async def more(self, timeout_s: float) -> None:
-        """Waits until something was looked for, or so long."""
+    def look(self) -> asyncio.Task[None]:
+        """Has somebody look for more, unless somebody does already."""
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(self._read(), name="feed")
-        await asyncio.wait({self._look}, timeout=timeout_s)
-        if self._look.done():
-            self._look.result()
+        return self._look
+
+    async def more(self, timeout_s: float) -> None:
+        """Waits until something was looked for, or so long."""
+        look = self.look()
+        await asyncio.wait({look}, timeout=timeout_s)
+        if look.done():
+            look.result()
 
     async def _read(self) -> None:
-        if self._owner is None:
-            self._owner = Owner("tallyroll-kafka-feed")
+        if not self.is_shared:
+            return
+        reading = self._reading = self._reading or _Reading(self._config, max_records=self._max_records)
         self._looks += 1
         changes, self._changes, number = self._changes, [], self._looks
         try:
-            messages, failed = await self._loop.run_in_executor(self._owner, self._take, changes)
-        except (KafkaException, RuntimeError) as error:
+            messages, failed = await self._loop.run_in_executor(reading.owner, reading.take, changes)
+        except Exception as error:  # noqa: BLE001  # nobody's error, as said
             log.warning("%s; followers read by themselves for %d s", unavailable(self._config["bootstrap.servers"], error), _AWAY_S)
             self._refuse(list(self._windows))
             return
@@ -185,16 +192,25 @@ class Feed:
                 place.lost.add(partition)
 
     async def _close(self) -> None:
-        owner, self._owner = self._owner, None
+        reading, self._reading = self._reading, None
         self._changes.clear()
-        if owner is not None:
-            closing = asyncio.ensure_future(self._loop.run_in_executor(owner, self._end))
+        if reading is not None:
+            closing = asyncio.ensure_future(self._loop.run_in_executor(reading.owner, reading.end))
             await asyncio.wait({closing, self._look} if self._look is not None else {closing}, timeout=_CLOSE_S)
-            owner.retire()
+            reading.owner.retire()
 
-    # What follows runs in the consumer's thread.
 
-    def _take(self, changes: list[tuple[TopicPartition, int | None]]) -> tuple[list[Message], set[str]]:
+class _Reading:
+    """The consumer, in its thread: what it does is done by ``take`` and ``end`` there, one after the other."""
+
+    def __init__(self, config: Mapping[str, Any], *, max_records: int) -> None:
+        self.owner = Owner("tallyroll-kafka-feed")
+        self._config = config
+        self._max_records = max_records
+        self._consumer: Consumer | None = None
+        self._assigned: set[TopicPartition] = set()
+
+    def take(self, changes: list[tuple[TopicPartition, int | None]]) -> tuple[list[Message], set[str]]:
         """Records, and topics of which something cannot be read."""
         consumer = self._consumer = self._consumer or Consumer(dict(self._config))
         try:
@@ -203,7 +219,7 @@ class Feed:
             first = consumer.poll(_LOOK_S)
             rest = consumer.consume(self._max_records - 1, LINGER_S) if first is not None and self._max_records > 1 else []
         except (KafkaException, RuntimeError):
-            self._end()
+            self.end()
             raise
         found = [*rest] if first is None else [first, *rest]
         bad = [(message.topic(), error) for message in found if (error := message.error()) is not None]
@@ -220,7 +236,8 @@ class Feed:
             consumer.incremental_assign([ClientPartition(*partition, start)])
             self._assigned.add(partition)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Nothing is read any more; another ``take`` begins with a new consumer, and with nothing assigned."""
         consumer, self._consumer = self._consumer, None
         self._assigned.clear()
         if consumer is not None:

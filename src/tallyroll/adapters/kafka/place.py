@@ -28,6 +28,11 @@ class Place:
         return bool(self.fed - self.waiting)
 
     @property
+    def has_news(self) -> bool:
+        """Whether anything that comes from the feed may have something to take."""
+        return bool(self.news - self.waiting - self.lost)
+
+    @property
     def reads_itself(self) -> bool:
         """Whether anything comes from its own consumer now."""
         return bool(self.own - self.waiting)
@@ -39,13 +44,15 @@ class Place:
 
     @property
     def ready(self) -> list[TopicPartition]:
-        """What may have something to take, whoever waits longest first."""
-        ready = self.news - self.waiting
+        """What may have something to take, whoever waits longest first. Never what is lost: what is kept of it begins further on."""
+        ready = self.news - self.waiting - self.lost
         return [partition for partition in self.next if partition in ready] if ready else []
 
     def came(self, partition: TopicPartition, start: int | None) -> None:
-        """It holds the partition from now on; None where nobody knows yet at which offset it begins."""
+        """It holds the partition, and goes on there by itself; None where nobody knows yet at which offset it begins."""
         self.own.add(partition)
+        for some in (self.fed, self.news, self.lost):
+            some.discard(partition)
         if start is not None:
             self.next[partition] = start
 
@@ -74,6 +81,6 @@ class Place:
         self.next[partition] = following
 
     def moved(self, partition: TopicPartition, offset: int) -> None:
-        """It goes on at another offset."""
-        if partition in self.next:
+        """It goes on at another offset, if it holds the partition."""
+        if partition in self.own or partition in self.fed:
             self.next[partition] = offset

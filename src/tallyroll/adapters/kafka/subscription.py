@@ -83,9 +83,11 @@ class KafkaSubscription:
     async def poll(self, timeout_ms: int) -> Sequence[Batch]:
         until = self._loop.time() + timeout_ms / 1000
         while True:
+            await self._hand_back()
             batches = await self._read(until)
-            await self._choose()
-            self._settle_turns()
+            for partition in self._place.undecided:
+                self._pause_changes[partition] = self._feed.serve(self._place, partition)
+            # From here on nothing is waited for: what is in hand is still this member's, and follows what it was given before.
             fed = self._feed.take(self._place, self._max_records - sum(map(len, batches)), but={one.topic_partition for one in batches})
             self._epochs.update((batch.topic_partition, batch.leader_epoch) for batch in fed)
             batches += fed
@@ -111,20 +113,38 @@ class KafkaSubscription:
             self._feed.seek(self._place, partition, offset)
         else:
             await self._call(self._seek, partition, offset)
-            self._place.moved(partition, offset)
+            self._settle_turns()
 
     # From where records come
+
+    async def _hand_back(self) -> None:
+        """What can no longer be read by the feed is read by its own consumer from here on. Nothing is in hand meanwhile."""
+        self._settle_turns()
+        place = self._place
+        for partition in list(place.lost):
+            position = place.next.get(partition)
+            if position is not None and await self._call(self._begin_at, partition, position):
+                place.unfeed(partition)
+                self._pause_changes[partition] = partition in place.waiting
+            self._settle_turns()
 
     async def _read(self, until: float) -> list[Batch]:
         """What its own consumer has. It is asked now and then in any case: the group is attended to there."""
         place, now = self._place, self._loop.time()
-        wait_s = max(0.0, until - now)
+        wait_s, most = max(0.0, until - now), self._max_records
         if place.is_served:
             if not place.reads_itself and now - self._attended_s < _ATTEND_S:
                 await asyncio.sleep(0)  # noqa: TID251  # lets the others have their turn, waits for nothing
+                self._settle_turns()
                 return []
-            wait_s = 0.0 if place.news or not place.reads_itself else min(wait_s, _MIXED_S)
-        batches = to_batches(await self._call(self._poll, wait_s))
+            if place.has_news:
+                wait_s, most = 0.0, max(1, most // 2)  # the rest is for what comes from the feed
+            elif place.reads_itself:
+                wait_s = min(wait_s, _MIXED_S)
+                self._feed.look()
+            else:
+                wait_s = 0.0
+        batches = to_batches(await self._call(self._poll, wait_s, most))
         self._attended_s = self._loop.time()
         self._settle_turns()
         batches = [batch for batch in batches if batch.topic_partition in place.own]
@@ -132,17 +152,6 @@ class KafkaSubscription:
             place.passed(batch.topic_partition, batch.next_offset)
             self._epochs[batch.topic_partition] = batch.leader_epoch
         return batches
-
-    async def _choose(self) -> None:
-        """Which partitions come from the feed from here on, and which no longer."""
-        self._settle_turns()
-        place = self._place
-        for partition in place.undecided:
-            self._pause_changes[partition] = self._feed.serve(place, partition)
-        for partition in list(place.lost):
-            await self._call(self._begin_at, partition, place.next[partition])
-            place.unfeed(partition)
-            self._pause_changes[partition] = partition in place.waiting
 
     def _settle_turns(self) -> None:
         """Takes in what has come and gone, as the consumer's thread was told."""
@@ -186,9 +195,9 @@ class KafkaSubscription:
         """As the port says; a broker that does not answer is left without a word, after some seconds."""
         if not self._closed:
             self._closed = True
-            await self._feed.leave(self._place)
+            unfed = asyncio.ensure_future(self._feed.leave(self._place))
             leaving = asyncio.ensure_future(self._call(self._leave))
-            await asyncio.wait({leaving}, timeout=_LEAVE_S)
+            await asyncio.wait({leaving, unfed}, timeout=_LEAVE_S)
             self._owner.retire()
             if leaving.done():
                 leaving.result()
@@ -207,17 +216,17 @@ class KafkaSubscription:
 
     # What follows runs in the consumer's thread.
 
-    def _poll(self, timeout_s: float) -> list[Message]:
+    def _poll(self, timeout_s: float, most: int) -> list[Message]:
         self._apply_pauses()
         self._send_commits()
         early: list[Message] = []
         paused: list[Message] = []
-        while self._early and len(early) < self._max_records:  # no further: there may be very many
+        while self._early and len(early) < most:  # no further: there may be very many
             message = self._early.popleft()
             (paused if _place(message) in self._paused else early).append(message)
         self._early.extendleft(reversed(paused))
         good = []
-        for message in early or self._take(timeout_s):
+        for message in early or self._take(timeout_s, most):
             error = message.error()
             if error is None:
                 good.append(message)
@@ -225,28 +234,37 @@ class KafkaSubscription:
                 self._raise_for(message, error)
         return good
 
-    def _take(self, timeout_s: float) -> list[Message]:
+    def _take(self, timeout_s: float, most: int) -> list[Message]:
         # poll() returns with the first record; consume() waits for company, until it is full or the time is over.
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        return [first, *self._consumer.consume(self._max_records - 1, LINGER_S)] if self._max_records > 1 else [first]
+        return [first, *self._consumer.consume(most - 1, LINGER_S)] if most > 1 else [first]
 
     def _serve(self) -> None:
         """Sends commits, and looks for answers; records that come meanwhile, a few seconds of them at most, are for the next poll."""
         self._send_commits()
-        self._early += self._take(_SERVE_S)
+        self._early += self._take(_SERVE_S, self._max_records)
 
     def _seek(self, partition: TopicPartition, offset: int) -> None:
         self._consumer.seek(ClientPartition(partition.topic, partition.partition, offset))
+        if partition in self._held:
+            self._turns.append((partition, offset))  # behind what a rebalance has said of it
         self._early = deque(message for message in self._early if _place(message) != partition)
 
-    def _begin_at(self, partition: TopicPartition, offset: int) -> None:
-        """As if the partition had come just now: there is no seeking where its last fetch has failed, maybe long ago and unseen."""
-        if partition in self._held:
-            self._consumer.incremental_unassign([ClientPartition(*partition)])
-            self._consumer.incremental_assign([ClientPartition(*partition, offset)])
-            self._early = deque(message for message in self._early if _place(message) != partition)
+    def _begin_at(self, partition: TopicPartition, offset: int) -> bool:
+        """As if the partition had come just now: there is no seeking where its last fetch has failed, maybe long ago and unseen.
+
+        A rebalance that waits to be told of is told of first, or the client would take this for the answer. False where it has
+        moved the partition, or something else has.
+        """
+        self._early += self._take(0.0, self._max_records)
+        if partition not in self._held or any(moved == partition for moved, _ in self._turns.copy()):
+            return False
+        self._consumer.incremental_unassign([ClientPartition(*partition)])
+        self._consumer.incremental_assign([ClientPartition(*partition, offset)])
+        self._early = deque(message for message in self._early if _place(message) != partition)
+        return True
 
     def _leave(self) -> None:
         self._send_commits()

@@ -40,8 +40,8 @@ class Window:
             self.end = fresh.next_offset
 
     def at(self, position: int, most: int) -> Batch | None:
-        """The batch at ``position``, or what is left of it, at most so many records; None where nothing is there yet."""
-        if position >= self.end:
+        """The batch at ``position``, or what is left of it, at most so many records; None where nothing is there yet, or no longer."""
+        if not self.start <= position < self.end:
             return None
         found = self._batches[bisect_right(self._batches, position, key=_end_of)].since(position)
         if found is not None and len(found) > most:

@@ -85,6 +85,8 @@ class Lane:
 
     def take_own(self, run: Run, facts: Sequence[LedgerFacts], sources: Sequence[Position | None], now_us: int, mac_epoch: int) -> None:
         """Records of this process's writer, the genesis of its chain before them where there is one: it has no facts and no source."""
+        if len(facts) != len(sources):
+            raise ValueError("there are not as many places as facts")
         own = len(run.packed) - len(facts)
         for raw, leaf in zip(run.packed[:own], run.leaves, strict=False):
             core = unpack_core(unpack_record(raw).core)

@@ -166,8 +166,8 @@ class AuditSealer:
             base = batch.topic if topic is None else topic.base
             try:
                 self._take_sealed(lane, fresh) if base == AUDIT_TOPIC else self._derive(lane, fresh, base)
-            except (StoreUnavailable, KeyRingUnavailable) as error:
-                lane.publishers = Publishers()  # it has seen the batch already
+            except Exception as error:
+                lane.publishers = Publishers()  # it has seen the batch already, which is offered again
                 if isinstance(error, KeyRingUnavailable):
                     raise StoreUnavailable(error.where, error.reason) from error  # to be tried again, never put aside
                 raise
