@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 """Told of each step."""
 
 _QUIET_S: Final = 300.0  # until everything has caught up
-_HEARD_S: Final = 25.0  # until a sealer has noticed that a writer of the ledger was killed: three heartbeats, and some
+_HEARD_S: Final = 45.0  # until a sealer has noticed that a writer was killed: six heartbeats, if what came last had waited in a spool
 _SAMPLE: Final = 400  # entries that are opened
 _NOTED: Final = frozenset({"gap", "late", "head_pending"})  # what an intact ledger may say of processes that were killed
 
