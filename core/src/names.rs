@@ -63,33 +63,27 @@ impl Names {
     #[inline(always)]
     pub(crate) fn code(&mut self, text: &[u8]) -> u32 {
         let hash = self.hash(text);
-        let mask = self.entries.len() - 1;
-        let mut place = (hash >> 32) as usize & mask;
-        loop {
-            let entry = self.entries[place];
-            if entry.code == 0 {
-                return self.add(text, hash, place);
-            }
-            if entry.hash == hash as u32 && self.text(entry.code - 1) == Some(text) {
-                return entry.code - 1;
-            }
-            place = (place + 1) & mask;
-        }
+        self.place(text, hash).unwrap_or_else(|free| self.add(text, hash, free))
     }
 
     /// The code of a text that has one.
     #[inline(always)]
     pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
-        let hash = self.hash(text);
+        self.place(text, self.hash(text)).ok()
+    }
+
+    /// The code of a text, or the place that it would get.
+    #[inline(always)]
+    fn place(&self, text: &[u8], hash: u64) -> Result<u32, usize> {
         let mask = self.entries.len() - 1;
         let mut place = (hash >> 32) as usize & mask;
         loop {
             let entry = self.entries[place];
             if entry.code == 0 {
-                return None;
+                return Err(place);
             }
             if entry.hash == hash as u32 && self.text(entry.code - 1) == Some(text) {
-                return Some(entry.code - 1);
+                return Ok(entry.code - 1);
             }
             place = (place + 1) & mask;
         }

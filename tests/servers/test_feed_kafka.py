@@ -27,6 +27,24 @@ SMALL = 60_000
 """Bytes that are kept for those who are behind: some fifty of the records here."""
 
 
+class Watched:
+    """A subscription, or a log that gives such ones; batches are kept as they come."""
+
+    def __init__(self, inner, batches):
+        self._inner, self._batches = inner, batches
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    async def subscribe(self, *args, **kwargs):
+        return Watched(await self._inner.subscribe(*args, **kwargs), self._batches)
+
+    async def poll(self, timeout_ms):
+        batches = await self._inner.poll(timeout_ms)
+        self._batches += batches
+        return batches
+
+
 class Keeps(Member):
     """Keeps the batches as they came."""
 
@@ -35,16 +53,7 @@ class Keeps(Member):
         self.batches = []
 
     async def join(self, log, group, *topics, max_records=500):
-        await super().join(log, group, *topics, max_records=max_records)
-        poll = self.subscription.poll
-
-        async def kept(timeout_ms):
-            batches = await poll(timeout_ms)
-            self.batches += batches
-            return batches
-
-        self.subscription.poll = kept
-        return self
+        return await super().join(Watched(log, self.batches), group, *topics, max_records=max_records)
 
 
 @pytest.fixture

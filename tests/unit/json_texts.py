@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -48,3 +49,20 @@ def anything(known: Sequence[str]) -> st.SearchStrategy[str]:
 def wire(text: str) -> bytes:
     """A text as bytes, whatever it is."""
     return text.encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def some_records(
+    draw: st.DrawFn, plain: Mapping[str, Any], payloads: st.SearchStrategy[str], members: Mapping[str, st.SearchStrategy[str]], changes: int
+) -> str:
+    """A record like ``plain``, whose payload is last, with so many of its members changed, doubled, added or left out."""
+    held = [(name, json.dumps(value)) for name, value in plain.items()]
+    if draw(st.integers(0, 3)):
+        held[-1] = ("data", draw(payloads))
+    for _ in range(draw(st.integers(0, changes))):
+        name = draw(st.sampled_from(sorted(members)))
+        held = [one for one in held if one[0] != name or not draw(st.integers(0, 9))]
+        if draw(st.integers(0, 9)):
+            held.insert(draw(st.integers(0, len(held))), (name, draw(members[name])))
+    blank = draw(blanks) if draw(st.booleans()) else ""
+    return draw(blanks) + "{" + f",{blank}".join(f'"{name}":{blank}{value}' for name, value in held) + "}" + draw(blanks)

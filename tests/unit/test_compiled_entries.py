@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.json_texts import anything, blanks, objects, scalars, strings, wire
+from tests.unit.json_texts import anything, objects, scalars, some_records, strings, wire
 
 from tallyroll.adapters.crypto import AesGcm
 from tallyroll.audit import compiled
@@ -90,24 +90,10 @@ some_envelope = {
     "data": payloads | anywhere,
     "chainnumber": st.sampled_from(['"1"', '"2"', '"0"', '"01"', '""', '"²"', '"999999999999999999"', '"1000000000000000000"', "7"]),
 }
+records = some_records(PLAIN, payloads, some_envelope, changes=3)
 
 
-@st.composite
-def records(draw: st.DrawFn) -> str:
-    """A record with some of its members changed, doubled, added or left out."""
-    members = [(name, json.dumps(held)) for name, held in PLAIN.items()]
-    if draw(st.integers(0, 3)):
-        members[-1] = ("data", draw(payloads))
-    for _ in range(draw(st.integers(0, 3))):
-        name = draw(st.sampled_from(sorted(some_envelope)))
-        members = [one for one in members if one[0] != name or not draw(st.integers(0, 9))]
-        if draw(st.integers(0, 9)):
-            members.insert(draw(st.integers(0, len(members))), (name, draw(some_envelope[name])))
-    blank = draw(blanks) if draw(st.booleans()) else ""
-    return draw(blanks) + "{" + f",{blank}".join(f'"{name}":{blank}{held}' for name, held in members) + "}" + draw(blanks)
-
-
-@given(st.lists(records().map(wire) | st.sampled_from([None, b"", record()]), min_size=1, max_size=4))
+@given(st.lists(records.map(wire) | st.sampled_from([None, b"", record()]), min_size=1, max_size=4))
 def test_entries_are_the_same_both_ways(values):
     check(values)
 
@@ -120,7 +106,7 @@ def test_so_are_those_of_every_payload(data):
 damage = st.one_of(st.integers(0, 255), st.sampled_from(b'"\\{}[],:0 \n'), st.sampled_from(b"aznT7-"), st.sampled_from(b"aznT7-"))
 
 
-@given(st.lists(records().map(wire) | st.just(record()), min_size=1, max_size=3), st.data())
+@given(st.lists(records.map(wire) | st.just(record()), min_size=1, max_size=3), st.data())
 def test_so_are_those_of_damaged_records(values, data):
     for at, value in enumerate(values):
         mutable = bytearray(value)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.json_texts import anything, blanks, numbers, objects, scalars, strings, wire
+from tests.unit.json_texts import anything, numbers, objects, scalars, some_records, strings, wire
 
 from tallyroll.analytics.moments import moments
 from tallyroll.analytics.reading import Reader, envelope_of
@@ -155,21 +155,7 @@ some_envelope = {
     "data": payloads | anywhere,
     "chainnumber": st.one_of(st.integers(-1, 10**19).map(lambda one: f'"{one}"'), st.sampled_from(['"01"', '""', '"²"', "7", "null"])),
 }
-
-
-@st.composite
-def records(draw: st.DrawFn) -> str:
-    """A record with some of its members changed, doubled, added or left out."""
-    members = [(name, json.dumps(held)) for name, held in PLAIN.items()]
-    if draw(st.integers(0, 3)):
-        members[-1] = ("data", draw(payloads))
-    for _ in range(draw(st.integers(0, 2))):
-        name = draw(st.sampled_from(sorted(some_envelope)))
-        members = [one for one in members if one[0] != name or not draw(st.integers(0, 9))]
-        if draw(st.integers(0, 9)):
-            members.insert(draw(st.integers(0, len(members))), (name, draw(some_envelope[name])))
-    blank = draw(blanks) if draw(st.booleans()) else ""
-    return draw(blanks) + "{" + f",{blank}".join(f'"{name}":{blank}{held}' for name, held in members) + "}" + draw(blanks)
+records = some_records(PLAIN, payloads, some_envelope, changes=2)
 
 
 def record(**changed: Any) -> bytes:
@@ -179,7 +165,7 @@ def record(**changed: Any) -> bytes:
 # The promises ----------------------------------------------------------------------------------------------------------------------
 
 
-@given(records().map(wire))
+@given(records.map(wire))
 def test_a_record_is_odd_or_read_as_the_reader_reads_it(value):
     odd_or_equal(value)
 
@@ -199,7 +185,7 @@ def test_so_is_every_number(number):
     odd_or_equal(record().replace(b'"data":{}', b'"data":{"duration_ms":%b,"other":[%b]}' % (number, number)))
 
 
-@given(records().map(wire), st.data())
+@given(records.map(wire), st.data())
 def test_so_is_one_with_bytes_changed_or_cut_off(value, data):
     mutable = bytearray(value)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -209,7 +195,7 @@ def test_so_is_one_with_bytes_changed_or_cut_off(value, data):
     odd_or_equal(bytes(mutable[: data.draw(st.integers(0, len(mutable)))]))
 
 
-@given(st.lists(records().map(wire), min_size=2, max_size=3))
+@given(st.lists(records.map(wire), min_size=2, max_size=3))
 def test_records_are_read_together_as_they_are_alone(values):
     alone = [scanned([value]) for value in values]
     together = scanned(values)
@@ -220,7 +206,7 @@ def test_records_are_read_together_as_they_are_alone(values):
         assert [row_of(together, row) for row in range(len(values))] == [row_of(scan) for scan in alone if scan is not None]
 
 
-@given(st.lists(records().map(wire), min_size=1, max_size=4), st.integers(0, 4), st.integers(0, 4))
+@given(st.lists(records.map(wire), min_size=1, max_size=4), st.integers(0, 4), st.integers(0, 4))
 def test_what_lies_before_an_odd_record_is_read(values, fewer, more):
     plain = [value for value in values if scanned([value]) is not None]
     for odd in (None, b"", record(time="soon"), record(id="odd", aggregateid="nobody", data={"mixed": 7, "deep": [2], "status": 7})):

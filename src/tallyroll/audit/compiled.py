@@ -57,6 +57,9 @@ class Entries(NamedTuple):
     links: Sequence[str] = ()
 
 
+_LONGEST: Final = 512
+
+
 class _Out(ctypes.Structure):
     _fields_ = (
         ("fits", POINTER),
@@ -188,5 +191,5 @@ def _hashes(room: bytearray) -> list[bytes]:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether it stands in JSON as it is, on one line."""
-    return text.isprintable() and '"' not in text and "\\" not in text
+    """Whether it stands in JSON as it is, on one line, and is no longer than names are: strangers choose them, and the core keeps them."""
+    return len(text) <= _LONGEST and text.isprintable() and '"' not in text and "\\" not in text
